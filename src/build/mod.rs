@@ -1,0 +1,1 @@
+//! Request, plan and run of a build.

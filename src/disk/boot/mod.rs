@@ -1,0 +1,1 @@
+//! Boot code for BIOS and EFI.

@@ -1,0 +1,1 @@
+//! Block-device configuration, as DIB reads it.

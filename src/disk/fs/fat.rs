@@ -1,0 +1,1 @@
+//! The FAT12, FAT16 and FAT32 writer.

@@ -1,0 +1,1 @@
+//! From a block-device configuration and trees to a disk.

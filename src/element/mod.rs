@@ -1,0 +1,1 @@
+//! Elements: discovery, dependencies, merged hooks, metadata. Pure: no processes.

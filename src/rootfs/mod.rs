@@ -1,0 +1,1 @@
+//! Where a root comes from without host tools.

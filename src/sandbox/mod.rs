@@ -1,0 +1,1 @@
+//! Namespaces, id maps, mounts and PID 1. Knows nothing of elements.

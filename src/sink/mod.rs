@@ -1,0 +1,1 @@
+//! Output formats. Each takes a disk or a tree and writes once, in order.
