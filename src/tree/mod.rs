@@ -157,7 +157,7 @@ pub struct Tree {
 impl Tree {
     /// All names, in path order; the root is first.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
-        (0..).map(NodeId).zip(self.nodes.iter())
+        self.nodes.iter().enumerate().map(|(at, node)| (NodeId(at as u32), node))
     }
 
     /// A name.
@@ -167,7 +167,7 @@ impl Tree {
 
     /// All inodes, in the order in which their first names appear.
     pub fn inodes(&self) -> impl ExactSizeIterator<Item = (InodeId, &Inode)> {
-        (0..).map(InodeId).zip(self.inodes.iter())
+        self.inodes.iter().enumerate().map(|(at, inode)| (InodeId(at as u32), inode))
     }
 
     /// An inode.
