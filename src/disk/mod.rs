@@ -11,6 +11,7 @@ use crate::tree::{InodeId, Tree};
 
 pub mod boot;
 pub mod config;
+pub mod facts;
 pub mod fs;
 pub mod gpt;
 pub mod layout;

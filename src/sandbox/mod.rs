@@ -1,1 +1,3 @@
 //! Namespaces, id maps, mounts and PID 1. Knows nothing of elements.
+
+pub mod mounts;
