@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -29,9 +30,14 @@ impl Events {
         }
     }
 
-    /// A second handle for helpers that report progress themselves.
-    pub fn try_clone(&self) -> io::Result<File> {
-        self.0.try_clone()
+    /// The pipe's number, for programs that report progress themselves.
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// A second handle on the same pipe.
+    pub fn try_clone(&self) -> io::Result<Events> {
+        self.0.try_clone().map(Events)
     }
 }
 
@@ -95,7 +101,7 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
             events.send(&Event::Info { text });
         }
         let dirs = Directories::below(&view.work);
-        let events = Events(events.try_clone().map_err(Failure::io("duplicating a descriptor"))?);
+        let events = events.try_clone().map_err(Failure::io("duplicating a descriptor"))?;
         let variables = plan.variables.clone();
         Engine { plan, dirs, variables, events, no_sync: seccomp::no_sync() }.run()
     });

@@ -185,6 +185,7 @@ impl Engine<'_> {
             root: place.root.clone(),
             directory: place.directory.clone(),
             filter: place.filter.clone(),
+            keep_open: None,
         };
         let status = self.run_program(&program).map_err(|error| self.cannot_start("/bin/bash", &error, phase.inside))?;
         if status != 0 {
@@ -213,7 +214,12 @@ impl Engine<'_> {
             root: place.root.clone(),
             directory: place.directory.clone(),
             filter: place.filter.clone(),
+            // Programs outside may report their own progress.
+            keep_open: place.root.is_none().then(|| self.events.descriptor()),
         };
+        if let Some(fd) = program.keep_open {
+            program.environment.push(("KILN_EVENTS_FD".into(), fd.to_string().into()));
+        }
         let mut result = self.run_program(&program);
         if matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ENOEXEC)) {
             // A script without `#!` is run by the shell, as a shell would do.
@@ -253,6 +259,7 @@ impl Engine<'_> {
             root: place.root,
             directory: place.directory,
             filter: place.filter,
+            keep_open: None,
         };
         let program = resolve_helper(program);
         let status = self.run_program(&program).map_err(|error| self.cannot_start(what, &error, true))?;
@@ -282,6 +289,7 @@ impl Engine<'_> {
             directory: place.directory,
             // A person at a shell may well mean `sync`.
             filter: None,
+            keep_open: None,
         };
         let status = program.interact().map_err(|error| self.cannot_start("bash", &error, inside))?;
         drop(mounted);

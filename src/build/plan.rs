@@ -187,7 +187,7 @@ impl Plan {
     pub fn output_path(&self, format: &sink::Format) -> PathBuf {
         let mut name = self.request.current_dir.join(&self.request.image_name).into_os_string();
         name.push(".");
-        name.push(format.suffix());
+        name.push(format.name());
         PathBuf::from(name)
     }
 }
@@ -201,19 +201,37 @@ fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> 
     Ok(Path::new(home).join(".cache").join(name))
 }
 
+/// The formats of `-t`, each once.
 fn outputs(request: &Request) -> Result<Vec<sink::Format>, Failure> {
     let mut outputs: Vec<sink::Format> = Vec::new();
     for name in &request.image_types {
-        let format = sink::Format::parse(name, request.compress, &request.qemu_img_options).map_err(|error| {
-            let mut failure = Failure::from_error(&error);
-            failure.hints.extend(error.hint());
-            failure
-        })?;
-        if !outputs.iter().any(|known| known.suffix() == format.suffix()) {
+        let format = match name.as_str() {
+            "raw" => sink::Format::Raw,
+            "tar" => sink::Format::Tar,
+            "qcow2" => qcow2(request)?,
+            other => {
+                return Err(Failure::new(format!("there is no output format `{other}`"))
+                    .hint("the formats are raw, qcow2 and tar"));
+            }
+        };
+        if !outputs.iter().any(|known| known.name() == format.name()) {
             outputs.push(format);
         }
     }
     Ok(outputs)
+}
+
+fn qcow2(request: &Request) -> Result<sink::Format, Failure> {
+    use sink::qcow2::{Compression, Options};
+    let mut options = Options::default();
+    if !request.compress {
+        options.compression = Compression::None;
+    }
+    Options::from_pairs(&request.qemu_img_options, options).map(sink::Format::Qcow2).map_err(|error| {
+        let mut failure = Failure::from_error(&error);
+        failure.hints.extend(error.hint());
+        failure
+    })
 }
 
 /// The block-device configuration: the user's, else the first element's.
