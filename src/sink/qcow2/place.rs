@@ -64,7 +64,8 @@ impl Placer {
         let cluster_bits = options.cluster_size.ilog2();
         let virtual_size = virtual_size.checked_next_multiple_of(512).ok_or(TooLarge)?;
         let per_l2_entry = u64::from(options.cluster_size / 8) << cluster_bits;
-        let l1_entries = virtual_size.div_ceil(per_l2_entry);
+        // An empty disk has a table too: the cluster for it must be referred to.
+        let l1_entries = virtual_size.div_ceil(per_l2_entry).max(1);
         if l1_entries.saturating_mul(8) > MAX_L1_BYTES {
             return Err(TooLarge);
         }
@@ -163,7 +164,7 @@ impl Placer {
         let mut tables = Vec::new();
         tables.extend(self.finish_l2()?);
         let cluster_size = self.cluster_size();
-        let l1_clusters = (self.l1.len() as u64 * 8).div_ceil(cluster_size).max(1);
+        let l1_clusters = (self.l1.len() as u64 * 8).div_ceil(cluster_size);
         let l1_offset = self.allocate(l1_clusters)?;
         tables.push(Table { offset: l1_offset, bytes: big_endian(&self.l1) });
 
