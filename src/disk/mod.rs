@@ -9,13 +9,17 @@ use std::sync::Arc;
 
 use crate::tree::{InodeId, Tree};
 
+pub use map::{Disk, DiskBuilder, DiskError};
+
 pub mod boot;
 pub mod config;
 pub mod facts;
 pub mod fs;
 pub mod gpt;
 pub mod layout;
+mod map;
 pub mod mbr;
+pub mod yaml;
 
 /// Bytes that are computed when they are read.
 ///
