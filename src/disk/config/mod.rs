@@ -289,7 +289,7 @@ impl Config {
         kinds.extend(self.fstabs.iter().map(|node| (node.name.as_str(), "an fstab line")));
 
         let mut used: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut check = |node: &str, base: &str, wanted: &'static str, allowed: &[&str]| {
+        let check = |node: &str, base: &str, wanted: &'static str, allowed: &[&str]| {
             let found = kinds.get(base).copied().unwrap_or("nothing");
             if allowed.contains(&found) {
                 Ok(())
