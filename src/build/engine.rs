@@ -96,23 +96,44 @@ pub struct Engine<'a> {
 pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
     let started = Instant::now();
     let mut events = Events(events);
-    let result = sandbox::host::restrict(view).map_err(Failure::from).and_then(|remarks| {
-        for text in remarks {
-            events.send(&Event::Info { text });
-        }
-        let dirs = Directories::below(&view.work);
-        let events = events.try_clone().map_err(Failure::io("duplicating a descriptor"))?;
-        let variables = plan.variables.clone();
-        Engine { plan, dirs, variables, events, no_sync: seccomp::no_sync() }.run()
-    });
+    let result = sandbox::host::restrict(view)
+        .map_err(Failure::from)
+        .and_then(|remarks| {
+            for text in remarks {
+                events.send(&Event::Info { text });
+            }
+            let dirs = Directories::below(&view.work);
+            let events = events
+                .try_clone()
+                .map_err(Failure::io("duplicating a descriptor"))?;
+            let variables = plan.variables.clone();
+            Engine {
+                plan,
+                dirs,
+                variables,
+                events,
+                no_sync: seccomp::no_sync(),
+            }
+            .run()
+        });
     match result {
         Ok(()) => {
-            events.send(&Event::Finished { seconds: started.elapsed().as_secs_f64() });
+            events.send(&Event::Finished {
+                seconds: started.elapsed().as_secs_f64(),
+            });
             0
         }
         Err(failure) => {
-            let Failure { message, hints, status } = failure;
-            events.send(&Event::Failed { message, hints, status });
+            let Failure {
+                message,
+                hints,
+                status,
+            } = failure;
+            events.send(&Event::Failed {
+                message,
+                hints,
+                status,
+            });
             status
         }
     }
@@ -122,13 +143,15 @@ impl Engine<'_> {
     fn run(mut self) -> Result<(), Failure> {
         self.prepare()?;
         self.run_phase(phases::ROOT)?;
-        let populated = target::is_populated(&self.dirs.target).map_err(Failure::io("looking at the target"))?;
+        let populated = target::is_populated(&self.dirs.target)
+            .map_err(Failure::io("looking at the target"))?;
         if !populated {
             return Err(Failure::new("no element put anything into the target root")
                 .hint("the operating system's element does that in its `root.d`"));
         }
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-        target::prepare(&self.dirs.target, &resolv_conf).map_err(Failure::io("preparing the target"))?;
+        target::prepare(&self.dirs.target, &resolv_conf)
+            .map_err(Failure::io("preparing the target"))?;
         let api = self.mount_api()?;
         self.write_install_type()?;
         self.run_phase(phases::EXTRA_DATA)?;
@@ -165,7 +188,9 @@ impl Engine<'_> {
     /// Makes the build's directories and writes the hooks.
     fn prepare(&mut self) -> Result<(), Failure> {
         let dirs = &self.dirs;
-        let make = |path: &Path| fs_err::create_dir_all(path).map_err(Failure::io("making the build's directories"));
+        let make = |path: &Path| {
+            fs_err::create_dir_all(path).map_err(Failure::io("making the build's directories"))
+        };
         for path in [&dirs.target, &dirs.elements, &dirs.scratch, &dirs.image] {
             make(path)?;
         }
@@ -179,12 +204,17 @@ impl Engine<'_> {
                     .map_err(|error| Failure::from_error(&error))?;
             }
         }
-        self.plan.hooks.write(&dirs.hooks).map_err(|error| Failure::from_error(&error))?;
+        self.plan
+            .hooks
+            .write(&dirs.hooks)
+            .map_err(|error| Failure::from_error(&error))?;
         make(&dirs.record)?;
-        self.write_helpers().map_err(Failure::io("writing the helper programs"))?;
+        self.write_helpers()
+            .map_err(Failure::io("writing the helper programs"))?;
         let facts = serde_json::to_vec_pretty(&self.plan.layout.facts())
             .map_err(|error| Failure::new(format!("writing the disk's layout: {error}")))?;
-        fs_err::write(dirs.hooks.join(".kiln/layout.json"), facts).map_err(Failure::io("writing the disk's layout"))?;
+        fs_err::write(dirs.hooks.join(".kiln/layout.json"), facts)
+            .map_err(Failure::io("writing the disk's layout"))?;
         let dirs = &self.dirs;
         let paths: [(&str, OsString); 5] = [
             ("TMP_BUILD_DIR", dirs.work.clone().into()),
@@ -196,7 +226,8 @@ impl Engine<'_> {
         for (name, value) in paths {
             self.set(name, value);
         }
-        self.variables.extend(self.plan.element_variables(&self.dirs.elements));
+        self.variables
+            .extend(self.plan.element_variables(&self.dirs.elements));
         Ok(())
     }
 
@@ -216,33 +247,45 @@ impl Engine<'_> {
     }
 
     fn mount_api(&self) -> Result<mounts::TargetApi, Failure> {
-        mounts::mount_target_api(&self.dirs.target).map_err(Failure::io("mounting /proc, /sys and /dev in the target"))
+        mounts::mount_target_api(&self.dirs.target)
+            .map_err(Failure::io("mounting /proc, /sys and /dev in the target"))
     }
 
     /// Shows the hooks inside the target, read-only but for the record.
     pub fn mount_hooks(&self) -> Result<HooksMount, Failure> {
         let root = &self.dirs.target;
-        target::make_directory(root, super::environment::HOOKS_INSIDE).map_err(Failure::io("mounting the hooks"))?;
+        target::make_directory(root, super::environment::HOOKS_INSIDE)
+            .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
         let hooks = mounts::bind_below(&self.dirs.hooks, root, inside, true)
             .map_err(Failure::io("mounting the hooks in the target"))?;
-        let record = mounts::bind_below(&self.dirs.record, root, &format!("{inside}/.kiln/record"), false)
-            .map_err(Failure::io("mounting the record in the target"))?;
-        Ok(HooksMount { mounts: Some((record, hooks)), root: root.clone() })
+        let record = mounts::bind_below(
+            &self.dirs.record,
+            root,
+            &format!("{inside}/.kiln/record"),
+            false,
+        )
+        .map_err(Failure::io("mounting the record in the target"))?;
+        Ok(HooksMount {
+            mounts: Some((record, hooks)),
+            root: root.clone(),
+        })
     }
 
     /// The element that a file of the hooks came from.
     pub fn element_of(&self, path: &str) -> String {
-        self.plan.hooks.get(path).map_or_else(|| "(added by a hook)".to_owned(), |entry| entry.element.clone())
+        self.plan.hooks.get(path).map_or_else(
+            || "(added by a hook)".to_owned(),
+            |entry| entry.element.clone(),
+        )
     }
 
     /// DIB gives the install type to hooks from `extra-data.d` on by this file.
     fn write_install_type(&self) -> Result<(), Failure> {
         let directory = self.dirs.hooks.join("environment.d");
         let value = crate::element::info::quote(&self.plan.request.install_type);
-        let text = format!(
-            "export DIB_DEFAULT_INSTALLTYPE=${{DIB_DEFAULT_INSTALLTYPE:-{value}}}\n"
-        );
+        let text =
+            format!("export DIB_DEFAULT_INSTALLTYPE=${{DIB_DEFAULT_INSTALLTYPE:-{value}}}\n");
         fs_err::create_dir_all(&directory)
             .and_then(|()| fs_err::write(directory.join("11-dib-install-type.bash"), text))
             .map_err(Failure::io("writing the install type"))
@@ -266,9 +309,15 @@ impl Engine<'_> {
         }
         let started = Instant::now();
         let step = "initramfs".to_owned();
-        self.events.send(&Event::StepStarted { step: step.clone(), total: None });
+        self.events.send(&Event::StepStarted {
+            step: step.clone(),
+            total: None,
+        });
         self.run_inside("making the initramfs", &["kiln-deferred", "run"])?;
-        self.events.send(&Event::StepFinished { step, seconds: started.elapsed().as_secs_f64() });
+        self.events.send(&Event::StepFinished {
+            step,
+            seconds: started.elapsed().as_secs_f64(),
+        });
         Ok(())
     }
 
@@ -276,11 +325,13 @@ impl Engine<'_> {
     /// that the tree no longer changes.
     fn stop_processes(&self) -> Result<(), Failure> {
         command::kill_others();
-        let mut below = mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
+        let mut below =
+            mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
         // The target itself is a mount where it is an overlay.
         below.retain(|path| path != &self.dirs.target);
         for path in below.into_iter().rev() {
-            mounts::detach(&path).map_err(Failure::io(format!("unmounting `{}`", path.display())))?;
+            mounts::detach(&path)
+                .map_err(Failure::io(format!("unmounting `{}`", path.display())))?;
         }
         Ok(())
     }

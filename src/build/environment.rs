@@ -21,8 +21,20 @@ const PATH_INSIDE: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// Variables that change what a shell, the loader or an interpreter does before
 /// the first line of a hook runs.
 const DANGEROUS: [&str; 14] = [
-    "BASH_ENV", "ENV", "IFS", "CDPATH", "GLOBIGNORE", "BASHOPTS", "SHELLOPTS", "PYTHONHOME",
-    "PYTHONPATH", "PYTHONINSPECT", "PERLLIB", "PERL5LIB", "PERL5OPT", "RUBYOPT",
+    "BASH_ENV",
+    "ENV",
+    "IFS",
+    "CDPATH",
+    "GLOBIGNORE",
+    "BASHOPTS",
+    "SHELLOPTS",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONINSPECT",
+    "PERLLIB",
+    "PERL5LIB",
+    "PERL5OPT",
+    "RUBYOPT",
 ];
 
 /// Whether a variable must not be passed into the target.
@@ -32,7 +44,10 @@ fn stays_outside(name: &OsStr) -> bool {
         || bytes.starts_with(b"BASH_FUNC_")
         || bytes.starts_with(b"SUDO_")
         || bytes.starts_with(b"XDG_")
-        || matches!(bytes, b"TMPDIR" | b"VIRTUAL_ENV" | b"PS4" | b"OLDPWD" | b"PWD" | b"_")
+        || matches!(
+            bytes,
+            b"TMPDIR" | b"VIRTUAL_ENV" | b"PS4" | b"OLDPWD" | b"PWD" | b"_"
+        )
         || DANGEROUS.iter().any(|&dangerous| name == dangerous)
 }
 
@@ -56,7 +71,9 @@ pub fn outside(base: &Variables, hooks: &Path, scratch: &Path) -> Variables {
     for name in ["BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS"] {
         variables.remove(OsStr::new(name));
     }
-    let mut path = variables.remove(OsStr::new("PATH")).unwrap_or_else(|| "/usr/bin:/bin".into());
+    let mut path = variables
+        .remove(OsStr::new("PATH"))
+        .unwrap_or_else(|| "/usr/bin:/bin".into());
     for directory in ["/sbin", "/usr/sbin", "/usr/local/sbin"] {
         if !std::env::split_paths(&path).any(|known| known == Path::new(directory)) {
             path.push(":");
@@ -75,11 +92,18 @@ pub fn inside(base: &Variables) -> Variables {
         .filter(|(name, _)| !stays_outside(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    helper_paths(&mut variables, Path::new(HOOKS_INSIDE), OsStr::new(PATH_INSIDE));
+    helper_paths(
+        &mut variables,
+        Path::new(HOOKS_INSIDE),
+        OsStr::new(PATH_INSIDE),
+    );
     variables.insert("TMP_HOOKS_PATH".into(), HOOKS_INSIDE.into());
-    for (name, value) in
-        [("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash")]
-    {
+    for (name, value) in [
+        ("HOME", "/root"),
+        ("USER", "root"),
+        ("LOGNAME", "root"),
+        ("SHELL", "/bin/bash"),
+    ] {
         variables.insert(name.into(), value.into());
     }
     variables
@@ -93,7 +117,10 @@ pub fn parse(block: &[u8]) -> Variables {
         .filter_map(|pair| {
             // A name is never empty, so a leading `=` belongs to the name.
             let at = pair.iter().skip(1).position(|&b| b == b'=')? + 1;
-            Some((OsString::from_vec(pair[..at].to_vec()), OsString::from_vec(pair[at + 1..].to_vec())))
+            Some((
+                OsString::from_vec(pair[..at].to_vec()),
+                OsString::from_vec(pair[at + 1..].to_vec()),
+            ))
         })
         .collect()
 }
@@ -103,7 +130,10 @@ mod tests {
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Variables {
-        pairs.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (OsString::from(k), OsString::from(v)))
+            .collect()
     }
 
     #[test]
@@ -111,15 +141,25 @@ mod tests {
         let parsed = parse(b"A=1\0B=x=y\nz\0C=\0BASH_FUNC_f%%=() { :; }\0");
         assert_eq!(
             parsed,
-            variables(&[("A", "1"), ("B", "x=y\nz"), ("C", ""), ("BASH_FUNC_f%%", "() { :; }")])
+            variables(&[
+                ("A", "1"),
+                ("B", "x=y\nz"),
+                ("C", ""),
+                ("BASH_FUNC_f%%", "() { :; }")
+            ])
         );
     }
 
     #[test]
     fn inside_hooks_get_no_functions_and_no_loader_settings() {
         let base = variables(&[
-            ("LD_PRELOAD", "x"), ("BASH_FUNC_die%%", "() { :; }"), ("TMPDIR", "/x"), ("DIB_X", "a b\nc"),
-            ("PATH", "/opt"), ("HOME", "/home/me"), ("http_proxy", "p"),
+            ("LD_PRELOAD", "x"),
+            ("BASH_FUNC_die%%", "() { :; }"),
+            ("TMPDIR", "/x"),
+            ("DIB_X", "a b\nc"),
+            ("PATH", "/opt"),
+            ("HOME", "/home/me"),
+            ("http_proxy", "p"),
         ]);
         let inside = inside(&base);
         for gone in ["LD_PRELOAD", "BASH_FUNC_die%%", "TMPDIR"] {
@@ -128,12 +168,20 @@ mod tests {
         assert_eq!(inside[OsStr::new("DIB_X")], "a b\nc");
         assert_eq!(inside[OsStr::new("HOME")], "/root");
         assert_eq!(inside[OsStr::new("http_proxy")], "p");
-        assert!(inside[OsStr::new("PATH")].to_string_lossy().starts_with("/tmp/in_target.d/.kiln/bin:/usr/local/sbin"));
+        assert!(
+            inside[OsStr::new("PATH")]
+                .to_string_lossy()
+                .starts_with("/tmp/in_target.d/.kiln/bin:/usr/local/sbin")
+        );
     }
 
     #[test]
     fn outside_hooks_find_administrators_programs() {
-        let outside = outside(&variables(&[("PATH", "/usr/bin:/sbin")]), Path::new("/w/hooks"), Path::new("/w/tmp"));
+        let outside = outside(
+            &variables(&[("PATH", "/usr/bin:/sbin")]),
+            Path::new("/w/hooks"),
+            Path::new("/w/tmp"),
+        );
         assert_eq!(
             outside[OsStr::new("PATH")],
             "/w/hooks/.kiln/bin:/usr/bin:/sbin:/usr/sbin:/usr/local/sbin"

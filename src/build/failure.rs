@@ -16,13 +16,23 @@ pub struct Failure {
 impl Failure {
     /// A failure of the build itself.
     pub fn new(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), hints: Vec::new(), status: 1 }
+        Failure {
+            message: message.into(),
+            hints: Vec::new(),
+            status: 1,
+        }
     }
 
     /// A failure that has an exit status of its own.
     pub fn status(message: impl Into<String>, status: i32) -> Failure {
-        let status = u8::try_from(status).ok().filter(|&status| status != 0).unwrap_or(1);
-        Failure { status, ..Failure::new(message) }
+        let status = u8::try_from(status)
+            .ok()
+            .filter(|&status| status != 0)
+            .unwrap_or(1);
+        Failure {
+            status,
+            ..Failure::new(message)
+        }
     }
 
     /// Adds something to do about it.
@@ -56,7 +66,10 @@ impl Failure {
 
 impl From<crate::sandbox::Error> for Failure {
     fn from(error: crate::sandbox::Error) -> Failure {
-        Failure { hints: error.hints(), ..Failure::from_error(&error) }
+        Failure {
+            hints: error.hints(),
+            ..Failure::from_error(&error)
+        }
     }
 }
 

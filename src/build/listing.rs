@@ -11,14 +11,18 @@ use crate::sandbox::command::is_executable;
 
 /// The hooks of a phase directory in the order they run.
 pub fn hooks(directory: &Path, pattern: &NamePattern) -> io::Result<Vec<String>> {
-    let mut names = names(directory, |name, path| pattern.matches(name) && is_executable(path))?;
+    let mut names = names(directory, |name, path| {
+        pattern.matches(name) && is_executable(path)
+    })?;
     names.sort_by(|a, b| order::compare(a, b));
     Ok(names)
 }
 
 /// The files of `environment.d` in the order they are sourced.
 pub fn environment(directory: &Path) -> io::Result<Vec<String>> {
-    let mut names = names(directory, |name, path| order::is_environment_name(name) && path.is_file())?;
+    let mut names = names(directory, |name, path| {
+        order::is_environment_name(name) && path.is_file()
+    })?;
     names.sort();
     Ok(names)
 }

@@ -1,12 +1,14 @@
 //! From the finished target to written images: scan, plan, assemble, write.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::boot::BiosBoot;
-use crate::disk::layout;
+use crate::disk::layout::SizeRule;
+use crate::disk::{Disk, fs};
 use crate::sink;
 use crate::tree::live::{ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
@@ -47,7 +49,9 @@ pub struct Size {
     pub kib: u64,
 }
 
-fn error<E: std::error::Error + 'static>(hint: impl Fn(&E) -> Option<String>) -> impl Fn(E) -> Failure {
+fn error<E: std::error::Error + 'static>(
+    hint: impl Fn(&E) -> Option<String>,
+) -> impl Fn(E) -> Failure {
     move |error| {
         let mut failure = Failure::from_error(&error);
         failure.hints.extend(hint(&error));
@@ -58,7 +62,10 @@ fn error<E: std::error::Error + 'static>(hint: impl Fn(&E) -> Option<String>) ->
 fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
     let options = ScanOptions {
         prune: RUNTIME.map(Into::into).to_vec(),
-        clamp_mtime: engine.plan.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
+        clamp_mtime: engine.plan.epoch.map(|seconds| Timestamp {
+            seconds,
+            nanoseconds: 0,
+        }),
         ..ScanOptions::default()
     };
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
@@ -72,7 +79,10 @@ fn content_kib(tree: &Tree) -> u64 {
         .inodes()
         .map(|(_, inode)| match &inode.kind {
             Kind::Directory => 1,
-            Kind::File(content) => content.ranges().map(|range| range.length.div_ceil(4096)).sum(),
+            Kind::File(content) => content
+                .ranges()
+                .map(|range| range.length.div_ceil(4096))
+                .sum(),
             Kind::Symlink(target) => u64::from(target.len() >= 60),
             _ => 0,
         })
@@ -84,14 +94,25 @@ fn content_kib(tree: &Tree) -> u64 {
 pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let tree = scan_target(engine)?;
     let plan = engine.plan;
-    let given = layout::SizeRequest {
-        size_gib: plan.request.image_size.as_deref(),
-        extra_mib: plan.request.image_extra_size.as_deref(),
+    let rule = SizeRule {
+        image_size: plan.request.image_size.as_deref(),
+        extra_size: plan.request.image_extra_size.as_deref(),
+        du_kib: content_kib(&tree),
+        root_is_ext4: plan
+            .layout
+            .config()
+            .root_fstype()
+            .is_ok_and(|fstype| fstype == "ext4"),
         journal_mib: plan::journal_mib(&plan.request)?,
-        root_fstype: plan.layout.root_fstype(),
-        efi: plan.elements.names().iter().any(|name| name.starts_with("block-device-efi")),
+        efi: plan
+            .elements
+            .names()
+            .iter()
+            .any(|name| name.starts_with("block-device-efi")),
     };
-    let kib = layout::image_size_kib(content_kib(&tree), &given).map_err(error(|e: &layout::SizeError| e.hint()))?;
+    let kib = rule
+        .image_size_kib()
+        .map_err(|error| Failure::from_error(&error))?;
     Ok(Size { kib })
 }
 
@@ -104,7 +125,10 @@ fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
         // The newest time that the root itself knows keeps the image a function of the tree.
         None => tree.inode_of(crate::tree::NodeId::ROOT).mtime.seconds,
     };
-    let now = Timestamp { seconds, nanoseconds: 0 };
+    let now = Timestamp {
+        seconds,
+        nanoseconds: 0,
+    };
     let mut edit = tree.edit();
     let mut add = |name: &str, inode: Inode| -> Result<(), Failure> {
         let path = format!("/dev/{name}");
@@ -114,7 +138,10 @@ fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
         Ok(())
     };
     for (name, mode, major, minor) in DEVICES {
-        add(name, Inode::new(Kind::CharDevice(Device { major, minor }), mode))?;
+        add(
+            name,
+            Inode::new(Kind::CharDevice(Device { major, minor }), mode),
+        )?;
     }
     for (name, target) in DEVICE_LINKS {
         add(name, Inode::symlink(target))?;
@@ -142,10 +169,18 @@ fn bios_boot(engine: &Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, 
     };
     let mut found = None;
     for line in text.lines() {
-        let record: GrubRecord = serde_json::from_str(line)
-            .map_err(|error| Failure::new(format!("what grub-install recorded cannot be read: {error}")))?;
-        if let (Some(core), Some(boot), "i386-pc") = (record.core, record.boot_image, record.target.as_str()) {
-            found = Some(BiosBoot { boot: read(tree, &boot)?, core: read(tree, &core)? });
+        let record: GrubRecord = serde_json::from_str(line).map_err(|error| {
+            Failure::new(format!(
+                "what grub-install recorded cannot be read: {error}"
+            ))
+        })?;
+        if let (Some(core), Some(boot), "i386-pc") =
+            (record.core, record.boot_image, record.target.as_str())
+        {
+            found = Some(BiosBoot {
+                boot: read(tree, &boot)?,
+                core: read(tree, &core)?,
+            });
         }
     }
     Ok(found)
@@ -154,16 +189,25 @@ fn bios_boot(engine: &Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, 
 /// The bytes of a file of the target.
 fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
     let missing = || {
-        Failure::new(format!("`{path}` of the target is gone, but grub-install recorded it as boot code"))
-            .hint("a hook of finalise.d or cleanup.d removed it")
+        Failure::new(format!(
+            "`{path}` of the target is gone, but grub-install recorded it as boot code"
+        ))
+        .hint("a hook of finalise.d or cleanup.d removed it")
     };
     let node = tree.find(path).ok_or_else(missing)?;
-    let Kind::File(content) = &tree.inode_of(node).kind else { return Err(missing()) };
+    let Kind::File(content) = &tree.inode_of(node).kind else {
+        return Err(missing());
+    };
     let length = usize::try_from(content.size)
         .ok()
         // Boot code lies below 1 MiB or in a small partition.
         .filter(|&length| length <= 64 << 20)
-        .ok_or_else(|| Failure::new(format!("`{path}` is {} bytes long, too much for boot code", content.size)))?;
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "`{path}` is {} bytes long, too much for boot code",
+                content.size
+            ))
+        })?;
     let mut bytes = vec![0; length];
     let mut reader = tree.reader();
     let count = reader
@@ -177,19 +221,26 @@ fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
 pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     let started = Instant::now();
     let step = "planning the disk".to_owned();
-    engine.events.send(&Event::StepStarted { step: step.clone(), total: None });
+    engine.events.send(&Event::StepStarted {
+        step: step.clone(),
+        total: None,
+    });
     let tree = Arc::new(add_devices(&scan_target(engine)?, engine.plan.epoch)?);
-    let needs_disk = engine.plan.outputs.iter().any(|format| !matches!(format, sink::Format::Tar));
+    let needs_disk = engine
+        .plan
+        .outputs
+        .iter()
+        .any(|format| !matches!(format, sink::Format::Tar));
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
-        let bytes = size.kib.saturating_mul(1024);
-        let disk = layout::assemble(&engine.plan.layout, bytes, &tree, boot.as_ref(), engine.plan.epoch)
-            .map_err(error(|e: &layout::Error| e.hint()))?;
-        Some(disk)
+        Some(assemble(engine, size, &tree, boot.as_ref())?)
     } else {
         None
     };
-    engine.events.send(&Event::StepFinished { step, seconds: started.elapsed().as_secs_f64() });
+    engine.events.send(&Event::StepFinished {
+        step,
+        seconds: started.elapsed().as_secs_f64(),
+    });
     let written = write_outputs(engine, disk.as_ref(), &tree)?;
     for one in written {
         if let Some(renamed) = &one.renamed {
@@ -210,6 +261,42 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Lays out the disk with all its filesystems.
+fn assemble(
+    engine: &Engine<'_>,
+    size: Size,
+    tree: &Arc<Tree>,
+    boot: Option<&BiosBoot>,
+) -> Result<Disk, Failure> {
+    let layout = &engine.plan.layout;
+    let mut points = layout.mount_points();
+    // The root first, then in order of depth: what is below goes to the deeper one.
+    points.sort();
+    let bytes: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
+    let parts = if points == ["/"] {
+        vec![Arc::clone(tree)]
+    } else {
+        tree.split(&bytes)
+            .map_err(|error| Failure::from_error(&error))?
+            .into_iter()
+            .map(Arc::new)
+            .collect()
+    };
+    let trees: BTreeMap<String, Arc<Tree>> =
+        points.iter().map(ToString::to_string).zip(parts).collect();
+    let clock = fs::Clock {
+        epoch: engine.plan.epoch,
+    };
+    layout
+        .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
+            fs::plan(filesystem, tree, length, &clock)
+        })
+        .map_err(|error| {
+            Failure::from_error(&error)
+                .hint("`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is too small")
+        })
+}
+
 /// A path as the user would write it.
 fn shown(path: &Path, directory: &Path) -> std::path::PathBuf {
     path.strip_prefix(directory).unwrap_or(path).to_owned()
@@ -217,7 +304,7 @@ fn shown(path: &Path, directory: &Path) -> std::path::PathBuf {
 
 fn write_outputs(
     engine: &mut Engine<'_>,
-    disk: Option<&crate::disk::Disk>,
+    disk: Option<&Disk>,
     tree: &Arc<Tree>,
 ) -> Result<Vec<sink::Written>, Failure> {
     let plan = engine.plan;
@@ -230,7 +317,9 @@ fn write_outputs(
     let existing = if flag("OVERWRITE_OLD_IMAGE").is_some() {
         sink::Existing::Replace
     } else {
-        sink::Existing::Rename { stamp: sink::local_stamp(std::time::SystemTime::now()) }
+        sink::Existing::Rename {
+            stamp: sink::local_stamp(std::time::SystemTime::now()),
+        }
     };
     let wanted = flag("DIB_CHECKSUM").unwrap_or_default();
     let checksums = sink::Checksums {
@@ -249,7 +338,10 @@ fn write_outputs(
         })
         .collect();
     // The sinks call back through a shared reference.
-    let progress = RefCell::new(Progress { events: &mut engine.events, step: None });
+    let progress = RefCell::new(Progress {
+        events: &mut engine.events,
+        step: None,
+    });
     let result = sink::write_all(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
@@ -272,14 +364,24 @@ impl Progress<'_> {
         if self.step.as_ref().is_none_or(|(name, _)| name != step) {
             self.finish();
             self.step = Some((step.to_owned(), Instant::now()));
-            self.events.send(&Event::StepStarted { step: step.to_owned(), total: Some(total) });
+            self.events.send(&Event::StepStarted {
+                step: step.to_owned(),
+                total: Some(total),
+            });
         }
-        self.events.send(&Event::StepProgress { step: step.to_owned(), done, total: Some(total) });
+        self.events.send(&Event::StepProgress {
+            step: step.to_owned(),
+            done,
+            total: Some(total),
+        });
     }
 
     fn finish(&mut self) {
         if let Some((step, started)) = self.step.take() {
-            self.events.send(&Event::StepFinished { step, seconds: started.elapsed().as_secs_f64() });
+            self.events.send(&Event::StepFinished {
+                step,
+                seconds: started.elapsed().as_secs_f64(),
+            });
         }
     }
 }

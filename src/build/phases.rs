@@ -33,7 +33,12 @@ pub struct Phase {
 }
 
 const fn phase(name: &'static str, inside: bool, target_root: bool, breaks: bool) -> Phase {
-    Phase { name, inside, target_root, breaks_after_error: breaks }
+    Phase {
+        name,
+        inside,
+        target_root,
+        breaks_after_error: breaks,
+    }
 }
 
 /// Makes the root.
@@ -59,7 +64,16 @@ pub const CLEANUP: Phase = phase("cleanup", false, true, false);
 
 /// All phases in order.
 pub const ALL: [Phase; 10] = [
-    ROOT, EXTRA_DATA, PRE_INSTALL, INSTALL, POST_INSTALL, POST_ROOT, BLOCK_DEVICE, PRE_FINALISE, FINALISE, CLEANUP,
+    ROOT,
+    EXTRA_DATA,
+    PRE_INSTALL,
+    INSTALL,
+    POST_INSTALL,
+    POST_ROOT,
+    BLOCK_DEVICE,
+    PRE_FINALISE,
+    FINALISE,
+    CLEANUP,
 ];
 
 impl Phase {
@@ -116,10 +130,19 @@ impl Engine<'_> {
     fn run_hooks(&mut self, phase: Phase, directory: &str) -> Result<(), Failure> {
         let started = Instant::now();
         let names = listing::hooks(&self.dirs.hooks.join(directory), &self.plan.hook_names)
-            .map_err(|error| Failure::new(format!("cannot list the hooks of `{directory}`: {error}")))?;
-        self.events.send(&Event::PhaseStarted { phase: directory.to_owned(), hooks: names.len() });
+            .map_err(|error| {
+                Failure::new(format!("cannot list the hooks of `{directory}`: {error}"))
+            })?;
+        self.events.send(&Event::PhaseStarted {
+            phase: directory.to_owned(),
+            hooks: names.len(),
+        });
         let place = self.place(phase.inside);
-        let mounted = if phase.inside { Some(self.mount_hooks()?) } else { None };
+        let mounted = if phase.inside {
+            Some(self.mount_hooks()?)
+        } else {
+            None
+        };
         let variables = self.phase_environment(phase, &place)?;
         let mut profile = Vec::new();
         for name in names {
@@ -175,10 +198,15 @@ impl Engine<'_> {
             return Ok(base);
         }
         let record = Path::new(".kiln/record").join(format!("environment.{}", phase.name));
-        let mut arguments: Vec<OsString> =
-            ["/bin/bash", "-c", SOURCE_ENVIRONMENT, "environment.d"].map(OsString::from).to_vec();
+        let mut arguments: Vec<OsString> = ["/bin/bash", "-c", SOURCE_ENVIRONMENT, "environment.d"]
+            .map(OsString::from)
+            .to_vec();
         arguments.push(place.hooks.join(&record).into());
-        arguments.extend(files.iter().map(|name| place.hooks.join("environment.d").join(name).into()));
+        arguments.extend(
+            files
+                .iter()
+                .map(|name| place.hooks.join("environment.d").join(name).into()),
+        );
         let program = Program {
             arguments,
             environment: base.into_iter().collect(),
@@ -187,30 +215,52 @@ impl Engine<'_> {
             filter: place.filter.clone(),
             keep_open: None,
         };
-        let status = self.run_program(&program).map_err(|error| self.cannot_start("/bin/bash", &error, phase.inside))?;
+        let status = self
+            .run_program(&program)
+            .map_err(|error| self.cannot_start("/bin/bash", &error, phase.inside))?;
         if status != 0 {
             return Err(Failure::status(
-                format!("sourcing `environment.d` for phase `{}` failed with exit status {status}", phase.directory()),
+                format!(
+                    "sourcing `environment.d` for phase `{}` failed with exit status {status}",
+                    phase.directory()
+                ),
                 status,
             )
             .hint("the last lines of output name the file; `-x` traces it"));
         }
         let file = self.dirs.hooks.join(&record);
-        let block = std::fs::read(&file)
-            .map_err(|error| Failure::new(format!("cannot read back the environment of phase `{}`: {error}", phase.name)))?;
+        let block = std::fs::read(&file).map_err(|error| {
+            Failure::new(format!(
+                "cannot read back the environment of phase `{}`: {error}",
+                phase.name
+            ))
+        })?;
         Ok(environment::parse(&block))
     }
 
     /// Runs one hook and returns its wall time in seconds.
-    fn run_hook(&mut self, directory: &str, name: &str, place: &Place, variables: &Variables) -> Result<f64, Failure> {
+    fn run_hook(
+        &mut self,
+        directory: &str,
+        name: &str,
+        place: &Place,
+        variables: &Variables,
+    ) -> Result<f64, Failure> {
         let started = Instant::now();
         let element = self.element_of(&format!("{directory}/{name}"));
         let (phase, hook) = (directory.to_owned(), name.to_owned());
-        self.events.send(&Event::HookStarted { phase: phase.clone(), hook: hook.clone(), element: element.clone() });
+        self.events.send(&Event::HookStarted {
+            phase: phase.clone(),
+            hook: hook.clone(),
+            element: element.clone(),
+        });
         let path = place.hooks.join(directory).join(name);
         let mut program = Program {
             arguments: vec![path.clone().into()],
-            environment: variables.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            environment: variables
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
             root: place.root.clone(),
             directory: place.directory.clone(),
             filter: place.filter.clone(),
@@ -218,7 +268,9 @@ impl Engine<'_> {
             keep_open: place.root.is_none().then(|| self.events.descriptor()),
         };
         if let Some(fd) = program.keep_open {
-            program.environment.push(("KILN_EVENTS_FD".into(), fd.to_string().into()));
+            program
+                .environment
+                .push(("KILN_EVENTS_FD".into(), fd.to_string().into()));
         }
         let mut result = self.run_program(&program);
         if matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ENOEXEC)) {
@@ -236,7 +288,12 @@ impl Engine<'_> {
                 .hint(format!("to look around where it failed, run again with `break=after-error` in the environment (phase `{directory}`)")));
         }
         let seconds = started.elapsed().as_secs_f64();
-        self.events.send(&Event::HookFinished { phase, hook, element, seconds });
+        self.events.send(&Event::HookFinished {
+            phase,
+            hook,
+            element,
+            seconds,
+        });
         Ok(seconds)
     }
 
@@ -244,7 +301,9 @@ impl Engine<'_> {
     pub fn run_program(&mut self, program: &Program) -> io::Result<i32> {
         let events = &mut self.events;
         let status = program.run(&mut |line| {
-            events.send(&Event::Output { line: String::from_utf8_lossy(line).into_owned() });
+            events.send(&Event::Output {
+                line: String::from_utf8_lossy(line).into_owned(),
+            });
         })?;
         Ok(shell_status(status))
     }
@@ -262,12 +321,17 @@ impl Engine<'_> {
             keep_open: None,
         };
         let program = resolve_helper(program);
-        let status = self.run_program(&program).map_err(|error| self.cannot_start(what, &error, true))?;
+        let status = self
+            .run_program(&program)
+            .map_err(|error| self.cannot_start(what, &error, true))?;
         drop(mounted);
         if status == 0 {
             return Ok(());
         }
-        Err(Failure::status(format!("{what} failed with exit status {status}"), status))
+        Err(Failure::status(
+            format!("{what} failed with exit status {status}"),
+            status,
+        ))
     }
 
     /// Runs a break point's shell if the user asked for this point.
@@ -275,13 +339,29 @@ impl Engine<'_> {
         if !self.breaks_at(point) {
             return Ok(());
         }
-        self.events.send(&Event::Info { text: format!("break point {point}: exit the shell to go on") });
-        let mounted = if inside { Some(self.mount_hooks()?) } else { None };
+        self.events.send(&Event::Info {
+            text: format!("break point {point}: exit the shell to go on"),
+        });
+        let mounted = if inside {
+            Some(self.mount_hooks()?)
+        } else {
+            None
+        };
         let place = self.place(inside);
-        let phase = Phase { inside, target_root: true, ..INSTALL };
+        let phase = Phase {
+            inside,
+            target_root: true,
+            ..INSTALL
+        };
         let mut variables = self.base_environment(phase);
-        variables.entry("TERM".into()).or_insert_with(|| "dumb".into());
-        let command = self.variables.get(OsStr::new("break_cmd")).cloned().unwrap_or_else(|| "bash".into());
+        variables
+            .entry("TERM".into())
+            .or_insert_with(|| "dumb".into());
+        let command = self
+            .variables
+            .get(OsStr::new("break_cmd"))
+            .cloned()
+            .unwrap_or_else(|| "bash".into());
         let program = Program {
             arguments: vec!["/bin/bash".into(), "-c".into(), command],
             environment: variables.into_iter().collect(),
@@ -291,25 +371,40 @@ impl Engine<'_> {
             filter: None,
             keep_open: None,
         };
-        let status = program.interact().map_err(|error| self.cannot_start("bash", &error, inside))?;
+        let status = program
+            .interact()
+            .map_err(|error| self.cannot_start("bash", &error, inside))?;
         drop(mounted);
-        self.events.send(&Event::Info { text: format!("break point {point} left with status {}", shell_status(status)) });
+        self.events.send(&Event::Info {
+            text: format!(
+                "break point {point} left with status {}",
+                shell_status(status)
+            ),
+        });
         Ok(())
     }
 
     /// Whether `break` names this point.
     fn breaks_at(&self, point: &str) -> bool {
-        self.variables
-            .get(OsStr::new("break"))
-            .is_some_and(|list| list.as_encoded_bytes().split(|&b| b == b',').any(|name| name == point.as_bytes()))
+        self.variables.get(OsStr::new("break")).is_some_and(|list| {
+            list.as_encoded_bytes()
+                .split(|&b| b == b',')
+                .any(|name| name == point.as_bytes())
+        })
     }
 
     fn breaks_outside(&self) -> bool {
-        self.variables.get(OsStr::new("break_outside_target")).is_some_and(|value| !value.is_empty())
+        self.variables
+            .get(OsStr::new("break_outside_target"))
+            .is_some_and(|value| !value.is_empty())
     }
 
     fn cannot_start(&self, what: &str, error: &io::Error, inside: bool) -> Failure {
-        let place = if inside { "in the target" } else { "on this host" };
+        let place = if inside {
+            "in the target"
+        } else {
+            "on this host"
+        };
         Failure::new(format!("cannot start `{what}` {place}: {error}"))
             .hint(format!("hooks need bash and coreutils {place}"))
     }
@@ -320,7 +415,10 @@ fn resolve_helper(mut program: Program) -> Program {
     if let Some(name) = program.arguments.first_mut()
         && !name.as_encoded_bytes().contains(&b'/')
     {
-        *name = Path::new(HOOKS_INSIDE).join(".kiln/bin").join(&*name).into();
+        *name = Path::new(HOOKS_INSIDE)
+            .join(".kiln/bin")
+            .join(&*name)
+            .into();
     }
     program
 }

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::disk::config::{Config, RootParameters};
 use crate::disk::layout;
@@ -31,6 +32,9 @@ const BARE_LAYOUT: &str = "
           options: defaults
           fsck-passno: 1
 ";
+
+/// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
+const SEED_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7c52_90aa_4e0b_b1f4_2c85_d3a6_917e);
 
 /// Journal of an ext4 root filesystem in MiB, unless asked otherwise.
 const DEFAULT_JOURNAL: u64 = 64;
@@ -63,7 +67,11 @@ pub struct Plan {
 }
 
 fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
-    request.environment.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    request
+        .environment
+        .get(OsStr::new(name))
+        .map(OsString::as_os_str)
+        .filter(|value| !value.is_empty())
 }
 
 fn text_variable(request: &Request, name: &str) -> Result<Option<String>, Failure> {
@@ -101,22 +109,30 @@ impl Plan {
     /// Decides everything. Reads elements and configuration, changes nothing.
     pub fn new(request: Request) -> Result<Plan, Failure> {
         if request.elements.is_empty() {
-            return Err(Failure::new("at least one element that makes a root must be named")
-                .hint("for example: `kiln build vm debian-minimal -o debian`")
-                .hint("`kiln elements list` shows what there is"));
+            return Err(
+                Failure::new("at least one element that makes a root must be named")
+                    .hint("for example: `kiln build vm debian-minimal -o debian`")
+                    .hint("`kiln elements list` shows what there is"),
+            );
         }
         let arch = request.arch.clone().unwrap_or_else(host_arch);
         let library = Library::new(&request.elements_path).map_err(|e| element_failure(&e))?;
-        let options = element::Options { skip_base: request.skip_base, arch: arch.clone(), ramdisk: None };
-        let elements =
-            element::resolve(&library, &request.elements, &options).map_err(|e| element_failure(&e))?;
+        let options = element::Options {
+            skip_base: request.skip_base,
+            arch: arch.clone(),
+            ramdisk: None,
+        };
+        let elements = element::resolve(&library, &request.elements, &options)
+            .map_err(|e| element_failure(&e))?;
         let hooks = element::hooks::merge(&elements).map_err(|e| element_failure(&e))?;
         let pattern = text_variable(&request, "RUN_PARTS_REGEX")?;
         let hook_names = NamePattern::new(pattern.as_deref()).map_err(|e| element_failure(&e))?;
         let epoch = text_variable(&request, "SOURCE_DATE_EPOCH")?
             .map(|text| {
                 text.parse::<i64>().map_err(|_| {
-                    Failure::new(format!("`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds"))
+                    Failure::new(format!(
+                        "`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds"
+                    ))
                 })
             })
             .transpose()?;
@@ -125,27 +141,48 @@ impl Plan {
             .notes()
             .iter()
             .map(|note| {
-                format!("`{}` of element `{}` replaces that of `{}`", note.path.display(), note.winner, note.loser)
+                format!(
+                    "`{}` of element `{}` replaces that of `{}`",
+                    note.path.display(),
+                    note.winner,
+                    note.loser
+                )
             })
             .collect();
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
-            let mut failure = Failure::from_error(&error);
-            failure.hints.extend(error.hint());
-            failure
+            Failure::from_error(&error).hint("the configuration comes from `DIB_BLOCK_DEVICE_CONFIG` or from an element's `block-device-*.yaml`")
         })?;
         warnings.extend(config.warnings.iter().cloned());
-        let seed = seed(&request, &arch, &elements, &config_text)?;
-        let layout = layout::Plan::new(config, seed).map_err(|error| {
-            let mut failure = Failure::from_error(&error);
-            failure.hints.extend(error.hint());
-            failure
-        })?;
-        let cache = request.image_cache.clone().map_or_else(|| default_directory(&request, "image-create"), Ok)?;
+        let parameters = layout::PlanParameters {
+            seed: seed(&request, &arch, &elements, &config_text)?,
+            arch: arch.clone(),
+            block_size: block_size(&request)?,
+            creation_time: epoch
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .unwrap_or(0),
+        };
+        let layout =
+            layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))?;
+        warnings.extend(layout.warnings().iter().cloned());
+        let cache = request
+            .image_cache
+            .clone()
+            .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
         let variables = base_variables(&request, &arch, &layout, &cache)?;
         Ok(Plan {
-            arch, elements, hooks, hook_names, layout, outputs, variables, cache, epoch, warnings, request,
+            arch,
+            elements,
+            hooks,
+            hook_names,
+            layout,
+            outputs,
+            variables,
+            cache,
+            epoch,
+            warnings,
+            request,
         })
     }
 
@@ -160,8 +197,14 @@ impl Plan {
         search.push(bundled);
         let (function, body) = element::info::image_element_function(&paths);
         [
-            ("IMAGE_ELEMENT".to_owned(), element::info::image_element(&self.elements).into()),
-            ("IMAGE_ELEMENT_YAML".to_owned(), element::info::image_element_yaml(&paths).into()),
+            (
+                "IMAGE_ELEMENT".to_owned(),
+                element::info::image_element(&self.elements).into(),
+            ),
+            (
+                "IMAGE_ELEMENT_YAML".to_owned(),
+                element::info::image_element_yaml(&paths).into(),
+            ),
             ("ELEMENTS_PATH".to_owned(), search),
             (function, body.into()),
         ]
@@ -172,7 +215,11 @@ impl Plan {
 
     /// `IMAGE_BLOCK_DEVICES`: the body of an associative array in bash.
     pub fn block_devices(&self) -> String {
-        self.layout.block_devices().iter().map(|(name, device)| format!(" [{name}]={device} ")).collect()
+        self.layout
+            .image_block_devices()
+            .iter()
+            .map(|(name, device)| format!(" [{name}]={device} "))
+            .collect()
     }
 
     /// The hooks of all phases in order, as far as they are known before the run.
@@ -185,7 +232,11 @@ impl Plan {
 
     /// The output file of a format.
     pub fn output_path(&self, format: &sink::Format) -> PathBuf {
-        let mut name = self.request.current_dir.join(&self.request.image_name).into_os_string();
+        let mut name = self
+            .request
+            .current_dir
+            .join(&self.request.image_name)
+            .into_os_string();
         name.push(".");
         name.push(format.name());
         PathBuf::from(name)
@@ -227,32 +278,61 @@ fn qcow2(request: &Request) -> Result<sink::Format, Failure> {
     if !request.compress {
         options.compression = Compression::None;
     }
-    Options::from_pairs(&request.qemu_img_options, options).map(sink::Format::Qcow2).map_err(|error| {
-        let mut failure = Failure::from_error(&error);
-        failure.hints.extend(error.hint());
-        failure
-    })
+    Options::from_pairs(&request.qemu_img_options, options)
+        .map(sink::Format::Qcow2)
+        .map_err(|error| {
+            let mut failure = Failure::from_error(&error);
+            failure.hints.extend(error.hint());
+            failure
+        })
 }
 
 /// The block-device configuration: the user's, else the first element's.
-fn block_device_config(request: &Request, elements: &ElementSet, arch: &str) -> Result<String, Failure> {
+fn block_device_config(
+    request: &Request,
+    elements: &ElementSet,
+    arch: &str,
+) -> Result<String, Failure> {
     if let Some(given) = text_variable(request, "DIB_BLOCK_DEVICE_CONFIG")? {
-        let Some(path) = given.strip_prefix("file://") else { return Ok(given) };
-        return fs_err::read_to_string(request.current_dir.join(path))
-            .map_err(Failure::io("reading the file that `DIB_BLOCK_DEVICE_CONFIG` names"));
+        let Some(path) = given.strip_prefix("file://") else {
+            return Ok(given);
+        };
+        return fs_err::read_to_string(request.current_dir.join(path)).map_err(Failure::io(
+            "reading the file that `DIB_BLOCK_DEVICE_CONFIG` names",
+        ));
     }
     let arch = if arch == "ppc64le" { "ppc64el" } else { arch };
-    let names = [format!("block-device-{arch}.yaml"), "block-device-default.yaml".to_owned()];
+    let names = [
+        format!("block-device-{arch}.yaml"),
+        "block-device-default.yaml".to_owned(),
+    ];
     for element in elements.elements() {
         for name in &names {
             if let Some(bytes) = element.read(name).map_err(|e| element_failure(&e))? {
                 return String::from_utf8(bytes).map_err(|_| {
-                    Failure::new(format!("`{name}` of element `{}` is not UTF-8", element.name))
+                    Failure::new(format!(
+                        "`{name}` of element `{}` is not UTF-8",
+                        element.name
+                    ))
                 });
             }
         }
     }
     Ok(BARE_LAYOUT.to_owned())
+}
+
+/// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.
+fn block_size(request: &Request) -> Result<Option<u32>, Failure> {
+    text_variable(request, "DIB_BLOCK_SIZE")?
+        .map(|text| {
+            text.trim().parse().map_err(|_| {
+                Failure::new(format!(
+                    "`DIB_BLOCK_SIZE` is `{text}`, which is not a number of bytes"
+                ))
+                .hint("sectors have 512 or 4096 bytes")
+            })
+        })
+        .transpose()
 }
 
 /// What DIB passes to mkfs of the root filesystem.
@@ -276,16 +356,26 @@ fn root_parameters(request: &Request) -> Result<RootParameters, Failure> {
 
 /// Journal size of the root filesystem in MiB.
 pub fn journal_mib(request: &Request) -> Result<u64, Failure> {
-    request.journal_size.as_deref().map_or(Ok(DEFAULT_JOURNAL), |text| {
-        text.trim().parse().map_err(|_| {
-            Failure::new(format!("the journal size `{text}` is not a whole number of MiB"))
+    request
+        .journal_size
+        .as_deref()
+        .map_or(Ok(DEFAULT_JOURNAL), |text| {
+            text.trim().parse().map_err(|_| {
+                Failure::new(format!(
+                    "the journal size `{text}` is not a whole number of MiB"
+                ))
                 .hint("for example: `DIB_JOURNAL_SIZE=64`")
+            })
         })
-    })
 }
 
 /// The seed of every id in the image: what is built, not where or when.
-fn seed(request: &Request, arch: &str, elements: &ElementSet, config: &str) -> Result<[u8; 32], Failure> {
+fn seed(
+    request: &Request,
+    arch: &str,
+    elements: &ElementSet,
+    config: &str,
+) -> Result<Uuid, Failure> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -302,7 +392,14 @@ fn seed(request: &Request, arch: &str, elements: &ElementSet, config: &str) -> R
     }
     let epoch = text_variable(request, "SOURCE_DATE_EPOCH")?.unwrap_or_default();
     add(epoch.as_bytes());
-    let build_dependent = ["DIB_IMAGE_CACHE", "DIB_LOCKFILES", "DIB_ARGS", "DIB_ENV", "DIB_NO_TMPFS", "DIB_OFFLINE"];
+    let build_dependent = [
+        "DIB_IMAGE_CACHE",
+        "DIB_LOCKFILES",
+        "DIB_ARGS",
+        "DIB_ENV",
+        "DIB_NO_TMPFS",
+        "DIB_OFFLINE",
+    ];
     for (name, value) in &request.environment {
         let counts = name.as_encoded_bytes().starts_with(b"DIB_");
         if counts && !build_dependent.iter().any(|&skip| name == skip) {
@@ -310,7 +407,7 @@ fn seed(request: &Request, arch: &str, elements: &ElementSet, config: &str) -> R
             add(value.as_encoded_bytes());
         }
     }
-    Ok(hash.finalize().into())
+    Ok(Uuid::new_v5(&SEED_NAMESPACE, &hash.finalize()))
 }
 
 /// `declare -p` of a variable, as bash prints it.
@@ -326,7 +423,12 @@ fn declaration(name: &str, value: &str) -> String {
 }
 
 /// The caller's environment and DIB's exports.
-fn base_variables(request: &Request, arch: &str, layout: &layout::Plan, cache: &Path) -> Result<Variables, Failure> {
+fn base_variables(
+    request: &Request,
+    arch: &str,
+    layout: &layout::Plan,
+    cache: &Path,
+) -> Result<Variables, Failure> {
     let mut variables = request.environment.clone();
     let lockfiles = match variable(request, "DIB_LOCKFILES") {
         Some(path) => PathBuf::from(path),
@@ -337,31 +439,71 @@ fn base_variables(request: &Request, arch: &str, layout: &layout::Plan, cache: &
     let snapshot: String = variables
         .iter()
         .filter_map(|(name, value)| {
-            let name = name.to_str().filter(|name| name.starts_with("DIB_") && *name != "DIB_ENV")?;
+            let name = name
+                .to_str()
+                .filter(|name| name.starts_with("DIB_") && *name != "DIB_ENV")?;
             Some(declaration(name, &value.to_string_lossy()))
         })
         .collect();
     let flag = |on: bool| if on { "1" } else { "" };
+    let config = layout.config();
     let pairs: [(&str, OsString); 20] = [
         ("DIB_ENV", snapshot.into()),
         ("LC_ALL", "C".into()),
         ("ARCH", arch.into()),
         ("IMAGE_NAME", request.image_name.clone().into()),
-        ("IMAGE_TYPE", request.image_types.first().cloned().unwrap_or_default().into()),
-        ("FS_TYPE", text_variable(request, "FS_TYPE")?.unwrap_or_else(|| "ext4".to_owned()).into()),
-        ("SKIP_BASE", if request.skip_base { "1" } else { "0" }.into()),
+        (
+            "IMAGE_TYPE",
+            request
+                .image_types
+                .first()
+                .cloned()
+                .unwrap_or_default()
+                .into(),
+        ),
+        (
+            "FS_TYPE",
+            text_variable(request, "FS_TYPE")?
+                .unwrap_or_else(|| "ext4".to_owned())
+                .into(),
+        ),
+        (
+            "SKIP_BASE",
+            if request.skip_base { "1" } else { "0" }.into(),
+        ),
         ("DIB_IMAGE_CACHE", cache.to_owned().into()),
         ("DIB_LOCKFILES", lockfiles.into()),
         ("DIB_OFFLINE", flag(request.offline).into()),
-        ("DIB_CHECKSUM", if request.checksum { "1" } else { "0" }.into()),
+        (
+            "DIB_CHECKSUM",
+            if request.checksum { "1" } else { "0" }.into(),
+        ),
         ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
-        ("DIB_NO_TMPFS", if request.no_tmpfs { "1" } else { "0" }.into()),
+        (
+            "DIB_NO_TMPFS",
+            if request.no_tmpfs { "1" } else { "0" }.into(),
+        ),
         ("DIB_MIN_TMPFS", request.min_tmpfs.to_string().into()),
-        ("DIB_ROOT_LABEL", layout.root_label().into()),
-        ("DIB_ROOT_FSTYPE", layout.root_fstype().into()),
-        ("DIB_BOOT_LABEL", layout.boot_label().into()),
-        ("DIB_MOUNTPOINTS", layout.mount_points().into()),
-        ("BASH_FUNC_die%%", "() { echo \"ERROR: $*\" >&2; exit 1; }".into()),
+        (
+            "DIB_ROOT_LABEL",
+            config
+                .root_label()
+                .map_err(|e| Failure::from_error(&e))?
+                .into(),
+        ),
+        (
+            "DIB_ROOT_FSTYPE",
+            config
+                .root_fstype()
+                .map_err(|e| Failure::from_error(&e))?
+                .into(),
+        ),
+        ("DIB_BOOT_LABEL", config.boot_label().into()),
+        ("DIB_MOUNTPOINTS", config.mount_points().into()),
+        (
+            "BASH_FUNC_die%%",
+            "() { echo \"ERROR: $*\" >&2; exit 1; }".into(),
+        ),
         ("KILN_VERSION", env!("CARGO_PKG_VERSION").into()),
     ];
     for (name, value) in pairs {
@@ -369,9 +511,20 @@ fn base_variables(request: &Request, arch: &str, layout: &layout::Plan, cache: &
     }
     let optional: [(&str, Option<OsString>); 4] = [
         ("DIB_IMAGE_SIZE", request.image_size.clone().map(Into::into)),
-        ("DIB_IMAGE_EXTRA_SIZE", request.image_extra_size.clone().map(Into::into)),
-        ("DIB_JOURNAL_SIZE", request.journal_size.clone().map(Into::into)),
-        ("MAX_ONLINE_RESIZE", request.max_online_resize.map(|blocks| blocks.to_string().into())),
+        (
+            "DIB_IMAGE_EXTRA_SIZE",
+            request.image_extra_size.clone().map(Into::into),
+        ),
+        (
+            "DIB_JOURNAL_SIZE",
+            request.journal_size.clone().map(Into::into),
+        ),
+        (
+            "MAX_ONLINE_RESIZE",
+            request
+                .max_online_resize
+                .map(|blocks| blocks.to_string().into()),
+        ),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -387,6 +540,9 @@ mod tests {
 
     #[test]
     fn declarations_are_quoted_as_bash_does() {
-        assert_eq!(declaration("DIB_X", "a \"b\" $c `d` \\"), "declare -x DIB_X=\"a \\\"b\\\" \\$c \\`d\\` \\\\\"\n");
+        assert_eq!(
+            declaration("DIB_X", "a \"b\" $c `d` \\"),
+            "declare -x DIB_X=\"a \\\"b\\\" \\$c \\`d\\` \\\\\"\n"
+        );
     }
 }

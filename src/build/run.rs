@@ -19,7 +19,12 @@ use super::plan::Plan;
 use super::request::Request;
 
 /// Signals that stop a build.
-const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+const STOPPING: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
 
 /// Builds what is asked for and tells `on_event` everything; the last event is
 /// [`Event::Finished`] or [`Event::Failed`]. Returns the command's exit status.
@@ -28,8 +33,16 @@ const STOPPING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, 
 pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
     match Plan::new(request).and_then(|plan| execute(&plan, on_event)) {
         Ok(status) => status,
-        Err(Failure { message, hints, status }) => {
-            on_event(Event::Failed { message, hints, status });
+        Err(Failure {
+            message,
+            hints,
+            status,
+        }) => {
+            on_event(Event::Failed {
+                message,
+                hints,
+                status,
+            });
             status
         }
     }
@@ -49,18 +62,44 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         Failure::from(error).hint("`TMP_DIR` names another place for the build")
     })?;
     let memory = memory_for_build(plan);
-    let view = host::View { work: work.path().to_owned(), work_in_memory: memory.is_ok(), writable };
+    let view = host::View {
+        work: work.path().to_owned(),
+        work_in_memory: memory.is_ok(),
+        writable,
+    };
     let mut remarks = vec![
-        Event::Info { text: format!("kiln {}", env!("CARGO_PKG_VERSION")) },
-        Event::Info { text: format!("Building elements: {}", plan.request.elements.join(" ")) },
-        Event::Info { text: format!("Expanded element dependencies to: {}", plan.elements.names().join(" ")) },
-        Event::Info { text: format!("Building in {} as mode `{}`", view.work.display(), identity.name()) },
+        Event::Info {
+            text: format!("kiln {}", env!("CARGO_PKG_VERSION")),
+        },
+        Event::Info {
+            text: format!("Building elements: {}", plan.request.elements.join(" ")),
+        },
+        Event::Info {
+            text: format!(
+                "Expanded element dependencies to: {}",
+                plan.elements.names().join(" ")
+            ),
+        },
+        Event::Info {
+            text: format!(
+                "Building in {} as mode `{}`",
+                view.work.display(),
+                identity.name()
+            ),
+        },
     ];
     remarks.extend(memory.err().map(|text| Event::Info { text }));
     remarks.extend(swept.iter().map(|path| Event::Info {
-        text: format!("removed `{}`, left over from a build that was cut off", path.display()),
+        text: format!(
+            "removed `{}`, left over from a build that was cut off",
+            path.display()
+        ),
     }));
-    remarks.extend(plan.warnings.iter().map(|text| Event::Warning { text: text.clone() }));
+    remarks.extend(
+        plan.warnings
+            .iter()
+            .map(|text| Event::Warning { text: text.clone() }),
+    );
     let sandbox = Sandbox { identity, work };
     let (events, running) = sandbox.enter(|events| engine::main(plan, &view, events))?;
     remarks.into_iter().for_each(&mut *on_event);
@@ -68,10 +107,16 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
 }
 
 /// Passes events on until the sandbox ends or a signal ends it.
-fn follow(mut events: File, mut running: Running, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
+fn follow(
+    mut events: File,
+    mut running: Running,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<u8, Failure> {
     let mut set = SigSet::empty();
     STOPPING.iter().for_each(|&signal| set.add(signal));
-    set.thread_block().map_err(std::io::Error::from).map_err(Failure::io("blocking signals"))?;
+    set.thread_block()
+        .map_err(std::io::Error::from)
+        .map_err(Failure::io("blocking signals"))?;
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(std::io::Error::from)
         .map_err(Failure::io("watching for signals"))?;
@@ -80,8 +125,10 @@ fn follow(mut events: File, mut running: Running, on_event: &mut dyn FnMut(Event
     let mut stopped_by = None;
     let mut ended = false;
     loop {
-        let mut polled =
-            [PollFd::new(events.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut polled = [
+            PollFd::new(events.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut polled, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => return Err(Failure::io("waiting for the build")(error.into())),
@@ -95,7 +142,9 @@ fn follow(mut events: File, mut running: Running, on_event: &mut dyn FnMut(Event
             break;
         }
         if readable {
-            let count = events.read(&mut buffer).map_err(Failure::io("reading the build's events"))?;
+            let count = events
+                .read(&mut buffer)
+                .map_err(Failure::io("reading the build's events"))?;
             if count == 0 {
                 break;
             }
@@ -127,12 +176,15 @@ fn follow(mut events: File, mut running: Running, on_event: &mut dyn FnMut(Event
 
 /// Parses complete lines; true once the last event of a build has come.
 fn pass_on(pending: &mut Vec<u8>, on_event: &mut dyn FnMut(Event)) -> bool {
-    let Some(end) = pending.iter().rposition(|&b| b == b'\n') else { return false };
+    let Some(end) = pending.iter().rposition(|&b| b == b'\n') else {
+        return false;
+    };
     let mut last = false;
     for line in pending[..end].split(|&b| b == b'\n') {
         // Helpers of hooks may write here too; what is no event is output.
-        let event = serde_json::from_slice(line)
-            .unwrap_or_else(|_| Event::Output { line: String::from_utf8_lossy(line).into_owned() });
+        let event = serde_json::from_slice(line).unwrap_or_else(|_| Event::Output {
+            line: String::from_utf8_lossy(line).into_owned(),
+        });
         last |= matches!(event, Event::Finished { .. } | Event::Failed { .. });
         on_event(event);
     }
@@ -143,7 +195,10 @@ fn pass_on(pending: &mut Vec<u8>, on_event: &mut dyn FnMut(Event)) -> bool {
 /// Directories that stay writable in the sandbox; made if they are caches.
 fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     let mut paths = Vec::new();
-    let lockfiles = plan.variables.get(std::ffi::OsStr::new("DIB_LOCKFILES")).map(PathBuf::from);
+    let lockfiles = plan
+        .variables
+        .get(std::ffi::OsStr::new("DIB_LOCKFILES"))
+        .map(PathBuf::from);
     for path in [Some(plan.cache.clone()), lockfiles].into_iter().flatten() {
         fs_err::create_dir_all(&path).map_err(|error| {
             Failure::io("making a cache directory")(error).hint("`--image-cache` names another one")
@@ -153,8 +208,11 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     let image = plan.request.current_dir.join(&plan.request.image_name);
     let output = image.parent().unwrap_or(Path::new("/")).to_owned();
     if !output.is_dir() {
-        return Err(Failure::new(format!("the directory `{}` for the output does not exist", output.display()))
-            .hint("make it first, or name another one with `-o`"));
+        return Err(Failure::new(format!(
+            "the directory `{}` for the output does not exist",
+            output.display()
+        ))
+        .hint("make it first, or name another one with `-o`"));
     }
     paths.push(plan.request.current_dir.clone());
     paths.push(output);
@@ -177,7 +235,13 @@ fn memory_for_build(plan: &Plan) -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |name: &str| -> u64 {
         text.lines()
-            .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+            .find_map(|line| {
+                line.strip_prefix(name)?
+                    .split_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            })
             .unwrap_or(0)
     };
     let (total, available) = (kib("MemTotal:"), kib("MemAvailable:"));

@@ -16,12 +16,22 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RESOLV_CONF_ORIG: &str = "/etc/resolv.conf.ORIG";
 
 /// Directories that a root must have for hooks to run in it, with their modes.
-const NEEDED: [(&str, u32); 5] =
-    [("/etc", 0o755), ("/proc", 0o555), ("/sys", 0o555), ("/dev", 0o755), ("/tmp", 0o1777)];
+const NEEDED: [(&str, u32); 5] = [
+    ("/etc", 0o755),
+    ("/proc", 0o555),
+    ("/sys", 0o555),
+    ("/dev", 0o755),
+    ("/tmp", 0o1777),
+];
 
 /// Adds context to an I/O error.
 fn on(action: &'static str, path: &'static str) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("{action} `{path}` of the target: {error}"))
+    move |error| {
+        io::Error::new(
+            error.kind(),
+            format!("{action} `{path}` of the target: {error}"),
+        )
+    }
 }
 
 /// Whether the root phase left anything but temporary directories.
@@ -52,7 +62,8 @@ pub fn prepare(root: &Path, resolv_conf: &[u8]) -> io::Result<()> {
             }
         }
         if std::fs::symlink_metadata(RESOLV_CONF).is_ok() {
-            std::fs::rename(RESOLV_CONF, RESOLV_CONF_ORIG).map_err(on("moving away", RESOLV_CONF))?;
+            std::fs::rename(RESOLV_CONF, RESOLV_CONF_ORIG)
+                .map_err(on("moving away", RESOLV_CONF))?;
         }
         write_new(RESOLV_CONF, resolv_conf, 0o644).map_err(on("writing", RESOLV_CONF))
     })?
@@ -60,8 +71,11 @@ pub fn prepare(root: &Path, resolv_conf: &[u8]) -> io::Result<()> {
 
 /// Writes a file that must not exist yet, so that no link is followed.
 fn write_new(path: &str, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     io::Write::write_all(&mut file, content)?;
     // The mode given at creation was masked by the umask.
     file.set_permissions(std::fs::Permissions::from_mode(mode))
@@ -86,7 +100,9 @@ pub fn replace_file(root: &Path, path: &'static str, content: &[u8], mode: u32) 
 /// Makes a directory of the target for the build to mount on.
 pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
     sandbox::root::within(root, || match std::fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(on("making", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(on("making", path)(error))
+        }
         _ => Ok(()),
     })?
 }
@@ -174,6 +190,10 @@ fn truncate_logs(path: &Path) -> io::Result<()> {
 fn remove_logs(path: &Path) -> io::Result<()> {
     walk_files(path, &mut |file| {
         let is_log = file.extension().is_some_and(|extension| extension == "log");
-        if is_log { std::fs::remove_file(file) } else { Ok(()) }
+        if is_log {
+            std::fs::remove_file(file)
+        } else {
+            Ok(())
+        }
     })
 }

@@ -62,8 +62,11 @@ impl Program {
             if let Some(fd) = keep_open {
                 // SAFETY: the flags of a descriptor that the engine holds open.
                 let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-                nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
-                    .map_err(io::Error::from)?;
+                nix::fcntl::fcntl(
+                    fd,
+                    nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+                )
+                .map_err(io::Error::from)?;
             }
             if let Some(filter) = &filter {
                 seccomp::install(filter)?;

@@ -64,8 +64,14 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     }
     if view.work_in_memory {
         let options = OsStr::new("mode=0700");
-        mounts::mount(Some(Path::new("kiln")), &view.work, Some("tmpfs"), MsFlags::empty(), Some(options))
-            .map_err(failed("a filesystem in memory", &view.work))?;
+        mounts::mount(
+            Some(Path::new("kiln")),
+            &view.work,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options),
+        )
+        .map_err(failed("a filesystem in memory", &view.work))?;
     } else {
         mounts::bind_to_itself(&view.work).map_err(failed("the build directory", &view.work))?;
     }

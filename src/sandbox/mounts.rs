@@ -109,7 +109,13 @@ pub fn make_writable(path: &Path) -> io::Result<()> {
 /// Makes a path a mount point of its own, with what is mounted below it (a less
 /// privileged namespace may not take that away).
 pub fn bind_to_itself(path: &Path) -> io::Result<()> {
-    mount(Some(path), path, None, MsFlags::MS_BIND | MsFlags::MS_REC, None)
+    mount(
+        Some(path),
+        path,
+        None,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None,
+    )
 }
 
 /// `mount(2)`.

@@ -25,6 +25,8 @@ pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Resu
             nix::unistd::chdir(c"/")?;
             Ok(work())
         });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

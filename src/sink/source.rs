@@ -66,7 +66,10 @@ impl ReadAt for Memory {
     }
 
     fn data_ranges(&self) -> Vec<Range<u64>> {
-        self.pieces.iter().map(|(at, bytes)| *at..*at + bytes.len() as u64).collect()
+        self.pieces
+            .iter()
+            .map(|(at, bytes)| *at..*at + bytes.len() as u64)
+            .collect()
     }
 
     fn reader(&self) -> Box<dyn Reader + '_> {
@@ -127,7 +130,11 @@ impl Memory {
                 at += next() % 1_500_000;
             }
         }
-        Memory { length, pieces, broken_from: None }
+        Memory {
+            length,
+            pieces,
+            broken_from: None,
+        }
     }
 
     /// All bytes.

@@ -186,7 +186,10 @@ pub(super) struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     pub fn of(item: &'a Item) -> Self {
-        Settings { node: &item.name, map: &item.settings }
+        Settings {
+            node: &item.name,
+            map: &item.settings,
+        }
     }
 
     fn not_text(&self, key: &str, found: &Value) -> ConfigError {
@@ -229,7 +232,9 @@ impl<'a> Settings<'a> {
     }
 
     fn texts(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
-        let Some(items) = self.list(key)? else { return Ok(None) };
+        let Some(items) = self.list(key)? else {
+            return Ok(None);
+        };
         items
             .iter()
             .map(|item| match item.as_text() {
@@ -267,7 +272,10 @@ impl<'a> Settings<'a> {
     pub fn warn_unknown(&self, what: &str, known: &[&str], warnings: &mut Vec<String>) {
         for (key, _) in self.map.iter() {
             if !known.contains(&key) {
-                warnings.push(format!("`{key}` of {what} `{}` is unknown and ignored", self.node));
+                warnings.push(format!(
+                    "`{key}` of {what} `{}` is unknown and ignored",
+                    self.node
+                ));
             }
         }
     }
@@ -291,7 +299,11 @@ pub(super) fn local_loop(
             });
         }
     };
-    Ok(LocalLoop { name: item.name.clone(), size: settings.absolute("size")?, block_size })
+    Ok(LocalLoop {
+        name: item.name.clone(),
+        size: settings.absolute("size")?,
+        block_size,
+    })
 }
 
 pub(super) fn partitioning(
@@ -301,7 +313,10 @@ pub(super) fn partitioning(
     let settings = Settings::of(item);
     let known = ["name", "base", "label", "align", "partitions"];
     settings.warn_unknown("partitioning", &known, warnings);
-    let needs = |key| ConfigError::PartitioningNeeds { node: item.name.clone(), key };
+    let needs = |key| ConfigError::PartitioningNeeds {
+        node: item.name.clone(),
+        key,
+    };
     let base = settings.owned("base")?.ok_or_else(|| needs("base"))?;
     let label = match settings.text("label")?.ok_or_else(|| needs("label"))? {
         "mbr" => TableKind::Mbr,
@@ -315,7 +330,10 @@ pub(super) fn partitioning(
     };
     let align = settings.absolute("align")?.unwrap_or(1 << 20);
     if align == 0 || !align.is_multiple_of(512) {
-        return Err(ConfigError::Align { node: item.name.clone(), bytes: align });
+        return Err(ConfigError::Align {
+            node: item.name.clone(),
+            bytes: align,
+        });
     }
     let partitions = settings
         .list("partitions")?
@@ -323,7 +341,13 @@ pub(super) fn partitioning(
         .iter()
         .map(|value| partition(item, label, value, warnings))
         .collect::<Result<_, _>>()?;
-    Ok(Partitioning { name: item.name.clone(), base, label, align, partitions })
+    Ok(Partitioning {
+        name: item.name.clone(),
+        base,
+        label,
+        align,
+        partitions,
+    })
 }
 
 fn partition(
@@ -333,15 +357,28 @@ fn partition(
     warnings: &mut Vec<String>,
 ) -> Result<Partition, ConfigError> {
     let Value::Map(map) = value else {
-        return Err(ConfigError::NotADict { entry: value.to_string() });
+        return Err(ConfigError::NotADict {
+            entry: value.to_string(),
+        });
     };
-    let without_name = || ConfigError::PartitionWithoutName { partitioning: item.name.clone() };
-    let name = Settings { node: &item.name, map }.text("name")?.ok_or_else(without_name)?;
+    let without_name = || ConfigError::PartitionWithoutName {
+        partitioning: item.name.clone(),
+    };
+    let name = Settings {
+        node: &item.name,
+        map,
+    }
+    .text("name")?
+    .ok_or_else(without_name)?;
     let settings = Settings { node: name, map };
-    settings.warn_unknown("partition", &["name", "base", "size", "flags", "type"], warnings);
-    let text = settings
-        .text("size")?
-        .ok_or_else(|| ConfigError::NoSize { partition: name.to_owned() })?;
+    settings.warn_unknown(
+        "partition",
+        &["name", "base", "size", "flags", "type"],
+        warnings,
+    );
+    let text = settings.text("size")?.ok_or_else(|| ConfigError::NoSize {
+        partition: name.to_owned(),
+    })?;
     let size = size::absolute_or_percent(text).map_err(|source| ConfigError::Size {
         node: name.to_owned(),
         key: "size",
@@ -352,37 +389,66 @@ fn partition(
         match flag.as_str() {
             "boot" => boot = true,
             "primary" if label == TableKind::Gpt => {
-                return Err(ConfigError::PrimaryOnGpt { partition: name.to_owned() });
+                return Err(ConfigError::PrimaryOnGpt {
+                    partition: name.to_owned(),
+                });
             }
             "primary" => primary = true,
-            _ => return Err(ConfigError::UnknownFlag { partition: name.to_owned(), flag }),
+            _ => {
+                return Err(ConfigError::UnknownFlag {
+                    partition: name.to_owned(),
+                    flag,
+                });
+            }
         }
     }
     let type_code = settings.owned("type")?;
-    Ok(Partition { name: name.to_owned(), size, boot, primary, type_code })
+    Ok(Partition {
+        name: name.to_owned(),
+        size,
+        boot,
+        primary,
+        type_code,
+    })
 }
 
 pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, ConfigError> {
     let settings = Settings::of(item);
     settings.warn_unknown("lvm", &["name", "base", "pvs", "vgs", "lvs"], warnings);
-    let needs = |message| ConfigError::LvmNeeds { node: item.name.clone(), message };
+    let needs = |message| ConfigError::LvmNeeds {
+        node: item.name.clone(),
+        message,
+    };
     let list = |key, message| settings.list(key)?.ok_or_else(|| needs(message));
     let pvs = list("pvs", "Lvm config requires a 'pvs'")?;
     let vgs = list("vgs", "Lvm config needs 'vgs'")?;
     let lvs = list("lvs", "Lvm config needs 'lvs'")?;
 
     let known_pv = ["name", "base", "options"];
-    let known_lv = ["name", "base", "options", "size", "extents", "type", "thin-pool"];
+    let known_lv = [
+        "name",
+        "base",
+        "options",
+        "size",
+        "extents",
+        "type",
+        "thin-pool",
+    ];
     let pvs = pvs
         .iter()
         .map(|value| {
             let entry = Entry::new(&item.name, value)?;
             let name = entry.text("name", "Missing 'name' in pvs config")?;
-            let settings = Settings { node: name, map: entry.map };
+            let settings = Settings {
+                node: name,
+                map: entry.map,
+            };
             settings.warn_unknown("pv", &known_pv, warnings);
             Ok(Pv {
                 name: name.to_owned(),
-                base: entry.text("base", "Missing 'base' in pvs_config")?.to_owned(),
+                base: entry
+                    .text("base", "Missing 'base' in pvs_config")?
+                    .to_owned(),
                 options: settings.texts("options")?.unwrap_or_default(),
             })
         })
@@ -392,7 +458,10 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
         .map(|value| {
             let entry = Entry::new(&item.name, value)?;
             let name = entry.text("name", "Missing 'name' in vgs config")?;
-            let settings = Settings { node: name, map: entry.map };
+            let settings = Settings {
+                node: name,
+                map: entry.map,
+            };
             settings.warn_unknown("vg", &known_pv, warnings);
             let base = settings
                 .texts("base")?
@@ -403,7 +472,11 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
                 }
             }
             let options = settings.texts("options")?.unwrap_or_default();
-            Ok(Vg { name: name.to_owned(), base, options })
+            Ok(Vg {
+                name: name.to_owned(),
+                base,
+                options,
+            })
         })
         .collect::<Result<Vec<_>, ConfigError>>()?;
     let lvs = lvs
@@ -411,7 +484,10 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
         .map(|value| {
             let entry = Entry::new(&item.name, value)?;
             let name = entry.text("name", "Missing 'name' in lvs config")?;
-            let settings = Settings { node: name, map: entry.map };
+            let settings = Settings {
+                node: name,
+                map: entry.map,
+            };
             settings.warn_unknown("lv", &known_lv, warnings);
             let base = entry
                 .map
@@ -419,8 +495,16 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
                 .ok_or_else(|| needs("Missing 'base' in lvs config"))?;
             let base = match base.as_text() {
                 Some(base) if vgs.iter().any(|vg| vg.name == base) => base.to_owned(),
-                Some(base) => return Err(ConfigError::UnknownVg { base: base.to_owned() }),
-                None => return Err(ConfigError::UnknownVg { base: base.to_string() }),
+                Some(base) => {
+                    return Err(ConfigError::UnknownVg {
+                        base: base.to_owned(),
+                    });
+                }
+                None => {
+                    return Err(ConfigError::UnknownVg {
+                        base: base.to_string(),
+                    });
+                }
             };
             let size = match (settings.absolute("size")?, settings.owned("extents")?) {
                 (Some(bytes), _) => LvSize::Bytes(bytes),
@@ -431,7 +515,11 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
                 None => LvKind::Linear,
                 Some("thin") => LvKind::Thin,
                 Some("thin-pool") => LvKind::ThinPool,
-                Some(found) => return Err(ConfigError::LvType { found: found.to_owned() }),
+                Some(found) => {
+                    return Err(ConfigError::LvType {
+                        found: found.to_owned(),
+                    });
+                }
             };
             Ok(Lv {
                 name: name.to_owned(),
@@ -443,7 +531,12 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
             })
         })
         .collect::<Result<Vec<_>, ConfigError>>()?;
-    Ok(Lvm { name: item.name.clone(), pvs, vgs, lvs })
+    Ok(Lvm {
+        name: item.name.clone(),
+        pvs,
+        vgs,
+        lvs,
+    })
 }
 
 /// An entry of `pvs`, `vgs` or `lvs`.
@@ -456,22 +549,35 @@ impl<'a> Entry<'a> {
     fn new(node: &'a str, value: &'a Value) -> Result<Self, ConfigError> {
         match value {
             Value::Map(map) => Ok(Entry { node, map }),
-            other => Err(ConfigError::NotADict { entry: other.to_string() }),
+            other => Err(ConfigError::NotADict {
+                entry: other.to_string(),
+            }),
         }
     }
 
     fn text(&self, key: &str, message: &'static str) -> Result<&'a str, ConfigError> {
-        let settings = Settings { node: self.node, map: self.map };
-        settings
-            .text(key)?
-            .ok_or_else(|| ConfigError::LvmNeeds { node: self.node.to_owned(), message })
+        let settings = Settings {
+            node: self.node,
+            map: self.map,
+        };
+        settings.text(key)?.ok_or_else(|| ConfigError::LvmNeeds {
+            node: self.node.to_owned(),
+            message,
+        })
     }
 }
 
 pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, ConfigError> {
     let settings = Settings::of(item);
-    settings.warn_unknown("mkfs", &["name", "base", "type", "label", "opts", "uuid"], warnings);
-    let needs = |key| ConfigError::MkfsNeeds { node: item.name.clone(), key };
+    settings.warn_unknown(
+        "mkfs",
+        &["name", "base", "type", "label", "opts", "uuid"],
+        warnings,
+    );
+    let needs = |key| ConfigError::MkfsNeeds {
+        node: item.name.clone(),
+        key,
+    };
     let base = settings.owned("base")?.ok_or_else(|| needs("base"))?;
     let fstype = settings
         .owned("type")?
@@ -510,17 +616,29 @@ pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, Conf
         .map(str::to_owned)
         .collect();
     let uuid = settings.owned("uuid")?;
-    Ok(Mkfs { name: item.name.clone(), base, fstype, label, uuid, opts })
+    Ok(Mkfs {
+        name: item.name.clone(),
+        base,
+        fstype,
+        label,
+        uuid,
+        opts,
+    })
 }
 
 pub(super) fn mount(item: &Item, warnings: &mut Vec<String>) -> Result<Mount, ConfigError> {
     let settings = Settings::of(item);
     settings.warn_unknown("mount", &["name", "base", "mount_point"], warnings);
-    let needs = |key| ConfigError::MountNeeds { node: item.name.clone(), key };
+    let needs = |key| ConfigError::MountNeeds {
+        node: item.name.clone(),
+        key,
+    };
     Ok(Mount {
         name: item.name.clone(),
         base: settings.owned("base")?.ok_or_else(|| needs("base"))?,
-        mount_point: settings.owned("mount_point")?.ok_or_else(|| needs("mount_point"))?,
+        mount_point: settings
+            .owned("mount_point")?
+            .ok_or_else(|| needs("mount_point"))?,
     })
 }
 
@@ -528,11 +646,16 @@ pub(super) fn fstab(item: &Item, warnings: &mut Vec<String>) -> Result<Fstab, Co
     let settings = Settings::of(item);
     let known = ["name", "base", "options", "dump-freq", "fsck-passno"];
     settings.warn_unknown("fstab", &known, warnings);
-    let needs = |key| ConfigError::FstabNeeds { node: item.name.clone(), key };
+    let needs = |key| ConfigError::FstabNeeds {
+        node: item.name.clone(),
+        key,
+    };
     Ok(Fstab {
         name: item.name.clone(),
         base: settings.owned("base")?.ok_or_else(|| needs("base"))?,
-        options: settings.owned("options")?.unwrap_or_else(|| "defaults".to_owned()),
+        options: settings
+            .owned("options")?
+            .unwrap_or_else(|| "defaults".to_owned()),
         dump_freq: settings.number("dump-freq", 0)?,
         fsck_passno: settings.number("fsck-passno", 2)?,
     })

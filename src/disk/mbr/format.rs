@@ -19,8 +19,19 @@ pub const TYPE_EXTENDED_LINK: u8 = 0x05;
 pub const TYPE_GPT_PROTECTIVE: u8 = 0xEE;
 
 /// A partition of 16 bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Entry {
     /// 0x0: [`ACTIVE`] or zero.
