@@ -298,3 +298,161 @@ fn show(
     runner(request, &mut |event| display.event(&event, printer));
     Ok(display.finish(printer))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::cli::given::Caller;
+    use crate::cli::render::Style;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Shared {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("text")
+        }
+    }
+
+    fn hook(events: &mut dyn FnMut(Event), seconds: Option<f64>) {
+        let (phase, hook, element) =
+            ("install.d".to_owned(), "50-x".to_owned(), "mine".to_owned());
+        events(Event::PhaseStarted { phase: phase.clone(), hooks: 1 });
+        events(Event::HookStarted {
+            phase: phase.clone(),
+            hook: hook.clone(),
+            element: element.clone(),
+        });
+        events(Event::Output { line: "hello".to_owned() });
+        if let Some(seconds) = seconds {
+            events(Event::HookFinished {
+                phase: phase.clone(),
+                hook: hook.clone(),
+                element,
+                seconds,
+            });
+            events(Event::PhaseFinished { phase, seconds, profile: vec![(hook, seconds)] });
+        }
+    }
+
+    fn good(_: Request, events: &mut dyn FnMut(Event)) {
+        hook(events, Some(1.5));
+        events(Event::OutputWritten {
+            path: "a.raw".into(),
+            format: "raw".to_owned(),
+            virtual_size: 1 << 30,
+            file_size: 1 << 30,
+            disk_size: 1 << 20,
+        });
+        events(Event::Finished { seconds: 2.0 });
+    }
+
+    fn bad(_: Request, events: &mut dyn FnMut(Event)) {
+        hook(events, None);
+        events(Event::Failed {
+            message: "hook `50-x` failed".to_owned(),
+            hints: vec!["look".to_owned()],
+            status: 7,
+        });
+    }
+
+    fn display(runner: Runner, style: Style, log: Option<PathBuf>) -> (u8, String, String) {
+        let (out, err) = (Shared::default(), Shared::default());
+        let mut printer = Printer::to(Box::new(out.clone()), Box::new(err.clone()));
+        let given = Given { elements: vec!["x".to_owned()], ..Given::default() };
+        let request = given.into_request(&Caller::default()).expect("valid");
+        let options = Options { style, log_file: log };
+        let status = show(runner, request, &options, &mut printer).expect("it can be shown");
+        (status, out.text(), err.text())
+    }
+
+    const PLAIN: Style = Style::Plain { stamps: false };
+
+    #[test]
+    fn a_good_build_ends_with_its_images() {
+        let (status, out, err) = display(good, PLAIN, None);
+        assert_eq!((status, err.as_str()), (0, ""));
+        assert!(out.starts_with("Running hooks from install.d\n"), "{out}");
+        assert!(
+            out.ends_with(
+                "Build completed successfully\n\
+                 Slowest hooks:\n  1.5 s  install.d/50-x  (mine)\n\
+                 Built in 2.0 s, 1 hook\n\
+                 a.raw: raw, virtual 1.0 GiB, file 1.0 GiB, on disk 1.0 MiB\n"
+            ),
+            "{out}"
+        );
+    }
+
+    #[test]
+    fn a_failed_build_has_the_hooks_status_and_repeats_hidden_output() {
+        let (status, out, err) = display(bad, PLAIN, None);
+        assert_eq!(status, 7);
+        assert!(out.ends_with("hello\n"), "{out}");
+        assert_eq!(err, "error: hook `50-x` failed\nhint: look\n");
+        let (status, out, err) = display(bad, Style::Quiet, None);
+        assert_eq!((status, out.as_str()), (7, ""));
+        assert_eq!(
+            err,
+            "error: hook `50-x` failed\nhint: look\n\
+             last output of install.d/50-x (mine):\n  | hello\n"
+        );
+    }
+
+    #[test]
+    fn json_is_the_events_and_nothing_else() {
+        let (_, out, _) = display(good, Style::Json, None);
+        let events: Vec<Event> = out
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("an event"))
+            .collect();
+        assert_eq!(events.len(), 7);
+        assert_eq!(events.last(), Some(&Event::Finished { seconds: 2.0 }));
+    }
+
+    #[test]
+    fn stamps_are_as_long_as_those_of_dib() {
+        let (_, out, _) = display(good, Style::Plain { stamps: true }, None);
+        for line in out.lines() {
+            let (stamp, _) = line.split_once(" | ").expect("a stamp");
+            assert_eq!(stamp.len(), "2026-03-01 12:00:00.123".len(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_log_file_is_stamped_and_appended_whatever_the_style() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = dir.path().join("log");
+        std::fs::write(&log, "before\n").expect("written");
+        let (_, out, _) = display(bad, Style::Quiet, Some(log.clone()));
+        assert_eq!(out, format!("Output logs going to: {}\n", log.display()));
+        let text = std::fs::read_to_string(log).expect("read");
+        let lines: Vec<&str> = text
+            .lines()
+            .map(|line| line.split_once(" | ").map_or(line, |(_, line)| line))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "before",
+                "Running hooks from install.d",
+                "dib-run-parts Running install.d/50-x (mine)",
+                "hello",
+                "error: hook `50-x` failed",
+                "hint: look",
+            ]
+        );
+    }
+}
