@@ -1,5 +1,5 @@
 //! Picks the program by the name it was called by and returns its exit code.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    kiln::cli::main(std::env::args_os())
 }
