@@ -29,7 +29,10 @@ fn main() -> io::Result<()> {
         let body = if meta.is_symlink() {
             format!("Body::Link({:?})", fs::read_link(file)?)
         } else {
-            format!("Body::Data(include_bytes!({:?}))", file.display().to_string())
+            format!(
+                "Body::Data(include_bytes!({:?}))",
+                file.display().to_string()
+            )
         };
         writeln!(
             out,

@@ -1,3 +1,103 @@
 //! Namespaces, id maps, mounts and PID 1. Knows nothing of elements.
+//!
+//! ```text
+//! main      the caller's process: writes the id maps, shows progress, waits
+//!  └ keeper   new user, mount, IPC and UTS namespaces; the host's mounts as they are.
+//!    │        Outlives either neighbour by just long enough to sweep the work directory.
+//!    └ init     PID 1 of a PID namespace, own mount namespace; reaps, nothing else
+//!       └ engine  uid 0 of the user namespace; the host's tree read-only
+//!          └ hooks
+//! ```
+//!
+//! Invariants: every mount is made in `init`'s mount namespace and dies with it;
+//! `init` dies with the keeper (`PR_SET_PDEATHSIG`), the keeper notices the end
+//! of main through a pipe that only main holds open. So a `kill -9` of any one
+//! of them leaves no process and no mount, and one of the others removes what
+//! is on disk. See `user_namespaces(7)`, `pid_namespaces(7)`, `prctl(2)`.
 
+pub mod command;
+pub mod enter;
+pub mod host;
+pub mod identity;
+pub mod idmap;
 pub mod mounts;
+pub mod probe;
+pub mod seccomp;
+pub mod sweep;
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the sandbox could not be entered, or a step in it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel, or the container around us, refuses user namespaces.
+    #[error("this host does not let us make a user namespace: {reason}")]
+    NoUserNamespace {
+        /// What the probe found.
+        reason: String,
+        /// What to do, most likely remedy first.
+        hints: Vec<String>,
+        /// The system call's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The user has no range of subordinate ids, or it cannot be used.
+    #[error("no usable subordinate ids for {user}: {reason}")]
+    NoSubordinateIds {
+        /// The user's name, or the number where it has none.
+        user: String,
+        /// What is missing.
+        reason: String,
+        /// How to get it.
+        hints: Vec<String>,
+    },
+    /// `--mode` names something unknown or not possible here.
+    #[error("mode `{mode}` cannot be used: {reason}")]
+    Mode {
+        /// As the user wrote it.
+        mode: String,
+        /// Why not.
+        reason: String,
+        /// What to do instead.
+        hints: Vec<String>,
+    },
+    /// A mount in the sandbox was refused.
+    #[error("cannot mount {what} on `{path}`")]
+    Mount {
+        /// What was to be mounted.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system call's error.
+        #[source]
+        source: io::Error,
+    },
+    /// Another system call failed.
+    #[error("{action} failed")]
+    System {
+        /// What was tried, such as "starting the sandbox's first process".
+        action: String,
+        /// The system call's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Error::NoUserNamespace { hints, .. }
+            | Error::NoSubordinateIds { hints, .. }
+            | Error::Mode { hints, .. } => hints.clone(),
+            Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
+            Error::System { .. } => Vec::new(),
+        }
+    }
+
+    fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let action = action.into();
+        move |source| Error::System { action, source }
+    }
+}

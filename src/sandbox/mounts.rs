@@ -1,25 +1,344 @@
 //! Mounts inside the sandbox's own mount namespace.
 //!
 //! Everything here assumes that the process is root of its user namespace and
-//! alone in its mount namespace, so that no mount can reach the host.
+//! alone in its mount namespace, so that no mount can reach the host. Mount
+//! points in a target are opened below its root without following links and
+//! mounted on by descriptor, so a target cannot redirect a mount.
+//! See `mount(2)`, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`.
 
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
-/// `/proc`, `/sys`, `/dev` and `resolv.conf` of a target; unmounted when dropped.
-#[derive(Debug)]
-pub struct TargetApi;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MntFlags, MsFlags};
 
-/// Gives a target root what programs expect: `/proc`, read-only `/sys`, a
-/// private `/dev` with its own `devpts` and `shm`.
-///
-/// The mount points must exist below `root`; they are never followed as links.
-pub fn mount_target_api(_root: &Path) -> io::Result<TargetApi> {
-    Ok(TargetApi)
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const AT_RECURSIVE: libc::c_uint = 0x8000;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// `struct mount_attr` of `mount_setattr(2)`.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
 }
 
-/// Mounts an overlay at `target`. Fails with the kernel's error where overlayfs
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path contains a zero byte"))
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Copies a mount (and what is mounted below it) without attaching it anywhere.
+pub fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC as libc::c_uint
+        | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a valid C string for the duration of the call.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Attaches a detached mount on the directory or file behind `target`.
+pub fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are open and the paths are empty C strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+fn set_read_only(path: &Path, read_only: bool, recursive: bool) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = MountAttr::default();
+    if read_only {
+        attr.attr_set = MOUNT_ATTR_RDONLY;
+    } else {
+        attr.attr_clr = MOUNT_ATTR_RDONLY;
+    }
+    // SAFETY: the path and the structure are valid for the duration of the call
+    // and the size given is the structure's.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            if recursive { AT_RECURSIVE } else { 0 },
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Makes a mount, and with `recursive` all below it, read-only.
+pub fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
+    set_read_only(path, true, recursive)
+}
+
+/// Makes a single mount writable again.
+pub fn make_writable(path: &Path) -> io::Result<()> {
+    set_read_only(path, false, false)
+}
+
+/// Makes a path a mount point of its own.
+pub fn bind_to_itself(path: &Path) -> io::Result<()> {
+    bind(path, path)
+}
+
+/// Binds `from` (that mount alone) on `to`.
+pub fn bind(from: &Path, to: &Path) -> io::Result<()> {
+    mount(Some(from), to, None, MsFlags::MS_BIND, None)
+}
+
+/// `mount(2)`.
+pub fn mount(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    options: Option<&OsStr>,
+) -> io::Result<()> {
+    nix::mount::mount(source, target, kind, flags, options).map_err(io::Error::from)
+}
+
+/// Takes a mount away from the tree at once; it goes when its last user goes.
+pub fn detach(path: &Path) -> io::Result<()> {
+    nix::mount::umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .map_err(io::Error::from)
+}
+
+/// Opens a path below `root` as a place to mount on, never following a link.
+fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(root, path, how).map_err(io::Error::from)
+}
+
+/// Opens a directory without following a final link.
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    nix::fcntl::open(
+        path,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
+    .map_err(io::Error::from)
+}
+
+/// `/proc`, `/sys` and `/dev` of a target; taken away when dropped.
+#[derive(Debug)]
+pub struct TargetApi {
+    mounted: Vec<PathBuf>,
+}
+
+impl Drop for TargetApi {
+    fn drop(&mut self) {
+        for path in self.mounted.drain(..).rev() {
+            if let Err(error) = detach(&path) {
+                tracing::warn!("cannot unmount `{}`: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// Gives a target root what programs expect: the sandbox's own `/proc`,
+/// `/sys` (read-only) and `/dev`.
+///
+/// The mount points must be directories of the target; links are refused.
+pub fn mount_target_api(root: &Path) -> io::Result<TargetApi> {
+    let directory = open_directory(root)?;
+    let mut api = TargetApi {
+        mounted: Vec::new(),
+    };
+    for name in ["proc", "sys", "dev"] {
+        let target = open_below(&directory, name).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "`{}` is not a plain directory: {error}",
+                    root.join(name).display()
+                ),
+            )
+        })?;
+        let source = clone_mount(&Path::new("/").join(name), true)?;
+        attach(&source, target.as_fd())?;
+        api.mounted.push(root.join(name));
+    }
+    Ok(api)
+}
+
+/// A bind mount on a directory of a target; taken away when dropped.
+#[derive(Debug)]
+pub struct BindGuard {
+    path: PathBuf,
+}
+
+impl Drop for BindGuard {
+    fn drop(&mut self) {
+        if let Err(error) = detach(&self.path) {
+            tracing::warn!("cannot unmount `{}`: {error}", self.path.display());
+        }
+    }
+}
+
+/// Binds `from` on `path` below `root`; the mount point must exist and no part
+/// of its path may be a link.
+pub fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::Result<BindGuard> {
+    let directory = open_directory(root)?;
+    let target = open_below(&directory, path)?;
+    let source = clone_mount(from, false)?;
+    attach(&source, target.as_fd())?;
+    let guard = BindGuard {
+        path: root.join(path.trim_start_matches('/')),
+    };
+    if read_only {
+        make_read_only(&guard.path, false)?;
+    }
+    Ok(guard)
+}
+
+/// Quotes a path for overlayfs's option string, where `,` and `:` separate.
+fn overlay_path(path: &Path) -> OsString {
+    let mut quoted = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b',' | b':') {
+            quoted.push(b'\\');
+        }
+        quoted.push(byte);
+    }
+    OsString::from_vec(quoted)
+}
+
+fn overlay_options(lower: &[&Path], upper: &Path, work: &Path, extra: &str) -> OsString {
+    let mut options = OsString::from("lowerdir=");
+    for (position, path) in lower.iter().enumerate() {
+        if position > 0 {
+            options.push(":");
+        }
+        options.push(overlay_path(path));
+    }
+    options.push(",upperdir=");
+    options.push(overlay_path(upper));
+    options.push(",workdir=");
+    options.push(overlay_path(work));
+    options.push(extra);
+    options
+}
+
+/// Mounts an overlay at `target`, `lower` from top to bottom. `upper` and `work`
+/// must exist on one filesystem. Fails with the kernel's error where overlayfs
 /// is not to be had, so that the caller can copy instead.
-pub fn mount_overlay(_lower: &[&Path], _upper: &Path, _work: &Path, _target: &Path) -> io::Result<()> {
-    Err(io::Error::from(io::ErrorKind::Unsupported))
+pub fn mount_overlay(lower: &[&Path], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+    // In a user namespace overlayfs keeps its marks in `user.` attributes.
+    // `volatile` (Linux 5.10) spares syncs of a tree that is thrown away if
+    // anything goes wrong.
+    let mut last = io::Error::from(io::ErrorKind::Unsupported);
+    for extra in [",userxattr,volatile", ",userxattr"] {
+        let options = overlay_options(lower, upper, work, extra);
+        match mount(
+            Some(Path::new("overlay")),
+            target,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(&options),
+        ) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Every mount point at or below `path`, deepest last, from `/proc/self/mountinfo`.
+pub fn mounts_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    Ok(parse_mountinfo(&text)
+        .into_iter()
+        .filter(|point| point.starts_with(path))
+        .collect())
+}
+
+/// Mount points of a `mountinfo` table, in its order. See `proc_pid_mountinfo(5)`.
+fn parse_mountinfo(text: &[u8]) -> Vec<PathBuf> {
+    text.split(|&b| b == b'\n')
+        .filter_map(|line| line.split(|&b| b == b' ').nth(4))
+        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
+        .collect()
+}
+
+/// Undoes the kernel's `\040` notation.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = tail
+            .get(..3)
+            .filter(|d| d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        match (byte, digits) {
+            (b'\\', Some(&[a, b, c])) => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlay_options_quote_separators() {
+        let options = overlay_options(
+            &[Path::new("/a:b"), Path::new("/c,d")],
+            Path::new("/u\\p"),
+            Path::new("/w"),
+            ",userxattr",
+        );
+        assert_eq!(
+            options,
+            OsStr::new(r"lowerdir=/a\:b:/c\,d,upperdir=/u\\p,workdir=/w,userxattr")
+        );
+    }
+
+    #[test]
+    fn mount_points_with_odd_names_are_read_back() {
+        let text = b"1 0 8:1 / / rw - ext4 /dev/x rw\n2 1 0:5 / /a\\040b\\134c rw - tmpfs t rw\n";
+        assert_eq!(
+            parse_mountinfo(text),
+            [PathBuf::from("/"), PathBuf::from("/a b\\c")]
+        );
+        assert_eq!(unescape(b"a\\9b\\04"), b"a\\9b\\04");
+    }
 }

@@ -157,7 +157,10 @@ pub struct Tree {
 impl Tree {
     /// All names, in path order; the root is first.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
-        self.nodes.iter().enumerate().map(|(at, node)| (NodeId(at as u32), node))
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| (NodeId(at as u32), node))
     }
 
     /// A name.
@@ -167,7 +170,10 @@ impl Tree {
 
     /// All inodes, in the order in which their first names appear.
     pub fn inodes(&self) -> impl ExactSizeIterator<Item = (InodeId, &Inode)> {
-        self.inodes.iter().enumerate().map(|(at, inode)| (InodeId(at as u32), inode))
+        self.inodes
+            .iter()
+            .enumerate()
+            .map(|(at, inode)| (InodeId(at as u32), inode))
     }
 
     /// An inode.

@@ -1,0 +1,266 @@
+//! Runs programs in the sandbox, outside or inside a target root.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::seccomp::{self, Filter};
+
+/// A line longer than this is cut into several, so that memory stays bounded.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// A program to run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The program and its arguments; an absolute path unless found by PATH.
+    pub arguments: Vec<OsString>,
+    /// Its whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Its root; `None` is the sandbox's own.
+    pub root: Option<PathBuf>,
+    /// Its working directory, inside `root`.
+    pub directory: PathBuf,
+    /// System calls that it is not to make for real.
+    pub filter: Option<Filter>,
+}
+
+impl Program {
+    fn command(&self) -> io::Result<Command> {
+        let Some((program, arguments)) = self.arguments.split_first() else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no program to run",
+            ));
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(k, v)| (k, v)));
+        // Opened here, because only system calls may run after the fork.
+        let root = match &self.root {
+            Some(path) => Some(super::mounts::open_directory(path)?),
+            None => None,
+        };
+        let directory =
+            std::ffi::CString::new(self.directory.clone().into_os_string().into_encoded_bytes())?;
+        let filter = self.filter.clone();
+        let prepare = move || {
+            if let Some(root) = &root {
+                nix::unistd::fchdir(root).map_err(io::Error::from)?;
+                nix::unistd::chroot(c".").map_err(io::Error::from)?;
+            }
+            nix::unistd::chdir(directory.as_c_str()).map_err(io::Error::from)?;
+            if let Some(filter) = &filter {
+                seccomp::install(filter)?;
+            }
+            Ok(())
+        };
+        // SAFETY: the closure only makes system calls; it neither allocates nor locks.
+        unsafe { command.pre_exec(prepare) };
+        Ok(command)
+    }
+
+    /// Runs it with its output going to `line`, standard error included.
+    ///
+    /// Ends when the program ends: what daemons that it left behind still print
+    /// is not waited for.
+    pub fn run(&self, line: &mut dyn FnMut(&[u8])) -> io::Result<ExitStatus> {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let mut command = self.command()?;
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let mut child = command.spawn()?;
+        drop(command);
+        nix::fcntl::fcntl(
+            &reader,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+        )?;
+        let mut reader = std::fs::File::from(reader);
+        let ended = process_descriptor(child.id())?;
+        let mut lines = Lines::default();
+        let mut open = true;
+        while open {
+            let mut polled = [
+                PollFd::new(reader.as_fd(), PollFlags::POLLIN),
+                PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut polled, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let exited = polled[1].any().unwrap_or(false);
+            open = lines.take_from(&mut reader, line)? && !exited;
+        }
+        lines.finish(line);
+        child.wait()
+    }
+
+    /// Runs it on the caller's terminal, as the foreground job if there is one.
+    pub fn interact(&self) -> io::Result<ExitStatus> {
+        let mut command = self.command()?;
+        command.process_group(0);
+        let mut child = command.spawn()?;
+        let terminal = io::stdin();
+        let ours = nix::unistd::getpgrp();
+        let theirs = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
+        // Handing the terminal over and back raises SIGTTOU in a background job.
+        // SAFETY: ignoring a signal installs no handler.
+        let _ = unsafe {
+            nix::sys::signal::signal(
+                nix::sys::signal::SIGTTOU,
+                nix::sys::signal::SigHandler::SigIgn,
+            )
+        };
+        let interactive = nix::unistd::tcsetpgrp(terminal.as_fd(), theirs).is_ok();
+        let _ = nix::sys::signal::kill(theirs, nix::sys::signal::SIGCONT);
+        let status = child.wait();
+        if interactive {
+            let _ = nix::unistd::tcsetpgrp(terminal.as_fd(), ours);
+        }
+        status
+    }
+}
+
+/// A descriptor that becomes readable when the process ends. See `pidfd_open(2)`.
+pub(super) fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Cuts a byte stream into lines.
+#[derive(Default)]
+struct Lines {
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes all that can be read now; false at the end of the stream.
+    fn take_from(
+        &mut self,
+        reader: &mut std::fs::File,
+        line: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<bool> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(count) => self.push(&buffer[..count], line),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&[u8])) {
+        for piece in bytes.split_inclusive(|&b| b == b'\n') {
+            self.pending.extend_from_slice(piece);
+            if self.pending.ends_with(b"\n") {
+                self.pending.pop();
+                if self.pending.ends_with(b"\r") {
+                    self.pending.pop();
+                }
+                line(&self.pending);
+                self.pending.clear();
+            } else if self.pending.len() >= LONGEST_LINE {
+                line(&self.pending);
+                self.pending.clear();
+            }
+        }
+    }
+
+    fn finish(&mut self, line: &mut dyn FnMut(&[u8])) {
+        if !self.pending.is_empty() {
+            line(&self.pending);
+            self.pending.clear();
+        }
+    }
+}
+
+/// The status that a shell would report: 128 plus the signal for a killed process.
+pub fn shell_status(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Kills every process of the PID namespace but PID 1 and the caller.
+///
+/// Does nothing in a process that is not the engine of a sandbox: there "every
+/// process" would be the user's.
+pub fn kill_others() {
+    if super::enter::is_engine() {
+        let everybody = nix::unistd::Pid::from_raw(-1);
+        // No process at all is the usual, good case.
+        let _ = nix::sys::signal::kill(everybody, nix::sys::signal::SIGKILL);
+    }
+}
+
+/// Whether `path` can be run by its owner.
+pub fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(script: &str) -> Program {
+        Program {
+            arguments: ["/bin/sh", "-c", script].map(OsString::from).to_vec(),
+            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            root: None,
+            directory: PathBuf::from("/"),
+            filter: None,
+        }
+    }
+
+    fn lines(script: &str) -> (i32, Vec<String>) {
+        let mut out = Vec::new();
+        let status = program(script)
+            .run(&mut |line| out.push(String::from_utf8_lossy(line).into_owned()))
+            .expect("a shell runs");
+        (shell_status(status), out)
+    }
+
+    #[test]
+    fn output_comes_in_lines_and_the_status_is_the_shells() {
+        assert_eq!(
+            lines("echo a; echo b >&2; printf c; exit 7"),
+            (7, vec!["a".into(), "b".into(), "c".into()])
+        );
+        assert_eq!(lines("kill -9 $$").0, 137);
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_pipe_open_is_not_waited_for() {
+        let started = std::time::Instant::now();
+        let (status, out) = lines("sleep 30 & echo started; echo $!");
+        assert_eq!((status, out[0].as_str()), (0, "started"));
+        assert!(started.elapsed().as_secs() < 20, "waited for the daemon");
+        let pid: i32 = out[1].parse().expect("a process id");
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let (_, out) = lines("head -c 200000 /dev/zero | tr '\\0' x");
+        assert!(out.len() > 1 && out.iter().map(String::len).sum::<usize>() == 200_000);
+    }
+}

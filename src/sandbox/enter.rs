@@ -1,0 +1,386 @@
+//! Enters the sandbox: main → keeper → init → engine. See the module above.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::mount::MsFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, pipe2, setpgid, setresgid, setresuid};
+
+use super::identity::Identity;
+use super::{Error, mounts, sweep};
+
+/// Whether this process is the engine of a sandbox.
+static ENGINE: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is the engine of a sandbox: uid 0 of its namespaces,
+/// with PID 1 as its parent.
+pub fn is_engine() -> bool {
+    ENGINE.load(Ordering::Relaxed)
+}
+
+/// A sandbox to enter.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Its ids.
+    pub identity: Identity,
+    /// Removed when the sandbox ends, whoever ends it.
+    pub work: sweep::WorkDir,
+}
+
+/// Descriptors of one direction each; the other ends close by being dropped.
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+        .map_err(io::Error::from)
+        .map_err(Error::system("making a pipe"))
+}
+
+/// A running sandbox, as main sees it.
+#[derive(Debug)]
+pub struct Running {
+    keeper: Pid,
+    identity: Identity,
+    work: sweep::WorkDir,
+    /// Its end tells the keeper that main is gone.
+    lifeline: Option<OwnedFd>,
+}
+
+impl Sandbox {
+    /// Starts the sandbox and runs `engine` in it.
+    ///
+    /// The engine gets a pipe; main reads its other end until it closes, then
+    /// calls [`Running::wait`]. The engine's result becomes its exit status.
+    ///
+    /// Must be called while the process has one thread: the engine is a fork.
+    pub fn enter(self, engine: impl FnOnce(File) -> u8) -> Result<(File, Running), Error> {
+        require_one_thread()?;
+        let (events, events_writer) = pipe()?;
+        let (lifeline_reader, lifeline) = pipe()?;
+        // SAFETY: one thread, checked above, so the child may do anything.
+        match unsafe { fork() }
+            .map_err(io::Error::from)
+            .map_err(Error::system("starting the keeper"))?
+        {
+            ForkResult::Parent { child } => {
+                drop((events_writer, lifeline_reader));
+                let running = Running {
+                    keeper: child,
+                    identity: self.identity,
+                    work: self.work,
+                    lifeline: Some(lifeline),
+                };
+                Ok((File::from(events), running))
+            }
+            ForkResult::Child => {
+                drop((events, lifeline));
+                let status = keeper(self, lifeline_reader, File::from(events_writer), engine);
+                exit_now(status)
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Ends the sandbox at once, with everything that runs in it.
+    pub fn cancel(&mut self) {
+        self.lifeline = None;
+    }
+
+    /// Waits for the end and returns the engine's exit status; 137 if something
+    /// killed one of the sandbox's processes.
+    pub fn wait(self) -> Result<u8, Error> {
+        let status = wait_for(self.keeper).map_err(Error::system("waiting for the sandbox"))?;
+        // The keeper swept already unless it was killed itself.
+        self.work.remove(&self.identity)?;
+        Ok(status)
+    }
+}
+
+/// Runs `work` as uid 0 of a user namespace with the identity's ids, in a child.
+///
+/// For work on files that belong to mapped ids, such as removing them. The
+/// child's mounts are those of the caller.
+pub fn run_mapped(identity: &Identity, work: impl FnOnce() -> u8) -> Result<u8, Error> {
+    require_one_thread()?;
+    // SAFETY: one thread, checked above, so the child may do anything.
+    match unsafe { fork() }
+        .map_err(io::Error::from)
+        .map_err(Error::system("starting a helper"))?
+    {
+        ForkResult::Parent { child } => {
+            wait_for(child).map_err(Error::system("waiting for a helper"))
+        }
+        ForkResult::Child => {
+            let status = match become_root(identity, CloneFlags::empty()) {
+                Ok(()) => work(),
+                Err(error) => {
+                    eprintln!("kiln: {error}");
+                    125
+                }
+            };
+            exit_now(status)
+        }
+    }
+}
+
+/// The keeper's whole life; returns its exit status.
+fn keeper(
+    sandbox: Sandbox,
+    lifeline: OwnedFd,
+    mut events: File,
+    engine: impl FnOnce(File) -> u8,
+) -> u8 {
+    // A process group of its own: the terminal's Ctrl-C goes to main, which
+    // decides, and not to every process at once.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    let spaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let started = become_root(&sandbox.identity, spaces).and_then(|()| {
+        nix::unistd::sethostname("localhost")
+            .map_err(io::Error::from)
+            .map_err(Error::system("setting the sandbox's host name"))?;
+        mounts::mount(
+            None,
+            "/".as_ref(),
+            None,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None,
+        )
+        .map_err(|source| Error::Mount {
+            what: "private propagation",
+            path: PathBuf::from("/"),
+            source,
+        })?;
+        // Init watches this pipe to learn that the keeper died before init asked
+        // to be told by a signal.
+        let (alive, keeper_alive) = pipe()?;
+        let init = clone_into_pid_namespace()?;
+        if init.is_none() {
+            drop(keeper_alive);
+            let output = events
+                .try_clone()
+                .map_err(Error::system("duplicating a descriptor"))?;
+            exit_now(init_process(&alive, output, engine));
+        }
+        Ok((init, keeper_alive))
+    });
+    let status = match started {
+        Ok((Some(init), _keeper_alive)) => {
+            drop(events);
+            watch(init, &lifeline)
+        }
+        Ok((None, _)) => 125,
+        Err(error) => {
+            // Main shows it as if the engine had said it.
+            let failure = failure_line(&error);
+            let _ = events.write_all(failure.as_bytes());
+            drop(events);
+            1
+        }
+    };
+    if let Err(error) = sandbox.work.remove_as_root() {
+        eprintln!("kiln: {error}");
+    }
+    status
+}
+
+/// An [`Error`] as the engine's event stream carries failures.
+fn failure_line(error: &Error) -> String {
+    use std::error::Error as _;
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    let value = serde_json::json!({
+        "event": "failed", "message": message, "hints": error.hints(), "status": 1
+    });
+    format!("{value}\n")
+}
+
+/// Makes the user namespace (and `more`) and becomes uid 0 of it.
+///
+/// The maps are written by a forked helper that stays in the old namespace,
+/// because `newuidmap` wants a writer outside.
+pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), Error> {
+    let (ready, tell_ready) = pipe()?;
+    let (result, tell_result) = pipe()?;
+    let target = nix::unistd::getpid();
+    // The maps' file belongs to root while a process is not dumpable.
+    let _ = nix::sys::prctl::set_dumpable(true);
+    // SAFETY: callers have one thread, so the child may do anything.
+    match unsafe { fork() }
+        .map_err(io::Error::from)
+        .map_err(Error::system("starting the map writer"))?
+    {
+        ForkResult::Child => {
+            drop((tell_ready, result));
+            let mut go = [0];
+            let mut said = Vec::new();
+            if matches!(File::from(ready).read(&mut go), Ok(1))
+                && let Err(error) = identity.maps().write(target)
+            {
+                let hints = error.hints();
+                said = serde_json::to_vec(&(flatten(&error), hints))
+                    .unwrap_or_else(|_| b"[]".to_vec());
+            }
+            let _ = File::from(tell_result).write_all(&said);
+            exit_now(0)
+        }
+        ForkResult::Parent { child } => {
+            drop((ready, tell_result));
+            let unshared = nix::sched::unshare(CloneFlags::CLONE_NEWUSER)
+                .map_err(io::Error::from)
+                .map_err(super::probe::explain_refusal);
+            if unshared.is_ok() {
+                let _ = File::from(tell_ready).write_all(b"1");
+            } else {
+                drop(tell_ready);
+            }
+            let mut said = Vec::new();
+            let _ = File::from(result).read_to_end(&mut said);
+            let _ = wait_for(child);
+            unshared?;
+            if !said.is_empty() {
+                let (reason, hints) = serde_json::from_slice(&said)
+                    .unwrap_or_else(|_| ("the map writer failed".to_owned(), Vec::new()));
+                return Err(Error::NoUserNamespace {
+                    reason,
+                    hints,
+                    source: io::Error::from(io::ErrorKind::PermissionDenied),
+                });
+            }
+        }
+    }
+    let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
+    nix::unistd::setgroups(&[])
+        .and_then(|()| setresgid(root_group, root_group, root_group))
+        .and_then(|()| setresuid(root_user, root_user, root_user))
+        .and_then(|()| {
+            if more.is_empty() {
+                Ok(())
+            } else {
+                nix::sched::unshare(more)
+            }
+        })
+        .map_err(io::Error::from)
+        .map_err(super::probe::explain_refusal)
+}
+
+pub(super) fn flatten(error: &Error) -> String {
+    use std::error::Error as _;
+    error
+        .source()
+        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+/// Forks into a new PID and mount namespace; `None` in the child, its PID 1.
+///
+/// A bare `clone`, because `unshare(CLONE_NEWPID)` would bar the keeper from
+/// starting threads and further processes of its own.
+fn clone_into_pid_namespace() -> Result<Option<Pid>, Error> {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM this is a fork; the process has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match pid {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some(Pid::from_raw(pid as libc::pid_t))),
+        _ => Err(super::probe::explain_refusal(io::Error::last_os_error())),
+    }
+}
+
+/// Waits for init or for the end of main, whichever comes first.
+fn watch(init: Pid, lifeline: &OwnedFd) -> u8 {
+    let pid = u32::try_from(init.as_raw()).unwrap_or(0);
+    if let Ok(ended) = super::command::process_descriptor(pid) {
+        loop {
+            let mut polled = [
+                PollFd::new(lifeline.as_fd(), PollFlags::POLLIN),
+                PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut polled, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                _ if polled[0].any().unwrap_or(true) => {
+                    let _ = kill(init, Signal::SIGKILL);
+                }
+                _ => {}
+            }
+            break;
+        }
+    }
+    wait_for(init).unwrap_or(125)
+}
+
+/// PID 1: starts the engine, reaps whatever is orphaned, ends with the engine.
+fn init_process(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -> u8) -> u8 {
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    let mut polled = [PollFd::new(keeper_alive.as_fd(), PollFlags::POLLIN)];
+    if matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0) {
+        return 137;
+    }
+    // SAFETY: one thread, so the child may do anything.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            ENGINE.store(true, Ordering::Relaxed);
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            let _ = SigSet::empty().thread_set_mask();
+            let status = std::panic::catch_unwind(AssertUnwindSafe(|| engine(events)));
+            exit_now(status.unwrap_or(101))
+        }
+        Ok(ForkResult::Parent { child }) => {
+            drop(events);
+            loop {
+                match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::__WALL)) {
+                    Ok(WaitStatus::Exited(pid, status)) if pid == child => {
+                        return u8::try_from(status).unwrap_or(125);
+                    }
+                    Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                        return 128u8.saturating_add(signal as u8);
+                    }
+                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                    Err(_) => return 125,
+                }
+            }
+        }
+        Err(_) => 125,
+    }
+}
+
+/// Waits for a child; the status is a shell's.
+fn wait_for(pid: Pid) -> io::Result<u8> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(u8::try_from(status).unwrap_or(125)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128u8.saturating_add(signal as u8)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Ends the process without running the exit handlers of the process that it
+/// was forked from.
+pub(super) fn exit_now(status: u8) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: ends the process, always.
+    unsafe { libc::_exit(i32::from(status)) }
+}
+
+fn require_one_thread() -> Result<(), Error> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads == 1 {
+        return Ok(());
+    }
+    Err(Error::System {
+        action: "entering the sandbox from a process with several threads".to_owned(),
+        source: io::Error::from(io::ErrorKind::ResourceBusy),
+    })
+}

@@ -1,0 +1,188 @@
+//! The host as hooks outside the target see it: all of it, read-only.
+//!
+//! Only the paths that a build is given stay writable. Device nodes are replaced
+//! by a private `/dev`, because a read-only mount does not stop writes to a
+//! device, and the switches of a running kernel below `/proc` are read-only,
+//! because they obey the owner (real root) and not capabilities.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+
+use super::{Error, mounts};
+
+/// What the host view leaves writable.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The build's own directory.
+    pub work: PathBuf,
+    /// Mount a filesystem in memory on it.
+    pub work_in_memory: bool,
+    /// Other directories that stay writable (caches, the current directory).
+    pub writable: Vec<PathBuf>,
+}
+
+/// Device nodes that every program may expect.
+const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Parts of `/proc` that change the running kernel for everybody.
+const KERNEL_SWITCHES: [&str; 6] = [
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/proc/irq",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/acpi",
+];
+
+fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Mount { what, path, source }
+}
+
+/// Rearranges the mounts of the calling process, which must have a mount
+/// namespace of its own. Returns remarks for the log, one for each fallback.
+pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
+    let mut remarks = Vec::new();
+    let root = Path::new("/");
+    mounts::mount(
+        None,
+        root,
+        None,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None,
+    )
+    .map_err(failed("private propagation", root))?;
+    if view.work_in_memory {
+        let options = OsStr::new("mode=0700");
+        mounts::mount(
+            Some(Path::new("kiln")),
+            &view.work,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options),
+        )
+        .map_err(failed("a filesystem in memory", &view.work))?;
+    } else {
+        mounts::bind_to_itself(&view.work).map_err(failed("the build directory", &view.work))?;
+    }
+    for path in &view.writable {
+        mounts::bind_to_itself(path).map_err(failed("a writable directory", path))?;
+    }
+    private_dev()?;
+    if let Err(error) = mounts::mount(
+        Some(Path::new("proc")),
+        Path::new("/proc"),
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None,
+    ) {
+        // A container that masks parts of /proc refuses a fresh one.
+        remarks.push(format!(
+            "using the host's /proc: a fresh one is refused ({error})"
+        ));
+    }
+    mounts::make_read_only(root, true).map_err(failed("the host's tree read-only", root))?;
+    let memory = [
+        Path::new("/dev/shm"),
+        Path::new("/dev/pts"),
+        Path::new("/proc"),
+    ];
+    let writable = view.writable.iter().map(PathBuf::as_path);
+    for path in memory
+        .into_iter()
+        .chain(writable)
+        .chain([view.work.as_path()])
+    {
+        mounts::make_writable(path).map_err(failed("a writable directory", path))?;
+    }
+    for switch in KERNEL_SWITCHES {
+        let path = Path::new(switch);
+        if path.exists() {
+            mounts::bind_to_itself(path).map_err(failed("a read-only part of /proc", path))?;
+            mounts::make_read_only(path, true)
+                .map_err(failed("a read-only part of /proc", path))?;
+        }
+    }
+    Ok(remarks)
+}
+
+/// A `/dev` with the harmless nodes of the host and terminals of its own.
+fn private_dev() -> Result<(), Error> {
+    let dev = Path::new("/dev");
+    let mut nodes = Vec::new();
+    for name in NODES {
+        let path = dev.join(name);
+        match mounts::clone_mount(&path, false) {
+            Ok(node) => nodes.push((path, node)),
+            Err(source) => {
+                return Err(Error::Mount {
+                    what: "a device node",
+                    path,
+                    source,
+                });
+            }
+        }
+    }
+    mounts::mount(
+        Some(Path::new("dev")),
+        dev,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        Some(OsStr::new("mode=0755")),
+    )
+    .map_err(failed("a private /dev", dev))?;
+    let io = |action: &str, path: &Path| Error::system(format!("{action} `{}`", path.display()));
+    for (path, node) in nodes {
+        let file = std::fs::File::create(&path).map_err(io("creating", &path))?;
+        mounts::attach(&node, std::os::fd::AsFd::as_fd(&file))
+            .map_err(failed("a device node", &path))?;
+    }
+    for name in ["pts", "shm"] {
+        let path = dev.join(name);
+        std::fs::create_dir(&path).map_err(io("creating", &path))?;
+    }
+    let shm = dev.join("shm");
+    mounts::mount(
+        Some(Path::new("shm")),
+        &shm,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some(OsStr::new("mode=1777")),
+    )
+    .map_err(failed("shared memory", &shm))?;
+    let pts = dev.join("pts");
+    // Group 5 is tty everywhere; where it is not mapped the option is refused.
+    let attempts = [
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        "newinstance,ptmxmode=0666,mode=0620",
+    ];
+    let mut result = Ok(());
+    for options in attempts {
+        result = mounts::mount(
+            Some(Path::new("devpts")),
+            &pts,
+            Some("devpts"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+            Some(&OsString::from(options)),
+        );
+        if result.is_ok() {
+            break;
+        }
+    }
+    result.map_err(failed("terminals", &pts))?;
+    for (name, target) in [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        let path = dev.join(name);
+        symlink(target, &path).map_err(io("creating", &path))?;
+    }
+    std::fs::set_permissions(dev, std::fs::Permissions::from_mode(0o755))
+        .map_err(io("changing", dev))
+}

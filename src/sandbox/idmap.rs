@@ -1,0 +1,337 @@
+//! Id maps of a user namespace: what may be mapped, and how the map is written.
+//!
+//! See `user_namespaces(7)`, `subuid(5)`, `newuidmap(1)`.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::Error;
+
+/// Ids that a Debian system uses: 0 to 65535, where 65534 is nobody.
+pub const NEEDED_IDS: u32 = 65536;
+
+/// One line of a `uid_map`: `count` ids from `inside` are those from `outside`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// First id in the new namespace.
+    pub inside: u32,
+    /// First id in the namespace of the writer.
+    pub outside: u32,
+    /// Number of ids.
+    pub count: u32,
+}
+
+/// Parses `/proc/PID/uid_map`; lines that are not three numbers are left out.
+pub fn parse_map(text: &str) -> Vec<Extent> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().map(str::parse::<u32>);
+            match (fields.next()?, fields.next()?, fields.next()?) {
+                (Ok(inside), Ok(outside), Ok(count)) => Some(Extent {
+                    inside,
+                    outside,
+                    count,
+                }),
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+/// The map that keeps every id of the current namespace as it is.
+pub fn identity(current: &[Extent]) -> Vec<Extent> {
+    current
+        .iter()
+        .map(|extent| Extent {
+            inside: extent.inside,
+            outside: extent.inside,
+            count: extent.count,
+        })
+        .collect()
+}
+
+/// Number of ids in a map, without overflow.
+pub fn size(map: &[Extent]) -> u64 {
+    map.iter().map(|extent| u64::from(extent.count)).sum()
+}
+
+/// The ranges that `/etc/subuid` (or `subgid`) gives to a user, in file order.
+///
+/// A line is `NAME:FIRST:COUNT`, where the name may be the user's number.
+pub fn parse_subordinate(text: &str, name: Option<&str>, id: u32) -> Vec<(u32, u32)> {
+    let number = id.to_string();
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.trim().split(':');
+            let (who, first, count) = (fields.next()?, fields.next()?, fields.next()?);
+            if Some(who) != name && who != number {
+                return None;
+            }
+            let (first, count) = (first.parse().ok()?, count.parse().ok()?);
+            // A range past the end of the id space cannot be mapped.
+            (count > 0 && u32::checked_add(first, count - 1).is_some()).then_some((first, count))
+        })
+        .collect()
+}
+
+/// Maps 0 to the caller and 1 upwards to the subordinate ranges, up to 65536 ids.
+pub fn subordinate(own: u32, ranges: &[(u32, u32)]) -> Vec<Extent> {
+    let mut map = vec![Extent {
+        inside: 0,
+        outside: own,
+        count: 1,
+    }];
+    let mut next = 1;
+    for &(first, count) in ranges {
+        let count = count.min(NEEDED_IDS - next);
+        if count == 0 {
+            break;
+        }
+        map.push(Extent {
+            inside: next,
+            outside: first,
+            count,
+        });
+        next += count;
+    }
+    map
+}
+
+/// The name of a user, from `/etc/passwd` alone: a static binary must not load
+/// the host's NSS modules.
+pub fn user_name(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let id: u32 = fields.nth(1)?.parse().ok()?;
+        (id == uid).then(|| name.to_owned())
+    })
+}
+
+/// Maps for both kinds of id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maps {
+    /// User ids.
+    pub users: Vec<Extent>,
+    /// Group ids.
+    pub groups: Vec<Extent>,
+    /// Whether the maps need the privileged `newuidmap` and `newgidmap`.
+    pub by_tool: bool,
+}
+
+impl Maps {
+    /// Everything that the current namespace has, under the same numbers.
+    pub fn full() -> io::Result<Maps> {
+        let read = |name: &str| -> io::Result<Vec<Extent>> {
+            Ok(identity(&parse_map(&fs_err::read_to_string(format!(
+                "/proc/self/{name}"
+            ))?)))
+        };
+        Ok(Maps {
+            users: read("uid_map")?,
+            groups: read("gid_map")?,
+            by_tool: false,
+        })
+    }
+
+    /// The caller as 0 and its subordinate ids from 1.
+    pub fn subordinate(uid: u32, gid: u32) -> Result<Maps, Error> {
+        let passwd = fs_err::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = user_name(&passwd, uid);
+        let user = name.clone().unwrap_or_else(|| uid.to_string());
+        let refuse = |reason: String, hints: Vec<String>| Error::NoSubordinateIds {
+            user: user.clone(),
+            reason,
+            hints,
+        };
+        let mut maps = Vec::new();
+        for (file, own) in [("/etc/subuid", uid), ("/etc/subgid", gid)] {
+            let text = fs_err::read_to_string(file).unwrap_or_default();
+            let map = subordinate(own, &parse_subordinate(&text, name.as_deref(), uid));
+            if size(&map) < u64::from(NEEDED_IDS) {
+                let found = size(&map) - 1;
+                return Err(refuse(
+                    format!("`{file}` gives {found} ids, {} are needed", NEEDED_IDS - 1),
+                    range_hints(&user),
+                ));
+            }
+            maps.push(map);
+        }
+        for tool in ["newuidmap", "newgidmap"] {
+            if find_program(tool).is_none() {
+                return Err(refuse(format!("`{tool}` is not installed"), tool_hints()));
+            }
+        }
+        let groups = maps.pop().unwrap_or_default();
+        let users = maps.pop().unwrap_or_default();
+        Ok(Maps {
+            users,
+            groups,
+            by_tool: true,
+        })
+    }
+
+    /// Writes the maps of process `pid`, which has just made its user namespace.
+    pub fn write(&self, pid: nix::unistd::Pid) -> Result<(), Error> {
+        let pairs = [
+            ("uid_map", "newuidmap", &self.users),
+            ("gid_map", "newgidmap", &self.groups),
+        ];
+        for (file, tool, map) in pairs {
+            if self.by_tool {
+                run_tool(tool, pid, map)?;
+            } else {
+                let text: String = map
+                    .iter()
+                    .map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count))
+                    .collect();
+                let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+                // The kernel takes a map in one write only.
+                std::fs::write(&path, text).map_err(|source| Error::NoUserNamespace {
+                    reason: format!("writing `{}` is refused", path.display()),
+                    hints: vec![
+                        "root in a container needs the capabilities SETUID, SETGID and SETFCAP; \
+                         without them run kiln as another user than root"
+                            .to_owned(),
+                    ],
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run_tool(tool: &str, pid: nix::unistd::Pid, map: &[Extent]) -> Result<(), Error> {
+    let program = find_program(tool).unwrap_or_else(|| PathBuf::from(tool));
+    let mut command = Command::new(&program);
+    command.arg(pid.to_string()).stdin(Stdio::null());
+    for extent in map {
+        for number in [extent.inside, extent.outside, extent.count] {
+            command.arg(number.to_string());
+        }
+    }
+    let output = command
+        .output()
+        .map_err(Error::system(format!("starting `{}`", program.display())))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr)
+        .trim()
+        .replace('\n', "; ");
+    Err(Error::NoSubordinateIds {
+        user: nix::unistd::getuid().to_string(),
+        reason: format!("`{}` failed: {said}", program.display()),
+        hints: vec![
+            format!(
+                "`{0}` needs its set-user-id bit or file capability: as an administrator, `chmod u+s {0}`",
+                program.display()
+            ),
+            "a process with no_new_privs set (some containers and services) cannot use it at all"
+                .to_owned(),
+        ],
+    })
+}
+
+/// A program on PATH or in the usual directories of administrators' programs.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|candidate| is_executable(candidate))
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn range_hints(user: &str) -> Vec<String> {
+    vec![
+        format!(
+            "as an administrator, once: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` \
+             (pick a range that no other line of /etc/subuid has)"
+        ),
+        "then run kiln again; no logout is needed".to_owned(),
+    ]
+}
+
+fn tool_hints() -> Vec<String> {
+    vec![
+        "Debian and Ubuntu: `apt install uidmap`".to_owned(),
+        "Fedora, CentOS and RHEL: `dnf install shadow-utils`; openSUSE: `zypper install shadow`; \
+         Arch: part of `shadow`; Alpine: `apk add shadow-subids`"
+            .to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subordinate_ranges_are_found_by_name_and_by_number() {
+        let text = "alice:100000:65536\nbob:1:2\n1000:300000:10\n# x\nalice:5\n1000:4294967295:2\n";
+        assert_eq!(
+            parse_subordinate(text, Some("alice"), 1000),
+            [(100000, 65536), (300000, 10)]
+        );
+        assert_eq!(parse_subordinate(text, None, 7), []);
+    }
+
+    #[test]
+    fn a_map_joins_several_ranges_and_stops_at_65536_ids() {
+        let map = subordinate(1000, &[(100000, 100), (200000, 70000), (400000, 5)]);
+        assert_eq!(size(&map), u64::from(NEEDED_IDS));
+        assert_eq!(
+            map[1],
+            Extent {
+                inside: 1,
+                outside: 100000,
+                count: 100
+            }
+        );
+        assert_eq!(
+            map[2],
+            Extent {
+                inside: 101,
+                outside: 200000,
+                count: 65435
+            }
+        );
+        assert_eq!(map.len(), 3);
+    }
+
+    #[test]
+    fn the_full_map_keeps_numbers_even_in_a_nested_namespace() {
+        let current = parse_map("0 1000 1\n1 100000 65536\n");
+        assert_eq!(
+            identity(&current),
+            [
+                Extent {
+                    inside: 0,
+                    outside: 0,
+                    count: 1
+                },
+                Extent {
+                    inside: 1,
+                    outside: 1,
+                    count: 65536
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn user_names_come_from_passwd_lines() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\nbad\nalice:x:1000:1000::/home/alice:/bin/sh\n";
+        assert_eq!(user_name(passwd, 1000).as_deref(), Some("alice"));
+        assert_eq!(user_name(passwd, 12), None);
+    }
+}
