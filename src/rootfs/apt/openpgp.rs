@@ -316,19 +316,19 @@ fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), 
     if revoked {
         return Err(format!("key {} is revoked", fingerprint(key)));
     }
-    // The newest valid self-signature, over the key or over a user id, says how long it lives.
-    let mut newest: Option<&Signature> = None;
-    let mut consider = |signature| {
-        if newest.is_none_or(|best: &Signature| best.created() < Signature::created(signature)) {
-            newest = Some(signature);
-        }
+    // The newest self-signature over the key itself and the newest over a user id
+    // both say how long it lives; one may be silent about that, as Debian's are.
+    let newer = |best: &Option<&Signature>, signature: &Signature| {
+        best.is_none_or(|best| best.created() < signature.created())
     };
+    let (mut direct, mut certified) = (None, None);
     for signature in &certificate.details.direct_signatures {
         if is_current(signature, now)
             && is_issued_by(signature, key)
             && signature.verify_key(key).is_ok()
+            && newer(&direct, signature)
         {
-            consider(signature);
+            direct = Some(signature);
         }
     }
     for user in &certificate.details.users {
@@ -345,18 +345,25 @@ fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), 
             continue;
         }
         for signature in user.signatures.iter().filter(own) {
-            if signature.is_certification() && is_current(signature, now) && verified(&signature) {
-                consider(signature);
+            if signature.is_certification()
+                && is_current(signature, now)
+                && verified(&signature)
+                && newer(&certified, signature)
+            {
+                certified = Some(signature);
             }
         }
     }
-    match newest {
-        Some(signature) => check_key_life(key, signature, now),
-        None => Err(format!(
+    if direct.is_none() && certified.is_none() {
+        return Err(format!(
             "key {} has no valid self-signature",
             fingerprint(key)
-        )),
+        ));
     }
+    for signature in direct.into_iter().chain(certified) {
+        check_key_life(key, signature, now)?;
+    }
+    Ok(())
 }
 
 fn usable_subkey(
