@@ -1,1 +1,3 @@
 //! Where a root comes from without host tools.
+
+pub mod apt;

@@ -3,3 +3,10 @@
 pub mod ext4;
 pub mod fat;
 pub mod swap;
+
+/// Where time stamps of new filesystems come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Fixed, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+}

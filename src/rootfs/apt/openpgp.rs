@@ -1,0 +1,475 @@
+//! Verification of clear-signed files against a keyring.
+//!
+//! The mathematics are the `pgp` crate's; the policy is ours and fails closed:
+//!
+//! * a certificate counts only with a valid self-signature, and neither revoked nor expired;
+//! * a subkey counts only with a valid binding (and back signature) that lets it sign;
+//! * MD5, SHA-1 and RIPEMD-160 are refused everywhere, as is RSA below 2048 bits and DSA;
+//! * one good signature by a key of the keyring suffices; signatures by keys that
+//!   are not in the keyring are ignored, as archives sign with old and new keys at once;
+//! * only the text that was signed is ever returned.
+
+use std::io::Cursor;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pgp::composed::{
+    CleartextSignedMessage, Deserializable as _, SignedPublicKey, SignedPublicSubKey,
+};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::packet::{Signature, SignatureType};
+use pgp::types::{KeyDetails, PublicParams, Tag};
+
+/// Signatures from this much ahead of our clock are still taken.
+const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
+
+/// Certificates that may sign, and how to speak of them.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    name: String,
+    certificates: Vec<SignedPublicKey>,
+}
+
+/// Why a file is not trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The keyring cannot be read.
+    #[error("keyring {keyring} cannot be read: {reason}")]
+    Keyring {
+        /// The keyring.
+        keyring: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file is not a clear-signed message.
+    #[error("it is not a clear-signed OpenPGP message: {reason}")]
+    Format {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No signature is good.
+    #[error("no valid signature by a key of {keyring}: {}", .signatures.join("; "))]
+    NotSigned {
+        /// The keyring.
+        keyring: String,
+        /// For each signature why it does not count.
+        signatures: Vec<String>,
+    },
+}
+
+/// A text whose signature is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The signed text with `\n` line ends.
+    pub text: String,
+    /// Fingerprint of the key that signed it, in upper-case hexadecimal.
+    pub signer: String,
+}
+
+impl Keyring {
+    /// Reads certificates, binary or ASCII-armored; `name` is for messages.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Keyring, VerifyError> {
+        let fail = |reason: String| VerifyError::Keyring {
+            keyring: name.to_owned(),
+            reason,
+        };
+        let mut certificates = Vec::new();
+        if bytes.starts_with(b"-----BEGIN") {
+            // A file may hold several armored blocks one after the other.
+            let text = String::from_utf8_lossy(bytes);
+            for block in armored_blocks(&text) {
+                let (keys, _) = SignedPublicKey::from_armor_many(Cursor::new(block.as_bytes()))
+                    .map_err(|error| fail(error.to_string()))?;
+                for key in keys {
+                    certificates.push(key.map_err(|error| fail(error.to_string()))?);
+                }
+            }
+        } else {
+            let keys =
+                SignedPublicKey::from_bytes_many(bytes).map_err(|error| fail(error.to_string()))?;
+            for key in keys {
+                certificates.push(key.map_err(|error| fail(error.to_string()))?);
+            }
+        }
+        if certificates.is_empty() {
+            return Err(fail("it holds no certificate".to_owned()));
+        }
+        Ok(Keyring {
+            name: name.to_owned(),
+            certificates,
+        })
+    }
+
+    /// Returns the embedded keys of Debian's archive.
+    pub fn debian() -> Result<Keyring, VerifyError> {
+        Keyring::parse(
+            "the embedded Debian archive keyring",
+            include_bytes!("keys/debian-archive-keyring.pgp"),
+        )
+    }
+
+    /// Returns the fingerprints of the primary keys in upper-case hexadecimal, sorted.
+    pub fn fingerprints(&self) -> Vec<String> {
+        let mut all: Vec<String> = self.certificates.iter().map(fingerprint).collect();
+        all.sort();
+        all
+    }
+
+    /// Verifies a clear-signed file as of `now` and returns what was signed.
+    pub fn verify(&self, bytes: &[u8], now: SystemTime) -> Result<Verified, VerifyError> {
+        let format = |reason: String| VerifyError::Format { reason };
+        let text = std::str::from_utf8(bytes).map_err(|error| format(error.to_string()))?;
+        if !text.starts_with("-----BEGIN PGP SIGNED MESSAGE-----") {
+            return Err(format("there is no signed message at its begin".to_owned()));
+        }
+        let (message, _) =
+            CleartextSignedMessage::from_string(text).map_err(|error| format(error.to_string()))?;
+        let signed = message.signed_text();
+        let mut reasons = Vec::new();
+        for signature in message.signatures() {
+            match self.check_signature(signature, signed.as_bytes(), now) {
+                Ok(signer) => {
+                    return Ok(Verified {
+                        text: signed.replace("\r\n", "\n"),
+                        signer,
+                    });
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("there is no signature".to_owned());
+        }
+        Err(VerifyError::NotSigned {
+            keyring: self.name.clone(),
+            signatures: reasons,
+        })
+    }
+
+    fn check_signature(
+        &self,
+        signature: &Signature,
+        data: &[u8],
+        now: SystemTime,
+    ) -> Result<String, String> {
+        if !matches!(
+            signature.typ(),
+            Some(SignatureType::Text | SignatureType::Binary)
+        ) {
+            return Err("a signature is not one over a document".to_owned());
+        }
+        let issuer = issuer_name(signature);
+        check_hash(signature).map_err(|reason| format!("signature by {issuer}: {reason}"))?;
+        check_times(signature, now).map_err(|reason| format!("signature by {issuer}: {reason}"))?;
+
+        let mut reason = None;
+        for certificate in &self.certificates {
+            if is_issued_by(signature, &certificate.primary_key) {
+                match usable_primary(certificate, now).and_then(|()| {
+                    check_strength(&certificate.primary_key)?;
+                    signature
+                        .verify(&certificate.primary_key, data)
+                        .map_err(|_| "does not match the text".to_owned())
+                }) {
+                    Ok(()) => return Ok(fingerprint(&certificate.primary_key)),
+                    Err(why) => reason = Some(why),
+                }
+            }
+            for subkey in &certificate.public_subkeys {
+                if !is_issued_by(signature, &subkey.key) {
+                    continue;
+                }
+                match usable_primary(certificate, now)
+                    .and_then(|()| usable_subkey(certificate, subkey, now))
+                    .and_then(|()| {
+                        check_strength(&subkey.key)?;
+                        signature
+                            .verify(&subkey.key, data)
+                            .map_err(|_| "does not match the text".to_owned())
+                    }) {
+                    Ok(()) => return Ok(fingerprint(&subkey.key)),
+                    Err(why) => reason = Some(why),
+                }
+            }
+        }
+        Err(match reason {
+            Some(reason) => format!("signature by {issuer}: {reason}"),
+            None => format!("signature by {issuer}: the key is not in the keyring"),
+        })
+    }
+}
+
+fn armored_blocks(text: &str) -> Vec<&str> {
+    const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
+    let starts: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();
+    starts
+        .iter()
+        .enumerate()
+        .map(|(index, start)| {
+            let end = starts.get(index + 1).copied().unwrap_or(text.len());
+            text[*start..end].trim_end()
+        })
+        .collect()
+}
+
+fn fingerprint(key: &impl KeyDetails) -> String {
+    format!("{:X}", key.fingerprint())
+}
+
+fn issuer_name(signature: &Signature) -> String {
+    if let Some(fingerprint) = signature.issuer_fingerprint().first() {
+        return format!("{fingerprint:X}");
+    }
+    match signature.issuer_key_id().first() {
+        Some(id) => id.to_string().to_ascii_uppercase(),
+        None => "an unnamed key".to_owned(),
+    }
+}
+
+fn is_issued_by(signature: &Signature, key: &impl KeyDetails) -> bool {
+    let fingerprints = signature.issuer_fingerprint();
+    if fingerprints.is_empty() {
+        signature.issuer_key_id().contains(&&key.legacy_key_id())
+    } else {
+        fingerprints.contains(&&key.fingerprint())
+    }
+}
+
+fn check_hash(signature: &Signature) -> Result<(), String> {
+    match signature.hash_alg() {
+        Some(
+            HashAlgorithm::Sha256
+            | HashAlgorithm::Sha384
+            | HashAlgorithm::Sha512
+            | HashAlgorithm::Sha3_256
+            | HashAlgorithm::Sha3_512,
+        ) => Ok(()),
+        Some(weak) => Err(format!("hash {weak} is refused")),
+        None => Err("the signature's format is not known".to_owned()),
+    }
+}
+
+fn check_strength(key: &impl KeyDetails) -> Result<(), String> {
+    use pgp::types::PublicParams as P;
+    match key.public_params() {
+        P::RSA(rsa) => {
+            use pgp::ser::Serialize as _;
+            // The parameters are two numbers, each with two bytes of length; the exponent is small.
+            if rsa.write_len() < 2048 / 8 {
+                return Err("RSA keys below 2048 bits are refused".to_owned());
+            }
+            Ok(())
+        }
+        P::ECDSA(_) | P::EdDSALegacy(_) | P::Ed25519(_) | P::Ed448(_) => Ok(()),
+        PublicParams::DSA(_) => Err("DSA keys are refused".to_owned()),
+        _ => Err("the key's algorithm is not one for signatures".to_owned()),
+    }
+}
+
+fn seconds(time: pgp::types::Timestamp) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::from(time.as_secs()))
+}
+
+fn check_times(signature: &Signature, now: SystemTime) -> Result<(), String> {
+    let created = seconds(
+        signature
+            .created()
+            .ok_or_else(|| "it has no creation time".to_owned())?,
+    );
+    if created > now + CLOCK_SLACK {
+        return Err("it was made in the future; check this machine's clock".to_owned());
+    }
+    if let Some(life) = signature.signature_expiration_time()
+        && life.as_secs() > 0
+        && created + Duration::from_secs(u64::from(life.as_secs())) < now
+    {
+        return Err("it has expired".to_owned());
+    }
+    Ok(())
+}
+
+fn check_key_life(
+    key: &impl KeyDetails,
+    binding: &Signature,
+    now: SystemTime,
+) -> Result<(), String> {
+    if let Some(life) = binding.key_expiration_time()
+        && life.as_secs() > 0
+        && seconds(key.created_at()) + Duration::from_secs(u64::from(life.as_secs())) < now
+    {
+        return Err(format!("key {} has expired", fingerprint(key)));
+    }
+    Ok(())
+}
+
+/// Tells whether a self-signature may be believed: strong, in time and not expired itself.
+fn is_current(signature: &Signature, now: SystemTime) -> bool {
+    check_hash(signature).is_ok() && check_times(signature, now).is_ok()
+}
+
+fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), String> {
+    let key = &certificate.primary_key;
+    let revoked = certificate
+        .details
+        .revocation_signatures
+        .iter()
+        .any(|signature| signature.verify_key(key).is_ok());
+    if revoked {
+        return Err(format!("key {} is revoked", fingerprint(key)));
+    }
+    // The newest self-signature over the key itself and the newest over a user id
+    // both say how long it lives; one may be silent about that, as Debian's are.
+    let newer = |best: &Option<&Signature>, signature: &Signature| {
+        best.is_none_or(|best| best.created() < signature.created())
+    };
+    let (mut direct, mut certified) = (None, None);
+    for signature in &certificate.details.direct_signatures {
+        if is_current(signature, now)
+            && is_issued_by(signature, key)
+            && signature.verify_key(key).is_ok()
+            && newer(&direct, signature)
+        {
+            direct = Some(signature);
+        }
+    }
+    for user in &certificate.details.users {
+        let own = |signature: &&Signature| is_issued_by(*signature, key);
+        let verified = |signature: &&Signature| {
+            signature
+                .verify_certification(key, Tag::UserId, &user.id)
+                .is_ok()
+        };
+        let withdrawn = user.signatures.iter().filter(own).any(|signature| {
+            signature.typ() == Some(SignatureType::CertRevocation) && verified(&signature)
+        });
+        if withdrawn {
+            continue;
+        }
+        for signature in user.signatures.iter().filter(own) {
+            if signature.is_certification()
+                && is_current(signature, now)
+                && verified(&signature)
+                && newer(&certified, signature)
+            {
+                certified = Some(signature);
+            }
+        }
+    }
+    if direct.is_none() && certified.is_none() {
+        return Err(format!(
+            "key {} has no valid self-signature",
+            fingerprint(key)
+        ));
+    }
+    for signature in direct.into_iter().chain(certified) {
+        check_key_life(key, signature, now)?;
+    }
+    Ok(())
+}
+
+fn usable_subkey(
+    certificate: &SignedPublicKey,
+    subkey: &SignedPublicSubKey,
+    now: SystemTime,
+) -> Result<(), String> {
+    let primary = &certificate.primary_key;
+    let name = || fingerprint(&subkey.key);
+    let mut newest: Option<&Signature> = None;
+    for signature in &subkey.signatures {
+        if signature
+            .verify_subkey_binding(primary, &subkey.key)
+            .is_err()
+        {
+            continue;
+        }
+        match signature.typ() {
+            Some(SignatureType::SubkeyRevocation) => {
+                return Err(format!("key {} is revoked", name()));
+            }
+            Some(SignatureType::SubkeyBinding) if is_current(signature, now) => {
+                if newest.is_none_or(|best| best.created() < signature.created()) {
+                    newest = Some(signature);
+                }
+            }
+            _ => {}
+        }
+    }
+    let binding = newest.ok_or_else(|| format!("key {} is not bound to its owner", name()))?;
+    if !binding.key_flags().sign() {
+        return Err(format!("key {} is not meant for signing", name()));
+    }
+    let back = binding
+        .embedded_signature()
+        .filter(|back| check_hash(back).is_ok())
+        .is_some_and(|back| {
+            back.verify_primary_key_binding(&subkey.key, primary)
+                .is_ok()
+        });
+    if !back {
+        return Err(format!("key {} does not confirm its owner", name()));
+    }
+    check_key_life(&subkey.key, binding, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_keyring_has_the_documented_keys() {
+        let readme = include_str!("keys/README.md");
+        let keyring = Keyring::debian().expect("the embedded keyring is valid");
+        let fingerprints = keyring.fingerprints();
+        assert!(!fingerprints.is_empty());
+        for fingerprint in &fingerprints {
+            assert!(
+                readme.contains(fingerprint),
+                "{fingerprint} is not documented"
+            );
+        }
+        let documented = readme
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .count();
+        assert_eq!(documented, fingerprints.len());
+    }
+
+    #[test]
+    fn embedded_keys_are_usable_when_they_were_taken() {
+        let keyring = Keyring::debian().expect("the embedded keyring is valid");
+        let now = UNIX_EPOCH + Duration::from_secs(1_760_000_000);
+        for certificate in &keyring.certificates {
+            assert_eq!(usable_primary(certificate, now), Ok(()));
+            for subkey in &certificate.public_subkeys {
+                assert_eq!(usable_subkey(certificate, subkey, now), Ok(()));
+            }
+        }
+        // In 2100 all have expired.
+        let late = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+        for certificate in &keyring.certificates {
+            let reason = usable_primary(certificate, late).expect_err("expired");
+            assert!(reason.ends_with("has expired"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn rubbish_is_an_error_not_a_panic() {
+        for bytes in [
+            &b""[..],
+            b"\0\xff",
+            b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxx\n",
+        ] {
+            assert!(Keyring::parse("k", bytes).is_err());
+        }
+        let keyring = Keyring::debian().expect("the embedded keyring is valid");
+        for bytes in [
+            &b""[..],
+            b"Origin: Debian\n",
+            b"-----BEGIN PGP SIGNED MESSAGE-----\n\nx",
+        ] {
+            let error = keyring
+                .verify(bytes, SystemTime::now())
+                .expect_err("refused");
+            assert!(matches!(error, VerifyError::Format { .. }), "{error}");
+        }
+    }
+}
