@@ -234,14 +234,20 @@ impl Engine<'_> {
     /// The helpers are this program under other names. A copy, so that nothing
     /// in the target can reach the file that the user runs.
     fn write_helpers(&self) -> io::Result<()> {
-        let bin = self.dirs.hooks.join(".kiln/bin");
-        fs_err::create_dir_all(&bin)?;
-        let program = bin.join("kiln");
+        let kiln = self.dirs.hooks.join(".kiln");
+        let (inside, outside) = (kiln.join("bin"), kiln.join("outside"));
+        for directory in [&inside, &outside] {
+            fs_err::create_dir_all(directory)?;
+        }
+        let program = kiln.join("kiln");
         let mut copy = fs_err::File::create(&program)?;
         io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
         copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
-        for name in crate::helpers::NAMES {
-            std::os::unix::fs::symlink("kiln", bin.join(name))?;
+        for helper in crate::helpers::HELPERS {
+            std::os::unix::fs::symlink("../kiln", inside.join(helper.name))?;
+            if helper.scope == crate::helpers::Scope::Anywhere {
+                std::os::unix::fs::symlink("../kiln", outside.join(helper.name))?;
+            }
         }
         Ok(())
     }

@@ -52,9 +52,9 @@ fn stays_outside(name: &OsStr) -> bool {
 }
 
 /// Directories of kiln's helpers and records, as a hook sees them.
-fn helper_paths(variables: &mut Variables, hooks: &Path, path: &OsStr) {
+fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr) {
     let helpers = hooks.join(".kiln");
-    let mut search = helpers.join("bin").into_os_string();
+    let mut search = helpers.join(bin).into_os_string();
     search.push(":");
     search.push(path);
     variables.insert("PATH".into(), search);
@@ -80,7 +80,7 @@ pub fn outside(base: &Variables, hooks: &Path, scratch: &Path) -> Variables {
             path.push(directory);
         }
     }
-    helper_paths(&mut variables, hooks, &path);
+    helper_paths(&mut variables, hooks, "outside", &path);
     variables.insert("TMPDIR".into(), scratch.into());
     variables
 }
@@ -92,11 +92,7 @@ pub fn inside(base: &Variables) -> Variables {
         .filter(|(name, _)| !stays_outside(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    helper_paths(
-        &mut variables,
-        Path::new(HOOKS_INSIDE),
-        OsStr::new(PATH_INSIDE),
-    );
+    helper_paths(&mut variables, Path::new(HOOKS_INSIDE), "bin", OsStr::new(PATH_INSIDE));
     variables.insert("TMP_HOOKS_PATH".into(), HOOKS_INSIDE.into());
     for (name, value) in [
         ("HOME", "/root"),
@@ -184,7 +180,7 @@ mod tests {
         );
         assert_eq!(
             outside[OsStr::new("PATH")],
-            "/w/hooks/.kiln/bin:/usr/bin:/sbin:/usr/sbin:/usr/local/sbin"
+            "/w/hooks/.kiln/outside:/usr/bin:/sbin:/usr/sbin:/usr/local/sbin"
         );
         assert_eq!(outside[OsStr::new("TMPDIR")], "/w/tmp");
     }

@@ -11,3 +11,5 @@ pub mod plan;
 pub mod request;
 pub mod run;
 pub mod target;
+
+pub use run::run;

@@ -278,15 +278,7 @@ pub fn execute(request: Request, options: &Options, printer: &mut Printer) -> Re
 }
 
 /// The engine that runs builds.
-const RUNNER: Runner = no_engine;
-
-fn no_engine(_: Request, events: &mut dyn FnMut(Event)) {
-    events(Event::Failed {
-        message: "this kiln was built without its build engine".to_owned(),
-        hints: Vec::new(),
-        status: 1,
-    });
-}
+const RUNNER: Runner = |request, events| drop(crate::build::run(request, events));
 
 fn show(
     runner: Runner,

@@ -160,8 +160,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Runs a helper program for hooks, if there is one of this name.
-fn helper(_name: &str, _args: &[OsString]) -> Option<ExitCode> {
-    None
+fn helper(name: &str, args: &[OsString]) -> Option<ExitCode> {
+    crate::helpers::run(name, args.to_vec())
 }
 
 /// Sends diagnostics for developers to standard error if `KILN_LOG` asks for them.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::tree::Tree;
 
 mod checksum;
+mod disk;
 mod error;
 mod order;
 mod output;
