@@ -289,7 +289,7 @@ fn assemble(
     };
     layout
         .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
-            fs::plan(filesystem, tree, length, &clock)
+            fs::plan(filesystem, tree, length, clock)
         })
         .map_err(|error| {
             Failure::from_error(&error)
