@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 pub mod apt;
 pub mod deferred;
 pub mod dib_python;
+pub mod environment;
 pub mod grub;
 pub mod install_types;
 pub mod package_installs;
@@ -77,6 +78,7 @@ helpers! {
     "install-packages" Inside apt::main;
     "install-types-enable" Anywhere install_types::main;
     "kiln-deferred" Inside deferred::main;
+    "kiln-environment" Anywhere environment::main;
     "kiln-with-shims" Inside shims::main;
     "package-installs" Inside package_lists::install;
     "package-installs-squash" Anywhere squash::main;
