@@ -1,4 +1,15 @@
 //! Request, plan and run of a build.
 
+pub mod engine;
+pub mod environment;
 pub mod event;
+pub mod failure;
+pub mod listing;
+pub mod output;
+pub mod phases;
+pub mod plan;
 pub mod request;
+pub mod run;
+pub mod target;
+
+pub use run::run;

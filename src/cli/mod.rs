@@ -1,1 +1,255 @@
 //! Commands: parse, call one function, print.
+//!
+//! One file a command. [`main`] picks the program by the name it was called
+//! by; every command gets a [`Context`] and returns its exit status or a
+//! [`failure::Failure`], which is printed here and nowhere else.
+
+mod build;
+mod cache;
+mod completions;
+mod dib;
+mod doctor;
+mod element_info;
+mod elements;
+mod failure;
+mod getopt;
+mod given;
+mod install_links;
+mod man;
+mod nearest;
+mod plan;
+mod printer;
+mod render;
+mod units;
+mod variables;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub use failure::Failure;
+
+use given::Caller;
+use printer::Printer;
+
+/// Builds bootable Linux disk images without root
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+#[command(after_help = "First image: kiln build vm debian-minimal -o debian")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build images from elements
+    Build(build::Arguments),
+    /// Show what a build would do, without doing it
+    Plan(plan::Arguments),
+    /// Look at the elements that images are built from
+    Elements(elements::Arguments),
+    /// Look at the image cache, or empty it
+    Cache(cache::Arguments),
+    /// Check whether this host lets kiln work, and say what to change
+    Doctor(doctor::Arguments),
+    /// Install links by whose names kiln acts as diskimage-builder's commands
+    InstallLinks(install_links::Arguments),
+    /// Print manual pages
+    Man(man::Arguments),
+    /// Print a script that completes kiln's commands in a shell
+    Completions(completions::Arguments),
+}
+
+/// What every command has: where it prints, and who asks.
+#[derive(Debug)]
+pub struct Context {
+    /// Standard output and error.
+    pub printer: Printer,
+    /// Environment and directory.
+    pub caller: Caller,
+}
+
+/// A program that kiln is under another name.
+struct Face {
+    name: &'static str,
+    run: fn(&str, &[String], &mut Context) -> Result<u8, Failure>,
+}
+
+/// The commands of diskimage-builder that kiln stands in for.
+static FACES: &[Face] = &[
+    Face {
+        name: "disk-image-create",
+        run: dib::disk_image_create,
+    },
+    Face {
+        name: "ramdisk-image-create",
+        run: dib::ramdisk_image_create,
+    },
+    Face {
+        name: "element-info",
+        run: element_info::run,
+    },
+    Face {
+        name: "diskimage-builder",
+        run: diskimage_builder,
+    },
+];
+
+fn diskimage_builder(_: &str, _: &[String], _: &mut Context) -> Result<u8, Failure> {
+    Err(Failure::new("kiln does not read image lists in YAML yet")
+        .hint("build one image at a time with `disk-image-create` or `kiln build`"))
+}
+
+fn face(name: &str) -> Option<&'static Face> {
+    FACES.iter().find(|face| face.name == name)
+}
+
+/// Runs the program that `args` names and returns its exit code.
+///
+/// A name that is neither a face nor a helper program is `kiln` itself, so the
+/// binary may be installed under any other name. Faces and helper programs can
+/// also be called as `kiln NAME …`.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let called = args
+        .first()
+        .map(|name| Path::new(name).file_name().unwrap_or(name).to_owned());
+    let mut program = called
+        .unwrap_or_else(|| "kiln".into())
+        .to_string_lossy()
+        .into_owned();
+    if !args.is_empty() {
+        args.remove(0);
+    }
+    if face(&program).is_none() {
+        if let Some(status) = helper(&program, &args) {
+            return status;
+        }
+        let subcommand = args.first().map(|name| name.to_string_lossy().into_owned());
+        match subcommand {
+            Some(name) if face(&name).is_some() => {
+                program = name;
+                args.remove(0);
+            }
+            Some(name) if Cli::command().find_subcommand(&name).is_none() => {
+                if let Some(status) = helper(&name, &args[1..]) {
+                    return status;
+                }
+            }
+            _ => {}
+        }
+    }
+    start_tracing();
+    let mut printer = Printer::standard();
+    match run(&program, args, &mut printer) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            failure.print(&mut printer);
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Runs a helper program for hooks, if there is one of this name.
+fn helper(name: &str, args: &[OsString]) -> Option<ExitCode> {
+    crate::helpers::run(name, args.to_vec())
+}
+
+/// Sends diagnostics for developers to standard error if `KILN_LOG` asks for them.
+fn start_tracing() {
+    if std::env::var_os("KILN_LOG").is_none_or(|filter| filter.is_empty()) {
+        return;
+    }
+    let filter = tracing_subscriber::EnvFilter::from_env("KILN_LOG");
+    // A second subscriber cannot be there: this is the start of the process.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+fn run(program: &str, args: Vec<OsString>, printer: &mut Printer) -> Result<u8, Failure> {
+    let mut context = Context {
+        printer: std::mem::replace(printer, Printer::standard()),
+        caller: Caller::current()?,
+    };
+    let result = match face(program) {
+        Some(face) => text(args).and_then(|words| (face.run)(program, &words, &mut context)),
+        None => kiln(args, &mut context),
+    };
+    *printer = context.printer;
+    result
+}
+
+/// The arguments as text, which options and element names have to be.
+fn text(args: Vec<OsString>) -> Result<Vec<String>, Failure> {
+    args.into_iter()
+        .map(|arg| {
+            arg.into_string().map_err(|arg| {
+                Failure::new(format!("argument `{}` is not valid UTF-8", arg.display()))
+                    .hint("rename the file, or reach it through a link with a plain name")
+                    .status(failure::MISUSED)
+            })
+        })
+        .collect()
+}
+
+fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
+    // Hooks see the arguments in DIB_ARGS, as text.
+    let words: Vec<String> = args
+        .iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let program = OsString::from("kiln");
+    let parsed = Cli::command()
+        .try_get_matches_from(std::iter::once(program).chain(args))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let text = error.render();
+                if context.printer.out_colour == printer::Colour::OFF {
+                    context.printer.data(text);
+                } else {
+                    context.printer.data(text.ansi());
+                }
+                return Ok(0);
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                context.printer.note(error.render());
+                return Ok(failure::MISUSED);
+            }
+            _ => return Err(error.into()),
+        },
+    };
+    match cli.command {
+        Command::Build(arguments) => build::run(arguments, &words, context),
+        Command::Plan(arguments) => plan::run(arguments, &words, context),
+        Command::Elements(arguments) => elements::run(arguments, context),
+        Command::Cache(arguments) => cache::run(arguments, context),
+        Command::Doctor(arguments) => doctor::run(&arguments, context),
+        Command::InstallLinks(arguments) => install_links::run(arguments, context),
+        Command::Man(arguments) => man::run(arguments, context),
+        Command::Completions(arguments) => completions::run(&arguments, context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_commands_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -9,13 +9,20 @@ use std::sync::Arc;
 
 use crate::tree::{InodeId, Tree};
 
+pub use map::{Disk, DiskBuilder, DiskError};
+pub use reader::{DiskReader, ReadError};
+
 pub mod boot;
 pub mod config;
 pub mod facts;
 pub mod fs;
 pub mod gpt;
 pub mod layout;
+pub mod lvm;
+mod map;
 pub mod mbr;
+mod reader;
+pub mod yaml;
 
 /// Bytes that are computed when they are read.
 ///

@@ -160,7 +160,10 @@ impl Cache {
             }
             result = self.download(client, item, location, progress);
             match &result {
-                Err(Error::Status { status: 403 | 404 | 410, .. }) => {}
+                Err(Error::Status {
+                    status: 403 | 404 | 410,
+                    ..
+                }) => {}
                 Err(Error::ReadSource { source, .. })
                     if source.kind() == io::ErrorKind::NotFound => {}
                 _ => break,
@@ -212,7 +215,10 @@ impl Cache {
         let mut lacking = Vec::new();
         let mut failure = None;
         for slot in results {
-            match slot.into_inner().unwrap_or_else(|poison| poison.into_inner()) {
+            match slot
+                .into_inner()
+                .unwrap_or_else(|poison| poison.into_inner())
+            {
                 Some(Ok(blob)) => blobs.push(blob),
                 Some(Err(Error::Offline { missing, .. })) => lacking.extend(missing),
                 Some(Err(error)) => failure = failure.or(Some(error)),
@@ -485,7 +491,9 @@ impl<'a> Transfer<'a> {
         if body.offset != self.done {
             self.restart()?;
         }
-        let whole = body.length.and_then(|length| length.checked_add(body.offset));
+        let whole = body
+            .length
+            .and_then(|length| length.checked_add(body.offset));
         if let Some(actual) = whole
             && actual != self.item.size
         {

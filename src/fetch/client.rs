@@ -245,7 +245,10 @@ impl Client {
     fn agent_for(&self, url: &str) -> &ureq::Agent {
         if is_exempt(&self.no_proxy, url) {
             &self.direct
-        } else if url.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("https:")) {
+        } else if url
+            .get(..6)
+            .is_some_and(|s| s.eq_ignore_ascii_case("https:"))
+        {
             &self.https
         } else {
             &self.http
@@ -279,7 +282,9 @@ impl Client {
             if offset > 0 {
                 request = request.header(header::RANGE, format!("bytes={offset}-"));
             }
-            let response = request.call().map_err(|error| transfer_error(&shown, error))?;
+            let response = request
+                .call()
+                .map_err(|error| transfer_error(&shown, error))?;
             let status = response.status();
             if is_redirect(status) {
                 let target = text_header(response.headers(), header::LOCATION);
@@ -430,7 +435,11 @@ fn resolve_redirect(base: &str, target: &str) -> Option<String> {
         return None;
     } else {
         let path = base.split('?').next()?;
-        let directory = if rest.contains('/') { path.rsplit_once('/')?.0 } else { path };
+        let directory = if rest.contains('/') {
+            path.rsplit_once('/')?.0
+        } else {
+            path
+        };
         format!("{directory}/{target}")
     };
     match Location::parse(&resolved) {
@@ -442,7 +451,9 @@ fn resolve_redirect(base: &str, target: &str) -> Option<String> {
 /// Tells whether `no_proxy` names the URL's host: exactly, as a parent domain, or by `*`.
 fn is_exempt(no_proxy: &[String], url: &str) -> bool {
     let authority = url.split('/').nth(2).unwrap_or("");
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     let host = host.to_ascii_lowercase();
     let bare = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
@@ -498,7 +509,11 @@ mod tests {
             ("file:///etc/passwd", None),
             ("", None),
         ] {
-            assert_eq!(resolve_redirect(base, target).as_deref(), expected, "{target}");
+            assert_eq!(
+                resolve_redirect(base, target).as_deref(),
+                expected,
+                "{target}"
+            );
         }
     }
 

@@ -28,7 +28,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -126,14 +130,24 @@ mod tests {
         ] {
             assert_eq!(parse_date(text), Some(at(seconds)), "{text}");
         }
-        assert_eq!(format_http_date(at(1_747_472_601)), "Sat, 17 May 2025 09:03:21 GMT");
+        assert_eq!(
+            format_http_date(at(1_747_472_601)),
+            "Sat, 17 May 2025 09:03:21 GMT"
+        );
     }
 
     #[test]
     fn other_texts_are_not_dates() {
-        for text in ["", "yesterday", "Sat, 17 Mai 2025 09:03:21 GMT", "17 May 2025 25:00:00 GMT",
-                     "17 May 2025 09:03:21", "17 May 2025 09:03:21 GMT x", "01 Jan 1960 00:00:00 GMT",
-                     "17 May 2025 09:03:21 é000"] {
+        for text in [
+            "",
+            "yesterday",
+            "Sat, 17 Mai 2025 09:03:21 GMT",
+            "17 May 2025 25:00:00 GMT",
+            "17 May 2025 09:03:21",
+            "17 May 2025 09:03:21 GMT x",
+            "01 Jan 1960 00:00:00 GMT",
+            "17 May 2025 09:03:21 é000",
+        ] {
             assert_eq!(parse_date(text), None, "{text}");
         }
     }

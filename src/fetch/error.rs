@@ -120,7 +120,9 @@ impl Error {
             Error::Proxy { .. } => Some("write it as `http://host:port`, or unset it"),
             Error::ReadSource { .. } => Some("check that the path exists and may be read"),
             Error::Store { source, .. } => Some(match source.kind() {
-                io::ErrorKind::StorageFull => "free some space, or choose another `DIB_IMAGE_CACHE`",
+                io::ErrorKind::StorageFull => {
+                    "free some space, or choose another `DIB_IMAGE_CACHE`"
+                }
                 io::ErrorKind::PermissionDenied => {
                     "files of a build by another user may lie there; choose another `DIB_IMAGE_CACHE`"
                 }

@@ -36,7 +36,9 @@ impl Location {
             let path = match prefix.strip_prefix("//") {
                 // `file://host/path`: only this host.
                 Some(rest) => match rest.find('/') {
-                    Some(slash) if slash == 0 || rest[..slash].eq_ignore_ascii_case("localhost") => {
+                    Some(slash)
+                        if slash == 0 || rest[..slash].eq_ignore_ascii_case("localhost") =>
+                    {
                         &rest[slash..]
                     }
                     _ => return Err(fail("a file URL may not name another host")),
@@ -50,7 +52,9 @@ impl Location {
             return Err(fail("it is empty"));
         }
         if let Some((scheme, _)) = text.split_once("://")
-            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
         {
             return Err(fail("its scheme is not supported"));
         }
@@ -143,7 +147,13 @@ mod tests {
         ] {
             assert_eq!(Location::parse(text).expect(text), expected);
         }
-        for text in ["", "ftp://a/x", "http:///x", "file://elsewhere/x", "http://a/ b"] {
+        for text in [
+            "",
+            "ftp://a/x",
+            "http:///x",
+            "file://elsewhere/x",
+            "http://a/ b",
+        ] {
             assert!(Location::parse(text).is_err(), "`{text}`");
         }
     }
@@ -157,7 +167,10 @@ mod tests {
     #[test]
     fn joining_encodes_for_the_web_only() {
         let web = Location::parse("http://a/d/").expect("valid");
-        assert_eq!(web.join("p/x_1%3a2 b").to_string(), "http://a/d/p/x_1%253a2%20b");
+        assert_eq!(
+            web.join("p/x_1%3a2 b").to_string(),
+            "http://a/d/p/x_1%253a2%20b"
+        );
         assert_eq!(web.join("p/g++_1~2").to_string(), "http://a/d/p/g++_1~2");
         let file = Location::parse("/d").expect("valid");
         assert_eq!(file.join("p/x").to_string(), "/d/p/x");

@@ -15,8 +15,8 @@ mod cache;
 mod client;
 mod date;
 mod error;
-mod lock;
 mod location;
+mod lock;
 
 pub use cache::{Blob, Cache, Document, Item};
 pub use client::{Answer, Body, Client, Condition, Options};

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -27,6 +27,8 @@ pub struct Program {
     pub directory: PathBuf,
     /// System calls that it is not to make for real.
     pub filter: Option<Filter>,
+    /// A descriptor that stays open in it under the same number.
+    pub keep_open: Option<RawFd>,
 }
 
 impl Program {
@@ -50,12 +52,22 @@ impl Program {
         let directory =
             std::ffi::CString::new(self.directory.clone().into_os_string().into_encoded_bytes())?;
         let filter = self.filter.clone();
+        let keep_open = self.keep_open;
         let prepare = move || {
             if let Some(root) = &root {
                 nix::unistd::fchdir(root).map_err(io::Error::from)?;
                 nix::unistd::chroot(c".").map_err(io::Error::from)?;
             }
             nix::unistd::chdir(directory.as_c_str()).map_err(io::Error::from)?;
+            if let Some(fd) = keep_open {
+                // SAFETY: the flags of a descriptor that the engine holds open.
+                let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+                nix::fcntl::fcntl(
+                    fd,
+                    nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+                )
+                .map_err(io::Error::from)?;
+            }
             if let Some(filter) = &filter {
                 seccomp::install(filter)?;
             }
@@ -228,6 +240,7 @@ mod tests {
             root: None,
             directory: PathBuf::from("/"),
             filter: None,
+            keep_open: None,
         }
     }
 

@@ -55,6 +55,13 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         None,
     )
     .map_err(failed("private propagation", root))?;
+    // Outer directories first: binding one hides what was bound below it before.
+    let mut writable: Vec<&Path> = view.writable.iter().map(PathBuf::as_path).collect();
+    writable.sort();
+    writable.dedup();
+    for path in &writable {
+        mounts::bind_to_itself(path).map_err(failed("a writable directory", *path))?;
+    }
     if view.work_in_memory {
         let options = OsStr::new("mode=0700");
         mounts::mount(
@@ -67,9 +74,6 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         .map_err(failed("a filesystem in memory", &view.work))?;
     } else {
         mounts::bind_to_itself(&view.work).map_err(failed("the build directory", &view.work))?;
-    }
-    for path in &view.writable {
-        mounts::bind_to_itself(path).map_err(failed("a writable directory", path))?;
     }
     private_dev()?;
     if let Err(error) = mounts::mount(
@@ -90,7 +94,6 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         Path::new("/dev/pts"),
         Path::new("/proc"),
     ];
-    let writable = view.writable.iter().map(PathBuf::as_path);
     for path in memory
         .into_iter()
         .chain(writable)

@@ -22,6 +22,7 @@ pub mod identity;
 pub mod idmap;
 pub mod mounts;
 pub mod probe;
+pub mod root;
 pub mod seccomp;
 pub mod sweep;
 

@@ -106,14 +106,16 @@ pub fn make_writable(path: &Path) -> io::Result<()> {
     set_read_only(path, false, false)
 }
 
-/// Makes a path a mount point of its own.
+/// Makes a path a mount point of its own, with what is mounted below it (a less
+/// privileged namespace may not take that away).
 pub fn bind_to_itself(path: &Path) -> io::Result<()> {
-    bind(path, path)
-}
-
-/// Binds `from` (that mount alone) on `to`.
-pub fn bind(from: &Path, to: &Path) -> io::Result<()> {
-    mount(Some(from), to, None, MsFlags::MS_BIND, None)
+    mount(
+        Some(path),
+        path,
+        None,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None,
+    )
 }
 
 /// `mount(2)`.

@@ -4,7 +4,7 @@
 //! children, siblings by the bytes of their names) that refer to [`Inode`]s.
 //! Hard links are nodes with the same inode, so they cost nothing and cannot
 //! disagree. File data stays where it is: a [`Content`] says how long it is and
-//! which ranges hold data; [`Tree::open`] gives the file.
+//! which ranges hold data; a [`Reader`] gives the bytes.
 //!
 //! Owners, modes, device numbers and extended attributes are always those that
 //! the *image* must have, however the sandbox mapped ids while it was made.
@@ -13,7 +13,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+mod arena;
+pub mod build;
+mod dump;
+mod error;
 pub mod live;
+mod reader;
+mod split;
+
+pub use build::TreeBuilder;
+pub use error::Error;
+pub use live::{Owners, ScanOptions, scan};
+pub use reader::Reader;
 
 /// Index of a [`Node`]; the root is [`NodeId::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,16 +149,137 @@ pub struct DataRange {
 pub enum Origin {
     /// Memory: a file that kiln itself adds.
     Bytes(Arc<[u8]>),
-    /// The directory that was scanned, under the name of this node.
+    /// The directory that was scanned, under the name that this node had in the
+    /// tree *as scanned* (edited and split trees number their nodes anew).
     Live(NodeId),
+}
+
+impl Inode {
+    /// A file of this kind and these permission bits, owned by root, dated 1970,
+    /// without extended attributes.
+    pub fn new(kind: Kind, mode: u16) -> Self {
+        Self {
+            kind,
+            mode: mode & 0o7777,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: None,
+            links: 1,
+        }
+    }
+
+    /// A directory owned by root.
+    pub fn directory(mode: u16) -> Self {
+        Self::new(Kind::Directory, mode)
+    }
+
+    /// A regular file owned by root with these bytes.
+    pub fn file(bytes: impl Into<Arc<[u8]>>, mode: u16) -> Self {
+        Self::new(Kind::File(Content::bytes(bytes)), mode)
+    }
+
+    /// A symbolic link owned by root.
+    pub fn symlink(target: impl AsRef<[u8]>) -> Self {
+        Self::new(Kind::Symlink(target.as_ref().into()), 0o777)
+    }
+
+    /// The same with another owner and group.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u32, gid: u32) -> Self {
+        self.uid = uid;
+        self.gid = gid;
+        self
+    }
+
+    /// The same with another time of modification.
+    #[must_use]
+    pub fn modified(mut self, mtime: Timestamp) -> Self {
+        self.mtime = mtime;
+        self
+    }
+
+    /// The same with one more extended attribute (full name, raw value).
+    #[must_use]
+    pub fn with_xattr(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
+        let set = self.xattrs.get_or_insert_default();
+        Arc::make_mut(set).insert(name.as_ref().into(), value.as_ref().into());
+        self
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.kind == Kind::Directory
+    }
+}
+
+impl Content {
+    /// A file that is in memory.
+    pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self {
+            size: bytes.len() as u64,
+            origin: Origin::Bytes(bytes),
+            data: None,
+        }
+    }
+
+    /// The ranges that hold data: all of the file unless some are listed.
+    pub fn ranges(&self) -> impl Iterator<Item = DataRange> + '_ {
+        let whole = match self.data {
+            None if self.size > 0 => Some(DataRange {
+                offset: 0,
+                length: self.size,
+            }),
+            _ => None,
+        };
+        whole
+            .into_iter()
+            .chain(self.data.iter().flat_map(|ranges| ranges.iter().copied()))
+    }
+}
+
+/// All names of a tree. A scanned directory keeps those that it was scanned
+/// with, so that trees made from the scanned one can still find their files.
+#[derive(Debug)]
+struct Index {
+    nodes: Vec<Node>,
+    names: Vec<u8>,
+}
+
+impl Index {
+    fn name(&self, id: NodeId) -> &[u8] {
+        let node = &self.nodes[id.index()];
+        let start = node.name_start as usize;
+        &self.names[start..start + usize::from(node.name_len)]
+    }
+
+    /// The path without a leading slash; empty for the root.
+    fn path(&self, id: NodeId) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let mut at = id;
+        while at != NodeId::ROOT {
+            parts.push(self.name(at));
+            at = self.nodes[at.index()].parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+}
+
+/// Bytes of a path for a message.
+fn display_path(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt as _;
+    PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()))
 }
 
 /// An immutable tree of files. See the module documentation.
 #[derive(Debug)]
 pub struct Tree {
-    nodes: Vec<Node>,
-    names: Vec<u8>,
+    index: Arc<Index>,
     inodes: Vec<Inode>,
+    /// Bytes that each inode takes where it was scanned, as `st_blocks` says.
+    allocated: Vec<u64>,
     /// Children of node `n` are `child_index[n.0]..child_index[n.0 + 1]` in `children`.
     child_start: Vec<u32>,
     children: Vec<NodeId>,
@@ -157,7 +289,8 @@ pub struct Tree {
 impl Tree {
     /// All names, in path order; the root is first.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
-        self.nodes
+        self.index
+            .nodes
             .iter()
             .enumerate()
             .map(|(at, node)| (NodeId(at as u32), node))
@@ -165,7 +298,7 @@ impl Tree {
 
     /// A name.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id.index()]
+        &self.index.nodes[id.index()]
     }
 
     /// All inodes, in the order in which their first names appear.
@@ -188,9 +321,7 @@ impl Tree {
 
     /// The last component of a path; empty for the root.
     pub fn name(&self, id: NodeId) -> &[u8] {
-        let node = self.node(id);
-        let start = node.name_start as usize;
-        &self.names[start..start + usize::from(node.name_len)]
+        self.index.name(id)
     }
 
     /// The entries of a directory, sorted by the bytes of their names.
@@ -219,20 +350,27 @@ impl Tree {
 
     /// The absolute path of a name, in bytes (`/` for the root).
     pub fn path(&self, id: NodeId) -> PathBuf {
-        use std::os::unix::ffi::OsStringExt as _;
-        let mut parts = Vec::new();
-        let mut at = id;
-        while at != NodeId::ROOT {
-            parts.push(self.name(at));
-            at = self.node(at).parent;
-        }
         let mut bytes = vec![b'/'];
-        for (position, part) in parts.iter().rev().enumerate() {
-            if position > 0 {
-                bytes.push(b'/');
-            }
-            bytes.extend_from_slice(part);
+        bytes.extend_from_slice(&self.index.path(id));
+        display_path(&bytes)
+    }
+
+    /// The first name of an inode; slow, for messages.
+    pub fn path_of_inode(&self, inode: InodeId) -> PathBuf {
+        match self.nodes().find(|(_, node)| node.inode == inode) {
+            Some((id, _)) => self.path(id),
+            None => PathBuf::new(),
         }
-        PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    }
+
+    /// What `du -a -c -x` counts: allocated kibibytes, hard links once.
+    ///
+    /// Files that kiln added count as whole blocks of 4096 bytes.
+    pub fn disk_usage_kib(&self) -> u64 {
+        let bytes: u64 = self
+            .allocated
+            .iter()
+            .fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
+        bytes.div_ceil(1024)
     }
 }

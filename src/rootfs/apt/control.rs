@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn paragraphs_and_continuations_are_split() {
-        let text = "\n\nPackage: a\nDescription: one\n two\n .\n three\n# note\nTag: x\n\n \nPackage: b\n";
+        let text =
+            "\n\nPackage: a\nDescription: one\n two\n .\n three\n# note\nTag: x\n\n \nPackage: b\n";
         let all: Vec<_> = paragraphs(text).collect::<Result<_, _>>().expect("valid");
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].get("package"), Some("a"));

@@ -111,7 +111,9 @@ impl Universe {
             if !is_package_name(name) {
                 return Err(field("Package"));
             }
-            let package_arch = paragraph.get("Architecture").ok_or_else(|| field("Architecture"))?;
+            let package_arch = paragraph
+                .get("Architecture")
+                .ok_or_else(|| field("Architecture"))?;
             if package_arch != arch && package_arch != "all" {
                 continue;
             }
@@ -285,7 +287,9 @@ pub(super) mod tests {
 
     pub fn universe(paragraphs: &[String]) -> Universe {
         let mut universe = Universe::default();
-        universe.add(&paragraphs.concat(), "amd64", 0).expect("valid");
+        universe
+            .add(&paragraphs.concat(), "amd64", 0)
+            .expect("valid");
         universe.seal();
         universe
     }
@@ -312,14 +316,22 @@ pub(super) mod tests {
     #[test]
     fn bad_paragraphs_are_named() {
         for (text, message) in [
-            ("Package: ../x\n", "package `../x` has a missing or malformed field `Package`"),
-            ("Package: a\nArchitecture: all\n", "package `a` has a missing or malformed field `Version`"),
+            (
+                "Package: ../x\n",
+                "package `../x` has a missing or malformed field `Package`",
+            ),
+            (
+                "Package: a\nArchitecture: all\n",
+                "package `a` has a missing or malformed field `Version`",
+            ),
             (
                 "Package: a\nArchitecture: all\nVersion: 1\nFilename: ../../etc\n",
                 "package `a` has a missing or malformed field `Filename`",
             ),
         ] {
-            let error = Universe::default().add(text, "amd64", 0).expect_err("refused");
+            let error = Universe::default()
+                .add(text, "amd64", 0)
+                .expect_err("refused");
             assert_eq!(error.to_string(), message);
         }
     }

@@ -84,8 +84,8 @@ impl Keyring {
                 }
             }
         } else {
-            let keys = SignedPublicKey::from_bytes_many(bytes)
-                .map_err(|error| fail(error.to_string()))?;
+            let keys =
+                SignedPublicKey::from_bytes_many(bytes).map_err(|error| fail(error.to_string()))?;
             for key in keys {
                 certificates.push(key.map_err(|error| fail(error.to_string()))?);
             }
@@ -121,8 +121,8 @@ impl Keyring {
         if !text.starts_with("-----BEGIN PGP SIGNED MESSAGE-----") {
             return Err(format("there is no signed message at its begin".to_owned()));
         }
-        let (message, _) = CleartextSignedMessage::from_string(text)
-            .map_err(|error| format(error.to_string()))?;
+        let (message, _) =
+            CleartextSignedMessage::from_string(text).map_err(|error| format(error.to_string()))?;
         let signed = message.signed_text();
         let mut reasons = Vec::new();
         for signature in message.signatures() {
@@ -375,7 +375,10 @@ fn usable_subkey(
     let name = || fingerprint(&subkey.key);
     let mut newest: Option<&Signature> = None;
     for signature in &subkey.signatures {
-        if signature.verify_subkey_binding(primary, &subkey.key).is_err() {
+        if signature
+            .verify_subkey_binding(primary, &subkey.key)
+            .is_err()
+        {
             continue;
         }
         match signature.typ() {
@@ -397,7 +400,10 @@ fn usable_subkey(
     let back = binding
         .embedded_signature()
         .filter(|back| check_hash(back).is_ok())
-        .is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok());
+        .is_some_and(|back| {
+            back.verify_primary_key_binding(&subkey.key, primary)
+                .is_ok()
+        });
     if !back {
         return Err(format!("key {} does not confirm its owner", name()));
     }
@@ -415,9 +421,15 @@ mod tests {
         let fingerprints = keyring.fingerprints();
         assert!(!fingerprints.is_empty());
         for fingerprint in &fingerprints {
-            assert!(readme.contains(fingerprint), "{fingerprint} is not documented");
+            assert!(
+                readme.contains(fingerprint),
+                "{fingerprint} is not documented"
+            );
         }
-        let documented = readme.lines().filter(|line| line.starts_with("| `")).count();
+        let documented = readme
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .count();
         assert_eq!(documented, fingerprints.len());
     }
 
@@ -441,12 +453,22 @@ mod tests {
 
     #[test]
     fn rubbish_is_an_error_not_a_panic() {
-        for bytes in [&b""[..], b"\0\xff", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxx\n"] {
+        for bytes in [
+            &b""[..],
+            b"\0\xff",
+            b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nxx\n",
+        ] {
             assert!(Keyring::parse("k", bytes).is_err());
         }
         let keyring = Keyring::debian().expect("the embedded keyring is valid");
-        for bytes in [&b""[..], b"Origin: Debian\n", b"-----BEGIN PGP SIGNED MESSAGE-----\n\nx"] {
-            let error = keyring.verify(bytes, SystemTime::now()).expect_err("refused");
+        for bytes in [
+            &b""[..],
+            b"Origin: Debian\n",
+            b"-----BEGIN PGP SIGNED MESSAGE-----\n\nx",
+        ] {
+            let error = keyring
+                .verify(bytes, SystemTime::now())
+                .expect_err("refused");
             assert!(matches!(error, VerifyError::Format { .. }), "{error}");
         }
     }

@@ -99,7 +99,9 @@ impl Relation {
         rest = rest.trim_start();
         let mut version = None;
         if let Some(after) = rest.strip_prefix('(') {
-            let (inside, after) = after.split_once(')').ok_or_else(|| fail("a `)` is missing"))?;
+            let (inside, after) = after
+                .split_once(')')
+                .ok_or_else(|| fail("a `)` is missing"))?;
             let inside = inside.trim();
             let length = inside
                 .find(|c: char| !"<>=".contains(c))
@@ -192,7 +194,10 @@ mod tests {
         let clauses =
             parse_clauses("libc6 (>= 2.36), awk|mawk:any, perl:native ( << 5.40 ),\n debconf (= 1.5) | debconf-2.0")
                 .expect("valid");
-        let texts: Vec<String> = clauses.iter().map(|clause| display_clause(clause)).collect();
+        let texts: Vec<String> = clauses
+            .iter()
+            .map(|clause| display_clause(clause))
+            .collect();
         assert_eq!(
             texts,
             [
@@ -206,7 +211,17 @@ mod tests {
 
     #[test]
     fn malformed_relations_are_refused() {
-        for text in ["|", "a (>= 1", "a (!= 1)", "a b", "-a", "a:", "a (>= )", "../x", "a (>= 1) x"] {
+        for text in [
+            "|",
+            "a (>= 1",
+            "a (!= 1)",
+            "a b",
+            "-a",
+            "a:",
+            "a (>= )",
+            "../x",
+            "a (>= 1) x",
+        ] {
             assert!(parse_clauses(text).is_err(), "`{text}`");
         }
     }

@@ -214,13 +214,20 @@ mod tests {
 
     #[test]
     fn malformed_release_files_are_refused() {
-        for text in ["", "Suite: x\n", "Suite: x\nSHA256:\n zz 1 a\n", "SHA256:\n 00 1\n"] {
+        for text in [
+            "",
+            "Suite: x\n",
+            "Suite: x\nSHA256:\n zz 1 a\n",
+            "SHA256:\n 00 1\n",
+        ] {
             assert!(Release::parse(text).is_err(), "{text:?}");
         }
         let dated = TEXT.replace("Sat, 24 May 2025 09:03:21 UTC", "tomorrow");
         assert_eq!(
             Release::parse(&dated),
-            Err(ReleaseError::Field { field: "Valid-Until" })
+            Err(ReleaseError::Field {
+                field: "Valid-Until"
+            })
         );
     }
 }

@@ -109,12 +109,14 @@ pub fn resolve<'a>(
         if solver.present(&relation).is_some() {
             continue;
         }
-        let package = solver.candidates(&relation).into_iter().next().ok_or_else(|| {
-            ResolveError::NoSuchPackage {
+        let package = solver
+            .candidates(&relation)
+            .into_iter()
+            .next()
+            .ok_or_else(|| ResolveError::NoSuchPackage {
                 name: name.clone(),
                 arch: arch.to_owned(),
-            }
-        })?;
+            })?;
         solver.choose(package, "the request");
     }
     solver.close()?;
@@ -151,14 +153,21 @@ impl<'a> Solver<'a, '_> {
             .insert(package.name.clone(), Chosen { package, reason });
         for clause in package.pre_depends.iter().chain(&package.depends) {
             let choices: usize = clause.iter().map(|r| self.candidates(r).len()).sum();
-            let queue = if choices > 1 { &mut self.open } else { &mut self.fixed };
+            let queue = if choices > 1 {
+                &mut self.open
+            } else {
+                &mut self.fixed
+            };
             queue.push_back((package, clause));
         }
     }
 
     fn close(&mut self) -> Result<(), ResolveError> {
         while let Some((by, clause)) = self.fixed.pop_front().or_else(|| self.open.pop_front()) {
-            if clause.iter().any(|relation| self.present(relation).is_some()) {
+            if clause
+                .iter()
+                .any(|relation| self.present(relation).is_some())
+            {
                 continue;
             }
             let candidates: Vec<&Package> =
@@ -181,11 +190,9 @@ impl<'a> Solver<'a, '_> {
         {
             return Some(chosen.package);
         }
-        self.universe
-            .providers(&relation.name)
-            .find(|provider| {
-                self.chosen.contains_key(&provider.name) && provider.satisfies(relation, self.arch)
-            })
+        self.universe.providers(&relation.name).find(|provider| {
+            self.chosen.contains_key(&provider.name) && provider.satisfies(relation, self.arch)
+        })
     }
 
     /// Returns the packages that would satisfy a relation, the best first.
@@ -221,17 +228,21 @@ impl<'a> Solver<'a, '_> {
 
     fn check_conflicts(&self) -> Result<(), ResolveError> {
         for Chosen { package, .. } in self.chosen.values() {
-            let fields = [("Conflicts", &package.conflicts), ("Breaks", &package.breaks)];
+            let fields = [
+                ("Conflicts", &package.conflicts),
+                ("Breaks", &package.breaks),
+            ];
             for (field, relations) in fields {
                 for relation in relations {
                     let named = self.universe.get(&relation.name).into_iter();
-                    let other = named
-                        .chain(self.universe.providers(&relation.name))
-                        .find(|other| {
-                            other.name != package.name
-                                && self.chosen.contains_key(&other.name)
-                                && other.satisfies(relation, self.arch)
-                        });
+                    let other =
+                        named
+                            .chain(self.universe.providers(&relation.name))
+                            .find(|other| {
+                                other.name != package.name
+                                    && self.chosen.contains_key(&other.name)
+                                    && other.satisfies(relation, self.arch)
+                            });
                     if let Some(other) = other {
                         return Err(ResolveError::Conflict {
                             package: package.name.clone(),
@@ -264,7 +275,9 @@ impl<'a> Solver<'a, '_> {
 
     fn explain(&self, by: &Package, clause: &[Relation], candidates: &[&Package]) -> ResolveError {
         let reason = if let Some(candidate) = candidates.first() {
-            let other = self.conflict_with(candidate).map_or("", |other| &other.name);
+            let other = self
+                .conflict_with(candidate)
+                .map_or("", |other| &other.name);
             format!("`{}` conflicts with `{other}`", candidate.name)
         } else {
             let have: Vec<String> = clause
@@ -325,7 +338,8 @@ mod tests {
     fn names(universe: &Universe, asked: &[&str]) -> Result<Vec<String>, ResolveError> {
         let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
         resolve(universe, "amd64", &asked).map(|resolution| {
-            let mut names: Vec<String> = resolution.packages.iter().map(|p| p.name.clone()).collect();
+            let mut names: Vec<String> =
+                resolution.packages.iter().map(|p| p.name.clone()).collect();
             names.sort();
             names
         })
@@ -342,10 +356,17 @@ mod tests {
             paragraph("extra", "1", "Depends: base, nothing | lib:any\n"),
             paragraph("unused", "1", "Depends: missing\n"),
         ]);
-        assert_eq!(names(&universe, &[]).expect("solvable"), ["base", "lib", "mawk", "req"]);
+        assert_eq!(
+            names(&universe, &[]).expect("solvable"),
+            ["base", "lib", "mawk", "req"]
+        );
         let resolution = resolve(&universe, "amd64", &["extra".to_owned()]).expect("solvable");
         assert!(resolution.base.contains("lib") && !resolution.base.contains("extra"));
-        let order: Vec<&str> = resolution.packages.iter().map(|p| p.name.as_str()).collect();
+        let order: Vec<&str> = resolution
+            .packages
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
         let at = |name| order.iter().position(|n| *n == name).expect("present");
         assert!(at("lib") < at("base") && at("base") < at("extra") && at("mawk") < at("req"));
     }
@@ -380,12 +401,19 @@ mod tests {
             paragraph("low", "1", ""),
             paragraph("foe", "1", "Breaks: low (<< 2)\nDepends: low\n"),
         ]);
-        let text = |asked| names(&universe, &[asked]).expect_err("unsolvable").to_string();
+        let text = |asked| {
+            names(&universe, &[asked])
+                .expect_err("unsolvable")
+                .to_string()
+        };
         assert_eq!(
             text("top"),
             "`low (>= 2) | none` cannot be satisfied, needed by `middle` ← `top` ← `the request`: `low` is at version 1"
         );
-        assert_eq!(text("absent"), "package `absent` is not in the archive for amd64");
+        assert_eq!(
+            text("absent"),
+            "package `absent` is not in the archive for amd64"
+        );
         assert_eq!(
             text("foe"),
             "`low` cannot be satisfied, needed by `foe` ← `the request`: `low` conflicts with `foe`"
@@ -405,7 +433,11 @@ mod tests {
             paragraph("c", "1", "Depends: a\n"),
         ]);
         let resolution = resolve(&universe, "amd64", &[]).expect("solvable");
-        let order: Vec<&str> = resolution.packages.iter().map(|p| p.name.as_str()).collect();
+        let order: Vec<&str> = resolution
+            .packages
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
         assert_eq!(order, ["c", "b", "a"]);
     }
 }

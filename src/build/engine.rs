@@ -1,0 +1,367 @@
+//! Runs a plan inside the sandbox, from an empty directory to written images.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::sandbox::{self, command, mounts, seccomp};
+
+use super::environment::Variables;
+use super::event::Event;
+use super::failure::Failure;
+use super::phases;
+use super::plan::Plan;
+use super::{output, target};
+
+/// Sends events to main. Main may be gone; then nobody needs them.
+#[derive(Debug)]
+pub struct Events(File);
+
+impl Events {
+    /// Sends one event as a line of JSON.
+    pub fn send(&mut self, event: &Event) {
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            let _ = self.0.write_all(&line);
+        }
+    }
+
+    /// The pipe's number, for programs that report progress themselves.
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// A second handle on the same pipe.
+    pub fn try_clone(&self) -> io::Result<Events> {
+        self.0.try_clone().map(Events)
+    }
+}
+
+/// Directories of a build, below `TMP_BUILD_DIR`.
+#[derive(Debug)]
+pub struct Directories {
+    /// `TMP_BUILD_DIR` itself.
+    pub work: PathBuf,
+    /// The merged hooks (`TMP_HOOKS_PATH`).
+    pub hooks: PathBuf,
+    /// The target root (`TMP_MOUNT_PATH`, `TARGET_ROOT`).
+    pub target: PathBuf,
+    /// Bundled elements, one directory each.
+    pub elements: PathBuf,
+    /// TMPDIR of outside hooks.
+    pub scratch: PathBuf,
+    /// `TMP_IMAGE_DIR`.
+    pub image: PathBuf,
+    /// What helpers tell the engine.
+    pub record: PathBuf,
+    /// Layers of the target's overlay.
+    pub layers: PathBuf,
+}
+
+impl Directories {
+    fn below(work: &Path) -> Directories {
+        let hooks = work.join("hooks");
+        Directories {
+            work: work.to_owned(),
+            target: work.join("mnt"),
+            elements: work.join("elements"),
+            scratch: work.join("tmp"),
+            image: work.join("image"),
+            record: hooks.join(".kiln/record"),
+            layers: work.join("layers"),
+            hooks,
+        }
+    }
+}
+
+/// A build that runs.
+pub struct Engine<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// Where.
+    pub dirs: Directories,
+    /// Variables of all hooks, before the phase adds its own.
+    pub variables: Variables,
+    /// To main.
+    pub events: Events,
+    /// Suppresses syncs in hooks.
+    pub no_sync: seccomp::Filter,
+}
+
+/// The sandbox's engine: runs the plan, tells main everything, returns the exit status.
+pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
+    let started = Instant::now();
+    let mut events = Events(events);
+    let result = sandbox::host::restrict(view)
+        .map_err(Failure::from)
+        .and_then(|remarks| {
+            for text in remarks {
+                events.send(&Event::Info { text });
+            }
+            let dirs = Directories::below(&view.work);
+            let events = events
+                .try_clone()
+                .map_err(Failure::io("duplicating a descriptor"))?;
+            let variables = plan.variables.clone();
+            Engine {
+                plan,
+                dirs,
+                variables,
+                events,
+                no_sync: seccomp::no_sync(),
+            }
+            .run()
+        });
+    match result {
+        Ok(()) => {
+            events.send(&Event::Finished {
+                seconds: started.elapsed().as_secs_f64(),
+            });
+            0
+        }
+        Err(failure) => {
+            let Failure {
+                message,
+                hints,
+                status,
+            } = failure;
+            events.send(&Event::Failed {
+                message,
+                hints,
+                status,
+            });
+            status
+        }
+    }
+}
+
+impl Engine<'_> {
+    fn run(mut self) -> Result<(), Failure> {
+        self.prepare()?;
+        self.run_phase(phases::ROOT)?;
+        let populated = target::is_populated(&self.dirs.target)
+            .map_err(Failure::io("looking at the target"))?;
+        if !populated {
+            return Err(Failure::new("no element put anything into the target root")
+                .hint("the operating system's element does that in its `root.d`"));
+        }
+        let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+        target::prepare(&self.dirs.target, &resolv_conf)
+            .map_err(Failure::io("preparing the target"))?;
+        let api = self.mount_api()?;
+        self.write_install_type()?;
+        self.run_phase(phases::EXTRA_DATA)?;
+        self.run_phase(phases::PRE_INSTALL)?;
+        self.run_phase(phases::INSTALL)?;
+        self.install_packages()?;
+        self.run_phase(phases::POST_INSTALL)?;
+        self.run_deferred()?;
+        self.run_phase(phases::POST_ROOT)?;
+        drop(api);
+        self.stop_processes()?;
+        let size = output::image_size(&mut self)?;
+        self.set("DIB_IMAGE_SIZE", size.kib.to_string());
+        self.run_phase(phases::BLOCK_DEVICE)?;
+        self.write_fstab()?;
+        let facts = self.plan.layout.facts();
+        self.set("IMAGE_BLOCK_DEVICE", facts.device.clone());
+        self.set("IMAGE_BLOCK_DEVICES", self.plan.block_devices());
+        let api = self.mount_api()?;
+        self.run_phase(phases::PRE_FINALISE)?;
+        self.run_phase(phases::FINALISE)?;
+        self.run_deferred()?;
+        self.run_phase(phases::CLEANUP)?;
+        drop(api);
+        self.stop_processes()?;
+        target::scrub(&self.dirs.target).map_err(Failure::io("cleaning up the target"))?;
+        output::write(&mut self, size)
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.insert(name.into(), value.into());
+    }
+
+    /// Makes the build's directories and writes the hooks.
+    fn prepare(&mut self) -> Result<(), Failure> {
+        let dirs = &self.dirs;
+        let make = |path: &Path| {
+            fs_err::create_dir_all(path).map_err(Failure::io("making the build's directories"))
+        };
+        for path in [&dirs.target, &dirs.elements, &dirs.scratch, &dirs.image] {
+            make(path)?;
+        }
+        for name in ["upper", "work"] {
+            make(&dirs.layers.join(name))?;
+        }
+        for element in self.plan.elements.elements() {
+            if matches!(element.origin, crate::element::Origin::Embedded(_)) {
+                element
+                    .write(&dirs.elements.join(&element.name))
+                    .map_err(|error| Failure::from_error(&error))?;
+            }
+        }
+        self.plan
+            .hooks
+            .write(&dirs.hooks)
+            .map_err(|error| Failure::from_error(&error))?;
+        make(&dirs.record)?;
+        self.write_helpers()
+            .map_err(Failure::io("writing the helper programs"))?;
+        let facts = serde_json::to_vec_pretty(&self.plan.layout.facts())
+            .map_err(|error| Failure::new(format!("writing the disk's layout: {error}")))?;
+        fs_err::write(dirs.hooks.join(".kiln/layout.json"), facts)
+            .map_err(Failure::io("writing the disk's layout"))?;
+        let dirs = &self.dirs;
+        let paths: [(&str, OsString); 5] = [
+            ("TMP_BUILD_DIR", dirs.work.clone().into()),
+            ("TMP_HOOKS_PATH", dirs.hooks.clone().into()),
+            ("TMP_MOUNT_PATH", dirs.target.clone().into()),
+            ("TMP_IMAGE_DIR", dirs.image.clone().into()),
+            ("KILN_LAYERS", dirs.layers.clone().into()),
+        ];
+        for (name, value) in paths {
+            self.set(name, value);
+        }
+        self.variables
+            .extend(self.plan.element_variables(&self.dirs.elements));
+        Ok(())
+    }
+
+    /// The helpers are this program under other names. A copy, so that nothing
+    /// in the target can reach the file that the user runs.
+    fn write_helpers(&self) -> io::Result<()> {
+        let kiln = self.dirs.hooks.join(".kiln");
+        let (inside, outside) = (kiln.join("bin"), kiln.join("outside"));
+        for directory in [&inside, &outside] {
+            fs_err::create_dir_all(directory)?;
+        }
+        let program = kiln.join("kiln");
+        let mut copy = fs_err::File::create(&program)?;
+        io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
+        copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        for helper in crate::helpers::HELPERS {
+            std::os::unix::fs::symlink("../kiln", inside.join(helper.name))?;
+            if helper.scope == crate::helpers::Scope::Anywhere {
+                std::os::unix::fs::symlink("../kiln", outside.join(helper.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mount_api(&self) -> Result<mounts::TargetApi, Failure> {
+        mounts::mount_target_api(&self.dirs.target)
+            .map_err(Failure::io("mounting /proc, /sys and /dev in the target"))
+    }
+
+    /// Shows the hooks inside the target, read-only but for the record.
+    pub fn mount_hooks(&self) -> Result<HooksMount, Failure> {
+        let root = &self.dirs.target;
+        target::make_directory(root, super::environment::HOOKS_INSIDE)
+            .map_err(Failure::io("mounting the hooks"))?;
+        let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
+        let hooks = mounts::bind_below(&self.dirs.hooks, root, inside, true)
+            .map_err(Failure::io("mounting the hooks in the target"))?;
+        let record = mounts::bind_below(
+            &self.dirs.record,
+            root,
+            &format!("{inside}/.kiln/record"),
+            false,
+        )
+        .map_err(Failure::io("mounting the record in the target"))?;
+        Ok(HooksMount {
+            mounts: Some((record, hooks)),
+            root: root.clone(),
+        })
+    }
+
+    /// The element that a file of the hooks came from.
+    pub fn element_of(&self, path: &str) -> String {
+        self.plan.hooks.get(path).map_or_else(
+            || "(added by a hook)".to_owned(),
+            |entry| entry.element.clone(),
+        )
+    }
+
+    /// DIB gives the install type to hooks from `extra-data.d` on by this file.
+    fn write_install_type(&self) -> Result<(), Failure> {
+        let directory = self.dirs.hooks.join("environment.d");
+        let value = crate::element::info::quote(&self.plan.request.install_type);
+        let text =
+            format!("export DIB_DEFAULT_INSTALLTYPE=${{DIB_DEFAULT_INSTALLTYPE:-{value}}}\n");
+        fs_err::create_dir_all(&directory)
+            .and_then(|()| fs_err::write(directory.join("11-dib-install-type.bash"), text))
+            .map_err(Failure::io("writing the install type"))
+    }
+
+    /// Packages of `-p`.
+    fn install_packages(&mut self) -> Result<(), Failure> {
+        if self.plan.request.packages.is_empty() {
+            return Ok(());
+        }
+        let mut arguments = vec!["install-packages"];
+        arguments.extend(self.plan.request.packages.iter().map(String::as_str));
+        self.run_inside("installing the packages of `-p`", &arguments)
+    }
+
+    /// What package scripts asked for and what is better done once, at the end.
+    fn run_deferred(&mut self) -> Result<(), Failure> {
+        let pending = self.dirs.record.join("initramfs-pending");
+        if !pending.exists() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let step = "initramfs".to_owned();
+        self.events.send(&Event::StepStarted {
+            step: step.clone(),
+            total: None,
+        });
+        self.run_inside("making the initramfs", &["kiln-deferred", "run"])?;
+        self.events.send(&Event::StepFinished {
+            step,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Ok(())
+    }
+
+    /// Ends daemons that hooks left behind and takes away what they mounted, so
+    /// that the tree no longer changes.
+    fn stop_processes(&self) -> Result<(), Failure> {
+        command::kill_others();
+        let mut below =
+            mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
+        // The target itself is a mount where it is an overlay.
+        below.retain(|path| path != &self.dirs.target);
+        for path in below.into_iter().rev() {
+            mounts::detach(&path)
+                .map_err(Failure::io(format!("unmounting `{}`", path.display())))?;
+        }
+        Ok(())
+    }
+
+    fn write_fstab(&self) -> Result<(), Failure> {
+        let text = self.plan.layout.fstab();
+        target::replace_file(&self.dirs.target, "/etc/fstab", text.as_bytes(), 0o644)
+            .map_err(Failure::io("writing fstab"))
+    }
+}
+
+/// The hooks inside a target; taken away when dropped.
+#[derive(Debug)]
+pub struct HooksMount {
+    mounts: Option<(mounts::BindGuard, mounts::BindGuard)>,
+    root: PathBuf,
+}
+
+impl Drop for HooksMount {
+    fn drop(&mut self) {
+        // The record lies on the hooks, so it goes first: tuple fields drop in order.
+        drop(self.mounts.take());
+        if let Err(error) = target::remove_directory(&self.root, super::environment::HOOKS_INSIDE) {
+            tracing::warn!("{error}");
+        }
+    }
+}

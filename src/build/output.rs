@@ -1,0 +1,387 @@
+//! From the finished target to written images: scan, plan, assemble, write.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::disk::boot::BiosBoot;
+use crate::disk::layout::SizeRule;
+use crate::disk::{Disk, fs};
+use crate::sink;
+use crate::tree::live::{ScanOptions, scan};
+use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
+
+use super::engine::Engine;
+use super::event::Event;
+use super::failure::Failure;
+use super::plan;
+
+/// Directories whose contents belong to a running system.
+const RUNTIME: [&str; 2] = ["/proc", "/sys"];
+
+/// What a root has in `/dev` before udev or devtmpfs fills it, as debootstrap
+/// makes it: name, mode, major and minor number.
+const DEVICES: [(&str, u16, u32, u32); 8] = [
+    ("console", 0o600, 5, 1),
+    ("full", 0o666, 1, 7),
+    ("null", 0o666, 1, 3),
+    ("ptmx", 0o666, 5, 2),
+    ("random", 0o666, 1, 8),
+    ("tty", 0o666, 5, 0),
+    ("urandom", 0o666, 1, 9),
+    ("zero", 0o666, 1, 5),
+];
+
+/// Links in `/dev` and what they lead to.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+];
+
+/// The size of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// In KiB, as `DIB_IMAGE_SIZE` from `block-device.d` on.
+    pub kib: u64,
+}
+
+fn error<E: std::error::Error + 'static>(
+    hint: impl Fn(&E) -> Option<String>,
+) -> impl Fn(E) -> Failure {
+    move |error| {
+        let mut failure = Failure::from_error(&error);
+        failure.hints.extend(hint(&error));
+        failure
+    }
+}
+
+fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
+    let options = ScanOptions {
+        prune: RUNTIME.map(Into::into).to_vec(),
+        clamp_mtime: engine.plan.epoch.map(|seconds| Timestamp {
+            seconds,
+            nanoseconds: 0,
+        }),
+        ..ScanOptions::default()
+    };
+    scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
+}
+
+/// Space that a tree takes in 4 KiB blocks, in KiB. Counted from the tree and
+/// not from the blocks of the filesystem that it happens to lie on, so that the
+/// same tree gives the same image.
+fn content_kib(tree: &Tree) -> u64 {
+    let blocks: u64 = tree
+        .inodes()
+        .map(|(_, inode)| match &inode.kind {
+            Kind::Directory => 1,
+            Kind::File(content) => content
+                .ranges()
+                .map(|range| range.length.div_ceil(4096))
+                .sum(),
+            Kind::Symlink(target) => u64::from(target.len() >= 60),
+            _ => 0,
+        })
+        .sum();
+    blocks * 4
+}
+
+/// Computes the size of the image by DIB's rules from what the target holds now.
+pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
+    let tree = scan_target(engine)?;
+    let plan = engine.plan;
+    let rule = SizeRule {
+        image_size: plan.request.image_size.as_deref(),
+        extra_size: plan.request.image_extra_size.as_deref(),
+        du_kib: content_kib(&tree),
+        root_is_ext4: plan
+            .layout
+            .config()
+            .root_fstype()
+            .is_ok_and(|fstype| fstype == "ext4"),
+        journal_mib: plan::journal_mib(&plan.request)?,
+        efi: plan
+            .elements
+            .names()
+            .iter()
+            .any(|name| name.starts_with("block-device-efi")),
+    };
+    let kib = rule
+        .image_size_kib()
+        .map_err(|error| Failure::from_error(&error))?;
+    Ok(Size { kib })
+}
+
+/// What the finished root has that the build could not make: device nodes are
+/// refused in a user namespace, so they are added to the tree.
+fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
+    let failed = |error: crate::tree::Error| Failure::from_error(&error);
+    let seconds = match epoch {
+        Some(seconds) => seconds,
+        // The newest time that the root itself knows keeps the image a function of the tree.
+        None => tree.inode_of(crate::tree::NodeId::ROOT).mtime.seconds,
+    };
+    let now = Timestamp {
+        seconds,
+        nanoseconds: 0,
+    };
+    let mut edit = tree.edit();
+    let mut add = |name: &str, inode: Inode| -> Result<(), Failure> {
+        let path = format!("/dev/{name}");
+        if tree.find(&path).is_none() {
+            edit.insert(&path, inode.modified(now)).map_err(failed)?;
+        }
+        Ok(())
+    };
+    for (name, mode, major, minor) in DEVICES {
+        add(
+            name,
+            Inode::new(Kind::CharDevice(Device { major, minor }), mode),
+        )?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        add(name, Inode::symlink(target))?;
+    }
+    for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
+        add(name, Inode::directory(mode))?;
+    }
+    edit.build().map_err(failed)
+}
+
+/// Boot code that `grub-install` recorded for the assembler.
+#[derive(serde::Deserialize)]
+struct GrubRecord {
+    target: String,
+    core: Option<String>,
+    boot_image: Option<String>,
+}
+
+/// Reads the last recorded BIOS installation, if there is one.
+fn bios_boot(engine: &Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, Failure> {
+    let path = engine.dirs.record.join("grub-install.jsonl");
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(Failure::io("reading what grub-install recorded"))?,
+    };
+    let mut found = None;
+    for line in text.lines() {
+        let record: GrubRecord = serde_json::from_str(line).map_err(|error| {
+            Failure::new(format!(
+                "what grub-install recorded cannot be read: {error}"
+            ))
+        })?;
+        if let (Some(core), Some(boot), "i386-pc") =
+            (record.core, record.boot_image, record.target.as_str())
+        {
+            found = Some(BiosBoot {
+                boot: read(tree, &boot)?,
+                core: read(tree, &core)?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The bytes of a file of the target.
+fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
+    let missing = || {
+        Failure::new(format!(
+            "`{path}` of the target is gone, but grub-install recorded it as boot code"
+        ))
+        .hint("a hook of finalise.d or cleanup.d removed it")
+    };
+    let node = tree.find(path).ok_or_else(missing)?;
+    let Kind::File(content) = &tree.inode_of(node).kind else {
+        return Err(missing());
+    };
+    let length = usize::try_from(content.size)
+        .ok()
+        // Boot code lies below 1 MiB or in a small partition.
+        .filter(|&length| length <= 64 << 20)
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "`{path}` is {} bytes long, too much for boot code",
+                content.size
+            ))
+        })?;
+    let mut bytes = vec![0; length];
+    let mut reader = tree.reader();
+    let count = reader
+        .read_at(tree.node(node).inode, 0, &mut bytes)
+        .map_err(|error| Failure::from_error(&error))?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// Writes all outputs.
+pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
+    let started = Instant::now();
+    let step = "planning the disk".to_owned();
+    engine.events.send(&Event::StepStarted {
+        step: step.clone(),
+        total: None,
+    });
+    let tree = Arc::new(add_devices(&scan_target(engine)?, engine.plan.epoch)?);
+    let needs_disk = engine
+        .plan
+        .outputs
+        .iter()
+        .any(|format| !matches!(format, sink::Format::Tar));
+    let disk = if needs_disk {
+        let boot = bios_boot(engine, &tree)?;
+        Some(assemble(engine, size, &tree, boot.as_ref())?)
+    } else {
+        None
+    };
+    engine.events.send(&Event::StepFinished {
+        step,
+        seconds: started.elapsed().as_secs_f64(),
+    });
+    let written = write_outputs(engine, disk.as_ref(), &tree)?;
+    for one in written {
+        if let Some(renamed) = &one.renamed {
+            let text = format!("kept the image that was there as `{}`", renamed.display());
+            engine.events.send(&Event::Info { text });
+        }
+        for text in one.warnings {
+            engine.events.send(&Event::Warning { text });
+        }
+        engine.events.send(&Event::OutputWritten {
+            path: shown(&one.path, &engine.plan.request.current_dir),
+            format: one.format.to_owned(),
+            virtual_size: one.virtual_size,
+            file_size: one.file_size,
+            disk_size: one.disk_size,
+        });
+    }
+    Ok(())
+}
+
+/// Lays out the disk with all its filesystems.
+fn assemble(
+    engine: &Engine<'_>,
+    size: Size,
+    tree: &Arc<Tree>,
+    boot: Option<&BiosBoot>,
+) -> Result<Disk, Failure> {
+    let layout = &engine.plan.layout;
+    let mut points = layout.mount_points();
+    // The root first, then in order of depth: what is below goes to the deeper one.
+    points.sort();
+    let bytes: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
+    let parts = if points == ["/"] {
+        vec![Arc::clone(tree)]
+    } else {
+        tree.split(&bytes)
+            .map_err(|error| Failure::from_error(&error))?
+            .into_iter()
+            .map(Arc::new)
+            .collect()
+    };
+    let trees: BTreeMap<String, Arc<Tree>> =
+        points.iter().map(ToString::to_string).zip(parts).collect();
+    let clock = fs::Clock {
+        epoch: engine.plan.epoch,
+    };
+    layout
+        .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
+            fs::plan(filesystem, tree, length, clock)
+        })
+        .map_err(|error| {
+            Failure::from_error(&error)
+                .hint("`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is too small")
+        })
+}
+
+/// A path as the user would write it.
+fn shown(path: &Path, directory: &Path) -> std::path::PathBuf {
+    path.strip_prefix(directory).unwrap_or(path).to_owned()
+}
+
+fn write_outputs(
+    engine: &mut Engine<'_>,
+    disk: Option<&Disk>,
+    tree: &Arc<Tree>,
+) -> Result<Vec<sink::Written>, Failure> {
+    let plan = engine.plan;
+    let flag = |name: &str| {
+        plan.variables
+            .get(std::ffi::OsStr::new(name))
+            .map(|value| value.to_string_lossy().into_owned())
+            .filter(|value| !value.is_empty() && value != "0")
+    };
+    let existing = if flag("OVERWRITE_OLD_IMAGE").is_some() {
+        sink::Existing::Replace
+    } else {
+        sink::Existing::Rename {
+            stamp: sink::local_stamp(std::time::SystemTime::now()),
+        }
+    };
+    let wanted = flag("DIB_CHECKSUM").unwrap_or_default();
+    let checksums = sink::Checksums {
+        md5: wanted == "1" || wanted.contains("md5"),
+        sha256: wanted == "1" || wanted.contains("sha256"),
+    };
+    let specs: Vec<sink::Spec> = plan
+        .outputs
+        .iter()
+        .map(|&format| sink::Spec {
+            format,
+            path: plan.output_path(&format),
+            checksums,
+            existing: existing.clone(),
+            durable: false,
+        })
+        .collect();
+    // The sinks call back through a shared reference.
+    let progress = RefCell::new(Progress {
+        events: &mut engine.events,
+        step: None,
+    });
+    let result = sink::write_all(
+        disk.map(|disk| disk as &dyn sink::ReadAt),
+        tree,
+        &specs,
+        0,
+        &|step, done, total| progress.borrow_mut().report(step, done, total),
+    );
+    progress.into_inner().finish();
+    result.map_err(error(|e: &sink::Error| e.hint()))
+}
+
+/// Turns the sinks' calls into events.
+struct Progress<'a> {
+    events: &'a mut super::engine::Events,
+    step: Option<(String, Instant)>,
+}
+
+impl Progress<'_> {
+    fn report(&mut self, step: &str, done: u64, total: u64) {
+        if self.step.as_ref().is_none_or(|(name, _)| name != step) {
+            self.finish();
+            self.step = Some((step.to_owned(), Instant::now()));
+            self.events.send(&Event::StepStarted {
+                step: step.to_owned(),
+                total: Some(total),
+            });
+        }
+        self.events.send(&Event::StepProgress {
+            step: step.to_owned(),
+            done,
+            total: Some(total),
+        });
+    }
+
+    fn finish(&mut self) {
+        if let Some((step, started)) = self.step.take() {
+            self.events.send(&Event::StepFinished {
+                step,
+                seconds: started.elapsed().as_secs_f64(),
+            });
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The phases of a build, and how the hooks of one are run.
+//!
+//! For every phase the files of `environment.d` are sourced once by a shell in
+//! the place where the hooks will run; what it exports is the environment of
+//! each hook. The hooks themselves are started one by one by the engine, which
+//! therefore knows what each took and which one failed.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::sandbox::command::{Program, shell_status};
+use crate::sandbox::seccomp::Filter;
+
+use super::engine::Engine;
+use super::environment::{self, HOOKS_INSIDE, Variables};
+use super::event::Event;
+use super::failure::Failure;
+use super::listing;
+
+/// A phase, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phase {
+    /// Its name without `.d`.
+    pub name: &'static str,
+    /// Whether its hooks run with the target as root.
+    pub inside: bool,
+    /// Whether its hooks see `TARGET_ROOT`.
+    pub target_root: bool,
+    /// Whether a failing hook reaches the `after-error` break point.
+    pub breaks_after_error: bool,
+}
+
+const fn phase(name: &'static str, inside: bool, target_root: bool, breaks: bool) -> Phase {
+    Phase {
+        name,
+        inside,
+        target_root,
+        breaks_after_error: breaks,
+    }
+}
+
+/// Makes the root.
+pub const ROOT: Phase = phase("root", false, true, false);
+/// Brings files in from outside.
+pub const EXTRA_DATA: Phase = phase("extra-data", false, false, false);
+/// Prepares package installation.
+pub const PRE_INSTALL: Phase = phase("pre-install", true, false, true);
+/// Installs packages.
+pub const INSTALL: Phase = phase("install", true, false, true);
+/// Configures what was installed.
+pub const POST_INSTALL: Phase = phase("post-install", true, false, true);
+/// Looks at the whole root from outside.
+pub const POST_ROOT: Phase = phase("post-root", false, false, false);
+/// May make the block device itself (legacy).
+pub const BLOCK_DEVICE: Phase = phase("block-device", false, false, true);
+/// Before the last phase inside.
+pub const PRE_FINALISE: Phase = phase("pre-finalise", false, false, false);
+/// Last changes inside, with the disk's layout known.
+pub const FINALISE: Phase = phase("finalise", true, false, true);
+/// Takes out what only the build needed.
+pub const CLEANUP: Phase = phase("cleanup", false, true, false);
+
+/// All phases in order.
+pub const ALL: [Phase; 10] = [
+    ROOT,
+    EXTRA_DATA,
+    PRE_INSTALL,
+    INSTALL,
+    POST_INSTALL,
+    POST_ROOT,
+    BLOCK_DEVICE,
+    PRE_FINALISE,
+    FINALISE,
+    CLEANUP,
+];
+
+impl Phase {
+    /// The directory of its hooks, such as `install.d`.
+    pub fn directory(&self) -> String {
+        format!("{}.d", self.name)
+    }
+}
+
+/// Sources every environment file and writes what is exported then.
+///
+/// `$1` is the file to write, the rest are the files to source. Upstream traces
+/// these files always; here `-x` asks for it.
+const SOURCE_ENVIRONMENT: &str = r#"
+set -eu -o pipefail
+kiln_environment_file=$1
+shift
+for kiln_source in "$@"; do
+    if [ "${DIB_DEBUG_TRACE:-0}" -gt 0 ]; then
+        echo "sourcing ${kiln_source}"
+        set -x
+    fi
+    source "${kiln_source}"
+    { set +x; } 2>/dev/null
+    set -eu -o pipefail
+done
+exec kiln-environment "${kiln_environment_file}"
+"#;
+
+/// Where a phase's programs run.
+struct Place {
+    root: Option<PathBuf>,
+    directory: PathBuf,
+    /// The merged hooks, as the programs see them.
+    hooks: PathBuf,
+    filter: Option<Filter>,
+}
+
+impl Engine<'_> {
+    /// Runs one phase. Does nothing if no element has hooks for it.
+    pub fn run_phase(&mut self, phase: Phase) -> Result<(), Failure> {
+        self.break_point(&format!("before-{}", phase.name), phase.inside)?;
+        let directory = phase.directory();
+        if self.dirs.hooks.join(&directory).is_dir() {
+            let result = self.run_hooks(phase, &directory);
+            if result.is_err() && phase.breaks_after_error {
+                self.break_point("after-error", phase.inside && !self.breaks_outside())?;
+            }
+            result?;
+        }
+        self.break_point(&format!("after-{}", phase.name), phase.inside)
+    }
+
+    fn run_hooks(&mut self, phase: Phase, directory: &str) -> Result<(), Failure> {
+        let started = Instant::now();
+        let names = listing::hooks(&self.dirs.hooks.join(directory), &self.plan.hook_names)
+            .map_err(|error| {
+                Failure::new(format!("cannot list the hooks of `{directory}`: {error}"))
+            })?;
+        self.events.send(&Event::PhaseStarted {
+            phase: directory.to_owned(),
+            hooks: names.len(),
+        });
+        let place = self.place(phase.inside);
+        let mounted = if phase.inside {
+            Some(self.mount_hooks()?)
+        } else {
+            None
+        };
+        let variables = self.phase_environment(phase, &place)?;
+        let mut profile = Vec::new();
+        for name in names {
+            let seconds = self.run_hook(directory, &name, &place, &variables)?;
+            profile.push((name, seconds));
+        }
+        drop(mounted);
+        self.events.send(&Event::PhaseFinished {
+            phase: directory.to_owned(),
+            seconds: started.elapsed().as_secs_f64(),
+            profile,
+        });
+        Ok(())
+    }
+
+    fn place(&self, inside: bool) -> Place {
+        if inside {
+            Place {
+                root: Some(self.dirs.target.clone()),
+                directory: PathBuf::from("/"),
+                hooks: PathBuf::from(HOOKS_INSIDE),
+                filter: Some(self.no_sync.clone()),
+            }
+        } else {
+            Place {
+                root: None,
+                directory: self.plan.request.current_dir.clone(),
+                hooks: self.dirs.hooks.clone(),
+                filter: Some(self.no_sync.clone()),
+            }
+        }
+    }
+
+    /// The environment of a phase's hooks before `environment.d`.
+    fn base_environment(&self, phase: Phase) -> Variables {
+        let mut variables = if phase.inside {
+            environment::inside(&self.variables)
+        } else {
+            environment::outside(&self.variables, &self.dirs.hooks, &self.dirs.scratch)
+        };
+        if phase.target_root {
+            variables.insert("TARGET_ROOT".into(), self.dirs.target.clone().into());
+        }
+        variables
+    }
+
+    /// The environment of a phase's hooks, `environment.d` included.
+    fn phase_environment(&mut self, phase: Phase, place: &Place) -> Result<Variables, Failure> {
+        let base = self.base_environment(phase);
+        let files = listing::environment(&self.dirs.hooks.join("environment.d"))
+            .map_err(|error| Failure::new(format!("cannot list `environment.d`: {error}")))?;
+        if files.is_empty() {
+            return Ok(base);
+        }
+        let record = Path::new(".kiln/record").join(format!("environment.{}", phase.name));
+        let mut arguments: Vec<OsString> = ["/bin/bash", "-c", SOURCE_ENVIRONMENT, "environment.d"]
+            .map(OsString::from)
+            .to_vec();
+        arguments.push(place.hooks.join(&record).into());
+        arguments.extend(
+            files
+                .iter()
+                .map(|name| place.hooks.join("environment.d").join(name).into()),
+        );
+        let program = Program {
+            arguments,
+            environment: base.into_iter().collect(),
+            root: place.root.clone(),
+            directory: place.directory.clone(),
+            filter: place.filter.clone(),
+            keep_open: None,
+        };
+        let status = self
+            .run_program(&program)
+            .map_err(|error| self.cannot_start("/bin/bash", &error, phase.inside))?;
+        if status != 0 {
+            return Err(Failure::status(
+                format!(
+                    "sourcing `environment.d` for phase `{}` failed with exit status {status}",
+                    phase.directory()
+                ),
+                status,
+            )
+            .hint("the last lines of output name the file; `-x` traces it"));
+        }
+        let file = self.dirs.hooks.join(&record);
+        let block = std::fs::read(&file).map_err(|error| {
+            Failure::new(format!(
+                "cannot read back the environment of phase `{}`: {error}",
+                phase.name
+            ))
+        })?;
+        Ok(environment::parse(&block))
+    }
+
+    /// Runs one hook and returns its wall time in seconds.
+    fn run_hook(
+        &mut self,
+        directory: &str,
+        name: &str,
+        place: &Place,
+        variables: &Variables,
+    ) -> Result<f64, Failure> {
+        let started = Instant::now();
+        let element = self.element_of(&format!("{directory}/{name}"));
+        let (phase, hook) = (directory.to_owned(), name.to_owned());
+        self.events.send(&Event::HookStarted {
+            phase: phase.clone(),
+            hook: hook.clone(),
+            element: element.clone(),
+        });
+        let path = place.hooks.join(directory).join(name);
+        let mut program = Program {
+            arguments: vec![path.clone().into()],
+            environment: variables
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            root: place.root.clone(),
+            directory: place.directory.clone(),
+            filter: place.filter.clone(),
+            // Programs outside may report their own progress.
+            keep_open: place.root.is_none().then(|| self.events.descriptor()),
+        };
+        if let Some(fd) = program.keep_open {
+            program
+                .environment
+                .push(("KILN_EVENTS_FD".into(), fd.to_string().into()));
+        }
+        let mut result = self.run_program(&program);
+        if matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ENOEXEC)) {
+            // A script without `#!` is run by the shell, as a shell would do.
+            program.arguments.insert(0, "/bin/bash".into());
+            result = self.run_program(&program);
+        }
+        let what = format!("hook `{directory}/{name}` of element `{element}`");
+        let status = result.map_err(|error| {
+            Failure::new(format!("{what} cannot be started: {error}"))
+                .hint("its first line names an interpreter that must exist where the hook runs")
+        })?;
+        if status != 0 {
+            return Err(Failure::status(format!("{what} failed with exit status {status}"), status)
+                .hint(format!("to look around where it failed, run again with `break=after-error` in the environment (phase `{directory}`)")));
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        self.events.send(&Event::HookFinished {
+            phase,
+            hook,
+            element,
+            seconds,
+        });
+        Ok(seconds)
+    }
+
+    /// Runs a program with its output as events; the status is a shell's.
+    pub fn run_program(&mut self, program: &Program) -> io::Result<i32> {
+        let events = &mut self.events;
+        let status = program.run(&mut |line| {
+            events.send(&Event::Output {
+                line: String::from_utf8_lossy(line).into_owned(),
+            });
+        })?;
+        Ok(shell_status(status))
+    }
+
+    /// Runs a program inside the target, with the helpers but without `environment.d`.
+    pub fn run_inside(&mut self, what: &str, arguments: &[&str]) -> Result<(), Failure> {
+        let mounted = self.mount_hooks()?;
+        let place = self.place(true);
+        let program = Program {
+            arguments: arguments.iter().map(OsString::from).collect(),
+            environment: self.base_environment(INSTALL).into_iter().collect(),
+            root: place.root,
+            directory: place.directory,
+            filter: place.filter,
+            keep_open: None,
+        };
+        let program = resolve_helper(program);
+        let status = self
+            .run_program(&program)
+            .map_err(|error| self.cannot_start(what, &error, true))?;
+        drop(mounted);
+        if status == 0 {
+            return Ok(());
+        }
+        Err(Failure::status(
+            format!("{what} failed with exit status {status}"),
+            status,
+        ))
+    }
+
+    /// Runs a break point's shell if the user asked for this point.
+    fn break_point(&mut self, point: &str, inside: bool) -> Result<(), Failure> {
+        if !self.breaks_at(point) {
+            return Ok(());
+        }
+        self.events.send(&Event::Info {
+            text: format!("break point {point}: exit the shell to go on"),
+        });
+        let mounted = if inside {
+            Some(self.mount_hooks()?)
+        } else {
+            None
+        };
+        let place = self.place(inside);
+        let phase = Phase {
+            inside,
+            target_root: true,
+            ..INSTALL
+        };
+        let mut variables = self.base_environment(phase);
+        variables
+            .entry("TERM".into())
+            .or_insert_with(|| "dumb".into());
+        let command = self
+            .variables
+            .get(OsStr::new("break_cmd"))
+            .cloned()
+            .unwrap_or_else(|| "bash".into());
+        let program = Program {
+            arguments: vec!["/bin/bash".into(), "-c".into(), command],
+            environment: variables.into_iter().collect(),
+            root: place.root,
+            directory: place.directory,
+            // A person at a shell may well mean `sync`.
+            filter: None,
+            keep_open: None,
+        };
+        let status = program
+            .interact()
+            .map_err(|error| self.cannot_start("bash", &error, inside))?;
+        drop(mounted);
+        self.events.send(&Event::Info {
+            text: format!(
+                "break point {point} left with status {}",
+                shell_status(status)
+            ),
+        });
+        Ok(())
+    }
+
+    /// Whether `break` names this point.
+    fn breaks_at(&self, point: &str) -> bool {
+        self.variables.get(OsStr::new("break")).is_some_and(|list| {
+            list.as_encoded_bytes()
+                .split(|&b| b == b',')
+                .any(|name| name == point.as_bytes())
+        })
+    }
+
+    fn breaks_outside(&self) -> bool {
+        self.variables
+            .get(OsStr::new("break_outside_target"))
+            .is_some_and(|value| !value.is_empty())
+    }
+
+    fn cannot_start(&self, what: &str, error: &io::Error, inside: bool) -> Failure {
+        let place = if inside {
+            "in the target"
+        } else {
+            "on this host"
+        };
+        Failure::new(format!("cannot start `{what}` {place}: {error}"))
+            .hint(format!("hooks need bash and coreutils {place}"))
+    }
+}
+
+/// Gives a helper its absolute path: PATH is looked up before the root changes.
+fn resolve_helper(mut program: Program) -> Program {
+    if let Some(name) = program.arguments.first_mut()
+        && !name.as_encoded_bytes().contains(&b'/')
+    {
+        *name = Path::new(HOOKS_INSIDE)
+            .join(".kiln/bin")
+            .join(&*name)
+            .into();
+    }
+    program
+}

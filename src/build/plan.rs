@@ -1,0 +1,548 @@
+//! Everything that a build will do, before anything is done.
+//!
+//! A plan takes all decisions that do not depend on what hooks make: elements
+//! and their hooks, variables, the disk's layout with labels and UUIDs, outputs.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::disk::config::{Config, RootParameters};
+use crate::disk::layout;
+use crate::element::order::NamePattern;
+use crate::element::{self, ElementSet, Library};
+use crate::sink;
+
+use super::environment::Variables;
+use super::failure::Failure;
+use super::phases;
+use super::request::Request;
+
+/// The layout where no element brings one: a filesystem on the bare image.
+const BARE_LAYOUT: &str = "
+- local_loop:
+    name: image0
+    mkfs:
+      name: mkfs_root
+      mount:
+        mount_point: /
+        fstab:
+          options: defaults
+          fsck-passno: 1
+";
+
+/// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
+const SEED_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7c52_90aa_4e0b_b1f4_2c85_d3a6_917e);
+
+/// Journal of an ext4 root filesystem in MiB, unless asked otherwise.
+const DEFAULT_JOURNAL: u64 = 64;
+
+/// A build, decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// What the user asked for.
+    pub request: Request,
+    /// Debian-style architecture.
+    pub arch: String,
+    /// The elements and why each is there.
+    pub elements: ElementSet,
+    /// Their merged files.
+    pub hooks: element::hooks::HookTree,
+    /// Which file names are hooks.
+    pub hook_names: NamePattern,
+    /// The disk.
+    pub layout: layout::Plan,
+    /// What is written, in order.
+    pub outputs: Vec<sink::Format>,
+    /// Variables of all hooks, without the paths that only a run has.
+    pub variables: Variables,
+    /// Where downloads and roots are kept.
+    pub cache: PathBuf,
+    /// Latest time stamp in the image, in seconds since the epoch (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+    /// What is odd but allowed: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
+    request
+        .environment
+        .get(OsStr::new(name))
+        .map(OsString::as_os_str)
+        .filter(|value| !value.is_empty())
+}
+
+fn text_variable(request: &Request, name: &str) -> Result<Option<String>, Failure> {
+    variable(request, name)
+        .map(|value| {
+            value
+                .to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| Failure::new(format!("the value of `{name}` is not UTF-8")))
+        })
+        .transpose()
+}
+
+/// The host's architecture in Debian's notation.
+pub fn host_arch() -> String {
+    let machine = nix::sys::utsname::uname()
+        .map(|name| name.machine().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    match machine.as_str() {
+        "x86_64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        arm if arm.starts_with("armv") => "armhf".to_owned(),
+        _ => machine,
+    }
+}
+
+/// An error of the element module with its hint.
+fn element_failure(error: &element::Error) -> Failure {
+    let mut failure = Failure::from_error(error);
+    failure.hints.extend(error.hint());
+    failure
+}
+
+impl Plan {
+    /// Decides everything. Reads elements and configuration, changes nothing.
+    pub fn new(request: Request) -> Result<Plan, Failure> {
+        if request.elements.is_empty() {
+            return Err(
+                Failure::new("at least one element that makes a root must be named")
+                    .hint("for example: `kiln build vm debian-minimal -o debian`")
+                    .hint("`kiln elements list` shows what there is"),
+            );
+        }
+        let arch = request.arch.clone().unwrap_or_else(host_arch);
+        let library = Library::new(&request.elements_path).map_err(|e| element_failure(&e))?;
+        let options = element::Options {
+            skip_base: request.skip_base,
+            arch: arch.clone(),
+            ramdisk: None,
+        };
+        let elements = element::resolve(&library, &request.elements, &options)
+            .map_err(|e| element_failure(&e))?;
+        let hooks = element::hooks::merge(&elements).map_err(|e| element_failure(&e))?;
+        let pattern = text_variable(&request, "RUN_PARTS_REGEX")?;
+        let hook_names = NamePattern::new(pattern.as_deref()).map_err(|e| element_failure(&e))?;
+        let epoch = text_variable(&request, "SOURCE_DATE_EPOCH")?
+            .map(|text| {
+                text.parse::<i64>().map_err(|_| {
+                    Failure::new(format!(
+                        "`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds"
+                    ))
+                })
+            })
+            .transpose()?;
+        let outputs = outputs(&request)?;
+        let mut warnings: Vec<String> = hooks
+            .notes()
+            .iter()
+            .map(|note| {
+                format!(
+                    "`{}` of element `{}` replaces that of `{}`",
+                    note.path.display(),
+                    note.winner,
+                    note.loser
+                )
+            })
+            .collect();
+        let config_text = block_device_config(&request, &elements, &arch)?;
+        let parameters = root_parameters(&request)?;
+        let config = Config::parse(&config_text, &parameters).map_err(|error| {
+            Failure::from_error(&error).hint("the configuration comes from `DIB_BLOCK_DEVICE_CONFIG` or from an element's `block-device-*.yaml`")
+        })?;
+        warnings.extend(config.warnings.iter().cloned());
+        let parameters = layout::PlanParameters {
+            seed: seed(&request, &arch, &elements, &config_text)?,
+            arch: arch.clone(),
+            block_size: block_size(&request)?,
+            creation_time: epoch
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .unwrap_or(0),
+        };
+        let layout =
+            layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))?;
+        warnings.extend(layout.warnings().iter().cloned());
+        let cache = request
+            .image_cache
+            .clone()
+            .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
+        let variables = base_variables(&request, &arch, &layout, &cache)?;
+        Ok(Plan {
+            arch,
+            elements,
+            hooks,
+            hook_names,
+            layout,
+            outputs,
+            variables,
+            cache,
+            epoch,
+            warnings,
+            request,
+        })
+    }
+
+    /// Variables that need to know where bundled elements were written.
+    pub fn element_variables(&self, bundled: &Path) -> Variables {
+        let paths = element::info::paths(&self.elements, |element| bundled.join(&element.name));
+        let mut search = OsString::new();
+        for directory in &self.request.elements_path {
+            search.push(directory);
+            search.push(":");
+        }
+        search.push(bundled);
+        let (function, body) = element::info::image_element_function(&paths);
+        [
+            (
+                "IMAGE_ELEMENT".to_owned(),
+                element::info::image_element(&self.elements).into(),
+            ),
+            (
+                "IMAGE_ELEMENT_YAML".to_owned(),
+                element::info::image_element_yaml(&paths).into(),
+            ),
+            ("ELEMENTS_PATH".to_owned(), search),
+            (function, body.into()),
+        ]
+        .into_iter()
+        .map(|(name, value): (String, OsString)| (OsString::from(name), value))
+        .collect()
+    }
+
+    /// `IMAGE_BLOCK_DEVICES`: the body of an associative array in bash.
+    pub fn block_devices(&self) -> String {
+        self.layout
+            .image_block_devices()
+            .iter()
+            .map(|(name, device)| format!(" [{name}]={device} "))
+            .collect()
+    }
+
+    /// The hooks of all phases in order, as far as they are known before the run.
+    pub fn known_hooks(&self) -> Vec<element::hooks::Hook> {
+        phases::ALL
+            .iter()
+            .flat_map(|phase| self.hooks.phase(&phase.directory(), &self.hook_names))
+            .collect()
+    }
+
+    /// The output file of a format.
+    pub fn output_path(&self, format: &sink::Format) -> PathBuf {
+        let mut name = self
+            .request
+            .current_dir
+            .join(&self.request.image_name)
+            .into_os_string();
+        name.push(".");
+        name.push(format.name());
+        PathBuf::from(name)
+    }
+}
+
+/// A directory of ours below `~/.cache`.
+fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> {
+    let home = variable(request, "HOME").ok_or_else(|| {
+        Failure::new("`HOME` is not set, so there is no place for the image cache")
+            .hint("set `HOME`, or name a directory with `--image-cache`")
+    })?;
+    Ok(Path::new(home).join(".cache").join(name))
+}
+
+/// The formats of `-t`, each once.
+fn outputs(request: &Request) -> Result<Vec<sink::Format>, Failure> {
+    let mut outputs: Vec<sink::Format> = Vec::new();
+    for name in &request.image_types {
+        let format = match name.as_str() {
+            "raw" => sink::Format::Raw,
+            "tar" => sink::Format::Tar,
+            "qcow2" => qcow2(request)?,
+            other => {
+                return Err(Failure::new(format!("there is no output format `{other}`"))
+                    .hint("the formats are raw, qcow2 and tar"));
+            }
+        };
+        if !outputs.iter().any(|known| known.name() == format.name()) {
+            outputs.push(format);
+        }
+    }
+    Ok(outputs)
+}
+
+fn qcow2(request: &Request) -> Result<sink::Format, Failure> {
+    use sink::qcow2::{Compression, Options};
+    let mut options = Options::default();
+    if !request.compress {
+        options.compression = Compression::None;
+    }
+    Options::from_pairs(&request.qemu_img_options, options)
+        .map(sink::Format::Qcow2)
+        .map_err(|error| {
+            let mut failure = Failure::from_error(&error);
+            failure.hints.extend(error.hint());
+            failure
+        })
+}
+
+/// The block-device configuration: the user's, else the first element's.
+fn block_device_config(
+    request: &Request,
+    elements: &ElementSet,
+    arch: &str,
+) -> Result<String, Failure> {
+    if let Some(given) = text_variable(request, "DIB_BLOCK_DEVICE_CONFIG")? {
+        let Some(path) = given.strip_prefix("file://") else {
+            return Ok(given);
+        };
+        return fs_err::read_to_string(request.current_dir.join(path)).map_err(Failure::io(
+            "reading the file that `DIB_BLOCK_DEVICE_CONFIG` names",
+        ));
+    }
+    let arch = if arch == "ppc64le" { "ppc64el" } else { arch };
+    let names = [
+        format!("block-device-{arch}.yaml"),
+        "block-device-default.yaml".to_owned(),
+    ];
+    for element in elements.elements() {
+        for name in &names {
+            if let Some(bytes) = element.read(name).map_err(|e| element_failure(&e))? {
+                return String::from_utf8(bytes).map_err(|_| {
+                    Failure::new(format!(
+                        "`{name}` of element `{}` is not UTF-8",
+                        element.name
+                    ))
+                });
+            }
+        }
+    }
+    Ok(BARE_LAYOUT.to_owned())
+}
+
+/// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.
+fn block_size(request: &Request) -> Result<Option<u32>, Failure> {
+    text_variable(request, "DIB_BLOCK_SIZE")?
+        .map(|text| {
+            text.trim().parse().map_err(|_| {
+                Failure::new(format!(
+                    "`DIB_BLOCK_SIZE` is `{text}`, which is not a number of bytes"
+                ))
+                .hint("sectors have 512 or 4096 bytes")
+            })
+        })
+        .transpose()
+}
+
+/// What DIB passes to mkfs of the root filesystem.
+fn root_parameters(request: &Request) -> Result<RootParameters, Failure> {
+    let fstype = text_variable(request, "FS_TYPE")?.unwrap_or_else(|| "ext4".to_owned());
+    let mut options = Vec::new();
+    if let Some(blocks) = request.max_online_resize {
+        options.push(format!("-E resize={blocks}"));
+    }
+    if fstype == "ext4" {
+        options.push(format!("-i 4096 -J size={}", journal_mib(request)?));
+    }
+    options.extend(Some(request.mkfs_options.clone()).filter(|text| !text.is_empty()));
+    let options = options.join(" ");
+    Ok(RootParameters {
+        fstype,
+        opts: Some(options).filter(|text| !text.is_empty()),
+        label: request.root_label.clone(),
+    })
+}
+
+/// Journal size of the root filesystem in MiB.
+pub fn journal_mib(request: &Request) -> Result<u64, Failure> {
+    request
+        .journal_size
+        .as_deref()
+        .map_or(Ok(DEFAULT_JOURNAL), |text| {
+            text.trim().parse().map_err(|_| {
+                Failure::new(format!(
+                    "the journal size `{text}` is not a whole number of MiB"
+                ))
+                .hint("for example: `DIB_JOURNAL_SIZE=64`")
+            })
+        })
+}
+
+/// The seed of every id in the image: what is built, not where or when.
+fn seed(
+    request: &Request,
+    arch: &str,
+    elements: &ElementSet,
+    config: &str,
+) -> Result<Uuid, Failure> {
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(env!("CARGO_PKG_VERSION").as_bytes());
+    add(arch.as_bytes());
+    add(config.as_bytes());
+    for name in elements.names() {
+        add(name.as_bytes());
+    }
+    for package in &request.packages {
+        add(package.as_bytes());
+    }
+    let epoch = text_variable(request, "SOURCE_DATE_EPOCH")?.unwrap_or_default();
+    add(epoch.as_bytes());
+    let build_dependent = [
+        "DIB_IMAGE_CACHE",
+        "DIB_LOCKFILES",
+        "DIB_ARGS",
+        "DIB_ENV",
+        "DIB_NO_TMPFS",
+        "DIB_OFFLINE",
+    ];
+    for (name, value) in &request.environment {
+        let counts = name.as_encoded_bytes().starts_with(b"DIB_");
+        if counts && !build_dependent.iter().any(|&skip| name == skip) {
+            add(name.as_encoded_bytes());
+            add(value.as_encoded_bytes());
+        }
+    }
+    Ok(Uuid::new_v5(&SEED_NAMESPACE, &hash.finalize()))
+}
+
+/// `declare -p` of a variable, as bash prints it.
+fn declaration(name: &str, value: &str) -> String {
+    let mut quoted = String::new();
+    for character in value.chars() {
+        if matches!(character, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(character);
+    }
+    format!("declare -x {name}=\"{quoted}\"\n")
+}
+
+/// The caller's environment and DIB's exports.
+fn base_variables(
+    request: &Request,
+    arch: &str,
+    layout: &layout::Plan,
+    cache: &Path,
+) -> Result<Variables, Failure> {
+    let mut variables = request.environment.clone();
+    let lockfiles = match variable(request, "DIB_LOCKFILES") {
+        Some(path) => PathBuf::from(path),
+        None => default_directory(request, "dib/lockfiles")?,
+    };
+    let arguments = request.arguments.join(" ");
+    variables.insert("DIB_ARGS".into(), arguments.into());
+    let snapshot: String = variables
+        .iter()
+        .filter_map(|(name, value)| {
+            let name = name
+                .to_str()
+                .filter(|name| name.starts_with("DIB_") && *name != "DIB_ENV")?;
+            Some(declaration(name, &value.to_string_lossy()))
+        })
+        .collect();
+    let flag = |on: bool| if on { "1" } else { "" };
+    let config = layout.config();
+    let pairs: [(&str, OsString); 20] = [
+        ("DIB_ENV", snapshot.into()),
+        ("LC_ALL", "C".into()),
+        ("ARCH", arch.into()),
+        ("IMAGE_NAME", request.image_name.clone().into()),
+        (
+            "IMAGE_TYPE",
+            request
+                .image_types
+                .first()
+                .cloned()
+                .unwrap_or_default()
+                .into(),
+        ),
+        (
+            "FS_TYPE",
+            text_variable(request, "FS_TYPE")?
+                .unwrap_or_else(|| "ext4".to_owned())
+                .into(),
+        ),
+        (
+            "SKIP_BASE",
+            if request.skip_base { "1" } else { "0" }.into(),
+        ),
+        ("DIB_IMAGE_CACHE", cache.to_owned().into()),
+        ("DIB_LOCKFILES", lockfiles.into()),
+        ("DIB_OFFLINE", flag(request.offline).into()),
+        (
+            "DIB_CHECKSUM",
+            if request.checksum { "1" } else { "0" }.into(),
+        ),
+        ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
+        (
+            "DIB_NO_TMPFS",
+            if request.no_tmpfs { "1" } else { "0" }.into(),
+        ),
+        ("DIB_MIN_TMPFS", request.min_tmpfs.to_string().into()),
+        (
+            "DIB_ROOT_LABEL",
+            config
+                .root_label()
+                .map_err(|e| Failure::from_error(&e))?
+                .into(),
+        ),
+        (
+            "DIB_ROOT_FSTYPE",
+            config
+                .root_fstype()
+                .map_err(|e| Failure::from_error(&e))?
+                .into(),
+        ),
+        ("DIB_BOOT_LABEL", config.boot_label().into()),
+        ("DIB_MOUNTPOINTS", config.mount_points().into()),
+        (
+            "BASH_FUNC_die%%",
+            "() { echo \"ERROR: $*\" >&2; exit 1; }".into(),
+        ),
+        ("KILN_VERSION", env!("CARGO_PKG_VERSION").into()),
+    ];
+    for (name, value) in pairs {
+        variables.insert(name.into(), value);
+    }
+    let optional: [(&str, Option<OsString>); 4] = [
+        ("DIB_IMAGE_SIZE", request.image_size.clone().map(Into::into)),
+        (
+            "DIB_IMAGE_EXTRA_SIZE",
+            request.image_extra_size.clone().map(Into::into),
+        ),
+        (
+            "DIB_JOURNAL_SIZE",
+            request.journal_size.clone().map(Into::into),
+        ),
+        (
+            "MAX_ONLINE_RESIZE",
+            request
+                .max_online_resize
+                .map(|blocks| blocks.to_string().into()),
+        ),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            variables.insert(name.into(), value);
+        }
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_are_quoted_as_bash_does() {
+        assert_eq!(
+            declaration("DIB_X", "a \"b\" $c `d` \\"),
+            "declare -x DIB_X=\"a \\\"b\\\" \\$c \\`d\\` \\\\\"\n"
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! Runs a request from the caller's side: plan, sandbox, events, signals.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::sandbox::enter::{Running, Sandbox};
+use crate::sandbox::{host, identity, sweep};
+
+use super::engine;
+use super::event::Event;
+use super::failure::Failure;
+use super::plan::Plan;
+use super::request::Request;
+
+/// Signals that stop a build.
+const STOPPING: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
+
+/// Builds what is asked for and tells `on_event` everything; the last event is
+/// [`Event::Finished`] or [`Event::Failed`]. Returns the command's exit status.
+///
+/// Must be called while the process has one thread (`on_event` may start more).
+pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
+    match Plan::new(request).and_then(|plan| execute(&plan, on_event)) {
+        Ok(status) => status,
+        Err(Failure {
+            message,
+            hints,
+            status,
+        }) => {
+            on_event(Event::Failed {
+                message,
+                hints,
+                status,
+            });
+            status
+        }
+    }
+}
+
+/// Runs a plan.
+pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
+    let identity = identity::choose(plan.request.mode.as_deref())?;
+    let parent = plan
+        .variables
+        .get(std::ffi::OsStr::new("TMP_DIR"))
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let swept = sweep::stale(&parent, &identity);
+    let writable = writable(plan)?;
+    let work = sweep::WorkDir::create(&parent).map_err(|error| {
+        Failure::from(error).hint("`TMP_DIR` names another place for the build")
+    })?;
+    let memory = memory_for_build(plan);
+    let view = host::View {
+        work: work.path().to_owned(),
+        work_in_memory: memory.is_ok(),
+        writable,
+    };
+    let mut remarks = vec![
+        Event::Info {
+            text: format!("kiln {}", env!("CARGO_PKG_VERSION")),
+        },
+        Event::Info {
+            text: format!("Building elements: {}", plan.request.elements.join(" ")),
+        },
+        Event::Info {
+            text: format!(
+                "Expanded element dependencies to: {}",
+                plan.elements.names().join(" ")
+            ),
+        },
+        Event::Info {
+            text: format!(
+                "Building in {} as mode `{}`",
+                view.work.display(),
+                identity.name()
+            ),
+        },
+    ];
+    remarks.extend(memory.err().map(|text| Event::Info { text }));
+    remarks.extend(swept.iter().map(|path| Event::Info {
+        text: format!(
+            "removed `{}`, left over from a build that was cut off",
+            path.display()
+        ),
+    }));
+    remarks.extend(
+        plan.warnings
+            .iter()
+            .map(|text| Event::Warning { text: text.clone() }),
+    );
+    let sandbox = Sandbox { identity, work };
+    let (events, running) = sandbox.enter(|events| engine::main(plan, &view, events))?;
+    remarks.into_iter().for_each(&mut *on_event);
+    follow(events, running, on_event)
+}
+
+/// Passes events on until the sandbox ends or a signal ends it.
+fn follow(
+    mut events: File,
+    mut running: Running,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<u8, Failure> {
+    let mut set = SigSet::empty();
+    STOPPING.iter().for_each(|&signal| set.add(signal));
+    set.thread_block()
+        .map_err(std::io::Error::from)
+        .map_err(Failure::io("blocking signals"))?;
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(std::io::Error::from)
+        .map_err(Failure::io("watching for signals"))?;
+    let mut pending = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut stopped_by = None;
+    let mut ended = false;
+    loop {
+        let mut polled = [
+            PollFd::new(events.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => return Err(Failure::io("waiting for the build")(error.into())),
+            Ok(_) => {}
+        }
+        let readable = polled[0].any().unwrap_or(false);
+        if let Ok(Some(signal)) = signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(libc::SIGTERM);
+            stopped_by = Signal::try_from(number).ok();
+            running.cancel();
+            break;
+        }
+        if readable {
+            let count = events
+                .read(&mut buffer)
+                .map_err(Failure::io("reading the build's events"))?;
+            if count == 0 {
+                break;
+            }
+            pending.extend_from_slice(&buffer[..count]);
+            ended |= pass_on(&mut pending, on_event);
+        }
+    }
+    let status = running.wait()?;
+    if let Some(signal) = stopped_by {
+        let status = 128u8.saturating_add(signal as u8);
+        on_event(Event::Failed {
+            message: format!("stopped by {signal}; nothing was written"),
+            hints: Vec::new(),
+            status,
+        });
+        return Ok(status);
+    }
+    if !ended {
+        // Neither Finished nor Failed came: something killed the engine.
+        let status = if status == 0 { 1 } else { status };
+        return Err(Failure::status(
+            format!("the build's process ended without a word (status {status})"),
+            i32::from(status),
+        )
+        .hint("137 means that it was killed, often because memory ran out: try `--no-tmpfs`"));
+    }
+    Ok(status)
+}
+
+/// Parses complete lines; true once the last event of a build has come.
+fn pass_on(pending: &mut Vec<u8>, on_event: &mut dyn FnMut(Event)) -> bool {
+    let Some(end) = pending.iter().rposition(|&b| b == b'\n') else {
+        return false;
+    };
+    let mut last = false;
+    for line in pending[..end].split(|&b| b == b'\n') {
+        // Helpers of hooks may write here too; what is no event is output.
+        let event = serde_json::from_slice(line).unwrap_or_else(|_| Event::Output {
+            line: String::from_utf8_lossy(line).into_owned(),
+        });
+        last |= matches!(event, Event::Finished { .. } | Event::Failed { .. });
+        on_event(event);
+    }
+    pending.drain(..=end);
+    last
+}
+
+/// Directories that stay writable in the sandbox; made if they are caches.
+fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = Vec::new();
+    let lockfiles = plan
+        .variables
+        .get(std::ffi::OsStr::new("DIB_LOCKFILES"))
+        .map(PathBuf::from);
+    for path in [Some(plan.cache.clone()), lockfiles].into_iter().flatten() {
+        fs_err::create_dir_all(&path).map_err(|error| {
+            Failure::io("making a cache directory")(error).hint("`--image-cache` names another one")
+        })?;
+        paths.push(path);
+    }
+    let image = plan.request.current_dir.join(&plan.request.image_name);
+    let output = image.parent().unwrap_or(Path::new("/")).to_owned();
+    if !output.is_dir() {
+        return Err(Failure::new(format!(
+            "the directory `{}` for the output does not exist",
+            output.display()
+        ))
+        .hint("make it first, or name another one with `-o`"));
+    }
+    paths.push(plan.request.current_dir.clone());
+    paths.push(output);
+    let mut canonical = Vec::new();
+    for path in paths {
+        let path = fs_err::canonicalize(&path).map_err(Failure::io("finding a directory"))?;
+        // The whole host must not become writable because somebody stands at its root.
+        if path != Path::new("/") {
+            canonical.push(path);
+        }
+    }
+    Ok(canonical)
+}
+
+/// Whether the build fits into memory; the reason where it does not.
+fn memory_for_build(plan: &Plan) -> Result<(), String> {
+    if plan.request.no_tmpfs {
+        return Err("building on disk, as asked for".to_owned());
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |name: &str| -> u64 {
+        text.lines()
+            .find_map(|line| {
+                line.strip_prefix(name)?
+                    .split_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .unwrap_or(0)
+    };
+    let (total, available) = (kib("MemTotal:"), kib("MemAvailable:"));
+    let wanted = plan.request.min_tmpfs.saturating_mul(1024 * 1024);
+    if total >= wanted.saturating_mul(2) && available >= wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "building on disk: {} MiB of memory are available, {} GiB are wanted to build there",
+        available / 1024,
+        plan.request.min_tmpfs
+    ))
+}

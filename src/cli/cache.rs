@@ -1,0 +1,291 @@
+//! `kiln cache`: shows what the image cache holds, and empties it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{collections::BTreeSet, io};
+
+use clap::{Args, Subcommand, ValueHint};
+use fs_err as fs;
+use serde::Serialize;
+
+use super::Context;
+use super::failure::Failure;
+use super::nearest::nearest;
+use super::printer::table;
+use super::units;
+use crate::sandbox::{identity, sweep};
+
+/// Arguments of `kiln cache`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: kiln cache clear apt")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// The image cache; default: `~/.cache/image-create`, or DIB_IMAGE_CACHE
+    #[arg(long, alias = "cache-dir", value_name = "DIR", value_hint = ValueHint::DirPath, global = true)]
+    image_cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the entries of the cache and their sizes (the default)
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove entries of the cache, or all of them
+    Clear {
+        /// Entries to remove, as `kiln cache show` names them; default: all
+        #[arg(value_name = "ENTRY")]
+        entries: Vec<String>,
+    },
+}
+
+/// Something directly in the cache.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Entry {
+    name: String,
+    files: u64,
+    /// Bytes that it takes on disk.
+    disk_size: u64,
+    /// Whether parts of it belong to ids of the sandbox and could not be looked into.
+    partial: bool,
+}
+
+/// Runs `kiln cache`.
+pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
+    let cache = match &arguments.image_cache {
+        Some(cache) => context.caller.current_dir.join(cache),
+        None => context.caller.image_cache()?,
+    };
+    match arguments.command.unwrap_or(Command::Show { json: false }) {
+        Command::Show { json } => show(&cache, json, context),
+        Command::Clear { entries } => clear_entries(&cache, &entries, context),
+    }
+}
+
+fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> {
+    let entries = names(cache)?
+        .into_iter()
+        .map(|name| measure(cache, name))
+        .collect::<Result<Vec<_>, _>>()?;
+    if json {
+        context
+            .printer
+            .line(serde_json::to_string_pretty(&entries)?);
+        return Ok(0);
+    }
+    if entries.is_empty() {
+        context
+            .printer
+            .line(format_args!("{} is empty", cache.display()));
+        return Ok(0);
+    }
+    let row = |name: &str, files: u64, size: u64, partial: bool| {
+        let mark = if partial { "at least " } else { "" };
+        let files = if files == 1 {
+            "1 file".to_owned()
+        } else {
+            format!("{files} files")
+        };
+        vec![
+            name.to_owned(),
+            format!("{mark}{}", units::bytes(size)),
+            files,
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| row(&entry.name, entry.files, entry.disk_size, entry.partial))
+        .collect();
+    rows.push(row(
+        "total",
+        entries.iter().map(|entry| entry.files).sum(),
+        entries.iter().map(|entry| entry.disk_size).sum(),
+        entries.iter().any(|entry| entry.partial),
+    ));
+    context.printer.line(cache.display());
+    context.printer.data(table(&rows));
+    Ok(0)
+}
+
+fn clear_entries(cache: &Path, wanted: &[String], context: &mut Context) -> Result<u8, Failure> {
+    refuse_precious(cache, context)?;
+    let present = names(cache)?;
+    for entry in wanted {
+        if !present.contains(entry) {
+            let failure = Failure::new(format!("`{}` has no entry `{entry}`", cache.display()));
+            return Err(match nearest(entry, present.iter().map(String::as_str)) {
+                Some(name) => failure.hint(format!("did you mean `{name}`?")),
+                None => failure.hint("`kiln cache show` lists the entries"),
+            });
+        }
+    }
+    let removed: Vec<PathBuf> = present
+        .iter()
+        .filter(|name| wanted.is_empty() || wanted.contains(name))
+        .map(|name| cache.join(name))
+        .collect();
+    clear(&removed)?;
+    for path in &removed {
+        context
+            .printer
+            .line(format_args!("removed {}", path.display()));
+    }
+    Ok(0)
+}
+
+/// Removes files and trees, whichever ids own them.
+///
+/// What plain operations may not remove (base roots belong to the ids of the
+/// sandbox) is removed by root in the sandbox.
+fn clear(paths: &[PathBuf]) -> Result<(), Failure> {
+    for path in paths {
+        let plain = match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+            Ok(_) => fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        match plain {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let identity = identity::choose(None).map_err(|error| sandbox(&error))?;
+                sweep::remove(path, &identity).map_err(|error| sandbox(&error))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn sandbox(error: &crate::sandbox::Error) -> Failure {
+    error
+        .hints()
+        .into_iter()
+        .fold(Failure::from_error(error), Failure::hint)
+}
+
+/// Refuses to empty a directory that a slip made the cache.
+fn refuse_precious(cache: &Path, context: &Context) -> Result<(), Failure> {
+    let real = match fs::canonicalize(cache) {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let home = context
+        .caller
+        .var("HOME")
+        .and_then(|home| fs::canonicalize(home).ok());
+    let here = fs::canonicalize(&context.caller.current_dir).ok();
+    let inside = |path: Option<PathBuf>| path.is_some_and(|path| path.starts_with(&real));
+    if inside(home) || inside(here) || real == Path::new("/") {
+        return Err(Failure::new(format!(
+            "`{}` is not emptied: it holds the home or the current directory",
+            cache.display()
+        ))
+        .hint("name the image cache with `--image-cache` or DIB_IMAGE_CACHE"));
+    }
+    Ok(())
+}
+
+/// Names directly in the cache, sorted; none if there is no cache yet.
+fn names(cache: &Path) -> Result<Vec<String>, Failure> {
+    let listing = match fs::read_dir(cache) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut names = listing
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Counts an entry without following links; hard links count once.
+fn measure(cache: &Path, name: String) -> Result<Entry, Failure> {
+    let mut entry = Entry {
+        files: 0,
+        disk_size: 0,
+        partial: false,
+        name,
+    };
+    let mut seen = BTreeSet::new();
+    let mut waiting = vec![cache.join(&entry.name)];
+    while let Some(path) = waiting.pop() {
+        let meta = match fs::symlink_metadata(&path) {
+            Ok(meta) => meta,
+            // A running build may move things.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                entry.partial = true;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if seen.insert((meta.dev(), meta.ino())) {
+            entry.disk_size = entry
+                .disk_size
+                .saturating_add(meta.blocks().saturating_mul(512));
+        }
+        if !meta.is_dir() {
+            entry.files += 1;
+            continue;
+        }
+        match fs::read_dir(&path) {
+            Ok(listing) => {
+                for child in listing {
+                    waiting.push(child?.path());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => entry.partial = true,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hard_links_take_their_space_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let entry = dir.path().join("apt");
+        fs::create_dir(&entry).expect("created");
+        fs::write(entry.join("a"), vec![1u8; 100_000]).expect("written");
+        fs::hard_link(entry.join("a"), entry.join("b")).expect("linked");
+        fs::os::unix::fs::symlink("/", entry.join("c")).expect("linked");
+        let measured = measure(dir.path(), "apt".to_owned()).expect("measured");
+        assert_eq!(measured.files, 3);
+        assert!(
+            !measured.partial && measured.disk_size < 200_000,
+            "{measured:?}"
+        );
+    }
+
+    #[test]
+    fn clearing_removes_trees_files_and_links_but_never_their_targets() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (cache, other) = (dir.path().join("cache"), dir.path().join("other"));
+        fs::create_dir_all(cache.join("tree/deep")).expect("created");
+        fs::create_dir(&other).expect("created");
+        fs::write(other.join("kept"), "x").expect("written");
+        fs::write(cache.join("file"), "x").expect("written");
+        fs::os::unix::fs::symlink(&other, cache.join("link")).expect("linked");
+        let all: Vec<PathBuf> = names(&cache)
+            .expect("listed")
+            .iter()
+            .map(|name| cache.join(name))
+            .collect();
+        assert_eq!(all.len(), 3);
+        clear(&all).expect("cleared");
+        assert_eq!(names(&cache).expect("listed"), Vec::<String>::new());
+        assert!(other.join("kept").exists());
+    }
+}

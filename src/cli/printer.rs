@@ -1,0 +1,204 @@
+//! Where every byte of output goes through.
+//!
+//! Standard output carries data, standard error the rest. A reader that went
+//! away (`kiln … | head`) is no failure: what is printed after that is dropped
+//! and the command goes on to its own exit status. `print!` and its kin are not
+//! used anywhere in kiln, since they panic there.
+
+use std::env;
+use std::fmt::{self, Display};
+use std::io::{self, IsTerminal as _, Write};
+
+/// Whether escape sequences for colour are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Colour(bool);
+
+/// What a piece of text means; colour only underlines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Something failed.
+    Error,
+    /// Something is unexpected.
+    Warning,
+    /// Something went well.
+    Good,
+    /// A name, a path or advice.
+    Accent,
+    /// Headings and totals.
+    Strong,
+    /// Secondary facts.
+    Dim,
+}
+
+impl Tone {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Error => "1;31",
+            Self::Warning => "1;33",
+            Self::Good => "32",
+            Self::Accent => "36",
+            Self::Strong => "1",
+            Self::Dim => "2",
+        }
+    }
+}
+
+impl Colour {
+    /// Never writes escape sequences.
+    pub const OFF: Self = Self(false);
+    /// Always writes them.
+    pub const ON: Self = Self(true);
+
+    /// Colour on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+    pub fn detect(terminal: bool) -> Self {
+        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(terminal && !refused && !terminal_is_dumb())
+    }
+
+    /// `text` in the colour of its meaning.
+    pub fn paint(self, tone: Tone, text: impl Display) -> String {
+        if self.0 {
+            format!("\x1b[{}m{text}\x1b[0m", tone.code())
+        } else {
+            text.to_string()
+        }
+    }
+}
+
+/// Whether `TERM` says that the terminal cannot move its cursor.
+pub fn terminal_is_dumb() -> bool {
+    env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Standard output and standard error of a command.
+pub struct Printer {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    out_open: bool,
+    /// Colour of standard output.
+    pub out_colour: Colour,
+    /// Colour of standard error.
+    pub err_colour: Colour,
+}
+
+impl fmt::Debug for Printer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Printer")
+            .field("out_open", &self.out_open)
+            .field("out_colour", &self.out_colour)
+            .field("err_colour", &self.err_colour)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Printer {
+    /// The streams of this process.
+    pub fn standard() -> Self {
+        Self {
+            out_colour: Colour::detect(io::stdout().is_terminal()),
+            err_colour: Colour::detect(io::stderr().is_terminal()),
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            out_open: true,
+        }
+    }
+
+    /// Two streams of the caller's, without colour.
+    pub fn to(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+        Self {
+            out,
+            err,
+            out_open: true,
+            out_colour: Colour::OFF,
+            err_colour: Colour::OFF,
+        }
+    }
+
+    /// Writes `text` to standard output as it is.
+    pub fn data(&mut self, text: impl Display) {
+        if self.out_open {
+            let sent = write!(self.out, "{text}").and_then(|()| self.out.flush());
+            // A full disk behind a redirection cannot be reported anywhere
+            // better than by what is missing there; a closed pipe is normal.
+            self.out_open = sent.is_ok();
+        }
+    }
+
+    /// Writes `text` and a newline to standard output.
+    pub fn line(&mut self, text: impl Display) {
+        self.data(format_args!("{text}\n"));
+    }
+
+    /// Writes `text` and a newline to standard error.
+    pub fn note(&mut self, text: impl Display) {
+        // Nobody is left to tell when standard error is gone.
+        let _ = writeln!(self.err, "{text}");
+    }
+}
+
+/// A table of left-aligned columns, without trailing blanks.
+///
+/// The last column is never padded; a row may have fewer cells than others.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::Error::from(io::ErrorKind::BrokenPipe))
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_drops_the_rest_silently() {
+        let mut printer = Printer::to(Box::new(Closed), Box::new(Closed));
+        printer.line("one");
+        printer.line("two");
+        printer.note("three");
+        assert!(!printer.out_open);
+    }
+
+    #[test]
+    fn colour_off_leaves_text_alone() {
+        assert_eq!(Colour::OFF.paint(Tone::Error, "x"), "x");
+        assert_eq!(Colour::ON.paint(Tone::Strong, "x"), "\x1b[1mx\x1b[0m");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = vec![
+            vec!["a".to_owned(), "é".to_owned(), "end".to_owned()],
+            vec!["long".to_owned(), String::new()],
+            vec!["b".to_owned(), "mid".to_owned(), "x".to_owned()],
+        ];
+        assert_eq!(table(&rows), "a     é    end\nlong\nb     mid  x\n");
+    }
+}

@@ -1,1 +1,0 @@
-//! Block-device configuration, as DIB reads it.

@@ -1,0 +1,523 @@
+//! Block-device configuration, as DIB reads it.
+//!
+//! A configuration is a YAML list of items, each a plugin with settings. Items
+//! refer to each other by `base` (graph form) or are nested (tree form):
+//!
+//! ```yaml
+//! - local_loop:
+//!     name: image0
+//! - partitioning:
+//!     base: image0
+//!     label: mbr
+//!     partitions:
+//!       - name: root
+//!         flags: [boot, primary]
+//!         size: 100%
+//!         mkfs:
+//!           mount:
+//!             mount_point: /
+//!             fstab: { options: defaults, fsck-passno: 1 }
+//! ```
+//!
+//! [`Config::parse`] flattens it, fills in what the build's parameters say about
+//! the root filesystem, checks every rule that DIB checks, and orders the nodes.
+//! Everything here is data in, data out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::yaml::{self, Value};
+
+mod error;
+mod flatten;
+mod graph;
+mod nodes;
+mod size;
+
+pub use error::ConfigError;
+pub use flatten::{Item, Plugin, flatten};
+pub use nodes::{
+    Fstab, LocalLoop, Lv, LvKind, LvSize, Lvm, Mkfs, Mount, Partition, Partitioning, Pv, TableKind,
+    Vg,
+};
+pub use size::{SizeError, absolute, absolute_or_percent};
+
+/// What is built when no element brings a configuration: a filesystem on the bare disk.
+pub const FALLBACK: &str = "\
+- local_loop:
+    name: image0
+    mkfs:
+      name: mkfs_root
+      mount:
+        mount_point: /
+        fstab:
+          options: defaults
+          fsck-passno: 1
+";
+
+/// Name of the filesystem that build parameters apply to.
+const MKFS_ROOT: &str = "mkfs_root";
+
+/// What the build says about the root filesystem; applies only to the node
+/// `mkfs_root`, and only where the configuration does not say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootParameters {
+    /// Its type (`FS_TYPE`).
+    pub fstype: String,
+    /// Its mkfs options, if there are any (`MKFS_OPTS`).
+    pub opts: Option<String>,
+    /// Its label (`ROOT_LABEL`); `None` is `cloudimg-rootfs`, or `img-rootfs` on XFS.
+    pub label: Option<String>,
+}
+
+impl Default for RootParameters {
+    fn default() -> Self {
+        RootParameters {
+            fstype: "ext4".to_owned(),
+            opts: None,
+            label: None,
+        }
+    }
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Flat items after the merge of root parameters, in order.
+    pub items: Vec<Item>,
+    /// Images.
+    pub loops: Vec<LocalLoop>,
+    /// Partition tables.
+    pub tables: Vec<Partitioning>,
+    /// LVM.
+    pub lvms: Vec<Lvm>,
+    /// Filesystems and swap areas.
+    pub mkfs: Vec<Mkfs>,
+    /// Mounts, in the order of the configuration.
+    pub mounts: Vec<Mount>,
+    /// Lines of `/etc/fstab`.
+    pub fstabs: Vec<Fstab>,
+    /// Names of all nodes in the order in which DIB creates them.
+    pub order: Vec<String>,
+    /// What is odd but allowed: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads, completes and checks a configuration.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(text: &str, root: &RootParameters) -> Result<Config, ConfigError> {
+        let document = yaml::parse(text).map_err(|error| ConfigError::Yaml(Box::new(error)))?;
+        let mut items = flatten(&document)?;
+        merge_root(&mut items, root);
+        Config::from_items(items)
+    }
+
+    /// Checks flat items.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn from_items(items: Vec<Item>) -> Result<Config, ConfigError> {
+        let mut config = Config {
+            items: Vec::new(),
+            loops: Vec::new(),
+            tables: Vec::new(),
+            lvms: Vec::new(),
+            mkfs: Vec::new(),
+            mounts: Vec::new(),
+            fstabs: Vec::new(),
+            order: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let warnings = &mut config.warnings;
+        let mut graph = graph::Graph::default();
+        for item in &items {
+            match item.plugin {
+                Plugin::LocalLoop => {
+                    config.loops.push(nodes::local_loop(item, warnings)?);
+                    graph.add(&item.name)?;
+                }
+                Plugin::Partitioning => {
+                    let table = nodes::partitioning(item, warnings)?;
+                    for partition in &table.partitions {
+                        graph.add(&partition.name)?;
+                    }
+                    config.tables.push(table);
+                }
+                Plugin::Lvm => {
+                    let lvm = nodes::lvm(item, warnings)?;
+                    let pvs = lvm.pvs.iter().map(|pv| &pv.name);
+                    let vgs = lvm.vgs.iter().map(|vg| &vg.name);
+                    let lvs = lvm.lvs.iter().map(|lv| &lv.name);
+                    for name in pvs.chain(vgs).chain(lvs).chain([&lvm.name]) {
+                        graph.add(name)?;
+                    }
+                    config.lvms.push(lvm);
+                }
+                Plugin::Mkfs => {
+                    let mkfs = nodes::mkfs(item, warnings)?;
+                    if let Some(first) = config.mkfs.iter().find(|m| m.label == mkfs.label) {
+                        return Err(ConfigError::DuplicateFsLabel {
+                            label: mkfs.label,
+                            first: first.name.clone(),
+                            second: mkfs.name,
+                        });
+                    }
+                    config.mkfs.push(mkfs);
+                    graph.add(&item.name)?;
+                }
+                Plugin::Mount => {
+                    config.mounts.push(nodes::mount(item, warnings)?);
+                    graph.add(&item.name)?;
+                }
+                Plugin::Fstab => {
+                    config.fstabs.push(nodes::fstab(item, warnings)?);
+                    graph.add(&item.name)?;
+                }
+            }
+        }
+        config.items = items;
+        config.check_mounts()?;
+        config.connect(&mut graph)?;
+        config.order = graph.order()?;
+        config.check_bases()?;
+        Ok(config)
+    }
+
+    /// Mounts by the order in which they are made: by the text of the mount
+    /// point, so that a directory comes before what is below it.
+    pub fn sorted_mounts(&self) -> Vec<&Mount> {
+        let mut mounts: Vec<&Mount> = self.mounts.iter().collect();
+        mounts.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+        mounts
+    }
+
+    /// The filesystem of a mount.
+    pub fn mkfs_of(&self, mount: &Mount) -> Option<&Mkfs> {
+        self.mkfs.iter().find(|mkfs| mkfs.name == mount.base)
+    }
+
+    /// Mount points must differ. Swap is not mounted, so several areas may say `none`.
+    fn check_mounts(&self) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for mount in &self.mounts {
+            if self.mkfs_of(mount).is_some_and(Mkfs::is_swap) {
+                continue;
+            }
+            let path = &mount.mount_point;
+            if !seen.insert(path) {
+                return Err(ConfigError::DuplicateMount {
+                    mount_point: path.clone(),
+                });
+            }
+            // It is used as a path of the target and as a word of fstab.
+            let inside = path.split('/').all(|part| !matches!(part, "." | ".."));
+            if !path.starts_with('/') || !inside || path.contains('\0') {
+                return Err(ConfigError::MountPoint {
+                    node: mount.name.clone(),
+                    mount_point: path.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds all edges in the order of the items.
+    fn connect(&self, graph: &mut graph::Graph) -> Result<(), ConfigError> {
+        let sorted = self.sorted_mounts();
+        for item in &self.items {
+            match item.plugin {
+                Plugin::LocalLoop => {}
+                Plugin::Partitioning => {
+                    for table in self.tables.iter().filter(|table| table.name == item.name) {
+                        let mut previous: Option<&str> = None;
+                        for partition in &table.partitions {
+                            graph.edge(&table.base, &partition.name)?;
+                            if let Some(previous) = previous {
+                                graph.edge(previous, &partition.name)?;
+                            }
+                            previous = Some(&partition.name);
+                        }
+                    }
+                }
+                Plugin::Lvm => {
+                    for lvm in self.lvms.iter().filter(|lvm| lvm.name == item.name) {
+                        for vg in &lvm.vgs {
+                            for base in &vg.base {
+                                graph.edge(base, &vg.name)?;
+                            }
+                        }
+                        for lv in &lvm.lvs {
+                            graph.edge(&lv.base, &lv.name)?;
+                        }
+                        for pv in &lvm.pvs {
+                            graph.edge(&pv.base, &lvm.name)?;
+                        }
+                        for pv in &lvm.pvs {
+                            graph.edge(&lvm.name, &pv.name)?;
+                        }
+                    }
+                }
+                Plugin::Mkfs | Plugin::Fstab => {
+                    if let Some(base) = item.settings.get("base").and_then(Value::as_text) {
+                        graph.edge(base, &item.name)?;
+                    }
+                }
+                Plugin::Mount => {
+                    let at = sorted.iter().position(|mount| mount.name == item.name);
+                    if let Some(before) = at.and_then(|at| at.checked_sub(1)) {
+                        graph.edge(&sorted[before].name, &item.name)?;
+                    }
+                    if let Some(base) = item.settings.get("base").and_then(Value::as_text) {
+                        graph.edge(base, &item.name)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bases must be of a kind that can carry what is on them, and carry one thing.
+    fn check_bases(&mut self) -> Result<(), ConfigError> {
+        let mut kinds: BTreeMap<&str, &'static str> = BTreeMap::new();
+        kinds.extend(self.loops.iter().map(|node| (node.name.as_str(), "a disk")));
+        let partitions = self.tables.iter().flat_map(|table| &table.partitions);
+        kinds.extend(partitions.map(|node| (node.name.as_str(), "a partition")));
+        for lvm in &self.lvms {
+            kinds.insert(&lvm.name, "an lvm item");
+            kinds.extend(
+                lvm.pvs
+                    .iter()
+                    .map(|node| (node.name.as_str(), "a physical volume")),
+            );
+            kinds.extend(
+                lvm.vgs
+                    .iter()
+                    .map(|node| (node.name.as_str(), "a volume group")),
+            );
+            kinds.extend(
+                lvm.lvs
+                    .iter()
+                    .map(|node| (node.name.as_str(), "a logical volume")),
+            );
+        }
+        kinds.extend(
+            self.mkfs
+                .iter()
+                .map(|node| (node.name.as_str(), "a filesystem")),
+        );
+        kinds.extend(
+            self.mounts
+                .iter()
+                .map(|node| (node.name.as_str(), "a mount")),
+        );
+        kinds.extend(
+            self.fstabs
+                .iter()
+                .map(|node| (node.name.as_str(), "an fstab line")),
+        );
+
+        let mut used: BTreeMap<&str, &str> = BTreeMap::new();
+        let check = |node: &str, base: &str, wanted: &'static str, allowed: &[&str]| {
+            let found = kinds.get(base).copied().unwrap_or("nothing");
+            if allowed.contains(&found) {
+                Ok(())
+            } else {
+                Err(ConfigError::WrongBase {
+                    node: node.to_owned(),
+                    base: base.to_owned(),
+                    found: found.to_owned(),
+                    wanted,
+                })
+            }
+        };
+        let mut claim = |node: &'_ str, base: &'_ str| -> Result<(), ConfigError> {
+            // Keys live as long as `kinds`, so look the names up there.
+            let (&base, _) = kinds.get_key_value(base).unwrap_or((&"", &""));
+            let node = kinds
+                .get_key_value(node)
+                .map_or("a partition table", |(&node, _)| node);
+            match used.insert(base, node) {
+                None => Ok(()),
+                Some(first) => Err(ConfigError::BaseUsedTwice {
+                    first: first.to_owned(),
+                    second: node.to_owned(),
+                    base: base.to_owned(),
+                }),
+            }
+        };
+        for table in &self.tables {
+            check(&table.name, &table.base, "a disk (local_loop)", &["a disk"])?;
+            claim(&table.name, &table.base)?;
+        }
+        for pv in self.lvms.iter().flat_map(|lvm| &lvm.pvs) {
+            check(
+                &pv.name,
+                &pv.base,
+                "a partition or a disk",
+                &["a disk", "a partition"],
+            )?;
+            claim(&pv.name, &pv.base)?;
+        }
+        for lvm in &self.lvms {
+            for (vg, base) in lvm
+                .vgs
+                .iter()
+                .flat_map(|vg| vg.base.iter().map(move |b| (vg, b)))
+            {
+                claim(&vg.name, base)?;
+            }
+        }
+        for mkfs in &self.mkfs {
+            let wanted = "a partition, a logical volume or a disk";
+            let allowed = ["a disk", "a partition", "a logical volume"];
+            check(&mkfs.name, &mkfs.base, wanted, &allowed)?;
+            claim(&mkfs.name, &mkfs.base)?;
+        }
+        for mount in &self.mounts {
+            check(
+                &mount.name,
+                &mount.base,
+                "a filesystem (mkfs)",
+                &["a filesystem"],
+            )?;
+        }
+        for fstab in &self.fstabs {
+            if !self.mounts.iter().any(|mount| mount.name == fstab.base) {
+                self.warnings.push(format!(
+                    "fstab `{}` has no effect: its base `{}` is not a mount",
+                    fstab.name, fstab.base
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The filesystem at `/`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn root(&self) -> Result<&Mkfs, ConfigError> {
+        self.mkfs_at("/").ok_or(ConfigError::NoRoot)
+    }
+
+    /// The filesystem at a mount point.
+    pub fn mkfs_at(&self, mount_point: &str) -> Option<&Mkfs> {
+        let mount = self
+            .mounts
+            .iter()
+            .find(|mount| mount.mount_point == mount_point)?;
+        self.mkfs_of(mount)
+    }
+
+    /// `DIB_ROOT_LABEL`: the label of the filesystem at `/`.
+    ///
+    /// # Errors
+    /// If there is no such filesystem.
+    pub fn root_label(&self) -> Result<&str, ConfigError> {
+        Ok(&self.root()?.label)
+    }
+
+    /// `DIB_ROOT_FSTYPE`: the type of the filesystem at `/`.
+    ///
+    /// # Errors
+    /// If there is no such filesystem.
+    pub fn root_fstype(&self) -> Result<&str, ConfigError> {
+        Ok(&self.root()?.fstype)
+    }
+
+    /// `DIB_BOOT_LABEL`: the label of the filesystem at `/boot`, empty if there is none.
+    pub fn boot_label(&self) -> &str {
+        self.mkfs_at("/boot").map_or("", |mkfs| &mkfs.label)
+    }
+
+    /// `DIB_MOUNTPOINTS`: all mount points in the order of the configuration,
+    /// joined with `|`.
+    pub fn mount_points(&self) -> String {
+        let points: Vec<&str> = self
+            .mounts
+            .iter()
+            .map(|mount| mount.mount_point.as_str())
+            .collect();
+        points.join("|")
+    }
+
+    /// The text of `/etc/fstab`.
+    pub fn fstab(&self) -> String {
+        let mut text = String::new();
+        for mount in self.sorted_mounts() {
+            let Some(fstab) = self.fstabs.iter().find(|fstab| fstab.base == mount.name) else {
+                continue;
+            };
+            let Some(mkfs) = self.mkfs_of(mount) else {
+                continue;
+            };
+            let label = fstab_field(&mkfs.label);
+            if mkfs.is_swap() {
+                text.push_str(&format!("LABEL={label} none swap sw 0 0\n"));
+                continue;
+            }
+            text.push_str(&format!(
+                "LABEL={label} {} {} {} {} {}\n",
+                fstab_field(&mount.mount_point),
+                // What mkfs calls `fat` the kernel mounts as `vfat`.
+                if mkfs.fstype == "fat" {
+                    "vfat"
+                } else {
+                    &mkfs.fstype
+                },
+                fstab_field(&fstab.options),
+                fstab.dump_freq,
+                fstab.fsck_passno
+            ));
+        }
+        text
+    }
+}
+
+/// Escapes what separates the fields of fstab.
+fn fstab_field(text: &str) -> String {
+    let mut field = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            ' ' => field.push_str("\\040"),
+            '\t' => field.push_str("\\011"),
+            '\n' => field.push_str("\\012"),
+            '\\' => field.push_str("\\134"),
+            other => field.push(other),
+        }
+    }
+    field
+}
+
+/// Fills in what the build says about the node `mkfs_root`.
+pub fn merge_root(items: &mut [Item], root: &RootParameters) {
+    for item in items {
+        if item.plugin != Plugin::Mkfs || item.name != MKFS_ROOT {
+            continue;
+        }
+        let settings = &mut item.settings;
+        if !settings.contains("type") {
+            settings.set("type", Value::text(&root.fstype));
+        }
+        if let Some(opts) = &root.opts
+            && !settings.contains("opts")
+        {
+            settings.set("opts", Value::text(opts));
+        }
+        if !settings.contains("label") {
+            let default = match settings.get("type").and_then(Value::as_text) {
+                Some("xfs") => "img-rootfs",
+                _ => "cloudimg-rootfs",
+            };
+            settings.set(
+                "label",
+                Value::text(root.label.as_deref().unwrap_or(default)),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,0 @@
-//! GUID partition tables.

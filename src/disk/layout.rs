@@ -1,1 +1,0 @@
-//! From a block-device configuration and trees to a disk.

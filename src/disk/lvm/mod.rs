@@ -1,0 +1,499 @@
+//! LVM: volume groups and linear logical volumes, written without LVM.
+//!
+//! Every physical volume has the same layout:
+//!
+//! ```text
+//! 512      label and header
+//! 4096     metadata area: header, then the text that describes the group
+//! 1 MiB    extents of 4 MiB
+//! ```
+//!
+//! Logical volumes take extents in order, over the physical volumes in the order
+//! in which the group names them, as `lvcreate` does on an empty group.
+
+use std::fmt::Write as _;
+
+use uuid::Uuid;
+use zerocopy::IntoBytes as _;
+use zerocopy::little_endian::{U32, U64};
+
+use super::config::LvSize;
+use super::{Extent, Source, Volume};
+
+pub mod format;
+
+use format::{DATA_OFFSET, EXTENT_SIZE, MDA_OFFSET, MDA_SIZE, SECTOR, TEXT_OFFSET};
+
+/// Why a volume group cannot be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LvmError {
+    /// A name that LVM refuses.
+    #[error("`{name}` is no name for LVM: use letters, digits and + _ . - (not in front)")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A physical volume without room for an extent.
+    #[error(
+        "physical volume `{pv}` of {bytes} bytes is too small: it needs 1MiB for metadata and at \
+         least 4MiB"
+    )]
+    PvTooSmall {
+        /// The physical volume.
+        pv: String,
+        /// Its length.
+        bytes: u64,
+    },
+    /// A logical volume without an extent.
+    #[error("logical volume `{lv}` is smaller than one extent of 4MiB")]
+    LvEmpty {
+        /// The logical volume.
+        lv: String,
+    },
+    /// More extents than there are.
+    #[error(
+        "logical volume `{lv}` needs {wanted} extents of 4MiB, but volume group `{vg}` has only \
+         {free} left: make the image or the partition larger"
+    )]
+    NoSpace {
+        /// The volume group.
+        vg: String,
+        /// The logical volume.
+        lv: String,
+        /// Extents that it needs.
+        wanted: u64,
+        /// Extents that are left.
+        free: u64,
+    },
+    /// Extents in a notation that is not understood.
+    #[error(
+        "extents `{text}` of logical volume `{lv}` are not understood: use a number, N%VG, N%FREE \
+         or N%PVS"
+    )]
+    Extents {
+        /// The logical volume.
+        lv: String,
+        /// What was written.
+        text: String,
+    },
+    /// Metadata that does not fit its area.
+    #[error("the metadata of volume group `{vg}` is too long: {bytes} bytes")]
+    MetadataTooLong {
+        /// The volume group.
+        vg: String,
+        /// Its length.
+        bytes: u64,
+    },
+}
+
+/// A physical volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pv {
+    /// Name, for errors.
+    pub name: String,
+    /// Identity.
+    pub uuid: Uuid,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Where it probably is in the running system; only a hint.
+    pub device: String,
+}
+
+/// A logical volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lv {
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uuid: Uuid,
+    /// How large it should be.
+    pub size: LvSize,
+}
+
+/// A volume group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vg {
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uuid: Uuid,
+    /// Its physical volumes.
+    pub pvs: Vec<Pv>,
+    /// Its logical volumes.
+    pub lvs: Vec<Lv>,
+    /// When it was made, in seconds since 1970.
+    pub creation_time: u64,
+}
+
+/// Part of a logical volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Index of the physical volume.
+    pub pv: usize,
+    /// First byte in the physical volume.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+/// A volume group with all places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// For each physical volume its first bytes, up to the end of the metadata.
+    pub headers: Vec<Vec<u8>>,
+    /// For each logical volume where it is, in order.
+    pub segments: Vec<Vec<Segment>>,
+}
+
+/// Whether LVM takes this as a name.
+pub fn is_valid_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+_.-".contains(&byte);
+    !matches!(name, "" | "." | "..")
+        && name.len() < 128
+        && !name.starts_with('-')
+        && name.bytes().all(allowed)
+}
+
+/// The identity in LVM's form: 32 letters and digits.
+fn id(uuid: Uuid) -> String {
+    uuid.simple().to_string()
+}
+
+/// The same with the dashes that texts have.
+fn dashed(uuid: Uuid) -> String {
+    let id = id(uuid);
+    let mut out = String::with_capacity(38);
+    for (at, character) in id.chars().enumerate() {
+        if matches!(at, 6 | 10 | 14 | 18 | 22 | 26) {
+            out.push('-');
+        }
+        out.push(character);
+    }
+    out
+}
+
+/// Extents that fit a physical volume.
+fn extents_of(bytes: u64) -> u64 {
+    bytes.saturating_sub(DATA_OFFSET) / EXTENT_SIZE
+}
+
+/// Extents that a logical volume asks for.
+fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
+    let extents = match &lv.size {
+        LvSize::Bytes(bytes) => bytes / EXTENT_SIZE,
+        LvSize::Extents(text) => {
+            let error = || LvmError::Extents {
+                lv: lv.name.clone(),
+                text: text.clone(),
+            };
+            match text.split_once('%') {
+                None => text.parse().map_err(|_| error())?,
+                Some((number, of)) => {
+                    let percent: u64 = number.parse().map_err(|_| error())?;
+                    let of = match of.to_ascii_uppercase().as_str() {
+                        "VG" | "PVS" => total,
+                        "FREE" => free,
+                        _ => return Err(error()),
+                    };
+                    percent.checked_mul(of).ok_or_else(error)? / 100
+                }
+            }
+        }
+    };
+    if extents == 0 {
+        return Err(LvmError::LvEmpty {
+            lv: lv.name.clone(),
+        });
+    }
+    Ok(extents)
+}
+
+/// Places the logical volumes of a group and renders its metadata.
+///
+/// # Errors
+/// See [`LvmError`].
+pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
+    for name in [&vg.name]
+        .into_iter()
+        .chain(vg.lvs.iter().map(|lv| &lv.name))
+    {
+        if !is_valid_name(name) {
+            return Err(LvmError::Name { name: name.clone() });
+        }
+    }
+    let mut total: u64 = 0;
+    for pv in &vg.pvs {
+        let extents = extents_of(pv.bytes);
+        if extents == 0 {
+            return Err(LvmError::PvTooSmall {
+                pv: pv.name.clone(),
+                bytes: pv.bytes,
+            });
+        }
+        total += extents;
+    }
+    let mut free = total;
+    // The next free extent: index of the physical volume, extent in it.
+    let (mut pv, mut extent) = (0, 0);
+    let mut segments = Vec::with_capacity(vg.lvs.len());
+    for lv in &vg.lvs {
+        let wanted = wanted_extents(lv, total, free)?;
+        if wanted > free {
+            let (vg, lv) = (vg.name.clone(), lv.name.clone());
+            return Err(LvmError::NoSpace {
+                vg,
+                lv,
+                wanted,
+                free,
+            });
+        }
+        free -= wanted;
+        let mut left = wanted;
+        let mut parts = Vec::new();
+        while left > 0 {
+            let here = (extents_of(vg.pvs[pv].bytes) - extent).min(left);
+            if here == 0 {
+                (pv, extent) = (pv + 1, 0);
+                continue;
+            }
+            parts.push(Segment {
+                pv,
+                offset: DATA_OFFSET + extent * EXTENT_SIZE,
+                length: here * EXTENT_SIZE,
+            });
+            extent += here;
+            left -= here;
+        }
+        segments.push(parts);
+    }
+    let text = metadata(vg, &segments);
+    let headers = vg
+        .pvs
+        .iter()
+        .map(|pv| pv_header(pv, &text))
+        .collect::<Option<_>>();
+    match headers {
+        Some(headers) => Ok(Plan { headers, segments }),
+        None => {
+            let bytes = text.len() as u64;
+            Err(LvmError::MetadataTooLong {
+                vg: vg.name.clone(),
+                bytes,
+            })
+        }
+    }
+}
+
+/// The first bytes of a physical volume that belongs to no group.
+pub fn orphan_header(pv: &Pv) -> Vec<u8> {
+    // Without text it always fits.
+    pv_header(pv, &[]).unwrap_or_default()
+}
+
+/// The first bytes of a physical volume; `None` if the text is too long.
+fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
+    use format::{DiskLocation, LabelSector, MdaHeader, PvHeader, RawLocation};
+
+    // LVM treats the area as a ring and keeps room for the next version.
+    if text.len() as u64 > (MDA_SIZE - TEXT_OFFSET) / 2 {
+        return None;
+    }
+    let location = |offset, size| DiskLocation {
+        offset: U64::new(offset),
+        size: U64::new(size),
+    };
+    let end = location(0, 0);
+    let mut pv_uuid = [0; 32];
+    pv_uuid.copy_from_slice(id(pv.uuid).as_bytes());
+    let mut label = LabelSector {
+        id: format::LABEL_ID,
+        sector: U64::new(format::LABEL_OFFSET / SECTOR),
+        crc: U32::ZERO,
+        offset: U32::new(32),
+        label_type: format::LABEL_TYPE,
+        pv: PvHeader {
+            pv_uuid,
+            device_size: U64::new(pv.bytes),
+            data_areas: [location(DATA_OFFSET, 0), end],
+            metadata_areas: [location(MDA_OFFSET, MDA_SIZE), end],
+            extension_version: U32::new(2),
+            extension_flags: U32::new(u32::from(!text.is_empty())),
+            bootloader_areas: end,
+        },
+        unused: [0; 352],
+    };
+    label.crc = U32::new(format::crc(&label.as_bytes()[20..]));
+    let (offset, checksum) = if text.is_empty() {
+        (0, 0)
+    } else {
+        (TEXT_OFFSET, format::crc(text))
+    };
+    let mut mda = MdaHeader {
+        checksum: U32::ZERO,
+        magic: format::MDA_MAGIC,
+        version: U32::new(1),
+        start: U64::new(MDA_OFFSET),
+        size: U64::new(MDA_SIZE),
+        raw_location: RawLocation {
+            offset: U64::new(offset),
+            size: U64::new(text.len() as u64),
+            checksum: U32::new(checksum),
+            flags: U32::ZERO,
+        },
+        unused: [0; 448],
+    };
+    mda.checksum = U32::new(format::crc(&mda.as_bytes()[4..]));
+
+    let mut bytes = vec![0; format::LABEL_OFFSET as usize];
+    bytes.extend_from_slice(label.as_bytes());
+    bytes.resize(MDA_OFFSET as usize, 0);
+    bytes.extend_from_slice(mda.as_bytes());
+    bytes.extend_from_slice(text);
+    Some(bytes)
+}
+
+/// The description of a group, with its final NUL.
+fn metadata(vg: &Vg, segments: &[Vec<Segment>]) -> Vec<u8> {
+    let time = vg.creation_time;
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |depth: usize, text: std::fmt::Arguments<'_>| {
+        out.extend(std::iter::repeat_n('\t', depth));
+        let _ = out.write_fmt(text);
+        out.push('\n');
+    };
+    line(0, format_args!("{} {{", vg.name));
+    line(1, format_args!("id = \"{}\"", dashed(vg.uuid)));
+    line(1, format_args!("seqno = 1"));
+    line(1, format_args!("format = \"lvm2\""));
+    line(
+        1,
+        format_args!("status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]"),
+    );
+    line(1, format_args!("flags = []"));
+    line(1, format_args!("extent_size = {}", EXTENT_SIZE / SECTOR));
+    line(1, format_args!("max_lv = 0"));
+    line(1, format_args!("max_pv = 0"));
+    line(1, format_args!("metadata_copies = 0"));
+    line(1, format_args!("physical_volumes {{"));
+    for (at, pv) in vg.pvs.iter().enumerate() {
+        line(2, format_args!("pv{at} {{"));
+        line(3, format_args!("id = \"{}\"", dashed(pv.uuid)));
+        line(3, format_args!("device = \"{}\"", quoted(&pv.device)));
+        line(3, format_args!("status = [\"ALLOCATABLE\"]"));
+        line(3, format_args!("flags = []"));
+        line(3, format_args!("dev_size = {}", pv.bytes / SECTOR));
+        line(3, format_args!("pe_start = {}", DATA_OFFSET / SECTOR));
+        line(3, format_args!("pe_count = {}", extents_of(pv.bytes)));
+        line(2, format_args!("}}"));
+    }
+    line(1, format_args!("}}"));
+    if !vg.lvs.is_empty() {
+        line(1, format_args!("logical_volumes {{"));
+        for (lv, parts) in vg.lvs.iter().zip(segments) {
+            line(2, format_args!("{} {{", lv.name));
+            line(3, format_args!("id = \"{}\"", dashed(lv.uuid)));
+            line(
+                3,
+                format_args!("status = [\"READ\", \"WRITE\", \"VISIBLE\"]"),
+            );
+            line(3, format_args!("flags = []"));
+            line(3, format_args!("creation_time = {time}"));
+            line(3, format_args!("creation_host = \"kiln\""));
+            line(3, format_args!("segment_count = {}", parts.len()));
+            let mut start = 0;
+            for (at, part) in parts.iter().enumerate() {
+                let count = part.length / EXTENT_SIZE;
+                let first = (part.offset - DATA_OFFSET) / EXTENT_SIZE;
+                line(3, format_args!("segment{} {{", at + 1));
+                line(4, format_args!("start_extent = {start}"));
+                line(4, format_args!("extent_count = {count}"));
+                line(4, format_args!("type = \"striped\""));
+                line(4, format_args!("stripe_count = 1"));
+                line(4, format_args!("stripes = [\"pv{}\", {first}]", part.pv));
+                line(3, format_args!("}}"));
+                start += count;
+            }
+            line(2, format_args!("}}"));
+        }
+        line(1, format_args!("}}"));
+    }
+    line(0, format_args!("}}"));
+    line(0, format_args!("contents = \"Text Format Volume Group\""));
+    line(0, format_args!("version = 1"));
+    line(0, format_args!("description = \"made by kiln\""));
+    line(0, format_args!("creation_host = \"kiln\""));
+    line(0, format_args!("creation_time = {time}"));
+    let mut bytes = out.into_bytes();
+    bytes.push(0);
+    bytes
+}
+
+/// Text between quotes.
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// Cuts a volume into pieces: `places` are byte offsets on the disk and lengths,
+/// in the order of the volume's bytes.
+pub fn scatter(volume: Volume, places: &[(u64, u64)]) -> Vec<(u64, Volume)> {
+    let mut pieces: Vec<(u64, Volume)> = Vec::with_capacity(places.len());
+    let mut bounds = Vec::with_capacity(places.len());
+    let mut start = 0;
+    for &(offset, length) in places {
+        bounds.push(start..start + length);
+        let used = length.min(volume.length.saturating_sub(start));
+        pieces.push((
+            offset,
+            Volume {
+                length: used,
+                extents: Vec::new(),
+            },
+        ));
+        start += length;
+    }
+    for extent in volume.extents {
+        let end = extent.offset + extent.length;
+        for (bound, (_, piece)) in bounds.iter().zip(&mut pieces) {
+            let (from, to) = (extent.offset.max(bound.start), end.min(bound.end));
+            if from < to {
+                piece.extents.push(Extent {
+                    offset: from - bound.start,
+                    length: to - from,
+                    source: skip(&extent.source, from - extent.offset),
+                });
+            }
+        }
+    }
+    pieces
+}
+
+/// The same source, `by` bytes further.
+fn skip(source: &Source, by: u64) -> Source {
+    match source {
+        Source::Bytes { bytes, start } => {
+            let start = usize::try_from(by).map_or(bytes.len(), |by| start.saturating_add(by));
+            Source::Bytes {
+                bytes: bytes.clone(),
+                start,
+            }
+        }
+        Source::File {
+            tree,
+            inode,
+            offset,
+        } => Source::File {
+            tree: tree.clone(),
+            inode: *inode,
+            offset: offset + by,
+        },
+        Source::Rendered { by: render, offset } => Source::Rendered {
+            by: render.clone(),
+            offset: offset + by,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,0 @@
-//! MBR partition tables.

@@ -1,0 +1,79 @@
+//! One tree for each filesystem of an image.
+
+use super::arena::Assembler;
+use super::{Error, Inode, InodeId, NodeId, Tree, TreeBuilder};
+
+impl Tree {
+    /// Divides the tree at these mount points: the result has one tree for each,
+    /// in the same order, and the tree above a mount point keeps it as an empty
+    /// directory.
+    ///
+    /// Mount points are absolute paths; one that is not there is made (0755,
+    /// root). Names of one file in different filesystems become files of their
+    /// own. Give `/` if the root is wanted.
+    ///
+    /// # Errors
+    ///
+    /// If a mount point is not a directory or not a usable path.
+    pub fn split(&self, mount_points: &[&[u8]]) -> Result<Vec<Tree>, Error> {
+        let mut builder = TreeBuilder::from(self);
+        let mut edited = false;
+        for path in mount_points {
+            match self.find(path) {
+                Some(id) if self.inode_of(id).is_directory() => {}
+                Some(_) => {
+                    return Err(Error::NotADirectory {
+                        path: super::display_path(path),
+                    });
+                }
+                None => {
+                    let mut directory = Inode::directory(0o755);
+                    directory.mtime = self.inode_of(NodeId::ROOT).mtime;
+                    builder.insert(path, directory)?;
+                    edited = true;
+                }
+            }
+        }
+        if edited {
+            return builder.build()?.split(mount_points);
+        }
+        let mut roots = Vec::with_capacity(mount_points.len());
+        for path in mount_points {
+            roots.push(self.find(path).ok_or_else(|| Error::Missing {
+                path: super::display_path(path),
+            })?);
+        }
+        roots
+            .iter()
+            .map(|&root| self.subtree(root, &roots))
+            .collect()
+    }
+
+    /// The tree below `root`, without what is below the other `roots`.
+    fn subtree(&self, root: NodeId, roots: &[NodeId]) -> Result<Tree, Error> {
+        let mut assembler = Assembler::default();
+        let mut inodes: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
+        // Names still to be added with their parents in the new tree, last first.
+        let mut stack = vec![(root, NodeId::ROOT)];
+        while let Some((old, parent)) = stack.pop() {
+            let old_inode = self.node(old).inode;
+            let inode = match inodes[old_inode.index()] {
+                Some(inode) => inode,
+                None => {
+                    let id = assembler.inode(
+                        self.inode(old_inode).clone(),
+                        self.allocated[old_inode.index()],
+                    )?;
+                    inodes[old_inode.index()] = Some(id);
+                    id
+                }
+            };
+            let name: &[u8] = if old == root { b"" } else { self.name(old) };
+            let new = assembler.name(parent, name, inode)?;
+            if old == root || !roots.contains(&old) {
+                stack.extend(self.children(old).iter().rev().map(|&child| (child, new)));
+            }
+        }
+        Ok(assembler.finish(self.source.clone()))
+    }
+}

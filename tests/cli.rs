@@ -1,0 +1,492 @@
+//! The faces of kiln as a user meets them: help, options, errors and their hints.
+
+mod common;
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Run as _, World};
+
+/// An element library with one operating system.
+fn library(world: &mut World) {
+    world.write("lib/base/element-deps", "");
+    world.write("lib/tiny/element-provides", "operating-system\n");
+    world.write("lib/tiny/element-deps", "extra\n");
+    world.write(
+        "lib/extra/element.yaml",
+        "summary: Adds more\ncategory: tests\nvariables:\n  - name: DIB_EXTRA\n    default: \"1\"\n    description: How much.\n",
+    );
+    let hook = world.write("lib/tiny/install.d/50-hook", "#!/bin/sh\ntrue\n");
+    let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+    fs::set_permissions(hook, mode).expect("the mode can be set");
+    world.set("ELEMENTS_PATH", "lib");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let world = World::new();
+    for line in [
+        "--help",
+        "build --help",
+        "build -h",
+        "plan --help",
+        "elements --help",
+        "elements list --help",
+        "elements show --help",
+        "elements search --help",
+        "elements graph --help",
+        "cache --help",
+        "cache clear --help",
+        "doctor --help",
+        "install-links --help",
+        "man --help",
+        "completions --help",
+        "disk-image-create --help",
+        "ramdisk-image-create -h",
+        "element-info --help",
+    ] {
+        let outcome = world.kiln().words(line);
+        assert_eq!(outcome.code(), 0, "{line}: {}", outcome.stderr);
+        assert!(
+            outcome.stdout.contains("Usage: "),
+            "{line}: {}",
+            outcome.stdout
+        );
+        assert_eq!(outcome.stderr, "", "{line}");
+    }
+}
+
+#[test]
+fn the_version_is_bare_where_dib_has_it_bare() {
+    let world = World::new();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        world.kiln().words("--version").success(),
+        format!("kiln {version}\n")
+    );
+    assert_eq!(
+        world.face("disk-image-create").words("--version").success(),
+        format!("{version}\n")
+    );
+}
+
+#[test]
+fn mistakes_are_named_with_what_to_do() {
+    let mut world = World::new();
+    library(&mut world);
+    for (face, line, code, stderr) in [
+        (
+            "disk-image-create",
+            "--offlien vm",
+            1,
+            "error: unknown option `--offlien`\nhint: did you mean `--offline`?\n",
+        ),
+        (
+            "disk-image-create",
+            "--m 3 vm",
+            1,
+            "error: option `--m` is ambiguous\n\
+             hint: it could be `--mkfs-options`, `--max-online-resize`, `--min-tmpfs`\n",
+        ),
+        (
+            "disk-image-create",
+            "tiny -a",
+            1,
+            "error: option `-a` needs a value\nhint: write `-a ARCH`\n",
+        ),
+        (
+            "disk-image-create",
+            "-z",
+            1,
+            "error: unknown option `-z`\nhint: `disk-image-create --help` lists the options\n",
+        ),
+        (
+            "disk-image-create",
+            "-o x",
+            1,
+            "error: at least one distribution root element must be specified\n\
+             hint: for a bootable Debian: `vm debian-minimal`; `kiln elements list` shows all\n",
+        ),
+        (
+            "disk-image-create",
+            "-t qcwo2 tiny",
+            1,
+            "error: unknown image type `qcwo2`\nhint: did you mean `qcow2`?\n\
+             hint: supported are raw, qcow2, tar\n",
+        ),
+        (
+            "disk-image-create",
+            "-t raw,vhd tiny",
+            1,
+            "error: image type `vhd` is not written by kiln yet\n\
+             hint: supported are raw, qcow2, tar\n",
+        ),
+        (
+            "disk-image-create",
+            "--image-size 5G tiny",
+            1,
+            "error: `--image-size` is `5G`, which is not a size in GiB\n\
+             hint: give a number without a unit, such as `5` or `2.5`\n",
+        ),
+        (
+            "ramdisk-image-create",
+            "-o x tiny",
+            1,
+            "error: kiln does not build ramdisks yet\n\
+             hint: a disk image is built by `disk-image-create`; \
+             its kernel and initramfs are in `/boot` of the image\n",
+        ),
+        (
+            "diskimage-builder",
+            "images.yaml",
+            1,
+            "error: kiln does not read image lists in YAML yet\n\
+             hint: build one image at a time with `disk-image-create` or `kiln build`\n",
+        ),
+        (
+            "element-info",
+            "",
+            2,
+            "error: no elements are given\nhint: usage: element-info [--env] ELEMENT...\n",
+        ),
+        (
+            "element-info",
+            "tniy",
+            1,
+            "error: element `tniy` not found\nhint: did you mean `tiny`?\n",
+        ),
+        (
+            "kiln",
+            "build --offlien tiny",
+            2,
+            "error: unexpected argument `--offlien` found\n\
+             hint: a similar argument exists: `--offline`\n\
+             hint: usage: kiln build --offline <ELEMENT>...\n",
+        ),
+        (
+            "kiln",
+            "elements show extar",
+            1,
+            "error: element `extar` not found\nhint: did you mean `extra`?\n",
+        ),
+        (
+            "kiln",
+            "elements search nothing-like-it",
+            1,
+            "error: no element has `nothing-like-it`\n\
+             hint: `kiln elements list` shows all elements\n",
+        ),
+        (
+            "kiln",
+            "plan tiny --mode rooot",
+            1,
+            "error: unknown mode `rooot`\nhint: known are auto, root, subordinate\n",
+        ),
+        (
+            "kiln",
+            "man nonsense",
+            1,
+            "error: kiln has no command `nonsense`\nhint: `kiln --help` lists the commands\n",
+        ),
+    ] {
+        let outcome = world.face(face).words(line);
+        assert_eq!(outcome.stderr, stderr, "{face} {line}");
+        assert_eq!(outcome.code(), code, "{face} {line}");
+        assert_eq!(outcome.stdout, "", "{face} {line}");
+    }
+}
+
+#[test]
+fn an_empty_entry_of_the_search_path_is_refused() {
+    let mut world = World::new();
+    world.set("ELEMENTS_PATH", "lib:");
+    let outcome = world.kiln().words("plan tiny");
+    assert_eq!(
+        outcome.stderr,
+        "error: `ELEMENTS_PATH` has an empty entry: `lib:`\n\
+         hint: remove the superfluous `:`; the current directory is written `.`\n"
+    );
+    assert_eq!(outcome.code(), 1);
+}
+
+#[test]
+fn faces_are_also_commands_of_kiln() {
+    let mut world = World::new();
+    library(&mut world);
+    let by_link = world.face("element-info").words("tiny").success();
+    let by_name = world.kiln().words("element-info tiny").success();
+    assert_eq!(by_link, "tiny extra\n");
+    assert_eq!(by_link, by_name);
+}
+
+#[test]
+fn element_info_prints_what_bash_can_evaluate() {
+    let mut world = World::new();
+    library(&mut world);
+    let script = world.face("element-info").words("--env tiny").success();
+    let program = format!(
+        "{script}\ndeclare -A a=\"($(get_image_element_array))\"\n\
+         echo \"$IMAGE_ELEMENT\" \"${{a[extra]}}\"; env | grep -c '^IMAGE_ELEMENT'"
+    );
+    let printed = world.command("bash").args(["-c", &program]).run().success();
+    let extra = fs::canonicalize(world.work().join("lib/extra")).expect("it is there");
+    assert_eq!(printed, format!("tiny extra {}\n2\n", extra.display()));
+}
+
+#[test]
+fn a_plan_shows_elements_hooks_and_outputs() {
+    let mut world = World::new();
+    library(&mut world);
+    let text = world
+        .kiln()
+        .words("plan tiny -t raw,tar -o out/x -a amd64")
+        .success();
+    for part in [
+        "Architecture: amd64",
+        "needed by tiny",
+        "install.d (runs in the target)\n  50-hook  (tiny)\n",
+        "  out/x.raw\n  out/x.tar\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+    let json = world.kiln().words("plan --json tiny").success();
+    let plan: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!(plan["elements"][1]["name"], "tiny");
+    assert_eq!(plan["outputs"][0]["path"], "image.qcow2");
+}
+
+#[test]
+fn elements_can_be_listed_shown_and_searched() {
+    let mut world = World::new();
+    library(&mut world);
+    let list = world.kiln().words("elements list").success();
+    assert!(list.contains("tests\n  extra  Adds more\n"), "{list}");
+    let shown = world.kiln().words("elements show extra").success();
+    assert!(shown.contains("DIB_EXTRA"), "{shown}");
+    let found = world
+        .kiln()
+        .words("elements search dib_extra MORE")
+        .success();
+    assert_eq!(found, "tests\n  extra  Adds more\n");
+    let json = world.kiln().words("elements show --json tiny").success();
+    let tiny: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!(tiny["provides"][0], "operating-system");
+    let graph = world.kiln().words("elements graph tiny").success();
+    assert!(graph.contains("    \"tiny\" -> \"extra\";\n"), "{graph}");
+}
+
+#[test]
+fn links_are_installed_and_replaced_but_foreign_files_are_kept() {
+    let world = World::new();
+    let bin = world.work().join("bin");
+    let outcome = world.kiln().words("install-links bin");
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    assert!(outcome.stderr.starts_with("hint: "), "{}", outcome.stderr);
+    let links = [
+        "disk-image-create",
+        "ramdisk-image-create",
+        "element-info",
+        "diskimage-builder",
+    ];
+    for link in links {
+        let target = fs::canonicalize(bin.join(link)).expect("the link leads somewhere");
+        assert_eq!(
+            target,
+            fs::canonicalize(common::kiln()).expect("it is there")
+        );
+    }
+    world
+        .command(bin.join("disk-image-create"))
+        .words("--version")
+        .success();
+
+    // Again, with one link of an older kiln that has gone.
+    fs::remove_file(bin.join(links[0])).expect("removed");
+    symlink("/gone/kiln", bin.join(links[0])).expect("linked");
+    let mut again = world.kiln();
+    again.env("PATH", &bin);
+    let outcome = again.words("install-links bin");
+    assert_eq!((outcome.code(), outcome.stderr.as_str()), (0, ""));
+
+    fs::remove_file(bin.join(links[3])).expect("removed");
+    fs::write(bin.join(links[3]), "mine").expect("written");
+    let outcome = world.kiln().words("install-links bin");
+    assert_eq!(outcome.code(), 1);
+    assert_eq!(
+        outcome.stderr,
+        format!(
+            "error: `{}` exists and is not kiln's\n\
+             hint: choose another directory, or replace it with `--force`\n",
+            bin.join(links[3]).display()
+        )
+    );
+    assert_eq!(
+        fs::read_to_string(bin.join(links[3])).expect("read"),
+        "mine"
+    );
+    world.kiln().words("install-links --force bin").success();
+    assert!(bin.join(links[3]).is_symlink());
+}
+
+#[test]
+fn manual_pages_exist_for_every_command() {
+    let world = World::new();
+    world.kiln().words("man --dir pages").success();
+    let build = fs::read_to_string(world.work().join("pages/kiln-build.1")).expect("written");
+    assert!(build.contains(".TH kiln-build 1"), "{build}");
+    let main = world.kiln().words("man").success();
+    for part in [".TH kiln 1", ".SH ENVIRONMENT", "\\fBELEMENTS_PATH\\fR"] {
+        assert!(main.contains(part), "{part}");
+    }
+    assert_eq!(world.kiln().words("man build").success(), build);
+    let Some(man) = common::tool("man") else {
+        skip!("`man` is not installed");
+    };
+    let page = world.work().join("pages/kiln.1");
+    let warnings = world
+        .command(man)
+        .args(["--warnings", "--local-file"])
+        .arg(page)
+        .env("MANWIDTH", "80")
+        .run();
+    assert_eq!(warnings.stderr, "");
+}
+
+#[test]
+fn completions_exist_for_common_shells() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = world.kiln().args(["completions", shell]).run().success();
+        assert!(script.contains("install-links"), "{shell}");
+    }
+    let script = world.kiln().words("completions bash").success();
+    world
+        .command("bash")
+        .args(["-n", "-c", &script])
+        .run()
+        .success();
+}
+
+#[test]
+fn the_reference_is_what_the_program_generates() {
+    let world = World::new();
+    let text = world.kiln().words("man --markdown").success();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
+    if std::env::var_os("KILN_UPDATE").is_some() {
+        fs::write(&path, &text).expect("the reference can be written");
+    }
+    let committed = fs::read_to_string(&path).expect("the reference is there");
+    assert!(
+        committed == text,
+        "docs/cli.md is out of date; write it anew with `KILN_UPDATE=1 cargo test --test cli`"
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let world = World::new();
+    for line in [
+        "--help",
+        "man --markdown",
+        "elements list",
+        "completions bash",
+    ] {
+        let words = shlex::split(line).expect("test lines are well quoted");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = world
+            .kiln()
+            .args(words)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kiln starts");
+        let mut stderr = String::new();
+        let mut stream = child.stderr.take().expect("it is piped");
+        stream.read_to_string(&mut stderr).expect("text");
+        let status = child.wait().expect("kiln ends");
+        assert!(status.success(), "{line}: {status} {stderr}");
+        assert_eq!(stderr, "", "{line}");
+    }
+}
+
+#[test]
+fn the_cache_is_shown_and_cleared_but_a_home_is_not() {
+    let world = World::new();
+    let cache = world.home().join(".cache/image-create");
+    assert_eq!(
+        world.kiln().words("cache").success(),
+        format!("{} is empty\n", cache.display())
+    );
+    fs::create_dir_all(cache.join("apt/lists")).expect("made");
+    fs::write(cache.join("apt/lists/x"), vec![7; 5000]).expect("written");
+    fs::write(cache.join("image.tgz"), vec![7; 5000]).expect("written");
+    let shown = world.kiln().words("cache show").success();
+    assert!(
+        shown.contains("apt  ") && shown.contains("total  "),
+        "{shown}"
+    );
+
+    let outcome = world.kiln().words("cache clear atp");
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome.stderr.contains("hint: did you mean `apt`?\n"),
+        "{}",
+        outcome.stderr
+    );
+    world.kiln().words("cache clear apt").success();
+    assert!(!cache.join("apt").exists() && cache.join("image.tgz").exists());
+    world.kiln().words("cache clear").success();
+    assert!(!cache.join("image.tgz").exists());
+
+    let outcome = world
+        .kiln()
+        .arg("cache")
+        .arg("clear")
+        .env("DIB_IMAGE_CACHE", world.home())
+        .run();
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome.stderr.contains("is not emptied"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(world.home().join(".cache").exists());
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_stops_before_the_build() {
+    let mut world = World::new();
+    library(&mut world);
+    let outcome = world
+        .face("disk-image-create")
+        .words("--logfile no/such/dir/log tiny");
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome
+            .stderr
+            .starts_with("error: cannot open the log file: "),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(outcome.stdout, "");
+}
+
+#[test]
+fn an_argument_that_is_not_text_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let world = World::new();
+    let outcome = world
+        .face("disk-image-create")
+        .arg(std::ffi::OsStr::from_bytes(b"\xff"))
+        .run();
+    assert_eq!(outcome.code(), 2);
+    assert!(
+        outcome.stderr.contains("is not valid UTF-8"),
+        "{}",
+        outcome.stderr
+    );
+}
