@@ -10,6 +10,8 @@ use std::io::{self, Write as _};
 use std::process::{Command, ExitCode, ExitStatus};
 
 pub mod apt;
+pub mod bootstrap;
+pub mod cache_url;
 pub mod deferred;
 pub mod dib_python;
 pub mod environment;
@@ -68,6 +70,7 @@ macro_rules! helpers {
 }
 
 helpers! {
+    "cache-url" Anywhere cache_url::main;
     "dib-init-system" Inside dib_python::init_system;
     "dib-python" Inside dib_python::main;
     "dib-run-parts" Anywhere run_parts::main;
@@ -77,6 +80,7 @@ helpers! {
     "grub2-probe" Inside grub::probe::main;
     "install-packages" Inside apt::main;
     "install-types-enable" Anywhere install_types::main;
+    "kiln-bootstrap" Anywhere bootstrap::main;
     "kiln-deferred" Inside deferred::main;
     "kiln-environment" Anywhere environment::main;
     "kiln-with-shims" Inside shims::main;
