@@ -92,7 +92,7 @@ pub fn plan(tree: &Arc<Tree>, options: &Options, size: u64) -> Result<Volume, Er
 /// laying out again until the size suffices.
 pub fn minimum_size(tree: &Arc<Tree>, options: &Options) -> Result<u64, Error> {
     options.check()?;
-    let mut blocks = 64;
+    let mut blocks = 8;
     loop {
         let needed = match Layout::new(tree, options, blocks) {
             Ok(layout) if layout.needed() <= layout.geometry.blocks => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::{Options, plan};
+use super::{Features, Options, minimum_size, plan};
 use crate::disk::{Source, Volume};
 use crate::tree::{Kind, Timestamp, Tree, TreeBuilder};
 
