@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use md5::Md5;
-use sha2::digest::Digest;
 use sha2::Sha256;
+use sha2::digest::Digest;
 
 /// Suffixes of checksum files.
 pub(crate) const SUFFIXES: [&str; 2] = ["md5", "sha256"];
@@ -28,7 +28,10 @@ pub struct Checksums {
 
 impl Checksums {
     /// Both, as `DIB_CHECKSUM=1` asks.
-    pub const ALL: Checksums = Checksums { md5: true, sha256: true };
+    pub const ALL: Checksums = Checksums {
+        md5: true,
+        sha256: true,
+    };
 }
 
 /// Digests of a complete output, in lower-case hexadecimal.
@@ -49,7 +52,10 @@ pub(crate) struct Hasher {
 
 impl Hasher {
     pub fn new(wanted: Checksums) -> Hasher {
-        Hasher { md5: wanted.md5.then(Md5::new), sha256: wanted.sha256.then(Sha256::new) }
+        Hasher {
+            md5: wanted.md5.then(Md5::new),
+            sha256: wanted.sha256.then(Sha256::new),
+        }
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
@@ -81,14 +87,30 @@ pub(crate) fn of_file(file: &File, wanted: Checksums) -> io::Result<Digests> {
     };
     let (md5, sha256) = std::thread::scope(|scope| {
         let md5 = scope.spawn(|| {
-            if wanted.md5 { one(Checksums { sha256: false, ..wanted }) } else { Ok(Digests::default()) }
+            if wanted.md5 {
+                one(Checksums {
+                    sha256: false,
+                    ..wanted
+                })
+            } else {
+                Ok(Digests::default())
+            }
         });
-        let sha256 =
-            if wanted.sha256 { one(Checksums { md5: false, ..wanted }) } else { Ok(Digests::default()) };
+        let sha256 = if wanted.sha256 {
+            one(Checksums {
+                md5: false,
+                ..wanted
+            })
+        } else {
+            Ok(Digests::default())
+        };
         (md5.join(), sha256)
     });
     let md5 = md5.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    Ok(Digests { md5: md5.md5, sha256: sha256?.sha256 })
+    Ok(Digests {
+        md5: md5.md5,
+        sha256: sha256?.sha256,
+    })
 }
 
 /// Gives all bytes of a file to `take`, in order, without reading its holes.
@@ -98,13 +120,19 @@ fn read_through(file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; READ_SIZE];
     let mut at = 0;
     while at < length {
-        let data = seek(file, at, libc::SEEK_DATA)?.unwrap_or(length).clamp(at, length);
+        let data = seek(file, at, libc::SEEK_DATA)?
+            .unwrap_or(length)
+            .clamp(at, length);
         while at < data {
             let part = usize::try_from(data - at).map_or(READ_SIZE, |left| left.min(READ_SIZE));
             take(&zeros[..part]);
             at += part as u64;
         }
-        let hole = if at < length { seek(file, at, libc::SEEK_HOLE)? } else { None };
+        let hole = if at < length {
+            seek(file, at, libc::SEEK_HOLE)?
+        } else {
+            None
+        };
         let end = hole.unwrap_or(length).clamp(at, length);
         while at < end {
             let part = usize::try_from(end - at).map_or(READ_SIZE, |left| left.min(READ_SIZE));
@@ -137,7 +165,9 @@ fn seek(file: &File, at: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
 pub(crate) fn line(digest: &str, path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     let mut line = Vec::with_capacity(digest.len() + path.len() + 4);
-    let escape = path.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
+    let escape = path
+        .iter()
+        .any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
     if escape {
         line.push(b'\\');
     }
@@ -169,7 +199,8 @@ mod tests {
         let mut bytes = vec![0; 3 << 20];
         bytes[1_000_000..1_000_010].copy_from_slice(b"0123456789");
         file.set_len(bytes.len() as u64).unwrap();
-        file.write_all_at(&bytes[1_000_000..1_000_010], 1_000_000).unwrap();
+        file.write_all_at(&bytes[1_000_000..1_000_010], 1_000_000)
+            .unwrap();
         let mut hasher = Hasher::new(Checksums::ALL);
         hasher.update(&bytes);
         assert_eq!(of_file(&file, Checksums::ALL).unwrap(), hasher.finish());

@@ -167,11 +167,17 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Error::Directory { .. } => "create the directory, or choose another output name with `-o`",
+            Error::Directory { .. } => {
+                "create the directory, or choose another output name with `-o`"
+            }
             Error::Create { source, .. } => match source.raw_os_error() {
-                Some(libc::EACCES | libc::EPERM) => "the directory must be writable for you: choose another with `-o`",
+                Some(libc::EACCES | libc::EPERM) => {
+                    "the directory must be writable for you: choose another with `-o`"
+                }
                 Some(libc::EROFS) => "the filesystem is read-only: choose another place with `-o`",
-                Some(libc::ENOSPC | libc::EDQUOT) => "free some space there, or choose another place with `-o`",
+                Some(libc::ENOSPC | libc::EDQUOT) => {
+                    "free some space there, or choose another place with `-o`"
+                }
                 _ => "choose another output name with `-o`",
             },
             Error::NoName { .. } | Error::NotAFile { .. } | Error::NameTooLong { .. } => {
@@ -207,7 +213,11 @@ impl std::fmt::Display for Bytes {
         }
         let rest = bytes & ((1 << unit) - 1);
         let tenths = (u128::from(rest) * 10) >> unit;
-        if tenths == 0 { write!(f, "{whole} {name}") } else { write!(f, "{whole}.{tenths} {name}") }
+        if tenths == 0 {
+            write!(f, "{whole} {name}")
+        } else {
+            write!(f, "{whole}.{tenths} {name}")
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::tree::Tree;
 
+mod at;
 mod checksum;
 mod error;
 mod order;
@@ -123,7 +124,9 @@ pub fn write_all(
     };
     for (at, spec) in outputs.iter().enumerate() {
         if outputs[..at].iter().any(|before| before.path == spec.path) {
-            return Err(Error::Twice { target: spec.path.clone() });
+            return Err(Error::Twice {
+                target: spec.path.clone(),
+            });
         }
     }
     let mut open = outputs
@@ -131,17 +134,28 @@ pub fn write_all(
         .map(|spec| {
             let needed = match (spec.format, disk) {
                 (Format::Tar, _) => tar::estimate(tree),
-                (_, None) => return Err(Error::NoDisk { target: spec.path.clone() }),
+                (_, None) => {
+                    return Err(Error::NoDisk {
+                        target: spec.path.clone(),
+                    });
+                }
                 (format, Some(disk)) => space_needed(format, disk),
             };
             let output = Output::create(&spec.path, needed)?;
-            Ok(Open { spec, output, digests: None, warnings: Vec::new() })
+            Ok(Open {
+                spec,
+                output,
+                digests: None,
+                warnings: Vec::new(),
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
 
     if let Some(disk) = disk {
-        let disks: Vec<&Open<'_>> =
-            open.iter().filter(|one| one.spec.format != Format::Tar).collect();
+        let disks: Vec<&Open<'_>> = open
+            .iter()
+            .filter(|one| one.spec.format != Format::Tar)
+            .collect();
         write_disks(disk, &disks, threads, progress)?;
     }
     for one in open.iter_mut().filter(|one| one.spec.format == Format::Tar) {
@@ -162,17 +176,25 @@ pub fn write_all(
         progress(&step, 1, 1);
     }
     let virtual_size = disk.map_or(0, |disk| disk.length());
-    open.into_iter().zip(checksum_files).map(|(one, files)| finish(one, files, virtual_size)).collect()
+    open.into_iter()
+        .zip(checksum_files)
+        .map(|(one, files)| finish(one, files, virtual_size))
+        .collect()
 }
 
 /// Bytes that a disk format takes at most.
 fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
-    let data: u64 = disk.data_ranges().iter().map(|range| range.end - range.start).sum();
+    let data: u64 = disk
+        .data_ranges()
+        .iter()
+        .map(|range| range.end - range.start)
+        .sum();
     match format {
         Format::Qcow2(options) => {
             // Tables: eight bytes of L2 and two of reference counts a cluster.
             let tables = data / u64::from(options.cluster_size) * 10;
-            data.saturating_add(tables).saturating_add(8 * u64::from(options.cluster_size))
+            data.saturating_add(tables)
+                .saturating_add(8 * u64::from(options.cluster_size))
         }
         Format::Raw | Format::Tar => data,
     }
@@ -195,7 +217,12 @@ fn write_disks(
             Format::Raw => raws.push(raw::Raw::create(disk, &one.output)?),
             Format::Qcow2(options) => {
                 chunk = chunk.max(COMPRESS_CHUNK).max(options.cluster_size as usize);
-                qcow2s.push(qcow2::write::Qcow2::create(&one.output, options, disk.length(), threads)?);
+                qcow2s.push(qcow2::write::Qcow2::create(
+                    &one.output,
+                    options,
+                    disk.length(),
+                    threads,
+                )?);
             }
             Format::Tar => {}
         }
@@ -206,19 +233,33 @@ fn write_disks(
         ranges = raw::without(&ranges, only.cloned());
     }
     let raw_writers = raws.iter().map(|raw| raw as &dyn pass::Writer);
-    let writers: Vec<&dyn pass::Writer> =
-        raw_writers.chain(qcow2s.iter().map(|qcow2| qcow2 as &dyn pass::Writer)).collect();
-    let names: Vec<_> = outputs.iter().map(|one| short_name(&one.spec.path)).collect();
+    let writers: Vec<&dyn pass::Writer> = raw_writers
+        .chain(qcow2s.iter().map(|qcow2| qcow2 as &dyn pass::Writer))
+        .collect();
+    let names: Vec<_> = outputs
+        .iter()
+        .map(|one| short_name(&one.spec.path))
+        .collect();
     let step = format!("writing {}", names.join(", "));
-    pass::run(disk, &ranges, chunk, threads, &writers, &mut |done, total| {
-        progress(&step, done, total);
-    })?;
+    pass::run(
+        disk,
+        &ranges,
+        chunk,
+        threads,
+        &writers,
+        &mut |done, total| {
+            progress(&step, done, total);
+        },
+    )?;
     qcow2s.into_iter().try_for_each(qcow2::write::Qcow2::finish)
 }
 
 /// Computes digests where they are wanted and not known yet, and writes the
 /// files for them; they get their names with the outputs.
-fn write_checksums(open: &mut [Open<'_>], progress: Progress<'_>) -> Result<Vec<Vec<Output>>, Error> {
+fn write_checksums(
+    open: &mut [Open<'_>],
+    progress: Progress<'_>,
+) -> Result<Vec<Vec<Output>>, Error> {
     let mut all = Vec::with_capacity(open.len());
     for one in open {
         let spec = one.spec;
@@ -229,13 +270,20 @@ fn write_checksums(open: &mut [Open<'_>], progress: Progress<'_>) -> Result<Vec<
                 None => {
                     let step = format!("computing checksums of {}", short_name(&spec.path));
                     progress(&step, 0, 1);
-                    let read_back = |source| Error::ReadBack { target: spec.path.clone(), source };
-                    let digests = checksum::of_file(one.output.file(), spec.checksums).map_err(read_back)?;
+                    let read_back = |source| Error::ReadBack {
+                        target: spec.path.clone(),
+                        source,
+                    };
+                    let digests =
+                        checksum::of_file(one.output.file(), spec.checksums).map_err(read_back)?;
                     progress(&step, 1, 1);
                     digests
                 }
             };
-            for (suffix, digest) in checksum::SUFFIXES.iter().zip([&digests.md5, &digests.sha256]) {
+            for (suffix, digest) in checksum::SUFFIXES
+                .iter()
+                .zip([&digests.md5, &digests.sha256])
+            {
                 let Some(digest) = digest else { continue };
                 let mut path = spec.path.clone().into_os_string();
                 path.push(".");
@@ -255,11 +303,16 @@ fn write_checksums(open: &mut [Open<'_>], progress: Progress<'_>) -> Result<Vec<
 /// Gives an output and its checksum files their names.
 fn finish(one: Open<'_>, checksums: Vec<Output>, virtual_size: u64) -> Result<Written, Error> {
     use std::os::unix::fs::MetadataExt as _;
-    let Open { spec, output, digests, warnings } = one;
-    let about = output
-        .file()
-        .metadata()
-        .map_err(|source| Error::ReadBack { target: spec.path.clone(), source })?;
+    let Open {
+        spec,
+        output,
+        digests,
+        warnings,
+    } = one;
+    let about = output.file().metadata().map_err(|source| Error::ReadBack {
+        target: spec.path.clone(),
+        source,
+    })?;
     let renamed = output.commit(&spec.existing, spec.durable)?.renamed;
     let mut checksum_files = Vec::with_capacity(checksums.len());
     for file in checksums {
@@ -273,7 +326,11 @@ fn finish(one: Open<'_>, checksums: Vec<Output>, virtual_size: u64) -> Result<Wr
     Ok(Written {
         path: spec.path.clone(),
         format: spec.format.name(),
-        virtual_size: if spec.format == Format::Tar { about.len() } else { virtual_size },
+        virtual_size: if spec.format == Format::Tar {
+            about.len()
+        } else {
+            virtual_size
+        },
         file_size: about.len(),
         disk_size: about.blocks().saturating_mul(512),
         renamed,
@@ -284,7 +341,10 @@ fn finish(one: Open<'_>, checksums: Vec<Output>, virtual_size: u64) -> Result<Wr
 }
 
 fn short_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// While it lives, a file that grows past RLIMIT_FSIZE is an error of that write
@@ -304,7 +364,8 @@ impl Drop for IgnoreFileSizeSignal {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
             // SAFETY: this is the action that was in place before.
-            let _ = unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGXFSZ, before) };
+            let _ =
+                unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGXFSZ, before) };
         }
     }
 }

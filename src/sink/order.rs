@@ -27,7 +27,11 @@ struct State<T> {
 impl<T> InOrder<T> {
     pub fn new(window: usize) -> InOrder<T> {
         InOrder {
-            state: Mutex::new(State { next: 0, waiting: BTreeMap::new(), stopped: false }),
+            state: Mutex::new(State {
+                next: 0,
+                waiting: BTreeMap::new(),
+                stopped: false,
+            }),
             moved: Condvar::new(),
             window: window.max(1) as u64,
         }
@@ -45,7 +49,10 @@ impl<T> InOrder<T> {
     ) -> Result<(), Error> {
         let mut state = lock(&self.state);
         while !state.stopped && sequence >= state.next.saturating_add(self.window) {
-            state = self.moved.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self
+                .moved
+                .wait(state)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         state.waiting.insert(sequence, result);
         loop {
@@ -53,7 +60,9 @@ impl<T> InOrder<T> {
                 return Err(Error::Stopped);
             }
             let next = state.next;
-            let Some(result) = state.waiting.remove(&next) else { return Ok(()) };
+            let Some(result) = state.waiting.remove(&next) else {
+                return Ok(());
+            };
             let accepted = accept(result)?;
             state.next += 1;
             drop(state);

@@ -5,14 +5,16 @@
 //! is `.NAME.kiln-N` beside its target, locked, removed on failure, and swept by
 //! the next run if this one was killed.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::at::{
+    free_bytes, link, lock, open_at, open_directory, rename, same_file, status, unlink,
+};
 use super::error::Error;
 
 /// Largest unit of one write. Larger ones are several times slower where the
@@ -86,7 +88,9 @@ impl Output {
     pub fn create(target: &Path, needed: u64) -> Result<Output, Error> {
         let name = target
             .file_name()
-            .ok_or_else(|| Error::NoName { target: target.to_owned() })?
+            .ok_or_else(|| Error::NoName {
+                target: target.to_owned(),
+            })?
             .to_owned();
         let directory_path = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -98,18 +102,35 @@ impl Output {
             source,
         })?;
         match status(&directory, &name) {
-            Ok(found) if found.st_mode & libc::S_IFMT != libc::S_IFREG && found.st_mode & libc::S_IFMT != libc::S_IFLNK => {
-                return Err(Error::NotAFile { target: target.to_owned() });
+            Ok(found)
+                if found.st_mode & libc::S_IFMT != libc::S_IFREG
+                    && found.st_mode & libc::S_IFMT != libc::S_IFLNK =>
+            {
+                return Err(Error::NotAFile {
+                    target: target.to_owned(),
+                });
             }
             Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
-                return Err(Error::NameTooLong { target: target.to_owned() });
+                return Err(Error::NameTooLong {
+                    target: target.to_owned(),
+                });
             }
             _ => {}
         }
         let free = free_bytes(&directory);
-        let (file, temporary) = create_file(&directory, &name)
-            .map_err(|source| Error::Create { target: target.to_owned(), source })?;
-        Ok(Output { target: target.to_owned(), name, directory, file, temporary, needed, free })
+        let (file, temporary) = create_file(&directory, &name).map_err(|source| Error::Create {
+            target: target.to_owned(),
+            source,
+        })?;
+        Ok(Output {
+            target: target.to_owned(),
+            name,
+            directory,
+            file,
+            temporary,
+            needed,
+            free,
+        })
     }
 
     /// Where it will be.
@@ -126,7 +147,9 @@ impl Output {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
         let mut at = offset;
         for piece in bytes.chunks(WRITE_SIZE) {
-            self.file.write_all_at(piece, at).map_err(|source| self.write_error(source))?;
+            self.file
+                .write_all_at(piece, at)
+                .map_err(|source| self.write_error(source))?;
             at += piece.len() as u64;
         }
         Ok(())
@@ -134,22 +157,33 @@ impl Output {
 
     /// Makes the file `length` bytes long; what was not written is a hole.
     pub fn set_length(&self, length: u64) -> Result<(), Error> {
-        self.file.set_len(length).map_err(|source| self.write_error(source))
+        self.file
+            .set_len(length)
+            .map_err(|source| self.write_error(source))
     }
 
     /// Waits until the file is on its device.
     pub fn sync(&self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|source| self.write_error(source))
+        self.file
+            .sync_all()
+            .map_err(|source| self.write_error(source))
     }
 
     /// An error of writing in the terms of this output.
     pub fn write_error(&self, source: io::Error) -> Error {
         let target = self.target.clone();
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                Error::NoSpace { target, needed: self.needed, free: self.free, source }
-            }
-            Some(libc::EFBIG) => Error::TooLarge { target, needed: self.needed, source },
+            Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace {
+                target,
+                needed: self.needed,
+                free: self.free,
+                source,
+            },
+            Some(libc::EFBIG) => Error::TooLarge {
+                target,
+                needed: self.needed,
+                source,
+            },
             _ => Error::Write { target, source },
         }
     }
@@ -163,7 +197,10 @@ impl Output {
             Existing::Rename { stamp } => self.rename_old(stamp)?,
             Existing::Replace => None,
         };
-        self.give_name().map_err(|source| Error::Commit { target: self.target.clone(), source })?;
+        self.give_name().map_err(|source| Error::Commit {
+            target: self.target.clone(),
+            source,
+        })?;
         if durable {
             self.sync_directory()?;
         }
@@ -237,7 +274,10 @@ impl Output {
         // Some filesystems (FUSE, vfat on old kernels) cannot sync a directory.
         match source.raw_os_error() {
             Some(libc::EINVAL | libc::EBADF | libc::ENOSYS | libc::EOPNOTSUPP) => Ok(()),
-            _ => Err(Error::Commit { target: self.target.clone(), source }),
+            _ => Err(Error::Commit {
+                target: self.target.clone(),
+                source,
+            }),
         }
     }
 }
@@ -292,7 +332,11 @@ fn create_file(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<Os
 fn create_named(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<OsString>)> {
     let mut created = None;
     let temporary = first_free(name, |candidate| {
-        match open_at(directory, candidate, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL) {
+        match open_at(
+            directory,
+            candidate,
+            libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        ) {
             Ok(file) => {
                 // Without locks (some network filesystems) it is just never swept.
                 let _ = lock(&file);
@@ -314,7 +358,10 @@ fn create_named(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<O
 }
 
 /// Calls `make` with `.NAME.kiln-0`, `.NAME.kiln-1`, … until one does not exist.
-fn first_free(name: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<()>) -> io::Result<OsString> {
+fn first_free(
+    name: &OsStr,
+    mut make: impl FnMut(&OsStr) -> io::Result<()>,
+) -> io::Result<OsString> {
     for attempt in 0..ATTEMPTS {
         let mut candidate = OsString::from(".");
         candidate.push(name);
@@ -326,107 +373,6 @@ fn first_free(name: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<()>) -> i
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn c_string(name: &OsStr) -> io::Result<CString> {
-    CString::new(name.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    let path = c_string(path.as_os_str())?;
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    // SAFETY: `path` ends in NUL and outlives the call; the descriptor is new and ours.
-    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::open(path.as_ptr(), flags))?)) }
-}
-
-fn open_at(directory: &OwnedFd, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
-    let name = c_string(name)?;
-    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: `name` ends in NUL and outlives the call; the descriptor is new and ours.
-    unsafe {
-        let fd = check(libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o666))?;
-        Ok(File::from(OwnedFd::from_raw_fd(fd)))
-    }
-}
-
-fn status(directory: &OwnedFd, name: &OsStr) -> io::Result<libc::stat> {
-    let name = c_string(name)?;
-    // SAFETY: `name` ends in NUL; `found` is plain data that fstatat fills.
-    unsafe {
-        let mut found: libc::stat = std::mem::zeroed();
-        check(libc::fstatat(directory.as_raw_fd(), name.as_ptr(), &mut found, libc::AT_SYMLINK_NOFOLLOW))?;
-        Ok(found)
-    }
-}
-
-/// Gives a file without a name one; never replaces.
-fn link(file: &File, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    // AT_EMPTY_PATH needs a capability; the way through /proc does not.
-    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let name = c_string(name)?;
-    // SAFETY: both strings end in NUL and outlive the call.
-    unsafe {
-        check(libc::linkat(
-            libc::AT_FDCWD,
-            from.as_ptr(),
-            directory.as_raw_fd(),
-            name.as_ptr(),
-            libc::AT_SYMLINK_FOLLOW,
-        ))?;
-    }
-    Ok(())
-}
-
-fn rename(directory: &OwnedFd, from: &OsStr, to: &OsStr, flags: libc::c_uint) -> io::Result<()> {
-    let (from, to) = (c_string(from)?, c_string(to)?);
-    let fd = directory.as_raw_fd();
-    // SAFETY: both strings end in NUL and outlive the call.
-    let result = unsafe { check(libc::renameat2(fd, from.as_ptr(), fd, to.as_ptr(), flags)) };
-    match result {
-        // Filesystems without RENAME_NOREPLACE: look first; the race is with
-        // another build of the same image in the same second.
-        Err(error) if flags != 0 && error.raw_os_error() == Some(libc::EINVAL) => {
-            // SAFETY: as above.
-            unsafe {
-                if libc::faccessat(fd, to.as_ptr(), libc::F_OK, libc::AT_SYMLINK_NOFOLLOW) == 0 {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                check(libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()))?;
-            }
-            Ok(())
-        }
-        other => other.map(drop),
-    }
-}
-
-fn unlink(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let name = c_string(name)?;
-    // SAFETY: `name` ends in NUL and outlives the call.
-    unsafe { check(libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0))? };
-    Ok(())
-}
-
-fn lock(file: &File) -> io::Result<()> {
-    // SAFETY: flock takes any open descriptor and touches no memory.
-    unsafe { check(libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB))? };
-    Ok(())
-}
-
-fn same_file(directory: &OwnedFd, name: &OsStr, file: &File) -> bool {
-    match (status(directory, name), file.metadata()) {
-        (Ok(named), Ok(open)) => named.st_dev == open.dev() && named.st_ino == open.ino(),
-        _ => false,
-    }
-}
-
-fn free_bytes(directory: &OwnedFd) -> u64 {
-    nix::sys::statvfs::fstatvfs(directory)
-        .map(|space| space.blocks_available().saturating_mul(space.fragment_size()))
-        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -454,7 +400,10 @@ mod tests {
 
         let output = Output::create(&target, 5).unwrap();
         output.write_at(b"bytes", 0).unwrap();
-        assert_eq!(output.commit(&Existing::Replace, true).unwrap().renamed, None);
+        assert_eq!(
+            output.commit(&Existing::Replace, true).unwrap().renamed,
+            None
+        );
         assert_eq!(std::fs::read(&target).unwrap(), b"bytes");
         assert_eq!(names(place.path()), ["a.raw"]);
     }
@@ -463,10 +412,16 @@ mod tests {
     fn an_old_output_is_renamed_with_its_checksums() {
         let place = tempfile::tempdir().unwrap();
         let target = place.path().join("a.b.raw");
-        for (name, text) in [("a.b.raw", "old"), ("a.b.raw.md5", "m"), ("a.b.raw.sha256", "s")] {
+        for (name, text) in [
+            ("a.b.raw", "old"),
+            ("a.b.raw.md5", "m"),
+            ("a.b.raw.sha256", "s"),
+        ] {
             std::fs::write(place.path().join(name), text).unwrap();
         }
-        let stamp = Existing::Rename { stamp: "2026.11.21-08.30.00".into() };
+        let stamp = Existing::Rename {
+            stamp: "2026.11.21-08.30.00".into(),
+        };
         let output = Output::create(&target, 3).unwrap();
         output.write_at(b"new", 0).unwrap();
         let kept = output.commit(&stamp, false).unwrap().renamed.unwrap();
@@ -528,16 +483,24 @@ mod tests {
         assert!(matches!(directory, Error::NotAFile { .. }), "{directory}");
         let long = Output::create(&place.path().join("n".repeat(300)), 0).unwrap_err();
         assert!(matches!(long, Error::NameTooLong { .. }), "{long}");
-        assert!(matches!(Output::create(Path::new("/"), 0), Err(Error::NoName { .. })));
+        assert!(matches!(
+            Output::create(Path::new("/"), 0),
+            Err(Error::NoName { .. })
+        ));
     }
 
     #[test]
     fn stamps_have_dibs_form() {
         let stamp = local_stamp(std::time::SystemTime::now());
-        let shape: String =
-            stamp.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        let shape: String = stamp
+            .chars()
+            .map(|c| if c.is_ascii_digit() { '9' } else { c })
+            .collect();
         assert_eq!(shape, "9999.99.99-99.99.99");
         assert_eq!(stamped(OsStr::new("image"), "S", 0), "image-S");
-        assert_eq!(stamped(OsStr::new("image.qcow2"), "S", 2), "image-S-2.qcow2");
+        assert_eq!(
+            stamped(OsStr::new("image.qcow2"), "S", 2),
+            "image-S-2.qcow2"
+        );
     }
 }

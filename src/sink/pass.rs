@@ -93,7 +93,11 @@ pub(crate) fn run(
     let threads = threads.clamp(1, usize::try_from(chunks.max(1)).unwrap_or(usize::MAX));
     progress(0, total);
 
-    let queue = Mutex::new(Queue { runs: runs.into_iter(), run: 0..0, sequence: 0 });
+    let queue = Mutex::new(Queue {
+        runs: runs.into_iter(),
+        run: 0..0,
+        sequence: 0,
+    });
     let shared = Shared {
         done: AtomicU64::new(0),
         failed: AtomicBool::new(false),
@@ -104,20 +108,32 @@ pub(crate) fn run(
     };
     let work = || -> Result<(), Error> {
         let mut reader = disk.reader();
-        let mut workers =
-            writers.iter().map(|writer| writer.worker()).collect::<Result<Vec<_>, _>>()?;
+        let mut workers = writers
+            .iter()
+            .map(|writer| writer.worker())
+            .collect::<Result<Vec<_>, _>>()?;
         let mut buffer = vec![0; chunk_size];
         while !shared.failed.load(Ordering::Relaxed) {
-            let Some((sequence, number)) = lock(&queue).next() else { break };
+            let Some((sequence, number)) = lock(&queue).next() else {
+                break;
+            };
             let offset = number * unit;
             let length = unit.min(disk.length().saturating_sub(offset));
             let filled = usize::try_from(length).map_or(chunk_size, |l| l.min(chunk_size));
             buffer[filled..].fill(0);
             reader
                 .read_at(offset, &mut buffer[..filled])
-                .map_err(|source| Error::Disk { offset, length, source })?;
+                .map_err(|source| Error::Disk {
+                    offset,
+                    length,
+                    source,
+                })?;
             for worker in &mut workers {
-                worker.take(Chunk { sequence, offset, bytes: &buffer })?;
+                worker.take(Chunk {
+                    sequence,
+                    offset,
+                    bytes: &buffer,
+                })?;
             }
             shared.done.fetch_add(unit, Ordering::Relaxed);
         }
@@ -126,7 +142,10 @@ pub(crate) fn run(
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let end = EndOfThread { shared: &shared, writers };
+                let end = EndOfThread {
+                    shared: &shared,
+                    writers,
+                };
                 if let Err(error) = work() {
                     end.fail(error);
                 }
@@ -195,7 +214,9 @@ impl Drop for EndOfThread<'_> {
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     // Blocks of a fixed size compile to wide loads; most data ends this early.
     let (blocks, rest) = bytes.as_chunks::<64>();
-    blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+    blocks
+        .iter()
+        .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
         && rest.iter().all(|&byte| byte == 0)
 }
 
@@ -207,9 +228,15 @@ mod tests {
     #[test]
     fn chunks_that_overlap_data_are_numbered_without_gaps() {
         assert_eq!(chunk_runs(&[], 10), []);
-        assert_eq!(chunk_runs(&[0..1, 5..6, 9..11, 30..40, 45..46], 10), [0..2, 3..5]);
-        let mut queue =
-            Queue { runs: vec![0..2, 3..5].into_iter(), run: 0..0, sequence: 0 };
+        assert_eq!(
+            chunk_runs(&[0..1, 5..6, 9..11, 30..40, 45..46], 10),
+            [0..2, 3..5]
+        );
+        let mut queue = Queue {
+            runs: vec![0..2, 3..5].into_iter(),
+            run: 0..0,
+            sequence: 0,
+        };
         let all: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
         assert_eq!(all, [(0, 0), (1, 1), (2, 3), (3, 4)]);
     }
@@ -249,10 +276,20 @@ mod tests {
         let disk = Memory::sample(3_000_001, 1);
         let mut expected = disk.bytes();
         for threads in [1, 3] {
-            let (a, b) = (Collect(Mutex::default(), None), Collect(Mutex::default(), None));
+            let (a, b) = (
+                Collect(Mutex::default(), None),
+                Collect(Mutex::default(), None),
+            );
             let mut last = (0, 0);
-            run(&disk, &disk.data_ranges(), 65536, threads, &[&a, &b], &mut |done, all| last = (done, all))
-                .unwrap();
+            run(
+                &disk,
+                &disk.data_ranges(),
+                65536,
+                threads,
+                &[&a, &b],
+                &mut |done, all| last = (done, all),
+            )
+            .unwrap();
             assert_eq!(last.0, last.1);
             for collected in [a, b] {
                 let mut chunks = collected.0.into_inner().unwrap();
@@ -270,9 +307,20 @@ mod tests {
 
     #[test]
     fn an_error_of_the_disk_ends_the_pass_and_says_where() {
-        let disk = Memory { broken_from: Some(1_000_000), ..Memory::sample(3_000_000, 2) };
+        let disk = Memory {
+            broken_from: Some(1_000_000),
+            ..Memory::sample(3_000_000, 2)
+        };
         let collect = Collect(Mutex::default(), None);
-        let error = run(&disk, &disk.data_ranges(), 65536, 4, &[&collect], &mut |_, _| {}).unwrap_err();
+        let error = run(
+            &disk,
+            &disk.data_ranges(),
+            65536,
+            4,
+            &[&collect],
+            &mut |_, _| {},
+        )
+        .unwrap_err();
         assert!(matches!(error, Error::Disk { .. }), "{error}");
     }
 
@@ -281,7 +329,14 @@ mod tests {
         let disk = Memory::sample(3_000_000, 3);
         let collect = Collect(Mutex::default(), Some(5));
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            run(&disk, &disk.data_ranges(), 65536, 4, &[&collect], &mut |_, _| {})
+            run(
+                &disk,
+                &disk.data_ranges(),
+                65536,
+                4,
+                &[&collect],
+                &mut |_, _| {},
+            )
         }));
         assert!(result.is_err());
     }

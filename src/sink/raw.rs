@@ -33,7 +33,11 @@ impl<'a> Raw<'a> {
     pub fn create(disk: &dyn ReadAt, output: &'a Output) -> Result<Raw<'a>, Error> {
         let length = disk.length();
         output.set_length(length)?;
-        Ok(Raw { output, length, cloned: clone_files(disk, output) })
+        Ok(Raw {
+            output,
+            length,
+            cloned: clone_files(disk, output),
+        })
     }
 
     /// What is complete without any chunk: sorted ranges.
@@ -44,7 +48,9 @@ impl<'a> Raw<'a> {
     /// Whether the block at `offset` came by cloning.
     fn is_cloned(&self, offset: u64) -> bool {
         let after = self.cloned.partition_point(|range| range.end <= offset);
-        self.cloned.get(after).is_some_and(|range| range.start <= offset)
+        self.cloned
+            .get(after)
+            .is_some_and(|range| range.start <= offset)
     }
 }
 
@@ -59,11 +65,13 @@ impl Writer for Raw<'_> {
 impl Worker for &Raw<'_> {
     fn take(&mut self, chunk: Chunk<'_>) -> Result<(), Error> {
         let left = self.length.saturating_sub(chunk.offset);
-        let end = usize::try_from(left).map_or(chunk.bytes.len(), |left| left.min(chunk.bytes.len()));
+        let end =
+            usize::try_from(left).map_or(chunk.bytes.len(), |left| left.min(chunk.bytes.len()));
         let bytes = &chunk.bytes[..end];
         let mut run: Range<usize> = 0..0;
         let write = |run: Range<usize>| {
-            self.output.write_at(&bytes[run.clone()], chunk.offset + run.start as u64)
+            self.output
+                .write_at(&bytes[run.clone()], chunk.offset + run.start as u64)
         };
         for (number, block) in bytes.chunks(BLOCK as usize).enumerate() {
             let start = number * BLOCK as usize;
@@ -122,7 +130,9 @@ fn clone_files(disk: &dyn ReadAt, output: &Output) -> Vec<Range<u64>> {
         if file_start % BLOCK != 0 || end.saturating_sub(start) < MIN_CLONE {
             continue;
         }
-        let Ok(file) = disk.open(&range) else { continue };
+        let Ok(file) = disk.open(&range) else {
+            continue;
+        };
         let Ok(about) = file.metadata() else { continue };
         if hopeless.contains(&about.dev()) {
             continue;
@@ -134,8 +144,13 @@ fn clone_files(disk: &dyn ReadAt, output: &Output) -> Vec<Range<u64>> {
             dest_offset: start,
         };
         // SAFETY: both descriptors are open and `request` outlives the call, which only reads it.
-        let result =
-            unsafe { libc::ioctl(output.file().as_raw_fd(), libc::FICLONERANGE, &raw const request) };
+        let result = unsafe {
+            libc::ioctl(
+                output.file().as_raw_fd(),
+                libc::FICLONERANGE,
+                &raw const request,
+            )
+        };
         if result == 0 {
             cloned.push(start..end);
             continue;
@@ -163,7 +178,15 @@ mod tests {
     fn write(disk: &Memory, threads: usize, target: &std::path::Path) {
         let output = Output::create(target, disk.length).unwrap();
         let raw = Raw::create(disk, &output).unwrap();
-        pass::run(disk, &disk.data_ranges(), 256 << 10, threads, &[&raw], &mut |_, _| {}).unwrap();
+        pass::run(
+            disk,
+            &disk.data_ranges(),
+            256 << 10,
+            threads,
+            &[&raw],
+            &mut |_, _| {},
+        )
+        .unwrap();
         output.commit(&Existing::Replace, false).unwrap();
     }
 
@@ -178,7 +201,7 @@ mod tests {
         }
         let disk = Memory {
             length: 1 << 40,
-            pieces: vec![(0, b"first".to_vec()), ((1 << 40) - 4, b"last".to_vec()), ],
+            pieces: vec![(0, b"first".to_vec()), ((1 << 40) - 4, b"last".to_vec())],
             broken_from: None,
         };
         let target = place.path().join("large.raw");
@@ -192,8 +215,11 @@ mod tests {
     fn ranges_are_subtracted() {
         let all = [0..10, 20..30, 40..50];
         assert_eq!(without(&all, &[]), all);
-        assert_eq!(without(&all, &[0..10]), [20..30, 40..50]);
-        assert_eq!(without(&all, &[2..4, 6..22, 28..41]), [0..2, 4..6, 22..28, 41..50]);
-        assert_eq!(without(&all, &[0..60]), []);
+        assert_eq!(without(&all, &[0..10, 60..70]), [20..30, 40..50]);
+        assert_eq!(
+            without(&all, &[2..4, 6..22, 28..41]),
+            [0..2, 4..6, 22..28, 41..50]
+        );
+        assert_eq!(without(&all, &[0..45, 45..60]), []);
     }
 }

@@ -55,7 +55,9 @@ impl ReadAt for Disk {
     }
 
     fn data_ranges(&self) -> Vec<Range<u64>> {
-        Disk::data_ranges(self).map(|range| range.offset..range.offset + range.length).collect()
+        Disk::data_ranges(self)
+            .map(|range| range.offset..range.offset + range.length)
+            .collect()
     }
 
     fn reader(&self) -> Box<dyn Reader + '_> {
@@ -66,9 +68,15 @@ impl ReadAt for Disk {
         let extents = self.extents().iter().enumerate();
         extents
             .filter_map(|(file, extent)| match extent.source {
-                Source::File { offset: file_offset, .. } => {
-                    Some(FileRange { offset: extent.offset, length: extent.length, file_offset, file })
-                }
+                Source::File {
+                    offset: file_offset,
+                    ..
+                } => Some(FileRange {
+                    offset: extent.offset,
+                    length: extent.length,
+                    file_offset,
+                    file,
+                }),
                 _ => None,
             })
             .collect()
@@ -111,7 +119,10 @@ impl ReadAt for Memory {
     }
 
     fn data_ranges(&self) -> Vec<Range<u64>> {
-        self.pieces.iter().map(|(at, bytes)| *at..*at + bytes.len() as u64).collect()
+        self.pieces
+            .iter()
+            .map(|(at, bytes)| *at..*at + bytes.len() as u64)
+            .collect()
     }
 
     fn reader(&self) -> Box<dyn Reader + '_> {
@@ -172,7 +183,11 @@ impl Memory {
                 at += next() % 1_500_000;
             }
         }
-        Memory { length, pieces, broken_from: None }
+        Memory {
+            length,
+            pieces,
+            broken_from: None,
+        }
     }
 
     /// All bytes.

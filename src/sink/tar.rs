@@ -15,7 +15,9 @@ use std::sync::Arc;
 use super::checksum::{Checksums, Digests, Hasher};
 use super::error::Error;
 use super::output::{Output, WRITE_SIZE};
-use crate::tree::{self, Content, DataRange, Device, Inode, InodeId, Kind, NodeId, Timestamp, Tree};
+use crate::tree::{
+    self, Content, DataRange, Device, Inode, InodeId, Kind, NodeId, Timestamp, Tree,
+};
 
 /// Length of a header and unit of everything else.
 const BLOCK: u64 = 512;
@@ -42,10 +44,11 @@ pub(crate) struct Report {
 /// Bytes of file data and headers, for messages and progress; never too few.
 pub(crate) fn estimate(tree: &Tree) -> u64 {
     let headers = tree.nodes().len() as u64 * 4 * BLOCK;
-    tree.inodes().fold(headers + 2 * RECORD, |sum, (_, inode)| match &inode.kind {
-        Kind::File(content) => sum.saturating_add(content.size),
-        _ => sum,
-    })
+    tree.inodes()
+        .fold(headers + 2 * RECORD, |sum, (_, inode)| match &inode.kind {
+            Kind::File(content) => sum.saturating_add(content.size),
+            _ => sum,
+        })
 }
 
 /// Writes the tree to the output. `progress` gets bytes so far.
@@ -62,12 +65,20 @@ pub(crate) fn write(
         first_names: vec![None; tree.inodes().len()],
         warnings: Vec::new(),
     };
-    let emptied: Vec<NodeId> =
-        EMPTIED.iter().filter_map(|name| tree.child(NodeId::ROOT, name)).collect();
-    let mut paths = Paths { tree, parents: Vec::new() };
+    let emptied: Vec<NodeId> = EMPTIED
+        .iter()
+        .filter_map(|name| tree.child(NodeId::ROOT, name))
+        .collect();
+    let mut paths = Paths {
+        tree,
+        parents: Vec::new(),
+    };
     for (id, node) in tree.nodes() {
         let path = paths.path(id);
-        if emptied.iter().any(|&directory| is_below(tree, id, directory)) {
+        if emptied
+            .iter()
+            .any(|&directory| is_below(tree, id, directory))
+        {
             continue;
         }
         archive.member(id, node.inode, &path)?;
@@ -105,7 +116,10 @@ impl Paths<'_> {
             while self.parents.last().is_some_and(|(node, _)| *node != parent) {
                 self.parents.pop();
             }
-            let mut path = self.parents.last().map_or_else(Vec::new, |(_, path)| path.clone());
+            let mut path = self
+                .parents
+                .last()
+                .map_or_else(Vec::new, |(_, path)| path.clone());
             path.extend_from_slice(self.tree.name(id));
             path
         };
@@ -132,7 +146,10 @@ impl Archive<'_> {
         let tree = self.tree;
         let inode = tree.inode(inode_id);
         if inode.kind == Kind::Socket {
-            self.warnings.push(format!("`{}` is a socket, which no tar archive holds", tree.path(id).display()));
+            self.warnings.push(format!(
+                "`{}` is a socket, which no tar archive holds",
+                tree.path(id).display()
+            ));
             return Ok(());
         }
         let mut header = Member::new(inode);
@@ -177,7 +194,10 @@ impl Archive<'_> {
         let data: u64 = ranges.iter().map(|range| range.length).sum();
         if content.size.saturating_sub(data) < MIN_HOLES {
             header.write(&mut self.stream, path, content.size)?;
-            let whole = DataRange { offset: 0, length: content.size };
+            let whole = DataRange {
+                offset: 0,
+                length: content.size,
+            };
             return self.data(id, inode, whole);
         }
         let map = sparse_map(&ranges, content.size);
@@ -196,7 +216,8 @@ impl Archive<'_> {
         let mut done = 0;
         while done < range.length {
             let space = self.stream.space()?;
-            let part = usize::try_from(range.length - done).map_or(space.len(), |left| left.min(space.len()));
+            let part = usize::try_from(range.length - done)
+                .map_or(space.len(), |left| left.min(space.len()));
             let space = &mut space[..part];
             match self.reader.read_at(inode, range.offset + done, space) {
                 Ok(read) if read == part => {}
@@ -210,7 +231,10 @@ impl Archive<'_> {
                     return self.stream.pad();
                 }
                 Err(error) => {
-                    return Err(Error::Tree { path: self.tree.path(id), source: Box::new(error) });
+                    return Err(Error::Tree {
+                        path: self.tree.path(id),
+                        source: Box::new(error),
+                    });
                 }
             }
             self.stream.wrote(part);
@@ -237,12 +261,18 @@ fn block_ranges(content: &Content) -> Vec<DataRange> {
     for range in content.ranges() {
         let start = range.offset / BLOCK * BLOCK;
         let end = range.offset.saturating_add(range.length);
-        let end = end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX).min(content.size);
+        let end = end
+            .checked_next_multiple_of(BLOCK)
+            .unwrap_or(u64::MAX)
+            .min(content.size);
         match blocks.last_mut() {
             Some(last) if start <= last.offset + last.length => {
                 last.length = last.length.max(end - last.offset);
             }
-            _ if start < end => blocks.push(DataRange { offset: start, length: end - start }),
+            _ if start < end => blocks.push(DataRange {
+                offset: start,
+                length: end - start,
+            }),
             _ => {}
         }
     }
@@ -251,8 +281,13 @@ fn block_ranges(content: &Content) -> Vec<DataRange> {
 
 /// GNU's sparse map 1.0: decimal numbers, one a line, padded to a block.
 fn sparse_map(ranges: &[DataRange], size: u64) -> Vec<u8> {
-    let ends_in_hole = ranges.last().is_none_or(|last| last.offset + last.length < size);
-    let end = ends_in_hole.then_some(DataRange { offset: size, length: 0 });
+    let ends_in_hole = ranges
+        .last()
+        .is_none_or(|last| last.offset + last.length < size);
+    let end = ends_in_hole.then_some(DataRange {
+        offset: size,
+        length: 0,
+    });
     let mut map = format!("{}\n", ranges.len() + usize::from(ends_in_hole));
     for range in ranges.iter().chain(&end) {
         map.push_str(&format!("{}\n{}\n", range.offset, range.length));
@@ -272,8 +307,11 @@ struct Member {
 
 impl Member {
     fn new(inode: &Inode) -> Member {
-        let mut member =
-            Member { header: tar::Header::new_ustar(), records: Vec::new(), binary: false };
+        let mut member = Member {
+            header: tar::Header::new_ustar(),
+            records: Vec::new(),
+            binary: false,
+        };
         member.header.set_mode(u32::from(inode.mode));
         let (uid, gid) = (u64::from(inode.uid), u64::from(inode.gid));
         if uid > OCTAL_7 {
@@ -284,7 +322,9 @@ impl Member {
         }
         member.header.set_uid(if uid > OCTAL_7 { 0 } else { uid });
         member.header.set_gid(if gid > OCTAL_7 { 0 } else { gid });
-        let seconds = u64::try_from(inode.mtime.seconds).ok().filter(|&seconds| seconds <= OCTAL_11);
+        let seconds = u64::try_from(inode.mtime.seconds)
+            .ok()
+            .filter(|&seconds| seconds <= OCTAL_11);
         if seconds.is_none() || inode.mtime.nanoseconds > 0 {
             member.record("mtime", decimal(inode.mtime).as_bytes());
         }
@@ -301,7 +341,8 @@ impl Member {
         while length != rest + length.to_string().len() {
             length = rest + length.to_string().len();
         }
-        self.records.extend_from_slice(format!("{length} ").as_bytes());
+        self.records
+            .extend_from_slice(format!("{length} ").as_bytes());
         self.records.extend_from_slice(key);
         self.records.push(b'=');
         self.records.extend_from_slice(value);
@@ -433,11 +474,16 @@ fn put_octal(field: &mut [u8; 8], value: u32) {
 fn decimal(time: Timestamp) -> String {
     let nanoseconds = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
     let sign = if nanoseconds < 0 { "-" } else { "" };
-    let (seconds, rest) = (nanoseconds.abs() / 1_000_000_000, nanoseconds.abs() % 1_000_000_000);
+    let (seconds, rest) = (
+        nanoseconds.abs() / 1_000_000_000,
+        nanoseconds.abs() % 1_000_000_000,
+    );
     if rest == 0 {
         return format!("{sign}{seconds}");
     }
-    format!("{sign}{seconds}.{rest:09}").trim_end_matches('0').to_owned()
+    format!("{sign}{seconds}.{rest:09}")
+        .trim_end_matches('0')
+        .to_owned()
 }
 
 /// Writes in order, in units that the page cache takes best.
@@ -454,13 +500,20 @@ struct Stream<'a> {
 impl<'a> Stream<'a> {
     fn new(output: &'a Output, checksums: Checksums) -> Stream<'a> {
         let buffer = vec![0; WRITE_SIZE].into();
-        Stream { output, offset: 0, buffer, used: 0, hasher: Hasher::new(checksums) }
+        Stream {
+            output,
+            offset: 0,
+            buffer,
+            used: 0,
+            hasher: Hasher::new(checksums),
+        }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
         let bytes = &self.buffer[..self.used];
         self.hasher.update(bytes);
-        self.output.write_at(bytes, self.offset - bytes.len() as u64)?;
+        self.output
+            .write_at(bytes, self.offset - bytes.len() as u64)?;
         self.used = 0;
         Ok(())
     }

@@ -15,7 +15,10 @@ fn archive(tree: Tree, path: &std::path::Path) -> (Arc<Tree>, Report) {
 }
 
 fn at(seconds: i64, nanoseconds: u32) -> Timestamp {
-    Timestamp { seconds, nanoseconds }
+    Timestamp {
+        seconds,
+        nanoseconds,
+    }
 }
 
 /// A tree with every kind of file that an archive can hold, and odd names.
@@ -25,19 +28,51 @@ fn sample() -> TreeBuilder<'static> {
         tree.insert(path, inode).unwrap();
     };
     put(b"etc", Inode::directory(0o755));
-    put(b"etc/passwd", Inode::file(*b"root:x:0:0\n", 0o644).modified(at(1_700_000_000, 0)));
-    put(b"etc/shadow", Inode::file(*b"secret", 0o640).owned_by(0, 42).modified(at(1, 5)));
+    put(
+        b"etc/passwd",
+        Inode::file(*b"root:x:0:0\n", 0o644).modified(at(1_700_000_000, 0)),
+    );
+    put(
+        b"etc/shadow",
+        Inode::file(*b"secret", 0o640)
+            .owned_by(0, 42)
+            .modified(at(1, 5)),
+    );
     put(b"bin", Inode::symlink("usr/bin"));
-    put(b"usr/bin/su", Inode::file(vec![7; 100_000], 0o4755).modified(at(-2, 500_000_000)));
-    put(b"big-owner", Inode::file(*b"", 0o600).owned_by(3_000_000_000, 4_000_000_000));
-    put(b"future", Inode::file(*b"x", 0o600).modified(at(9_999_999_999, 0)));
+    put(
+        b"usr/bin/su",
+        Inode::file(vec![7; 100_000], 0o4755).modified(at(-2, 500_000_000)),
+    );
+    put(
+        b"big-owner",
+        Inode::file(*b"", 0o600).owned_by(3_000_000_000, 4_000_000_000),
+    );
+    put(
+        b"future",
+        Inode::file(*b"x", 0o600).modified(at(9_999_999_999, 0)),
+    );
     put(b"pipe", Inode::new(Kind::Fifo, 0o600));
-    put(b"dev/null", Inode::new(Kind::CharDevice(Device { major: 1, minor: 3 }), 0o666));
-    put(b"dev/odd", Inode::new(Kind::BlockDevice(Device { major: 4095, minor: 1_048_575 }), 0o660));
+    put(
+        b"dev/null",
+        Inode::new(Kind::CharDevice(Device { major: 1, minor: 3 }), 0o666),
+    );
+    put(
+        b"dev/odd",
+        Inode::new(
+            Kind::BlockDevice(Device {
+                major: 4095,
+                minor: 1_048_575,
+            }),
+            0o660,
+        ),
+    );
     put(b"new\nline and \xff\xfe", Inode::file(*b"odd name", 0o644));
     let long = [b"d".repeat(200), b"e".repeat(200), b"f".repeat(255)].join(&b'/');
     put(&long, Inode::file(*b"deep", 0o644));
-    put(&[b"g".repeat(90), b"h".repeat(90)].join(&b'/'), Inode::file(*b"split", 0o644));
+    put(
+        &[b"g".repeat(90), b"h".repeat(90)].join(&b'/'),
+        Inode::file(*b"split", 0o644),
+    );
     put(b"long-link", Inode::symlink(b"t".repeat(3000)));
     put(b"proc/1/status", Inode::file(*b"gone", 0o644));
     put(b"sys/kernel", Inode::file(*b"gone", 0o644));
@@ -45,7 +80,10 @@ fn sample() -> TreeBuilder<'static> {
     put(
         b"usr/bin/ping",
         Inode::file(*b"ping", 0o755)
-            .with_xattr("security.capability", b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+            .with_xattr(
+                "security.capability",
+                b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+            )
             .with_xattr("user.a=b%", b"binary\n\0value"),
     );
     tree.hard_link("etc/passwd-", "etc/passwd").unwrap();
@@ -62,8 +100,13 @@ fn gnu_tar_lists_what_the_tree_holds() {
     let (tree, report) = archive(sample().build().unwrap(), &path);
     assert!(report.warnings.is_empty());
     let mut command = Command::new("tar");
-    command.env("TZ", "UTC").env("LC_ALL", "C").arg("--numeric-owner");
-    command.args(["--full-time", "--quoting-style=escape", "-tvf"]).arg(&path);
+    command
+        .env("TZ", "UTC")
+        .env("LC_ALL", "C")
+        .arg("--numeric-owner");
+    command
+        .args(["--full-time", "--quoting-style=escape", "-tvf"])
+        .arg(&path);
     let list = run(&mut command);
     for line in [
         "drwxr-xr-x 0/0 0 1970-01-01 00:00:00 ./",
@@ -82,12 +125,23 @@ fn gnu_tar_lists_what_the_tree_holds() {
         "drwxr-xr-x 0/0 0 1970-01-01 00:00:00 ./proc/",
         "drwxr-xr-x 0/0 0 1970-01-01 00:00:00 ./sys/",
     ] {
-        let squeeze = |text: &str| text.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        assert!(list.lines().any(|found| squeeze(found) == line), "{line}\n{list}");
+        let squeeze = |text: &str| {
+            text.split(' ')
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert!(
+            list.lines().any(|found| squeeze(found) == line),
+            "{line}\n{list}"
+        );
     }
     assert_eq!(list.lines().count(), tree.nodes().len() - 3, "{list}");
     assert!(!list.contains("status") && !list.contains("kernel"));
-    let paths: Vec<_> = list.lines().map(|line| line.split(" ./").nth(1).unwrap()).collect();
+    let paths: Vec<_> = list
+        .lines()
+        .map(|line| line.split(" ./").nth(1).unwrap())
+        .collect();
     assert_eq!(paths[0], "");
 }
 
@@ -113,7 +167,13 @@ fn gnu_tar_extracts_the_tree_that_was_archived() {
     let out = place.path().join("out");
     std::fs::create_dir(&out).unwrap();
     let mut command = Command::new("tar");
-    command.args(["--numeric-owner", "-p", "--xattrs", "--xattrs-include=*", "-xf"]);
+    command.args([
+        "--numeric-owner",
+        "-p",
+        "--xattrs",
+        "--xattrs-include=*",
+        "-xf",
+    ]);
     run(command.arg(&path).arg("-C").arg(&out));
     let again = tree::scan(&out, &ScanOptions::default()).unwrap();
     let dump = |tree: &Tree| {
@@ -131,7 +191,10 @@ fn gnu_tar_extracts_the_tree_that_was_archived() {
             .join("\n")
     };
     assert_eq!(dump(&again), dump(&tree));
-    assert_eq!(std::fs::read(out.join("usr/bin/su")).unwrap(), vec![7; 100_000]);
+    assert_eq!(
+        std::fs::read(out.join("usr/bin/su")).unwrap(),
+        vec![7; 100_000]
+    );
 }
 
 /// A file of `size` bytes with data in `ranges`, in a scanned directory.
@@ -151,7 +214,10 @@ fn sparse_file(place: &std::path::Path, size: u64, ranges: &[(u64, u64)]) -> Vec
 #[test]
 fn files_with_large_holes_are_sparse_members() {
     for (size, ranges) in [
-        (10 << 20, &[(0, 4096), (5 << 20, 100_000), ((10 << 20) - 7, 7)][..]),
+        (
+            10 << 20,
+            &[(0, 4096), (5 << 20, 100_000), ((10 << 20) - 7, 7)][..],
+        ),
         (3_000_001, &[(1_000_000, 1)][..]),
         (20 << 20, &[][..]),
     ] {
@@ -162,7 +228,10 @@ fn files_with_large_holes_are_sparse_members() {
         let bytes = sparse_file(&source, size, ranges);
         let tree = tree::scan(&source, &ScanOptions::default()).unwrap();
         let node = tree.find("sparse").unwrap();
-        if !matches!(&tree.inode_of(node).kind, Kind::File(Content { data: Some(_), .. })) {
+        if !matches!(
+            &tree.inode_of(node).kind,
+            Kind::File(Content { data: Some(_), .. })
+        ) {
             println!("SKIP: the filesystem of the test does not report holes");
             return;
         }
@@ -171,7 +240,11 @@ fn files_with_large_holes_are_sparse_members() {
         if have("tar") {
             let out = place.path().join("out");
             std::fs::create_dir(&out).unwrap();
-            run(Command::new("tar").arg("-xf").arg(&path).arg("-C").arg(&out));
+            run(Command::new("tar")
+                .arg("-xf")
+                .arg(&path)
+                .arg("-C")
+                .arg(&out));
             assert!(std::fs::read(out.join("sparse")).unwrap() == bytes);
         }
     }
@@ -189,7 +262,11 @@ fn a_file_that_shrinks_is_filled_with_zeros_and_reported() {
     let path = place.path().join("a.tar");
     let (_, report) = archive(tree, &path);
     assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
-    assert!(report.warnings[0].contains("shrank from 300000 to 140000"), "{:?}", report.warnings);
+    assert!(
+        report.warnings[0].contains("shrank from 300000 to 140000"),
+        "{:?}",
+        report.warnings
+    );
     let mut archive = ::tar::Archive::new(std::fs::File::open(&path).unwrap());
     let members: Vec<_> = archive
         .entries()
@@ -210,9 +287,13 @@ fn a_file_that_shrinks_is_filled_with_zeros_and_reported() {
 fn sockets_are_left_out_and_reported() {
     let place = tempfile::tempdir().unwrap();
     let mut tree = TreeBuilder::new();
-    tree.insert("run/a.sock", Inode::new(Kind::Socket, 0o600)).unwrap();
+    tree.insert("run/a.sock", Inode::new(Kind::Socket, 0o600))
+        .unwrap();
     let (_, report) = archive(tree.build().unwrap(), &place.path().join("a.tar"));
-    assert_eq!(report.warnings, ["`/run/a.sock` is a socket, which no tar archive holds"]);
+    assert_eq!(
+        report.warnings,
+        ["`/run/a.sock` is a socket, which no tar archive holds"]
+    );
 }
 
 #[test]
@@ -221,7 +302,10 @@ fn digests_are_those_of_the_file() {
     let path = place.path().join("a.tar");
     let (_, report) = archive(sample().build().unwrap(), &path);
     let file = std::fs::File::open(&path).unwrap();
-    assert_eq!(report.digests, super::super::checksum::of_file(&file, Checksums::ALL).unwrap());
+    assert_eq!(
+        report.digests,
+        super::super::checksum::of_file(&file, Checksums::ALL).unwrap()
+    );
 }
 
 #[test]
@@ -254,13 +338,23 @@ fn ranges_become_whole_blocks() {
     let content = |size, data: &[(u64, u64)]| Content {
         size,
         origin: Origin::Bytes(Arc::from(&b""[..])),
-        data: Some(data.iter().map(|&(offset, length)| DataRange { offset, length }).collect()),
+        data: Some(
+            data.iter()
+                .map(|&(offset, length)| DataRange { offset, length })
+                .collect(),
+        ),
     };
     let blocks = |size, data: &[(u64, u64)]| {
         let ranges = block_ranges(&content(size, data));
-        ranges.into_iter().map(|range| (range.offset, range.length)).collect::<Vec<_>>()
+        ranges
+            .into_iter()
+            .map(|range| (range.offset, range.length))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(blocks(10_000, &[(100, 1), (600, 10), (9_990, 10)]), [(0, 1024), (9728, 272)]);
+    assert_eq!(
+        blocks(10_000, &[(100, 1), (600, 10), (9_990, 10)]),
+        [(0, 1024), (9728, 272)]
+    );
     assert_eq!(blocks(5000, &[]), []);
     assert_eq!(sparse_map(&[], 5000)[..9], *b"1\n5000\n0\n");
 }

@@ -9,7 +9,11 @@ use crate::tree::TreeBuilder;
 
 /// Whether a host tool is there; says so where it is not.
 pub(super) fn have(tool: &str) -> bool {
-    let found = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = Command::new(tool)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if found.is_err() {
         println!("SKIP: `{tool}` is not installed");
     }
@@ -55,8 +59,17 @@ fn variants() -> Vec<Options> {
             (Version::V3, CompressionType::Zlib),
             (Version::V3, CompressionType::Zstd),
         ] {
-            for compression in [Compression::Level(None), Compression::Level(Some(6)), Compression::None] {
-                variants.push(Options { version, cluster_size, compression_type, compression });
+            for compression in [
+                Compression::Level(None),
+                Compression::Level(Some(6)),
+                Compression::None,
+            ] {
+                variants.push(Options {
+                    version,
+                    cluster_size,
+                    compression_type,
+                    compression,
+                });
             }
         }
     }
@@ -75,24 +88,39 @@ fn every_qcow2_variant_is_clean_and_equals_the_raw_image() {
         let raw = place.path().join("a.raw");
         let mut specs = vec![spec(Format::Raw, &raw)];
         for (at, options) in variants().into_iter().enumerate() {
-            specs.push(spec(Format::Qcow2(options), place.path().join(format!("{at}.qcow2"))));
+            specs.push(spec(
+                Format::Qcow2(options),
+                place.path().join(format!("{at}.qcow2")),
+            ));
         }
         let written = write(&disk, &specs, 3).unwrap();
         assert!(std::fs::read(&raw).unwrap() == disk.bytes());
         for (spec, written) in specs.iter().zip(written).skip(1) {
             let path = &spec.path;
             let what = format!("{length} {:?}", spec.format);
-            let check = run(Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(path));
+            let check = run(Command::new("qemu-img")
+                .args(["check", "-f", "qcow2"])
+                .arg(path));
             assert!(check.contains("No errors were found"), "{what}: {check}");
             assert!(!check.contains("leaked"), "{what}: {check}");
             if length > 0 {
                 let mut compare = Command::new("qemu-img");
-                compare.args(["compare", "-f", "raw", "-F", "qcow2"]).arg(&raw).arg(path);
+                compare
+                    .args(["compare", "-f", "raw", "-F", "qcow2"])
+                    .arg(&raw)
+                    .arg(path);
                 assert!(run(&mut compare).contains("identical"), "{what}");
             }
-            let info = run(Command::new("qemu-img").args(["info", "-f", "qcow2"]).arg(path));
-            let Format::Qcow2(options) = spec.format else { unreachable!() };
-            assert!(info.contains(&format!("cluster_size: {}", options.cluster_size)), "{info}");
+            let info = run(Command::new("qemu-img")
+                .args(["info", "-f", "qcow2"])
+                .arg(path));
+            let Format::Qcow2(options) = spec.format else {
+                unreachable!()
+            };
+            assert!(
+                info.contains(&format!("cluster_size: {}", options.cluster_size)),
+                "{info}"
+            );
             let (compat, kind) = match (options.version, options.compression_type) {
                 (Version::V2, _) => ("compat: 0.10", "compression type: zlib"),
                 (_, CompressionType::Zlib) => ("compat: 1.1", "compression type: zlib"),
@@ -112,7 +140,10 @@ fn the_number_of_threads_never_changes_a_byte() {
     let formats = [
         Format::Raw,
         Format::Qcow2(Options::default()),
-        Format::Qcow2(Options { compression: Compression::None, ..Options::default() }),
+        Format::Qcow2(Options {
+            compression: Compression::None,
+            ..Options::default()
+        }),
         Format::Qcow2(Options {
             compression_type: CompressionType::Zstd,
             cluster_size: 4096,
@@ -127,7 +158,10 @@ fn the_number_of_threads_never_changes_a_byte() {
             .map(|(at, &format)| spec(format, place.path().join(format!("{at}-{threads}"))))
             .collect();
         write(&disk, &specs, threads).unwrap();
-        let files: Vec<_> = specs.iter().map(|spec| std::fs::read(&spec.path).unwrap()).collect();
+        let files: Vec<_> = specs
+            .iter()
+            .map(|spec| std::fs::read(&spec.path).unwrap())
+            .collect();
         match &first {
             None => first = Some(files),
             Some(first) => assert!(*first == files, "{threads} threads"),
@@ -137,7 +171,10 @@ fn the_number_of_threads_never_changes_a_byte() {
     for (at, &format) in formats.iter().enumerate() {
         let alone = place.path().join("alone");
         write(&disk, &[spec(format, &alone)], 3).unwrap();
-        assert!(first.as_ref().unwrap()[at] == std::fs::read(&alone).unwrap(), "{format:?}");
+        assert!(
+            first.as_ref().unwrap()[at] == std::fs::read(&alone).unwrap(),
+            "{format:?}"
+        );
     }
 }
 
@@ -146,13 +183,25 @@ fn a_large_sparse_disk_makes_a_small_file() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("large.qcow2");
     let length = 1 << 42;
-    let pieces = vec![(0, vec![1; 10]), (1 << 40, vec![2; 100_000]), (length - 512, vec![3; 512])];
-    let disk = Memory { length, pieces, broken_from: None };
+    let pieces = vec![
+        (0, vec![1; 10]),
+        (1 << 40, vec![2; 100_000]),
+        (length - 512, vec![3; 512]),
+    ];
+    let disk = Memory {
+        length,
+        pieces,
+        broken_from: None,
+    };
     let written = write(&disk, &[spec(Format::Qcow2(Options::default()), &path)], 2).unwrap();
     assert!(written[0].file_size < 1 << 20, "{written:?}");
     if have("qemu-img") {
-        run(Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(&path));
-        let info = run(Command::new("qemu-img").args(["info", "-f", "qcow2"]).arg(&path));
+        run(Command::new("qemu-img")
+            .args(["check", "-f", "qcow2"])
+            .arg(&path));
+        let info = run(Command::new("qemu-img")
+            .args(["info", "-f", "qcow2"])
+            .arg(&path));
         assert!(info.contains("4 TiB"), "{info}");
     }
 }
@@ -187,7 +236,9 @@ fn an_old_image_and_its_checksums_are_kept_under_another_name() {
     let path = place.path().join("a.raw");
     let one = Spec {
         checksums: Checksums::ALL,
-        existing: Existing::Rename { stamp: "2026.01.02-03.04.05".to_owned() },
+        existing: Existing::Rename {
+            stamp: "2026.01.02-03.04.05".to_owned(),
+        },
         ..spec(Format::Raw, &path)
     };
     let first = write(&Memory::sample(10_000, 7), std::slice::from_ref(&one), 1).unwrap();
@@ -198,18 +249,30 @@ fn an_old_image_and_its_checksums_are_kept_under_another_name() {
     let kept = place.path().join("a-2026.01.02-03.04.05.raw");
     assert_eq!(second[0].renamed.as_deref(), Some(kept.as_path()));
     assert!(std::fs::read(&kept).unwrap() == old);
-    assert_eq!(std::fs::read(place.path().join("a-2026.01.02-03.04.05.raw.md5")).unwrap(), old_sum);
-    assert_ne!(std::fs::read(place.path().join("a.raw.md5")).unwrap(), old_sum);
+    assert_eq!(
+        std::fs::read(place.path().join("a-2026.01.02-03.04.05.raw.md5")).unwrap(),
+        old_sum
+    );
+    assert_ne!(
+        std::fs::read(place.path().join("a.raw.md5")).unwrap(),
+        old_sum
+    );
 }
 
 #[test]
 fn a_disk_that_cannot_be_read_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("a.raw"), "old").unwrap();
-    let disk = Memory { broken_from: Some(2_000_000), ..Memory::sample(9_000_000, 9) };
+    let disk = Memory {
+        broken_from: Some(2_000_000),
+        ..Memory::sample(9_000_000, 9)
+    };
     let specs = [
         spec(Format::Raw, place.path().join("a.raw")),
-        spec(Format::Qcow2(Options::default()), place.path().join("a.qcow2")),
+        spec(
+            Format::Qcow2(Options::default()),
+            place.path().join("a.qcow2"),
+        ),
     ];
     let error = write(&disk, &specs, 4).unwrap_err();
     assert!(matches!(error, Error::Disk { .. }), "{error}");
@@ -226,7 +289,10 @@ fn requests_that_make_no_sense_are_refused_before_anything_is_written() {
     assert!(matches!(error, Error::Twice { .. }), "{error}");
     let error = write_all(None, &empty_tree(), &twice[..1], 1, &|_, _, _| {}).unwrap_err();
     assert!(error.to_string().contains("needs a disk"), "{error}");
-    let huge = Memory { length: 1 << 60, ..Memory::default() };
+    let huge = Memory {
+        length: 1 << 60,
+        ..Memory::default()
+    };
     let error = write(&huge, &[spec(Format::Qcow2(Options::default()), &path)], 1).unwrap_err();
     assert!(matches!(error, Error::DiskTooLarge { .. }), "{error}");
     assert!(names(place.path()).is_empty());
@@ -247,14 +313,23 @@ const CHILD: &str = "KILN_SINK_TEST_CHILD";
 /// The program that other tests start, limit and kill; nothing by itself.
 #[test]
 fn child() {
-    let Some(path) = std::env::var_os(CHILD) else { return };
+    let Some(path) = std::env::var_os(CHILD) else {
+        return;
+    };
     let path = PathBuf::from(path);
-    let endless = path.extension().is_some_and(|extension| extension == "endless");
+    let endless = path
+        .extension()
+        .is_some_and(|extension| extension == "endless");
     let disk = Memory::sample(30_000_000, 10);
     let slow = Slow(&disk, endless);
-    let options = Options { compression: Compression::None, ..Options::default() };
-    let specs =
-        [spec(Format::Raw, path.with_extension("raw")), spec(Format::Qcow2(options), path.with_extension("qcow2"))];
+    let options = Options {
+        compression: Compression::None,
+        ..Options::default()
+    };
+    let specs = [
+        spec(Format::Raw, path.with_extension("raw")),
+        spec(Format::Qcow2(options), path.with_extension("qcow2")),
+    ];
     let result = write_all(Some(&slow), &empty_tree(), &specs, 2, &|_, done, _| {
         if done > 0 {
             println!("writing now");
@@ -284,8 +359,9 @@ struct SlowReader<'a>(&'a Memory, bool);
 
 impl Reader for SlowReader<'_> {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
-        while self.1 && offset > 10_000_000 {
-            std::thread::sleep(Duration::from_secs(1));
+        if self.1 && offset > 10_000_000 {
+            // Until the test kills it.
+            std::thread::sleep(Duration::from_secs(3600));
         }
         self.0.read_at(offset, buffer)
     }
@@ -293,7 +369,9 @@ impl Reader for SlowReader<'_> {
 
 fn child_command(path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "sink::tests::child", "--nocapture"]).env(CHILD, path);
+    command
+        .args(["--exact", "sink::tests::child", "--nocapture"])
+        .env(CHILD, path);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     command
 }
@@ -305,7 +383,10 @@ fn a_limit_on_file_sizes_is_an_error_and_leaves_nothing() {
     // SAFETY: setrlimit is async-signal-safe.
     unsafe {
         command.pre_exec(|| {
-            let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+            let limit = libc::rlimit {
+                rlim_cur: 1 << 20,
+                rlim_max: 1 << 20,
+            };
             match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
@@ -315,7 +396,10 @@ fn a_limit_on_file_sizes_is_an_error_and_leaves_nothing() {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(7), "{text}");
-    assert!(text.contains("would be a larger file than is allowed here"), "{text}");
+    assert!(
+        text.contains("would be a larger file than is allowed here"),
+        "{text}"
+    );
     assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
 }
 
@@ -329,7 +413,11 @@ fn a_full_filesystem_is_an_error_that_says_what_was_needed_and_leaves_nothing() 
     unsafe {
         command.pre_exec(move || {
             let root = libc::geteuid() == 0;
-            let flags = if root { libc::CLONE_NEWNS } else { libc::CLONE_NEWNS | libc::CLONE_NEWUSER };
+            let flags = if root {
+                libc::CLONE_NEWNS
+            } else {
+                libc::CLONE_NEWNS | libc::CLONE_NEWUSER
+            };
             let private = libc::MS_REC | libc::MS_PRIVATE;
             let none = std::ptr::null();
             if libc::unshare(flags) != 0
@@ -354,20 +442,32 @@ fn a_full_filesystem_is_an_error_that_says_what_was_needed_and_leaves_nothing() 
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(7), "{text}");
     assert!(text.contains("no space left for output"), "{text}");
-    assert!(text.contains("MiB, and 4 MiB were free when writing began"), "{text}");
+    assert!(
+        text.contains("MiB, and 4 MiB were free when writing began"),
+        "{text}"
+    );
 }
 
 #[test]
 fn sigkill_leaves_nothing() {
     use std::io::BufRead as _;
     let place = tempfile::tempdir().unwrap();
-    let mut child = child_command(&place.path().join("a.endless")).spawn().unwrap();
+    let mut child = child_command(&place.path().join("a.endless"))
+        .spawn()
+        .unwrap();
     let output = std::io::BufReader::new(child.stdout.take().unwrap());
-    assert!(output.lines().any(|line| line.unwrap().contains("writing now")));
+    assert!(
+        output
+            .lines()
+            .any(|line| line.unwrap().contains("writing now"))
+    );
     child.kill().unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(libc::SIGKILL));
-    let left: Vec<_> = names(place.path()).into_iter().filter(|name| !name.starts_with('.')).collect();
+    let left: Vec<_> = names(place.path())
+        .into_iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -377,15 +477,31 @@ fn progress_reaches_the_end_of_every_step() {
     let last = std::cell::RefCell::new(std::collections::BTreeMap::new());
     let specs = [
         spec(Format::Raw, place.path().join("a.raw")),
-        spec(Format::Qcow2(Options::default()), place.path().join("a.qcow2")),
-        Spec { checksums: Checksums::ALL, durable: true, ..spec(Format::Tar, place.path().join("a.tar")) },
+        spec(
+            Format::Qcow2(Options::default()),
+            place.path().join("a.qcow2"),
+        ),
+        Spec {
+            checksums: Checksums::ALL,
+            durable: true,
+            ..spec(Format::Tar, place.path().join("a.tar"))
+        },
     ];
-    write_all(Some(&Memory::sample(4_000_000, 11)), &empty_tree(), &specs, 2, &|step, done, total| {
-        last.borrow_mut().insert(step.to_owned(), (done, total));
-    })
+    write_all(
+        Some(&Memory::sample(4_000_000, 11)),
+        &empty_tree(),
+        &specs,
+        2,
+        &|step, done, total| {
+            last.borrow_mut().insert(step.to_owned(), (done, total));
+        },
+    )
     .unwrap();
     let last = last.into_inner();
-    assert_eq!(last.keys().collect::<Vec<_>>(), ["syncing a.tar", "writing a.raw, a.qcow2", "writing a.tar"]);
+    assert_eq!(
+        last.keys().collect::<Vec<_>>(),
+        ["syncing a.tar", "writing a.raw, a.qcow2", "writing a.tar"]
+    );
     assert!(last.values().all(|(done, total)| done == total), "{last:?}");
 }
 
@@ -424,21 +540,28 @@ fn a_planned_disk_is_written_as_it_reads() {
     let disk = disk_of_files(&place.path().join("tree"));
     let specs = [
         spec(Format::Raw, place.path().join("a.raw")),
-        spec(Format::Qcow2(Options::default()), place.path().join("a.qcow2")),
+        spec(
+            Format::Qcow2(Options::default()),
+            place.path().join("a.qcow2"),
+        ),
     ];
     let written = write_all(Some(&disk), &empty_tree(), &specs, 2, &|_, _, _| {}).unwrap();
     assert!(std::fs::read(&written[0].path).unwrap() == disk_bytes(&disk));
     assert!(written[0].disk_size < 2 << 20, "{written:?}");
     if have("qemu-img") {
         let paths = [&written[0].path, &written[1].path];
-        run(Command::new("qemu-img").args(["compare", "-f", "raw", "-F", "qcow2"]).args(paths));
+        run(Command::new("qemu-img")
+            .args(["compare", "-f", "raw", "-F", "qcow2"])
+            .args(paths));
     }
 }
 
 /// The program that the next test starts on a filesystem that shares blocks.
 #[test]
 fn clone_child() {
-    let Some(place) = std::env::var_os(CLONE_CHILD).map(PathBuf::from) else { return };
+    let Some(place) = std::env::var_os(CLONE_CHILD).map(PathBuf::from) else {
+        return;
+    };
     let disk = disk_of_files(&place.join("tree"));
     let output = Output::create(&place.join("probe"), 0).unwrap();
     let cloned = raw::Raw::create(&disk, &output).unwrap().cloned().to_vec();
@@ -446,8 +569,10 @@ fn clone_child() {
     assert_eq!(cloned[0].end - cloned[0].start, 1_000_003 / 4096 * 4096);
     drop(output);
     // Alone, where nothing cloned is read, and with another output, where it is.
-    let specs =
-        [spec(Format::Raw, place.join("a.raw")), spec(Format::Qcow2(Options::default()), place.join("a.qcow2"))];
+    let specs = [
+        spec(Format::Raw, place.join("a.raw")),
+        spec(Format::Qcow2(Options::default()), place.join("a.qcow2")),
+    ];
     for specs in [&specs[..1], &specs[..]] {
         write_all(Some(&disk), &empty_tree(), specs, 2, &|_, _, _| {}).unwrap();
         assert!(std::fs::read(place.join("a.raw")).unwrap() == disk_bytes(&disk));
@@ -459,19 +584,33 @@ fn clone_child() {
 fn file_data_is_shared_where_the_filesystem_can() {
     let place = tempfile::tempdir().unwrap();
     let image = place.path().join("image");
-    std::fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+    std::fs::File::create(&image)
+        .unwrap()
+        .set_len(400 << 20)
+        .unwrap();
     let mounted = place.path().join("mounted");
     std::fs::create_dir(&mounted).unwrap();
     // A mount namespace of its own, so that nothing is left mounted.
     let script = "PATH=$PATH:/usr/sbin:/sbin; { mkfs.xfs -q -m reflink=1 \"$1\" || mkfs.btrfs -q \"$1\"; } \
         && mount -o loop \"$1\" \"$2\" || exit 99; exec \"$3\" --exact sink::tests::clone_child --nocapture";
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).args([&image, &mounted]);
-    command.arg(std::env::current_exe().unwrap()).env(CLONE_CHILD, &mounted);
+    command
+        .args(["-m", "sh", "-c", script, "sh"])
+        .args([&image, &mounted]);
+    command
+        .arg(std::env::current_exe().unwrap())
+        .env(CLONE_CHILD, &mounted);
     let output = command.output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     if matches!(output.status.code(), Some(1 | 99)) && !text.contains("running 1 test") {
         return println!("SKIP: no XFS or btrfs can be made and mounted here: {text}");
     }
-    assert!(output.status.success() && text.contains("cloned and equal"), "{text}");
+    assert!(
+        output.status.success() && text.contains("cloned and equal"),
+        "{text}"
+    );
 }

@@ -20,18 +20,26 @@ pub(crate) enum Compressor {
 
 impl Compressor {
     pub fn new(options: &Options) -> Result<Compressor, Error> {
-        let Compression::Level(level) = options.compression else { return Ok(Compressor::None) };
+        let Compression::Level(level) = options.compression else {
+            return Ok(Compressor::None);
+        };
         match options.compression_type {
             CompressionType::Zlib => {
                 let level = level.unwrap_or(DEFAULT_ZLIB_LEVEL);
-                let valid = libdeflater::CompressionLvl::new(level)
-                    .map_err(|_| Error::Compressor { compressor: "zlib", level })?;
+                let valid =
+                    libdeflater::CompressionLvl::new(level).map_err(|_| Error::Compressor {
+                        compressor: "zlib",
+                        level,
+                    })?;
                 Ok(Compressor::Deflate(libdeflater::Compressor::new(valid)))
             }
             CompressionType::Zstd => {
                 let level = level.unwrap_or(DEFAULT_ZSTD_LEVEL);
-                let compressor = zstd::bulk::Compressor::new(level)
-                    .map_err(|_| Error::Compressor { compressor: "zstd", level })?;
+                let compressor =
+                    zstd::bulk::Compressor::new(level).map_err(|_| Error::Compressor {
+                        compressor: "zstd",
+                        level,
+                    })?;
                 Ok(Compressor::Zstd(compressor))
             }
         }
@@ -61,13 +69,18 @@ mod tests {
     #[test]
     fn what_does_not_get_smaller_is_refused() {
         for compression_type in [CompressionType::Zlib, CompressionType::Zstd] {
-            let options = Options { compression_type, ..Options::default() };
+            let options = Options {
+                compression_type,
+                ..Options::default()
+            };
             let mut compressor = Compressor::new(&options).unwrap();
             let mut out = b"before".to_vec();
             let mut state = 1_u64;
             let noise: Vec<u8> = (0..4096)
                 .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
                     (state >> 56) as u8
                 })
                 .collect();
@@ -81,7 +94,13 @@ mod tests {
 
     #[test]
     fn an_impossible_level_is_an_error() {
-        let options = Options { compression: Compression::Level(Some(99)), ..Options::default() };
-        assert!(matches!(Compressor::new(&options), Err(Error::Compressor { level: 99, .. })));
+        let options = Options {
+            compression: Compression::Level(Some(99)),
+            ..Options::default()
+        };
+        assert!(matches!(
+            Compressor::new(&options),
+            Err(Error::Compressor { level: 99, .. })
+        ));
     }
 }

@@ -35,7 +35,9 @@ pub const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 pub const EXTENSION_FEATURE_NAMES: u32 = 0x6803_F857;
 
 /// The header; version 2 ends before `incompatible_features`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct Header {
     /// 0x00: [`MAGIC`].
@@ -123,14 +125,20 @@ pub const FEATURES: [(u8, u8, &str); 8] = [
 pub fn feature_names() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 + FEATURES.len() * size_of::<FeatureName>() + 8);
     let length = (FEATURES.len() * size_of::<FeatureName>()) as u32;
-    let header = ExtensionHeader { kind: EXTENSION_FEATURE_NAMES.into(), length: length.into() };
+    let header = ExtensionHeader {
+        kind: EXTENSION_FEATURE_NAMES.into(),
+        length: length.into(),
+    };
     bytes.extend_from_slice(header.as_bytes());
     for (kind, bit, text) in FEATURES {
         let mut name = [0; 46];
         name[..text.len()].copy_from_slice(text.as_bytes());
         bytes.extend_from_slice(FeatureName { kind, bit, name }.as_bytes());
     }
-    let end = ExtensionHeader { kind: 0.into(), length: 0.into() };
+    let end = ExtensionHeader {
+        kind: 0.into(),
+        length: 0.into(),
+    };
     bytes.extend_from_slice(end.as_bytes());
     bytes
 }
@@ -154,10 +162,19 @@ mod tests {
     #[test]
     fn compressed_entries_count_the_sectors_after_the_first() {
         assert_eq!(compressed_entry(0x50000, 512, 16), Some(1 << 62 | 0x50000));
-        assert_eq!(compressed_entry(0x50001, 512, 16), Some(1 << 62 | 1 << 54 | 0x50001));
+        assert_eq!(
+            compressed_entry(0x50001, 512, 16),
+            Some(1 << 62 | 1 << 54 | 0x50001)
+        );
         assert_eq!(compressed_entry(0x501FF, 1, 16), Some(1 << 62 | 0x501FF));
-        assert_eq!(compressed_entry(0x50000, 65535, 16), Some(1 << 62 | 127 << 54 | 0x50000));
-        assert_eq!(compressed_entry(0x20100, 511, 9), Some(1 << 62 | 1 << 61 | 0x20100));
+        assert_eq!(
+            compressed_entry(0x50000, 65535, 16),
+            Some(1 << 62 | 127 << 54 | 0x50000)
+        );
+        assert_eq!(
+            compressed_entry(0x20100, 511, 9),
+            Some(1 << 62 | 1 << 61 | 0x20100)
+        );
         assert_eq!(compressed_entry(1 << 54, 1, 16), None);
         assert_eq!(compressed_entry(0, 0, 16), None);
     }

@@ -2,10 +2,10 @@
 //!
 //! Specification: <https://www.qemu.org/docs/master/interop/qcow2.html>
 
+pub(crate) mod compress;
 pub mod format;
 pub mod options;
-pub(crate) mod compress;
 pub(crate) mod place;
 pub(crate) mod write;
 
-pub use options::{CompressionType, Compression, Options, OptionsError, Version};
+pub use options::{Compression, CompressionType, Options, OptionsError, Version};

@@ -118,12 +118,15 @@ const SUPPORTED: [&str; 6] = [
 impl Options {
     /// Options from a list in the notation of `qemu-img -o`: `key=value,key=value`.
     pub fn parse(text: &str, base: Options) -> Result<Options, OptionsError> {
-        let pairs = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let pairs = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
         let pairs = pairs
             .map(|part| {
-                let (key, value) = part
-                    .split_once('=')
-                    .ok_or_else(|| OptionsError::NoValue { key: part.to_owned() })?;
+                let (key, value) = part.split_once('=').ok_or_else(|| OptionsError::NoValue {
+                    key: part.to_owned(),
+                })?;
                 Ok((key.trim().to_owned(), value.trim().to_owned()))
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -150,7 +153,9 @@ impl Options {
                 }
                 "cluster_size" => {
                     options.cluster_size = parse_size(value)
-                        .filter(|size| size.is_power_of_two() && CLUSTER_BITS.contains(&size.ilog2()))
+                        .filter(|size| {
+                            size.is_power_of_two() && CLUSTER_BITS.contains(&size.ilog2())
+                        })
                         .ok_or_else(|| wrong("it is a power of two from 512 to 2M"))?;
                 }
                 "compression_type" => {
@@ -195,7 +200,9 @@ impl Options {
 
 /// Bytes from a number with an optional unit `k`, `M`, `KiB` or `MiB`, as QEMU reads sizes.
 fn parse_size(text: &str) -> Option<u32> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u32 = text[..digits].parse().ok()?;
     let unit = match &text[digits..] {
         "" | "b" | "B" => 1,
@@ -215,11 +222,21 @@ mod tests {
         let base = Options::default();
         assert_eq!(Options::parse("", base), Ok(base));
         assert_eq!(
-            Options::parse("compat=0.10,cluster_size=4k,lazy_refcounts=off,preallocation=off", base),
-            Ok(Options { version: Version::V2, cluster_size: 4096, ..base })
+            Options::parse(
+                "compat=0.10,cluster_size=4k,lazy_refcounts=off,preallocation=off",
+                base
+            ),
+            Ok(Options {
+                version: Version::V2,
+                cluster_size: 4096,
+                ..base
+            })
         );
         assert_eq!(
-            Options::parse("compression_type=zstd, cluster_size=2M,compression_level=19", base),
+            Options::parse(
+                "compression_type=zstd, cluster_size=2M,compression_level=19",
+                base
+            ),
             Ok(Options {
                 cluster_size: 2 << 20,
                 compression_type: CompressionType::Zstd,
@@ -227,21 +244,39 @@ mod tests {
                 ..base
             })
         );
-        let uncompressed = Options { compression: Compression::None, ..base };
-        assert_eq!(Options::parse("compression_level=5", uncompressed), Ok(uncompressed));
+        let uncompressed = Options {
+            compression: Compression::None,
+            ..base
+        };
+        assert_eq!(
+            Options::parse("compression_level=5", uncompressed),
+            Ok(uncompressed)
+        );
     }
 
     #[test]
     fn what_is_not_supported_is_named_with_what_is() {
         let error = Options::parse("encryption=on", Options::default()).unwrap_err();
-        assert_eq!(error.to_string(), "qcow2 option `encryption` is not supported");
+        assert_eq!(
+            error.to_string(),
+            "qcow2 option `encryption` is not supported"
+        );
         let hint = error.hint().unwrap();
-        for option in ["compat", "cluster_size", "compression_type", "lazy_refcounts", "preallocation"] {
+        for option in [
+            "compat",
+            "cluster_size",
+            "compression_type",
+            "lazy_refcounts",
+            "preallocation",
+        ] {
             assert!(hint.contains(option), "{hint}");
         }
         for (text, message) in [
             ("compat", "qcow2 option `compat` has no value"),
-            ("compat=2", "qcow2 option `compat` cannot be `2`: it is `0.10` or `1.1`"),
+            (
+                "compat=2",
+                "qcow2 option `compat` cannot be `2`: it is `0.10` or `1.1`",
+            ),
             (
                 "cluster_size=3k",
                 "qcow2 option `cluster_size` cannot be `3k`: it is a power of two from 512 to 2M",
@@ -254,14 +289,25 @@ mod tests {
                 "cluster_size=0",
                 "qcow2 option `cluster_size` cannot be `0`: it is a power of two from 512 to 2M",
             ),
-            ("preallocation=full", "qcow2 option `preallocation` cannot be `full`: only `off` is supported"),
+            (
+                "preallocation=full",
+                "qcow2 option `preallocation` cannot be `full`: only `off` is supported",
+            ),
             (
                 "compression_level=13",
                 "qcow2 option `compression_level` cannot be `13`: for zlib it is 1 to 12",
             ),
-            ("compat=0.10,compression_type=zstd", "qcow2 option `compression_type=zstd` needs `compat=1.1`"),
+            (
+                "compat=0.10,compression_type=zstd",
+                "qcow2 option `compression_type=zstd` needs `compat=1.1`",
+            ),
         ] {
-            assert_eq!(Options::parse(text, Options::default()).unwrap_err().to_string(), message);
+            assert_eq!(
+                Options::parse(text, Options::default())
+                    .unwrap_err()
+                    .to_string(),
+                message
+            );
         }
     }
 }

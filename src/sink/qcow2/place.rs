@@ -105,7 +105,11 @@ impl Placer {
     fn allocate_bytes(&mut self, length: u64) -> Result<u64, TooLarge> {
         let fill_end = self.fill.next_multiple_of(self.cluster_size());
         let stays = self.fill.checked_add(length).ok_or(TooLarge)? <= fill_end;
-        let start = if stays || fill_end == self.end { self.fill } else { self.end };
+        let start = if stays || fill_end == self.end {
+            self.fill
+        } else {
+            self.end
+        };
         let stop = start.checked_add(length).ok_or(TooLarge)?;
         if stop > self.end {
             // New clusters count the reference below.
@@ -115,7 +119,9 @@ impl Placer {
         }
         let touched = (start >> self.cluster_bits)..=((stop - 1) >> self.cluster_bits);
         for cluster in touched {
-            let count = usize::try_from(cluster).ok().and_then(|at| self.refcounts.get_mut(at));
+            let count = usize::try_from(cluster)
+                .ok()
+                .and_then(|at| self.refcounts.get_mut(at));
             let count = count.ok_or(TooLarge)?;
             *count = count.checked_add(1).ok_or(TooLarge)?;
         }
@@ -125,7 +131,11 @@ impl Placer {
 
     /// Places guest cluster number `cluster`, which must be larger than all before.
     /// Returns its offset and perhaps an L2 table that is complete now.
-    pub fn place(&mut self, cluster: u64, stored: Stored) -> Result<(u64, Option<Table>), TooLarge> {
+    pub fn place(
+        &mut self,
+        cluster: u64,
+        stored: Stored,
+    ) -> Result<(u64, Option<Table>), TooLarge> {
         let entries = u64::from(self.options.cluster_size / 8);
         let index = usize::try_from(cluster / entries).map_err(|_| TooLarge)?;
         let slot = usize::try_from(cluster % entries).map_err(|_| TooLarge)?;
@@ -133,7 +143,10 @@ impl Placer {
         if self.l2.as_ref().is_none_or(|l2| l2.index != index) {
             complete = self.finish_l2()?;
             let length = usize::try_from(entries).map_err(|_| TooLarge)?;
-            self.l2 = Some(CurrentL2 { index, entries: vec![0; length] });
+            self.l2 = Some(CurrentL2 {
+                index,
+                entries: vec![0; length],
+            });
         }
         let (offset, entry) = match stored {
             Stored::Plain => {
@@ -142,7 +155,10 @@ impl Placer {
             }
             Stored::Compressed(length) => {
                 let offset = self.allocate_bytes(length)?;
-                (offset, compressed_entry(offset, length, self.cluster_bits).ok_or(TooLarge)?)
+                (
+                    offset,
+                    compressed_entry(offset, length, self.cluster_bits).ok_or(TooLarge)?,
+                )
             }
         };
         if let Some(l2) = &mut self.l2 {
@@ -153,10 +169,15 @@ impl Placer {
 
     /// Places the L2 table in work.
     fn finish_l2(&mut self) -> Result<Option<Table>, TooLarge> {
-        let Some(l2) = self.l2.take() else { return Ok(None) };
+        let Some(l2) = self.l2.take() else {
+            return Ok(None);
+        };
         let offset = self.allocate(1)?;
         *self.l1.get_mut(l2.index).ok_or(TooLarge)? = offset | FLAG_COPIED;
-        Ok(Some(Table { offset, bytes: big_endian(&l2.entries) }))
+        Ok(Some(Table {
+            offset,
+            bytes: big_endian(&l2.entries),
+        }))
     }
 
     /// The remaining tables, the header (to be written last), and the file's length.
@@ -166,7 +187,10 @@ impl Placer {
         let cluster_size = self.cluster_size();
         let l1_clusters = (self.l1.len() as u64 * 8).div_ceil(cluster_size);
         let l1_offset = self.allocate(l1_clusters)?;
-        tables.push(Table { offset: l1_offset, bytes: big_endian(&self.l1) });
+        tables.push(Table {
+            offset: l1_offset,
+            bytes: big_endian(&self.l1),
+        });
 
         // Refcount blocks and their table count themselves too.
         let used = self.end >> self.cluster_bits;
@@ -189,13 +213,27 @@ impl Placer {
         for count in &self.refcounts {
             counts.extend_from_slice(&count.to_be_bytes());
         }
-        tables.push(Table { offset: blocks_offset, bytes: counts });
-        let block_offsets: Vec<u64> =
-            (0..blocks).map(|block| blocks_offset + block * cluster_size).collect();
-        tables.push(Table { offset: table_offset, bytes: big_endian(&block_offsets) });
+        tables.push(Table {
+            offset: blocks_offset,
+            bytes: counts,
+        });
+        let block_offsets: Vec<u64> = (0..blocks)
+            .map(|block| blocks_offset + block * cluster_size)
+            .collect();
+        tables.push(Table {
+            offset: table_offset,
+            bytes: big_endian(&block_offsets),
+        });
 
         let header = self.header(l1_offset, table_offset, table_clusters)?;
-        Ok((tables, Table { offset: 0, bytes: header }, self.end))
+        Ok((
+            tables,
+            Table {
+                offset: 0,
+                bytes: header,
+            },
+            self.end,
+        ))
     }
 
     fn header(&self, l1: u64, refcounts: u64, refcount_clusters: u64) -> Result<Vec<u8>, TooLarge> {
@@ -240,7 +278,10 @@ impl Placer {
 }
 
 fn big_endian(entries: &[u64]) -> Vec<u8> {
-    entries.iter().flat_map(|entry| entry.to_be_bytes()).collect()
+    entries
+        .iter()
+        .flat_map(|entry| entry.to_be_bytes())
+        .collect()
 }
 
 #[cfg(test)]
@@ -248,7 +289,14 @@ mod tests {
     use super::*;
 
     fn placer(cluster_size: u32, size: u64) -> Placer {
-        Placer::new(Options { cluster_size, ..Options::default() }, size).unwrap()
+        Placer::new(
+            Options {
+                cluster_size,
+                ..Options::default()
+            },
+            size,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -273,9 +321,15 @@ mod tests {
 
     #[test]
     fn sizes_that_qemu_would_not_open_are_refused() {
-        let options = |cluster_size| Options { cluster_size, ..Options::default() };
+        let options = |cluster_size| Options {
+            cluster_size,
+            ..Options::default()
+        };
         assert!(Placer::new(options(512), 128 << 30).is_ok());
-        assert_eq!(Placer::new(options(512), (128 << 30) + 1).err(), Some(TooLarge));
+        assert_eq!(
+            Placer::new(options(512), (128 << 30) + 1).err(),
+            Some(TooLarge)
+        );
         assert!(Placer::new(options(65536), 2 << 50).is_ok());
         assert_eq!(Placer::new(options(65536), u64::MAX).err(), Some(TooLarge));
     }

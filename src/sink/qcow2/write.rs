@@ -52,7 +52,8 @@ impl<'a> Qcow2<'a> {
         length: u64,
         threads: usize,
     ) -> Result<Qcow2<'a>, Error> {
-        let placer = Placer::new(options, length).map_err(|TooLarge| too_large(&options, length))?;
+        let placer =
+            Placer::new(options, length).map_err(|TooLarge| too_large(&options, length))?;
         Ok(Qcow2 {
             output,
             options,
@@ -66,9 +67,13 @@ impl<'a> Qcow2<'a> {
     /// Writes what is left after the last chunk; the header comes last.
     pub fn finish(self) -> Result<(), Error> {
         let (options, length) = (self.options, self.length);
-        let placer = self.placer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (tables, header, end) =
-            placer.finish().map_err(|TooLarge| too_large(&options, length))?;
+        let placer = self
+            .placer
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (tables, header, end) = placer
+            .finish()
+            .map_err(|TooLarge| too_large(&options, length))?;
         for table in tables {
             self.output.write_at(&table.bytes, table.offset)?;
         }
@@ -94,7 +99,11 @@ impl<'a> Qcow2<'a> {
                 _ => runs.push((offset, length)),
             }
         }
-        Ok(Placed { encoded, runs, tables })
+        Ok(Placed {
+            encoded,
+            runs,
+            tables,
+        })
     }
 
     /// Writes the clusters of a chunk; called in any order.
@@ -115,7 +124,10 @@ impl<'a> Qcow2<'a> {
 
 impl Writer for Qcow2<'_> {
     fn worker(&self) -> Result<Box<dyn Worker + '_>, Error> {
-        Ok(Box::new(Encoder { image: self, compressor: Compressor::new(&self.options)? }))
+        Ok(Box::new(Encoder {
+            image: self,
+            compressor: Compressor::new(&self.options)?,
+        }))
     }
 
     fn stop(&self) {
@@ -155,7 +167,9 @@ impl Worker for Encoder<'_> {
             chunk.sequence,
             encoded,
             |encoded| {
-                image.place(encoded).map_err(|TooLarge| too_large(&image.options, image.length))
+                image
+                    .place(encoded)
+                    .map_err(|TooLarge| too_large(&image.options, image.length))
             },
             |placed| image.write(placed),
         )
@@ -163,5 +177,8 @@ impl Worker for Encoder<'_> {
 }
 
 fn too_large(options: &Options, length: u64) -> Error {
-    Error::DiskTooLarge { length, cluster_size: u64::from(options.cluster_size) }
+    Error::DiskTooLarge {
+        length,
+        cluster_size: u64::from(options.cluster_size),
+    }
 }
