@@ -33,11 +33,6 @@ impl Assembler {
         Ok(id)
     }
 
-    /// The inode that was added under this id.
-    pub(super) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
-        &mut self.inodes[id.index()]
-    }
-
     /// The id that the next name will get.
     pub(super) fn next(&self) -> Result<NodeId, Error> {
         // The last id is kept free so that `id + 1` always exists.
@@ -48,7 +43,12 @@ impl Assembler {
     }
 
     /// Adds a name; `name` has at most 255 bytes.
-    pub(super) fn name(&mut self, parent: NodeId, name: &[u8], inode: InodeId) -> Result<NodeId, Error> {
+    pub(super) fn name(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        inode: InodeId,
+    ) -> Result<NodeId, Error> {
         let id = self.next()?;
         let name_start = u32::try_from(self.names.len()).map_err(|_| Error::TooLarge)?;
         let name_len = u8::try_from(name.len()).map_err(|_| Error::BadPath {
@@ -56,7 +56,12 @@ impl Assembler {
             reason: "a name is longer than 255 bytes",
         })?;
         self.names.extend_from_slice(name);
-        self.nodes.push(Node { parent, inode, name_start, name_len });
+        self.nodes.push(Node {
+            parent,
+            inode,
+            name_start,
+            name_len,
+        });
         let links = &mut self.inodes[inode.index()].links;
         *links = links.checked_add(1).ok_or(Error::TooLarge)?;
         Ok(id)
@@ -67,10 +72,24 @@ impl Assembler {
         self.nodes.shrink_to_fit();
         self.names.shrink_to_fit();
         self.inodes.shrink_to_fit();
-        let index = Arc::new(Index { nodes: self.nodes, names: self.names });
+        let index = Arc::new(Index {
+            nodes: self.nodes,
+            names: self.names,
+        });
         let (child_start, children) = children(&index.nodes);
-        debug_assert!(self.inodes.iter().all(|inode| inode.links == 1 || inode.kind != Kind::Directory));
-        Tree { index, inodes: self.inodes, allocated: self.allocated, child_start, children, source }
+        debug_assert!(
+            self.inodes
+                .iter()
+                .all(|inode| inode.links == 1 || inode.kind != Kind::Directory)
+        );
+        Tree {
+            index,
+            inodes: self.inodes,
+            allocated: self.allocated,
+            child_start,
+            children,
+            source,
+        }
     }
 }
 

@@ -49,7 +49,10 @@ impl TreeBuilder<'static> {
     pub fn new() -> Self {
         Self {
             base: None,
-            entries: vec![Entry { inode: EntryInode::New(0), children: Children::Own(BTreeMap::new()) }],
+            entries: vec![Entry {
+                inode: EntryInode::New(0),
+                children: Children::Own(BTreeMap::new()),
+            }],
             inodes: vec![Inode::directory(0o755)],
         }
     }
@@ -61,7 +64,11 @@ impl<'b> From<&'b Tree> for TreeBuilder<'b> {
             inode: EntryInode::Base(base.node(NodeId::ROOT).inode),
             children: Children::Base(NodeId::ROOT),
         };
-        Self { base: Some(base), entries: vec![root], inodes: Vec::new() }
+        Self {
+            base: Some(base),
+            entries: vec![root],
+            inodes: Vec::new(),
+        }
     }
 }
 
@@ -84,7 +91,10 @@ impl<'b> TreeBuilder<'b> {
         if let Kind::Symlink(target) = &inode.kind
             && (target.is_empty() || target.len() > 4095 || target.contains(&0))
         {
-            return Err(bad(path, "a symbolic link's target has 1 to 4095 bytes, none of them zero"));
+            return Err(bad(
+                path,
+                "a symbolic link's target has 1 to 4095 bytes, none of them zero",
+            ));
         }
         let mut parts = split(path)?;
         let is_directory = inode.is_directory();
@@ -101,7 +111,11 @@ impl<'b> TreeBuilder<'b> {
             walked.push(part);
             at = match self.child(at, part) {
                 Some(child) if self.inode(child).is_directory() => child,
-                Some(_) => return Err(Error::NotADirectory { path: super::display_path(&walked.join(&b'/')) }),
+                Some(_) => {
+                    return Err(Error::NotADirectory {
+                        path: super::display_path(&walked.join(&b'/')),
+                    });
+                }
                 None => {
                     let mut directory = Inode::directory(0o755);
                     directory.mtime = inode.mtime;
@@ -121,11 +135,19 @@ impl<'b> TreeBuilder<'b> {
     }
 
     /// Gives a file a second name.
-    pub fn hard_link(&mut self, path: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<&mut Self, Error> {
+    pub fn hard_link(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        to: impl AsRef<[u8]>,
+    ) -> Result<&mut Self, Error> {
         let (path, to) = (path.as_ref(), to.as_ref());
-        let target = self.lookup(to)?.ok_or_else(|| Error::Missing { path: super::display_path(to) })?;
+        let target = self.lookup(to)?.ok_or_else(|| Error::Missing {
+            path: super::display_path(to),
+        })?;
         if self.inode(target).is_directory() {
-            return Err(Error::DirectoryLink { path: super::display_path(to) });
+            return Err(Error::DirectoryLink {
+                path: super::display_path(to),
+            });
         }
         let inode = self.entries[target].inode;
         // A fifo stands in until the new name refers to the same inode.
@@ -156,7 +178,9 @@ impl<'b> TreeBuilder<'b> {
 
     /// The file at a path, to be changed in place (all its names change).
     pub fn get_mut(&mut self, path: impl AsRef<[u8]>) -> Result<Option<&mut Inode>, Error> {
-        let Some(at) = self.lookup(path.as_ref())? else { return Ok(None) };
+        let Some(at) = self.lookup(path.as_ref())? else {
+            return Ok(None);
+        };
         let new = match self.entries[at].inode {
             EntryInode::New(new) => new,
             EntryInode::Base(old) => {
@@ -175,8 +199,11 @@ impl<'b> TreeBuilder<'b> {
         let Some(base) = self.base else { return };
         // Directories and most files have one name; only others are searched.
         if base.inode(old).links > 1 {
-            let names: Vec<_> =
-                base.nodes().filter(|(_, node)| node.inode == old).map(|(id, _)| base.path(id)).collect();
+            let names: Vec<_> = base
+                .nodes()
+                .filter(|(_, node)| node.inode == old)
+                .map(|(id, _)| base.path(id))
+                .collect();
             for path in names {
                 use std::os::unix::ffi::OsStrExt as _;
                 if let Ok(Some(at)) = self.lookup(path.as_os_str().as_bytes())
@@ -195,8 +222,11 @@ impl<'b> TreeBuilder<'b> {
 
     /// The finished tree.
     pub fn build(self) -> Result<Tree, Error> {
-        let (nodes, inodes) = self.base.map_or((0, 0), |base| (base.index.nodes.len(), base.inodes.len()));
-        let mut assembler = Assembler::with_capacity(nodes + self.entries.len(), inodes + self.inodes.len());
+        let (nodes, inodes) = self
+            .base
+            .map_or((0, 0), |base| (base.index.nodes.len(), base.inodes.len()));
+        let mut assembler =
+            Assembler::with_capacity(nodes + self.entries.len(), inodes + self.inodes.len());
         let mut new_ids: HashMap<usize, InodeId> = HashMap::new();
         let mut base_ids: Vec<Option<InodeId>> = vec![None; inodes];
         // Names still to be added, last first.
@@ -215,9 +245,11 @@ impl<'b> TreeBuilder<'b> {
                     };
                     (*name, entry.inode, below)
                 }
-                (Next::Base(node), Some(base)) => {
-                    (base.name(*node), EntryInode::Base(base.node(*node).inode), Some(*node))
-                }
+                (Next::Base(node), Some(base)) => (
+                    base.name(*node),
+                    EntryInode::Base(base.node(*node).inode),
+                    Some(*node),
+                ),
                 (Next::Base(_), None) => continue,
             };
             let id = match (inode, self.base) {
@@ -233,7 +265,8 @@ impl<'b> TreeBuilder<'b> {
                 (EntryInode::Base(old), Some(base)) => match base_ids[old.index()] {
                     Some(id) => id,
                     None => {
-                        let id = assembler.inode(base.inode(old).clone(), base.allocated[old.index()])?;
+                        let id = assembler
+                            .inode(base.inode(old).clone(), base.allocated[old.index()])?;
                         base_ids[old.index()] = Some(id);
                         id
                     }
@@ -242,11 +275,21 @@ impl<'b> TreeBuilder<'b> {
             };
             let new = assembler.name(parent, name, id)?;
             if let (Some(node), Some(base)) = (base_children, self.base) {
-                stack.extend(base.children(node).iter().rev().map(|&child| (Next::Base(child), new)));
+                stack.extend(
+                    base.children(node)
+                        .iter()
+                        .rev()
+                        .map(|&child| (Next::Base(child), new)),
+                );
             } else if let Next::Entry(at, _) = next
                 && let Children::Own(children) = &self.entries[at].children
             {
-                stack.extend(children.iter().rev().map(|(name, &child)| (Next::Entry(child, name), new)));
+                stack.extend(
+                    children
+                        .iter()
+                        .rev()
+                        .map(|(name, &child)| (Next::Entry(child, name), new)),
+                );
             }
         }
         Ok(assembler.finish(self.base.and_then(|base| base.source.clone())))
@@ -255,7 +298,9 @@ impl<'b> TreeBuilder<'b> {
     fn inode(&self, at: usize) -> &Inode {
         match (self.entries[at].inode, self.base) {
             (EntryInode::Base(id), Some(base)) => base.inode(id),
-            (EntryInode::Base(id), None) => unreachable!("inode {id:?} of a base tree without a base tree"),
+            (EntryInode::Base(id), None) => {
+                unreachable!("inode {id:?} of a base tree without a base tree")
+            }
             (EntryInode::New(new), _) => &self.inodes[new],
         }
     }
@@ -268,7 +313,10 @@ impl<'b> TreeBuilder<'b> {
     fn add_entry(&mut self, parent: usize, name: &[u8], inode: Inode) -> usize {
         let inode = self.add_inode(inode);
         let at = self.entries.len();
-        self.entries.push(Entry { inode, children: Children::Own(BTreeMap::new()) });
+        self.entries.push(Entry {
+            inode,
+            children: Children::Own(BTreeMap::new()),
+        });
         self.own_children(parent).insert(name.into(), at);
         at
     }
@@ -306,7 +354,9 @@ impl<'b> TreeBuilder<'b> {
         }
         match &mut self.entries[at].children {
             Children::Own(own) => own,
-            Children::Base(node) => unreachable!("node {node:?} of a base tree without a base tree"),
+            Children::Base(node) => {
+                unreachable!("node {node:?} of a base tree without a base tree")
+            }
         }
     }
 }
@@ -325,13 +375,18 @@ fn estimate(inode: &Inode) -> u64 {
 }
 
 fn bad(path: &[u8], reason: &'static str) -> Error {
-    Error::BadPath { path: super::display_path(path), reason }
+    Error::BadPath {
+        path: super::display_path(path),
+        reason,
+    }
 }
 
 /// The components of a path.
 fn split(path: &[u8]) -> Result<Vec<&[u8]>, Error> {
-    let parts: Vec<&[u8]> =
-        path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    let parts: Vec<&[u8]> = path
+        .split(|&byte| byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .collect();
     for part in &parts {
         if *part == b".." {
             return Err(bad(path, "`..` is not resolved here"));

@@ -46,7 +46,9 @@ pub enum Error {
         mode: u32,
     },
     /// More names, or more bytes of names, than a tree can number.
-    #[error("the tree has too many files: at most 4294967295 names with 4 GiB of text are supported")]
+    #[error(
+        "the tree has too many files: at most 4294967295 names with 4 GiB of text are supported"
+    )]
     TooLarge,
     /// A path cannot be put into a tree.
     #[error("`{}` is not a usable path: {reason}", path.display())]

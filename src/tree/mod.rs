@@ -158,7 +158,15 @@ impl Inode {
     /// A file of this kind and these permission bits, owned by root, dated 1970,
     /// without extended attributes.
     pub fn new(kind: Kind, mode: u16) -> Self {
-        Self { kind, mode: mode & 0o7777, uid: 0, gid: 0, mtime: Timestamp::default(), xattrs: None, links: 1 }
+        Self {
+            kind,
+            mode: mode & 0o7777,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: None,
+            links: 1,
+        }
     }
 
     /// A directory owned by root.
@@ -209,16 +217,25 @@ impl Content {
     /// A file that is in memory.
     pub fn bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
-        Self { size: bytes.len() as u64, origin: Origin::Bytes(bytes), data: None }
+        Self {
+            size: bytes.len() as u64,
+            origin: Origin::Bytes(bytes),
+            data: None,
+        }
     }
 
     /// The ranges that hold data: all of the file unless some are listed.
     pub fn ranges(&self) -> impl Iterator<Item = DataRange> + '_ {
         let whole = match self.data {
-            None if self.size > 0 => Some(DataRange { offset: 0, length: self.size }),
+            None if self.size > 0 => Some(DataRange {
+                offset: 0,
+                length: self.size,
+            }),
             _ => None,
         };
-        whole.into_iter().chain(self.data.iter().flat_map(|ranges| ranges.iter().copied()))
+        whole
+            .into_iter()
+            .chain(self.data.iter().flat_map(|ranges| ranges.iter().copied()))
     }
 }
 
@@ -272,7 +289,11 @@ pub struct Tree {
 impl Tree {
     /// All names, in path order; the root is first.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
-        self.index.nodes.iter().enumerate().map(|(at, node)| (NodeId(at as u32), node))
+        self.index
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| (NodeId(at as u32), node))
     }
 
     /// A name.
@@ -282,7 +303,10 @@ impl Tree {
 
     /// All inodes, in the order in which their first names appear.
     pub fn inodes(&self) -> impl ExactSizeIterator<Item = (InodeId, &Inode)> {
-        self.inodes.iter().enumerate().map(|(at, inode)| (InodeId(at as u32), inode))
+        self.inodes
+            .iter()
+            .enumerate()
+            .map(|(at, inode)| (InodeId(at as u32), inode))
     }
 
     /// An inode.
@@ -343,7 +367,10 @@ impl Tree {
     ///
     /// Files that kiln added count as whole blocks of 4096 bytes.
     pub fn disk_usage_kib(&self) -> u64 {
-        let bytes: u64 = self.allocated.iter().fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
+        let bytes: u64 = self
+            .allocated
+            .iter()
+            .fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
         bytes.div_ceil(1024)
     }
 }

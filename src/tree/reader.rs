@@ -22,13 +22,19 @@ pub struct Reader {
 impl Tree {
     /// A reader of this tree's files, for use by one thread.
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader { tree: Arc::clone(self), directory: None, file: None }
+        Reader {
+            tree: Arc::clone(self),
+            directory: None,
+            file: None,
+        }
     }
 
     fn content(&self, inode: InodeId) -> Result<&Content, Error> {
         match &self.inode(inode).kind {
             Kind::File(content) => Ok(content),
-            _ => Err(Error::NotAFile { path: self.path_of_inode(inode) }),
+            _ => Err(Error::NotAFile {
+                path: self.path_of_inode(inode),
+            }),
         }
     }
 }
@@ -46,7 +52,12 @@ impl Reader {
     ///
     /// [`Error::Shrunk`] if the file is shorter than it was when the tree was
     /// scanned; what was read is in the buffer, the rest of it is unchanged.
-    pub fn read_at(&mut self, inode: InodeId, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+    pub fn read_at(
+        &mut self,
+        inode: InodeId,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize, Error> {
         let tree = Arc::clone(&self.tree);
         let content = tree.content(inode)?;
         let left = usize::try_from(content.size.saturating_sub(offset)).unwrap_or(usize::MAX);
@@ -90,7 +101,11 @@ impl Reader {
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(Error::Io { action: "read", path: tree.path_of_inode(inode), source });
+                    return Err(Error::Io {
+                        action: "read",
+                        path: tree.path_of_inode(inode),
+                        source,
+                    });
                 }
             }
         }
@@ -112,10 +127,16 @@ impl Reader {
             // The old one goes first, so that two are never open at once.
             self.file = None;
             let Some(source) = self.tree.source.as_ref() else {
-                return Err(Error::Missing { path: self.tree.path_of_inode(inode) });
+                return Err(Error::Missing {
+                    path: self.tree.path_of_inode(inode),
+                });
             };
             let parent = source.parent(node);
-            if self.directory.as_ref().is_none_or(|(open, _)| *open != parent) {
+            if self
+                .directory
+                .as_ref()
+                .is_none_or(|(open, _)| *open != parent)
+            {
                 self.directory = None;
                 self.directory = Some((parent, source.open_directory(parent)?));
             }
@@ -126,7 +147,9 @@ impl Reader {
         }
         match &self.file {
             Some((_, file)) => Ok(file),
-            None => Err(Error::Missing { path: self.tree.path_of_inode(inode) }),
+            None => Err(Error::Missing {
+                path: self.tree.path_of_inode(inode),
+            }),
         }
     }
 }

@@ -21,7 +21,11 @@ impl Tree {
         for path in mount_points {
             match self.find(path) {
                 Some(id) if self.inode_of(id).is_directory() => {}
-                Some(_) => return Err(Error::NotADirectory { path: super::display_path(path) }),
+                Some(_) => {
+                    return Err(Error::NotADirectory {
+                        path: super::display_path(path),
+                    });
+                }
                 None => {
                     let mut directory = Inode::directory(0o755);
                     directory.mtime = self.inode_of(NodeId::ROOT).mtime;
@@ -35,9 +39,14 @@ impl Tree {
         }
         let mut roots = Vec::with_capacity(mount_points.len());
         for path in mount_points {
-            roots.push(self.find(path).ok_or_else(|| Error::Missing { path: super::display_path(path) })?);
+            roots.push(self.find(path).ok_or_else(|| Error::Missing {
+                path: super::display_path(path),
+            })?);
         }
-        roots.iter().map(|&root| self.subtree(root, &roots)).collect()
+        roots
+            .iter()
+            .map(|&root| self.subtree(root, &roots))
+            .collect()
     }
 
     /// The tree below `root`, without what is below the other `roots`.
@@ -51,8 +60,10 @@ impl Tree {
             let inode = match inodes[old_inode.index()] {
                 Some(inode) => inode,
                 None => {
-                    let id = assembler
-                        .inode(self.inode(old_inode).clone(), self.allocated[old_inode.index()])?;
+                    let id = assembler.inode(
+                        self.inode(old_inode).clone(),
+                        self.allocated[old_inode.index()],
+                    )?;
                     inodes[old_inode.index()] = Some(id);
                     id
                 }

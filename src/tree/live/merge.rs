@@ -11,8 +11,15 @@ use crate::tree::arena::Assembler;
 use crate::tree::{Error, InodeId, Kind, NodeId, Origin, Tree, Xattrs};
 
 /// Makes the tree.
-pub(super) fn merge(root: Entry, batches: Vec<Batch>, descriptor: OwnedFd, path: PathBuf) -> Result<Tree, Error> {
-    let count = batches.iter().fold(1usize, |sum, batch| sum + batch.entries.len());
+pub(super) fn merge(
+    root: Entry,
+    batches: Vec<Batch>,
+    descriptor: OwnedFd,
+    path: PathBuf,
+) -> Result<Tree, Error> {
+    let count = batches
+        .iter()
+        .fold(1usize, |sum, batch| sum + batch.entries.len());
     let mut assembler = Assembler::with_capacity(count, count);
     let mut interner = Interner::default();
     let mut links: HashMap<FileKey, InodeId> = HashMap::new();
@@ -60,8 +67,15 @@ pub(super) fn merge(root: Entry, batches: Vec<Batch>, descriptor: OwnedFd, path:
         }
     }
     let tree = assembler.finish(None);
-    let source = Source { root: descriptor, path, index: Arc::clone(&tree.index) };
-    Ok(Tree { source: Some(Arc::new(source)), ..tree })
+    let source = Source {
+        root: descriptor,
+        path,
+        index: Arc::clone(&tree.index),
+    };
+    Ok(Tree {
+        source: Some(Arc::new(source)),
+        ..tree
+    })
 }
 
 /// A directory whose names are being added.
@@ -83,7 +97,11 @@ impl Walk {
         batches.sort_unstable_by_key(|batch| std::cmp::Reverse(batch.ordinal));
         let batches = batches
             .into_iter()
-            .map(|batch| Cursor { names: batch.names, at: 0, entries: batch.entries.into_iter() })
+            .map(|batch| Cursor {
+                names: batch.names,
+                at: 0,
+                entries: batch.entries.into_iter(),
+            })
             .collect();
         Self { node, batches }
     }

@@ -84,7 +84,11 @@ impl Source {
     }
 
     /// Opens a file in its directory for reading.
-    pub(super) fn open_file(&self, directory: BorrowedFd<'_>, node: NodeId) -> Result<OwnedFd, Error> {
+    pub(super) fn open_file(
+        &self,
+        directory: BorrowedFd<'_>,
+        node: NodeId,
+    ) -> Result<OwnedFd, Error> {
         CString::new(self.index.name(node))
             .map_err(|_| nix::errno::Errno::EINVAL)
             .and_then(|name| sys::open_data(directory, &name))
@@ -93,6 +97,10 @@ impl Source {
 
     fn failed(&self, action: &'static str, node: NodeId, error: nix::errno::Errno) -> Error {
         let path = self.path.join(super::display_path(&self.index.path(node)));
-        Error::Io { action, path, source: error.into() }
+        Error::Io {
+            action,
+            path,
+            source: error.into(),
+        }
     }
 }

@@ -13,13 +13,21 @@ use crate::tree::DataRange;
 const PATH_PIECE: usize = 4000;
 
 /// Opens a path below a directory, following no link and crossing no mount.
-pub(super) fn open_below(root: BorrowedFd<'_>, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+pub(super) fn open_below(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlag,
+) -> Result<OwnedFd, Errno> {
     let step = |from: BorrowedFd<'_>, piece: &[u8], flags: OFlag| {
         let piece = if piece.is_empty() { b"." } else { piece };
         let piece = CString::new(piece).map_err(|_| Errno::EINVAL)?;
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).resolve(
-            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
-        );
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
+            .resolve(
+                ResolveFlag::RESOLVE_BENEATH
+                    | ResolveFlag::RESOLVE_NO_SYMLINKS
+                    | ResolveFlag::RESOLVE_NO_XDEV,
+            );
         nix::fcntl::openat2(from, piece.as_c_str(), how)
     };
     let mut rest = path;
@@ -40,8 +48,11 @@ pub(super) fn open_below(root: BorrowedFd<'_>, path: &[u8], flags: OFlag) -> Res
 /// Opens a regular file in a directory for reading. Should it have become a
 /// fifo or a device, this does not block; reading at an offset fails then.
 pub(super) fn open_data(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags =
-        OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let flags = OFlag::O_RDONLY
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_CLOEXEC
+        | OFlag::O_NONBLOCK
+        | OFlag::O_NOCTTY;
     nix::fcntl::openat(directory, name, flags, nix::sys::stat::Mode::empty())
 }
 
@@ -57,7 +68,13 @@ pub(super) fn statx(directory: BorrowedFd<'_>, name: &CStr) -> Result<libc::stat
     // SAFETY: the descriptor is open, `name` is terminated, and `found` is large
     // enough for the structure that the kernel fills.
     let result = unsafe {
-        libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, mask, found.as_mut_ptr())
+        libc::statx(
+            directory.as_raw_fd(),
+            name.as_ptr(),
+            flags,
+            mask,
+            found.as_mut_ptr(),
+        )
     };
     Errno::result(result)?;
     // SAFETY: zeroed before, so initialised whatever the kernel filled in; all
@@ -67,7 +84,10 @@ pub(super) fn statx(directory: BorrowedFd<'_>, name: &CStr) -> Result<libc::stat
 
 /// Names of a directory's entries, without `.` and `..`: each with its
 /// terminating zero, one after the other, and the start of each.
-pub(super) fn names(directory: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<(Vec<u8>, Vec<u32>), Errno> {
+pub(super) fn names(
+    directory: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> Result<(Vec<u8>, Vec<u32>), Errno> {
     /// Offset of `d_name` in `struct linux_dirent64`.
     const NAME: usize = 19;
     /// Offset of the 16-bit `d_reclen`.
@@ -77,7 +97,12 @@ pub(super) fn names(directory: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<(
     loop {
         // SAFETY: the descriptor is open and the buffer has the length given.
         let read = unsafe {
-            libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+            libc::syscall(
+                libc::SYS_getdents64,
+                directory.as_raw_fd(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            )
         };
         let read = usize::try_from(Errno::result(read)?).map_err(|_| Errno::EIO)?;
         if read == 0 {
@@ -101,7 +126,11 @@ pub(super) fn names(directory: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<(
 }
 
 /// Target of a symbolic link in a directory.
-pub(super) fn read_link(directory: BorrowedFd<'_>, name: &CStr, size: u64) -> Result<Box<[u8]>, Errno> {
+pub(super) fn read_link(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    size: u64,
+) -> Result<Box<[u8]>, Errno> {
     // One byte more than expected shows a target that grew. Some filesystems
     // report a size of zero.
     let mut length = usize::try_from(size).unwrap_or(0).clamp(64, 4096) + 1;
@@ -110,7 +139,12 @@ pub(super) fn read_link(directory: BorrowedFd<'_>, name: &CStr, size: u64) -> Re
         // SAFETY: the descriptor is open, `name` is terminated and the buffer has
         // the length given.
         let read = unsafe {
-            libc::readlinkat(directory.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), target.len())
+            libc::readlinkat(
+                directory.as_raw_fd(),
+                name.as_ptr(),
+                target.as_mut_ptr().cast(),
+                target.len(),
+            )
         };
         let read = usize::try_from(Errno::result(read)?).map_err(|_| Errno::EIO)?;
         if read < target.len() || length > 4096 {
@@ -144,19 +178,31 @@ pub(super) fn data_ranges(
             Err(Errno::EINVAL) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let hole = seek(data, nix::unistd::Whence::SeekHole)?.unwrap_or(size).min(size);
+        let hole = seek(data, nix::unistd::Whence::SeekHole)?
+            .unwrap_or(size)
+            .min(size);
         if hole <= data {
             break;
         }
-        let range = DataRange { offset: data.unsigned_abs(), length: (hole - data).unsigned_abs() };
+        let range = DataRange {
+            offset: data.unsigned_abs(),
+            length: (hole - data).unsigned_abs(),
+        };
         match ranges.last_mut() {
             Some(last) if last.offset + last.length == range.offset => last.length += range.length,
             _ => ranges.push(range),
         }
         at = hole;
     }
-    let whole = DataRange { offset: 0, length: size.unsigned_abs() };
-    Ok(if ranges == [whole] { None } else { Some(ranges.into_boxed_slice()) })
+    let whole = DataRange {
+        offset: 0,
+        length: size.unsigned_abs(),
+    };
+    Ok(if ranges == [whole] {
+        None
+    } else {
+        Some(ranges.into_boxed_slice())
+    })
 }
 
 /// How a scanning thread names files for calls that take only a path.
@@ -205,6 +251,10 @@ impl PathMode {
 /// Opens the root of a scan, following links to it.
 pub(super) fn open_root(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::openat(nix::fcntl::AT_FDCWD, path, flags, nix::sys::stat::Mode::empty())
+    nix::fcntl::openat(
+        nix::fcntl::AT_FDCWD,
+        path,
+        flags,
+        nix::sys::stat::Mode::empty(),
+    )
 }
-

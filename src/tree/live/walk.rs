@@ -19,7 +19,9 @@ use super::merge;
 use super::sys::{self, PathMode};
 use super::xattrs::XattrReader;
 use super::{FileKey, ScanOptions};
-use crate::tree::{Content, Device, Error, Inode, Kind, NodeId, Origin, Timestamp, Tree, display_path};
+use crate::tree::{
+    Content, Device, Error, Inode, Kind, NodeId, Origin, Timestamp, Tree, display_path,
+};
 
 /// Names of a directory that one job examines.
 const NAMES_PER_JOB: usize = 4096;
@@ -34,7 +36,11 @@ const NAMES_PER_JOB: usize = 4096;
 /// If anything cannot be read, with its path. A mount on something other than a
 /// directory is an error, because what is below it cannot be known.
 pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
-    let failed = |error: Errno| Error::Io { action: "open", path: root.to_path_buf(), source: error.into() };
+    let failed = |error: Errno| Error::Io {
+        action: "open",
+        path: root.to_path_buf(),
+        source: error.into(),
+    };
     let descriptor = sys::open_root(root).map_err(failed)?;
     let found = sys::statx(descriptor.as_fd(), c"").map_err(failed)?;
     let prune = options
@@ -56,14 +62,20 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
         mount: Mount::of(&found),
         prune,
         options,
-        stack: Mutex::new(Stack { jobs: Vec::new(), running: 0, error: None }),
+        stack: Mutex::new(Stack {
+            jobs: Vec::new(),
+            running: 0,
+            error: None,
+        }),
         changed: Condvar::new(),
         directories: AtomicU32::new(1),
     };
     let threads = match options.threads {
         // More than there are processors: while the page cache is cold, threads
         // mostly wait for the disk.
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_mul(2)).clamp(4, 32),
+        0 => std::thread::available_parallelism()
+            .map_or(1, |cores| cores.get().saturating_mul(2))
+            .clamp(4, 32),
         threads => threads.min(256),
     };
     let mut batches = Vec::new();
@@ -76,7 +88,11 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
             let mut worker = Worker::new(&scan);
             worker.mode.enter(scan.root.as_fd()).map_err(failed)?;
             let entry = worker.examine(scan.root.as_fd(), c".", b"")?;
-            scan.push(Job { directory: 0, path: Box::default(), part: None });
+            scan.push(Job {
+                directory: 0,
+                path: Box::default(),
+                part: None,
+            });
             Ok::<_, Error>(entry)
         });
         root_entry = match first.join() {
@@ -100,12 +116,22 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
         }
         Ok(())
     })?;
-    let Scan { root: descriptor, stack, .. } = scan;
-    if let Some(error) = stack.into_inner().unwrap_or_else(PoisonError::into_inner).error {
+    let Scan {
+        root: descriptor,
+        stack,
+        ..
+    } = scan;
+    if let Some(error) = stack
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .error
+    {
         return Err(error);
     }
     let Some(root_entry) = root_entry else {
-        return Err(Error::Missing { path: root.to_path_buf() });
+        return Err(Error::Missing {
+            path: root.to_path_buf(),
+        });
     };
     merge::merge(root_entry, batches, descriptor, root.to_path_buf())
 }
@@ -205,7 +231,10 @@ impl Scan<'_> {
             if stack.running == 0 {
                 return None;
             }
-            stack = self.changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
+            stack = self
+                .changed
+                .wait(stack)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -221,7 +250,11 @@ impl Scan<'_> {
     }
 
     fn failed(&self, action: &'static str, path: &[u8], error: Errno) -> Error {
-        Error::Io { action, path: self.full(path), source: error.into() }
+        Error::Io {
+            action,
+            path: self.full(path),
+            source: error.into(),
+        }
     }
 
     fn full(&self, path: &[u8]) -> PathBuf {
@@ -272,8 +305,12 @@ impl<'s, 'o> Worker<'s, 'o> {
             Some(part) => part,
             None => self.list(directory.as_fd(), job.directory, &job.path)?,
         };
-        let mut batch =
-            Batch { directory: job.directory, ordinal: part.ordinal, names: Vec::new(), entries: Vec::new() };
+        let mut batch = Batch {
+            directory: job.directory,
+            ordinal: part.ordinal,
+            names: Vec::new(),
+            entries: Vec::new(),
+        };
         batch.names.reserve(part.names.len());
         let mut path = job.path.to_vec();
         if !path.is_empty() {
@@ -305,23 +342,41 @@ impl<'s, 'o> Worker<'s, 'o> {
             CStr::from_bytes_until_nul(rest).map_or(rest, CStr::to_bytes)
         };
         starts.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
-        let mut parts = starts.chunks(NAMES_PER_JOB).zip(0u32..).map(|(starts, ordinal)| {
-            let mut part = Part { ordinal, names: Vec::with_capacity(starts.len() * 16) };
-            for &start in starts {
-                part.names.extend_from_slice(name(start));
-                part.names.push(0);
-            }
-            part
+        let mut parts = starts
+            .chunks(NAMES_PER_JOB)
+            .zip(0u32..)
+            .map(|(starts, ordinal)| {
+                let mut part = Part {
+                    ordinal,
+                    names: Vec::with_capacity(starts.len() * 16),
+                };
+                for &start in starts {
+                    part.names.extend_from_slice(name(start));
+                    part.names.push(0);
+                }
+                part
+            });
+        let first = parts.next().unwrap_or(Part {
+            ordinal: 0,
+            names: Vec::new(),
         });
-        let first = parts.next().unwrap_or(Part { ordinal: 0, names: Vec::new() });
         for part in parts {
-            self.scan.push(Job { directory: number, path: path.into(), part: Some(part) });
+            self.scan.push(Job {
+                directory: number,
+                path: path.into(),
+                part: Some(part),
+            });
         }
         Ok(first)
     }
 
     /// Finds out about one file. `path` is from the root of the scan.
-    fn examine(&mut self, directory: BorrowedFd<'_>, name: &CStr, path: &[u8]) -> Result<Option<Entry>, Error> {
+    fn examine(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        path: &[u8],
+    ) -> Result<Option<Entry>, Error> {
         let vanished = |action, error| match error {
             Errno::ENOENT => Ok(None),
             error => Err(self.scan.failed(action, path, error)),
@@ -335,9 +390,14 @@ impl<'s, 'o> Worker<'s, 'o> {
         let file_type = u32::from(found.stx_mode) & libc::S_IFMT;
         let mounted = Mount::of(&found) != self.scan.mount;
         if mounted && file_type != libc::S_IFDIR {
-            return Err(Error::MountedFile { path: self.scan.full(path) });
+            return Err(Error::MountedFile {
+                path: self.scan.full(path),
+            });
         }
-        let device = Device { major: found.stx_rdev_major, minor: found.stx_rdev_minor };
+        let device = Device {
+            major: found.stx_rdev_major,
+            minor: found.stx_rdev_minor,
+        };
         let kind = match file_type {
             libc::S_IFDIR => Kind::Directory,
             libc::S_IFREG => {
@@ -350,7 +410,11 @@ impl<'s, 'o> Worker<'s, 'o> {
                 } else {
                     None
                 };
-                Kind::File(Content { size, origin: Origin::Live(NodeId::ROOT), data })
+                Kind::File(Content {
+                    size,
+                    origin: Origin::Live(NodeId::ROOT),
+                    data,
+                })
             }
             libc::S_IFLNK => match sys::read_link(directory, name, size) {
                 Ok(target) => Kind::Symlink(target),
@@ -360,14 +424,25 @@ impl<'s, 'o> Worker<'s, 'o> {
             libc::S_IFBLK => Kind::BlockDevice(device),
             libc::S_IFIFO => Kind::Fifo,
             libc::S_IFSOCK => Kind::Socket,
-            mode => return Err(Error::UnknownType { path: self.scan.full(path), mode }),
+            mode => {
+                return Err(Error::UnknownType {
+                    path: self.scan.full(path),
+                    mode,
+                });
+            }
         };
-        let xattrs = match self.mode.path(directory, name).and_then(|path| self.xattrs.read(&path)) {
+        let xattrs = match self
+            .mode
+            .path(directory, name)
+            .and_then(|path| self.xattrs.read(&path))
+        {
             Ok(xattrs) => xattrs.map(Arc::new),
             Err(error) => return vanished("read the extended attributes of", error),
         };
-        let mut mtime =
-            Timestamp { seconds: found.stx_mtime.tv_sec, nanoseconds: found.stx_mtime.tv_nsec };
+        let mut mtime = Timestamp {
+            seconds: found.stx_mtime.tv_sec,
+            nanoseconds: found.stx_mtime.tv_nsec,
+        };
         if let Some(limit) = self.scan.options.clamp_mtime {
             mtime = mtime.min(limit);
         }
@@ -388,12 +463,26 @@ impl<'s, 'o> Worker<'s, 'o> {
             owners.correct(key, &mut inode);
         }
         let mut number = None;
-        if file_type == libc::S_IFDIR && !path.is_empty() && !mounted && !self.scan.prune.contains(path) {
+        if file_type == libc::S_IFDIR
+            && !path.is_empty()
+            && !mounted
+            && !self.scan.prune.contains(path)
+        {
             let directory = self.scan.directories.fetch_add(1, Ordering::Relaxed);
-            self.scan.push(Job { directory, path: path.into(), part: None });
+            self.scan.push(Job {
+                directory,
+                path: path.into(),
+                part: None,
+            });
             number = Some(directory);
         }
         let link = (found.stx_nlink > 1 && file_type != libc::S_IFDIR).then_some(key);
-        Ok(Some(Entry { name_end: 0, inode, link, allocated, directory: number }))
+        Ok(Some(Entry {
+            name_end: 0,
+            inode,
+            link,
+            allocated,
+            directory: number,
+        }))
     }
 }

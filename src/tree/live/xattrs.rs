@@ -17,7 +17,10 @@ impl XattrReader {
     pub(super) fn new() -> Self {
         // The kernel's limits (XATTR_LIST_MAX, XATTR_SIZE_MAX): no call needs a
         // second try with a larger buffer.
-        Self { list: vec![0; 65536], value: vec![0; 65536] }
+        Self {
+            list: vec![0; 65536],
+            value: vec![0; 65536],
+        }
     }
 
     /// The attributes of a file; `None` if there are none.
@@ -25,8 +28,13 @@ impl XattrReader {
     /// Those by which overlayfs keeps its own state are left out.
     pub(super) fn read(&mut self, path: &CStr) -> Result<Option<Xattrs>, Errno> {
         // SAFETY: the path is terminated and the buffer has the length given.
-        let length =
-            unsafe { libc::llistxattr(path.as_ptr(), self.list.as_mut_ptr().cast(), self.list.len()) };
+        let length = unsafe {
+            libc::llistxattr(
+                path.as_ptr(),
+                self.list.as_mut_ptr().cast(),
+                self.list.len(),
+            )
+        };
         let length = match Errno::result(length) {
             Ok(length) => usize::try_from(length).map_err(|_| Errno::EIO)?,
             Err(Errno::ENOTSUP) => 0,
