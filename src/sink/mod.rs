@@ -1,1 +1,313 @@
 //! Output formats. Each takes a disk or a tree and writes once, in order.
+//!
+//! [`write_all`] writes all outputs of a build: disk formats share one pass over
+//! the disk, so that each byte is rendered once however many formats there are.
+//! No output appears under its name before all of them are complete and (where
+//! asked for) on their device; a failure, a full disk or SIGKILL leaves nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::tree::Tree;
+
+mod checksum;
+mod error;
+mod order;
+mod output;
+mod pass;
+pub mod qcow2;
+mod raw;
+mod source;
+mod tar;
+
+pub use checksum::{Checksums, Digests};
+pub use error::{Cause, Error};
+pub use output::{Committed, Existing, Output, local_stamp};
+pub use source::{FileRange, ReadAt, Reader};
+
+/// Bytes that are rendered at once where something is compressed.
+const COMPRESS_CHUNK: usize = 1 << 20;
+/// Bytes that are rendered at once otherwise; they stay in the processor's cache.
+const COPY_CHUNK: usize = 256 << 10;
+
+/// A format of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The disk's bytes in a sparse file.
+    Raw,
+    /// QEMU's format, compressed unless its options say otherwise.
+    Qcow2(qcow2::Options),
+    /// The tree in a pax archive.
+    Tar,
+}
+
+impl Format {
+    /// Its name, which is also the suffix of its files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Format::Raw => "raw",
+            Format::Qcow2(_) => "qcow2",
+            Format::Tar => "tar",
+        }
+    }
+}
+
+/// An output to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// What is written.
+    pub format: Format,
+    /// Where it will be.
+    pub path: PathBuf,
+    /// Checksum files beside it (`NAME.md5`, `NAME.sha256`).
+    pub checksums: Checksums,
+    /// What happens to a file that has this name now.
+    pub existing: Existing,
+    /// Wait until it is on its device before it gets its name.
+    pub durable: bool,
+}
+
+/// An output that is complete and has its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its format, as [`Format::name`].
+    pub format: &'static str,
+    /// Size as a guest sees it, in bytes (tar: as the file is).
+    pub virtual_size: u64,
+    /// Size of the file, in bytes.
+    pub file_size: u64,
+    /// Space that it takes on its device, in bytes.
+    pub disk_size: u64,
+    /// The new name of the file that had its name before, where it was kept.
+    pub renamed: Option<PathBuf>,
+    /// Its digests, where checksums were asked for.
+    pub digests: Digests,
+    /// Checksum files that were written.
+    pub checksum_files: Vec<PathBuf>,
+    /// What it does not hold as the tree does (sockets in a tar archive).
+    pub warnings: Vec<String>,
+}
+
+/// Told what is being done: the step, bytes done, bytes in all. Called on the
+/// thread that called [`write_all`], about ten times a second.
+pub type Progress<'a> = &'a dyn Fn(&str, u64, u64);
+
+/// An output in work.
+struct Open<'a> {
+    spec: &'a Spec,
+    output: Output,
+    digests: Option<Digests>,
+    warnings: Vec<String>,
+}
+
+/// Writes all outputs of a build on `threads` threads (0: one for each processor).
+///
+/// The bytes do not depend on the number of threads.
+///
+/// # Errors
+/// The first thing that failed; no output has got its name then, unless giving
+/// the names itself failed part of the way.
+pub fn write_all(
+    disk: Option<&dyn ReadAt>,
+    tree: &Arc<Tree>,
+    outputs: &[Spec],
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<Vec<Written>, Error> {
+    let _ignored = IgnoreFileSizeSignal::new();
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        given => given,
+    };
+    for (at, spec) in outputs.iter().enumerate() {
+        if outputs[..at].iter().any(|before| before.path == spec.path) {
+            return Err(Error::Twice { target: spec.path.clone() });
+        }
+    }
+    let mut open = outputs
+        .iter()
+        .map(|spec| {
+            let needed = match (spec.format, disk) {
+                (Format::Tar, _) => tar::estimate(tree),
+                (_, None) => return Err(Error::NoDisk { target: spec.path.clone() }),
+                (format, Some(disk)) => space_needed(format, disk),
+            };
+            let output = Output::create(&spec.path, needed)?;
+            Ok(Open { spec, output, digests: None, warnings: Vec::new() })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+
+    if let Some(disk) = disk {
+        let disks: Vec<&Open<'_>> =
+            open.iter().filter(|one| one.spec.format != Format::Tar).collect();
+        write_disks(disk, &disks, threads, progress)?;
+    }
+    for one in open.iter_mut().filter(|one| one.spec.format == Format::Tar) {
+        let step = format!("writing {}", short_name(&one.spec.path));
+        let total = tar::estimate(tree);
+        let report = tar::write(tree, &one.output, one.spec.checksums, &mut |done| {
+            progress(&step, done.min(total), total);
+        })?;
+        progress(&step, total, total);
+        one.digests = Some(report.digests);
+        one.warnings = report.warnings;
+    }
+    let checksum_files = write_checksums(&mut open, progress)?;
+    for one in open.iter().filter(|one| one.spec.durable) {
+        let step = format!("syncing {}", short_name(&one.spec.path));
+        progress(&step, 0, 1);
+        one.output.sync()?;
+        progress(&step, 1, 1);
+    }
+    let virtual_size = disk.map_or(0, |disk| disk.length());
+    open.into_iter().zip(checksum_files).map(|(one, files)| finish(one, files, virtual_size)).collect()
+}
+
+/// Bytes that a disk format takes at most.
+fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
+    let data: u64 = disk.data_ranges().iter().map(|range| range.end - range.start).sum();
+    match format {
+        Format::Qcow2(options) => {
+            // Tables: eight bytes of L2 and two of reference counts a cluster.
+            let tables = data / u64::from(options.cluster_size) * 10;
+            data.saturating_add(tables).saturating_add(8 * u64::from(options.cluster_size))
+        }
+        Format::Raw | Format::Tar => data,
+    }
+}
+
+/// Writes all disk formats in one pass.
+fn write_disks(
+    disk: &dyn ReadAt,
+    outputs: &[&Open<'_>],
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<(), Error> {
+    if outputs.is_empty() {
+        return Ok(());
+    }
+    let mut chunk = COPY_CHUNK;
+    let (mut raws, mut qcow2s) = (Vec::new(), Vec::new());
+    for one in outputs {
+        match one.spec.format {
+            Format::Raw => raws.push(raw::Raw::create(disk, &one.output)?),
+            Format::Qcow2(options) => {
+                chunk = chunk.max(COMPRESS_CHUNK).max(options.cluster_size as usize);
+                qcow2s.push(qcow2::write::Qcow2::create(&one.output, options, disk.length(), threads)?);
+            }
+            Format::Tar => {}
+        }
+    }
+    let mut ranges = disk.data_ranges();
+    // What the only output shares with files need not even be read.
+    if let ([only], []) = (&raws[..], &qcow2s[..]) {
+        ranges = raw::without(&ranges, only.cloned());
+    }
+    let raw_writers = raws.iter().map(|raw| raw as &dyn pass::Writer);
+    let writers: Vec<&dyn pass::Writer> =
+        raw_writers.chain(qcow2s.iter().map(|qcow2| qcow2 as &dyn pass::Writer)).collect();
+    let names: Vec<_> = outputs.iter().map(|one| short_name(&one.spec.path)).collect();
+    let step = format!("writing {}", names.join(", "));
+    pass::run(disk, &ranges, chunk, threads, &writers, &mut |done, total| {
+        progress(&step, done, total);
+    })?;
+    qcow2s.into_iter().try_for_each(qcow2::write::Qcow2::finish)
+}
+
+/// Computes digests where they are wanted and not known yet, and writes the
+/// files for them; they get their names with the outputs.
+fn write_checksums(open: &mut [Open<'_>], progress: Progress<'_>) -> Result<Vec<Vec<Output>>, Error> {
+    let mut all = Vec::with_capacity(open.len());
+    for one in open {
+        let spec = one.spec;
+        let mut files = Vec::new();
+        if spec.checksums != Checksums::default() {
+            let digests = match one.digests.take() {
+                Some(known) => known,
+                None => {
+                    let step = format!("computing checksums of {}", short_name(&spec.path));
+                    progress(&step, 0, 1);
+                    let read_back = |source| Error::ReadBack { target: spec.path.clone(), source };
+                    let digests = checksum::of_file(one.output.file(), spec.checksums).map_err(read_back)?;
+                    progress(&step, 1, 1);
+                    digests
+                }
+            };
+            for (suffix, digest) in checksum::SUFFIXES.iter().zip([&digests.md5, &digests.sha256]) {
+                let Some(digest) = digest else { continue };
+                let mut path = spec.path.clone().into_os_string();
+                path.push(".");
+                path.push(suffix);
+                let line = checksum::line(digest, &spec.path);
+                let file = Output::create(Path::new(&path), line.len() as u64)?;
+                file.write_at(&line, 0)?;
+                files.push(file);
+            }
+            one.digests = Some(digests);
+        }
+        all.push(files);
+    }
+    Ok(all)
+}
+
+/// Gives an output and its checksum files their names.
+fn finish(one: Open<'_>, checksums: Vec<Output>, virtual_size: u64) -> Result<Written, Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Open { spec, output, digests, warnings } = one;
+    let about = output
+        .file()
+        .metadata()
+        .map_err(|source| Error::ReadBack { target: spec.path.clone(), source })?;
+    let renamed = output.commit(&spec.existing, spec.durable)?.renamed;
+    let mut checksum_files = Vec::with_capacity(checksums.len());
+    for file in checksums {
+        checksum_files.push(file.target().to_owned());
+        if spec.durable {
+            file.sync()?;
+        }
+        // The old ones went with the old output.
+        file.commit(&Existing::Replace, spec.durable)?;
+    }
+    Ok(Written {
+        path: spec.path.clone(),
+        format: spec.format.name(),
+        virtual_size: if spec.format == Format::Tar { about.len() } else { virtual_size },
+        file_size: about.len(),
+        disk_size: about.blocks().saturating_mul(512),
+        renamed,
+        digests: digests.unwrap_or_default(),
+        checksum_files,
+        warnings,
+    })
+}
+
+fn short_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// While it lives, a file that grows past RLIMIT_FSIZE is an error of that write
+/// and not the end of the process.
+struct IgnoreFileSizeSignal(Option<nix::sys::signal::SigAction>);
+
+impl IgnoreFileSizeSignal {
+    fn new() -> IgnoreFileSizeSignal {
+        use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        // SAFETY: ignoring a signal installs no code that could run.
+        IgnoreFileSizeSignal(unsafe { sigaction(Signal::SIGXFSZ, &ignore) }.ok())
+    }
+}
+
+impl Drop for IgnoreFileSizeSignal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // SAFETY: this is the action that was in place before.
+            let _ = unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGXFSZ, before) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

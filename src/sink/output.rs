@@ -1,0 +1,543 @@
+//! A file that appears under its name only when it is complete.
+//!
+//! Where the filesystem allows, the file has no name at all while it is written
+//! (`O_TMPFILE`), so that nothing can be left behind even by SIGKILL. Elsewhere it
+//! is `.NAME.kiln-N` beside its target, locked, removed on failure, and swept by
+//! the next run if this one was killed.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+
+/// Largest unit of one write. Larger ones are several times slower where the
+/// page cache then allocates large folios (spec: writers.md §0).
+pub(crate) const WRITE_SIZE: usize = 128 << 10;
+
+/// How often another temporary or backup name is tried.
+const ATTEMPTS: u32 = 1000;
+
+/// What happens to an existing file that has the output's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Existing {
+    /// It is replaced (`OVERWRITE_OLD_IMAGE=1`).
+    Replace,
+    /// It and its checksum files are kept as `NAME-STAMP.ext`, see [`local_stamp`].
+    Rename {
+        /// What goes between name and suffix.
+        stamp: String,
+    },
+}
+
+/// A point in time as `YYYY.MM.DD-HH.MM.SS` in local time.
+pub fn local_stamp(time: std::time::SystemTime) -> String {
+    let seconds = match time.duration_since(std::time::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),
+    };
+    // SAFETY: `tm` is plain data for which all zeros is a value, and localtime_r
+    // writes nothing but it. It reads the time zone's file, not NSS.
+    let parts = unsafe {
+        let mut parts: libc::tm = std::mem::zeroed();
+        libc::localtime_r(&seconds, &mut parts);
+        parts
+    };
+    format!(
+        "{:04}.{:02}.{:02}-{:02}.{:02}.{:02}",
+        i64::from(parts.tm_year) + 1900,
+        parts.tm_mon + 1,
+        parts.tm_mday,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec
+    )
+}
+
+/// An output while it is written. Dropping it without [`Output::commit`] leaves nothing.
+#[derive(Debug)]
+pub struct Output {
+    target: PathBuf,
+    name: OsString,
+    directory: OwnedFd,
+    file: File,
+    /// Name in `directory`; `None` for a file without one.
+    temporary: Option<OsString>,
+    /// Bytes that it can take at most.
+    needed: u64,
+    /// Bytes that were free when it was created.
+    free: u64,
+}
+
+/// What [`Output::commit`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The new name of the file that was there before, where it was kept.
+    pub renamed: Option<PathBuf>,
+}
+
+impl Output {
+    /// Creates the file for `target`, which will take at most `needed` bytes
+    /// (used in messages only).
+    pub fn create(target: &Path, needed: u64) -> Result<Output, Error> {
+        let name = target
+            .file_name()
+            .ok_or_else(|| Error::NoName { target: target.to_owned() })?
+            .to_owned();
+        let directory_path = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let directory = open_directory(directory_path).map_err(|source| Error::Directory {
+            target: target.to_owned(),
+            directory: directory_path.to_owned(),
+            source,
+        })?;
+        match status(&directory, &name) {
+            Ok(found) if found.st_mode & libc::S_IFMT != libc::S_IFREG && found.st_mode & libc::S_IFMT != libc::S_IFLNK => {
+                return Err(Error::NotAFile { target: target.to_owned() });
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                return Err(Error::NameTooLong { target: target.to_owned() });
+            }
+            _ => {}
+        }
+        let free = free_bytes(&directory);
+        let (file, temporary) = create_file(&directory, &name)
+            .map_err(|source| Error::Create { target: target.to_owned(), source })?;
+        Ok(Output { target: target.to_owned(), name, directory, file, temporary, needed, free })
+    }
+
+    /// Where it will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The open file, for reading and writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Writes `bytes` at `offset`, in units that the page cache takes best.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        let mut at = offset;
+        for piece in bytes.chunks(WRITE_SIZE) {
+            self.file.write_all_at(piece, at).map_err(|source| self.write_error(source))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the file `length` bytes long; what was not written is a hole.
+    pub fn set_length(&self, length: u64) -> Result<(), Error> {
+        self.file.set_len(length).map_err(|source| self.write_error(source))
+    }
+
+    /// Waits until the file is on its device.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(|source| self.write_error(source))
+    }
+
+    /// An error of writing in the terms of this output.
+    pub fn write_error(&self, source: io::Error) -> Error {
+        let target = self.target.clone();
+        match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                Error::NoSpace { target, needed: self.needed, free: self.free, source }
+            }
+            Some(libc::EFBIG) => Error::TooLarge { target, needed: self.needed, source },
+            _ => Error::Write { target, source },
+        }
+    }
+
+    /// Puts the complete file under its name, after whatever has this name now
+    /// was moved aside (with its checksum files) or to be replaced.
+    ///
+    /// `durable` also waits until the directory is on its device.
+    pub fn commit(mut self, existing: &Existing, durable: bool) -> Result<Committed, Error> {
+        let renamed = match existing {
+            Existing::Rename { stamp } => self.rename_old(stamp)?,
+            Existing::Replace => None,
+        };
+        self.give_name().map_err(|source| Error::Commit { target: self.target.clone(), source })?;
+        if durable {
+            self.sync_directory()?;
+        }
+        Ok(Committed { renamed })
+    }
+
+    /// Links or renames the file to its name, replacing what has it.
+    fn give_name(&mut self) -> io::Result<()> {
+        if self.temporary.is_none() {
+            match link(&self.file, &self.directory, &self.name) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            // A link never replaces: take a temporary name, then rename.
+            let file = &self.file;
+            let directory = &self.directory;
+            self.temporary = Some(first_free(&self.name, |name| link(file, directory, name))?);
+        }
+        if let Some(temporary) = &self.temporary {
+            rename(&self.directory, temporary, &self.name, 0)?;
+            self.temporary = None;
+        }
+        Ok(())
+    }
+
+    /// Renames a file that has the output's name, with its checksum files.
+    fn rename_old(&self, stamp: &str) -> Result<Option<PathBuf>, Error> {
+        if status(&self.directory, &self.name).is_err() {
+            return Ok(None);
+        }
+        for attempt in 0..ATTEMPTS {
+            let kept = stamped(&self.name, stamp, attempt);
+            match rename(&self.directory, &self.name, &kept, libc::RENAME_NOREPLACE) {
+                Ok(()) => {}
+                // Two builds within one second: the older backup stays.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                // It vanished meanwhile: nothing to keep.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(self.rename_error(&self.name, &kept, source)),
+            }
+            for suffix in super::checksum::SUFFIXES {
+                let (from, to) = (with_suffix(&self.name, suffix), with_suffix(&kept, suffix));
+                match rename(&self.directory, &from, &to, 0) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        return Err(self.rename_error(&from, &to, source));
+                    }
+                    _ => {}
+                }
+            }
+            return Ok(Some(self.target.with_file_name(kept)));
+        }
+        let kept = stamped(&self.name, stamp, 0);
+        Err(self.rename_error(&self.name, &kept, io::ErrorKind::AlreadyExists.into()))
+    }
+
+    fn rename_error(&self, from: &OsStr, to: &OsStr, source: io::Error) -> Error {
+        Error::RenameOld {
+            from: self.target.with_file_name(from),
+            to: self.target.with_file_name(to),
+            source,
+        }
+    }
+
+    fn sync_directory(&self) -> Result<(), Error> {
+        // SAFETY: fsync takes any open descriptor and touches no memory.
+        if unsafe { libc::fsync(self.directory.as_raw_fd()) } == 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        // Some filesystems (FUSE, vfat on old kernels) cannot sync a directory.
+        match source.raw_os_error() {
+            Some(libc::EINVAL | libc::EBADF | libc::ENOSYS | libc::EOPNOTSUPP) => Ok(()),
+            _ => Err(Error::Commit { target: self.target.clone(), source }),
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = unlink(&self.directory, temporary);
+        }
+    }
+}
+
+/// `NAME-STAMP.ext`, with a number before the suffix from the second attempt on.
+fn stamped(name: &OsStr, stamp: &str, attempt: u32) -> OsString {
+    let path = Path::new(name);
+    let mut kept = path.file_stem().unwrap_or(name).to_owned();
+    kept.push("-");
+    kept.push(stamp);
+    if attempt > 0 {
+        kept.push(format!("-{attempt}"));
+    }
+    if let Some(extension) = path.extension() {
+        kept.push(".");
+        kept.push(extension);
+    }
+    kept
+}
+
+fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
+    let mut all = name.to_owned();
+    all.push(".");
+    all.push(suffix);
+    all
+}
+
+/// A file to write in, without a name where that is possible.
+fn create_file(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<OsString>)> {
+    match open_at(directory, OsStr::new("."), libc::O_RDWR | libc::O_TMPFILE) {
+        Ok(file) => return Ok((file, None)),
+        // What filesystems (or kernels) without unnamed files answer.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL | libc::ENOSYS)
+            ) => {}
+        Err(error) => return Err(error),
+    }
+    create_named(directory, name)
+}
+
+/// A locked file with a temporary name; sweeps those of runs that were killed.
+fn create_named(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<OsString>)> {
+    let mut created = None;
+    let temporary = first_free(name, |candidate| {
+        match open_at(directory, candidate, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL) {
+            Ok(file) => {
+                // Without locks (some network filesystems) it is just never swept.
+                let _ = lock(&file);
+                created = Some(file);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let stale = open_at(directory, candidate, libc::O_RDWR)?;
+                if lock(&stale).is_ok() && same_file(directory, candidate, &stale) {
+                    unlink(directory, candidate)?;
+                }
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    })?;
+    let file = created.ok_or(io::ErrorKind::AlreadyExists)?;
+    Ok((file, Some(temporary)))
+}
+
+/// Calls `make` with `.NAME.kiln-0`, `.NAME.kiln-1`, … until one does not exist.
+fn first_free(name: &OsStr, mut make: impl FnMut(&OsStr) -> io::Result<()>) -> io::Result<OsString> {
+    for attempt in 0..ATTEMPTS {
+        let mut candidate = OsString::from(".");
+        candidate.push(name);
+        candidate.push(format!(".kiln-{attempt}"));
+        match make(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn c_string(name: &OsStr) -> io::Result<CString> {
+    CString::new(name.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_string(path.as_os_str())?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: `path` ends in NUL and outlives the call; the descriptor is new and ours.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::open(path.as_ptr(), flags))?)) }
+}
+
+fn open_at(directory: &OwnedFd, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
+    let name = c_string(name)?;
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: `name` ends in NUL and outlives the call; the descriptor is new and ours.
+    unsafe {
+        let fd = check(libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o666))?;
+        Ok(File::from(OwnedFd::from_raw_fd(fd)))
+    }
+}
+
+fn status(directory: &OwnedFd, name: &OsStr) -> io::Result<libc::stat> {
+    let name = c_string(name)?;
+    // SAFETY: `name` ends in NUL; `found` is plain data that fstatat fills.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        check(libc::fstatat(directory.as_raw_fd(), name.as_ptr(), &mut found, libc::AT_SYMLINK_NOFOLLOW))?;
+        Ok(found)
+    }
+}
+
+/// Gives a file without a name one; never replaces.
+fn link(file: &File, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    // AT_EMPTY_PATH needs a capability; the way through /proc does not.
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let name = c_string(name)?;
+    // SAFETY: both strings end in NUL and outlive the call.
+    unsafe {
+        check(libc::linkat(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            directory.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        ))?;
+    }
+    Ok(())
+}
+
+fn rename(directory: &OwnedFd, from: &OsStr, to: &OsStr, flags: libc::c_uint) -> io::Result<()> {
+    let (from, to) = (c_string(from)?, c_string(to)?);
+    let fd = directory.as_raw_fd();
+    // SAFETY: both strings end in NUL and outlive the call.
+    let result = unsafe { check(libc::renameat2(fd, from.as_ptr(), fd, to.as_ptr(), flags)) };
+    match result {
+        // Filesystems without RENAME_NOREPLACE: look first; the race is with
+        // another build of the same image in the same second.
+        Err(error) if flags != 0 && error.raw_os_error() == Some(libc::EINVAL) => {
+            // SAFETY: as above.
+            unsafe {
+                if libc::faccessat(fd, to.as_ptr(), libc::F_OK, libc::AT_SYMLINK_NOFOLLOW) == 0 {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                check(libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()))?;
+            }
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+fn unlink(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: `name` ends in NUL and outlives the call.
+    unsafe { check(libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0))? };
+    Ok(())
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    // SAFETY: flock takes any open descriptor and touches no memory.
+    unsafe { check(libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB))? };
+    Ok(())
+}
+
+fn same_file(directory: &OwnedFd, name: &OsStr, file: &File) -> bool {
+    match (status(directory, name), file.metadata()) {
+        (Ok(named), Ok(open)) => named.st_dev == open.dev() && named.st_ino == open.ino(),
+        _ => false,
+    }
+}
+
+fn free_bytes(directory: &OwnedFd) -> u64 {
+    nix::sys::statvfs::fstatvfs(directory)
+        .map(|space| space.blocks_available().saturating_mul(space.fragment_size()))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn nothing_appears_before_the_commit_and_nothing_stays_after_a_drop() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("a.raw");
+        let output = Output::create(&target, 5).unwrap();
+        output.write_at(b"bytes", 0).unwrap();
+        assert!(!target.exists());
+        drop(output);
+        assert!(names(place.path()).is_empty());
+
+        let output = Output::create(&target, 5).unwrap();
+        output.write_at(b"bytes", 0).unwrap();
+        assert_eq!(output.commit(&Existing::Replace, true).unwrap().renamed, None);
+        assert_eq!(std::fs::read(&target).unwrap(), b"bytes");
+        assert_eq!(names(place.path()), ["a.raw"]);
+    }
+
+    #[test]
+    fn an_old_output_is_renamed_with_its_checksums() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("a.b.raw");
+        for (name, text) in [("a.b.raw", "old"), ("a.b.raw.md5", "m"), ("a.b.raw.sha256", "s")] {
+            std::fs::write(place.path().join(name), text).unwrap();
+        }
+        let stamp = Existing::Rename { stamp: "2026.11.21-08.30.00".into() };
+        let output = Output::create(&target, 3).unwrap();
+        output.write_at(b"new", 0).unwrap();
+        let kept = output.commit(&stamp, false).unwrap().renamed.unwrap();
+        assert_eq!(kept, place.path().join("a.b-2026.11.21-08.30.00.raw"));
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(std::fs::read(&kept).unwrap(), b"old");
+        assert_eq!(
+            names(place.path()),
+            [
+                "a.b-2026.11.21-08.30.00.raw",
+                "a.b-2026.11.21-08.30.00.raw.md5",
+                "a.b-2026.11.21-08.30.00.raw.sha256",
+                "a.b.raw"
+            ]
+        );
+
+        // Again within the same second: the first backup is not lost.
+        let output = Output::create(&target, 3).unwrap();
+        let kept = output.commit(&stamp, false).unwrap().renamed.unwrap();
+        assert_eq!(kept, place.path().join("a.b-2026.11.21-08.30.00-1.raw"));
+    }
+
+    #[test]
+    fn an_old_output_is_replaced_when_asked() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("a.raw");
+        std::fs::write(&target, "old").unwrap();
+        let output = Output::create(&target, 3).unwrap();
+        output.write_at(b"new", 0).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        output.commit(&Existing::Replace, false).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(names(place.path()), ["a.raw"]);
+    }
+
+    #[test]
+    fn a_named_temporary_is_locked_while_used_and_swept_afterwards() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = open_directory(place.path()).unwrap();
+        let name = OsStr::new("a.raw");
+        let (first, first_name) = create_named(&directory, name).unwrap();
+        let (_second, second_name) = create_named(&directory, name).unwrap();
+        assert_eq!(first_name.unwrap(), ".a.raw.kiln-0");
+        assert_eq!(second_name.unwrap(), ".a.raw.kiln-1");
+        // As after SIGKILL: the lock is gone, the name is not.
+        drop(first);
+        let (_third, third_name) = create_named(&directory, name).unwrap();
+        assert_eq!(third_name.unwrap(), ".a.raw.kiln-2");
+        assert_eq!(names(place.path()), [".a.raw.kiln-1", ".a.raw.kiln-2"]);
+    }
+
+    #[test]
+    fn places_where_no_file_can_be_made_are_named() {
+        let place = tempfile::tempdir().unwrap();
+        let missing = Output::create(&place.path().join("none/a.raw"), 0).unwrap_err();
+        assert!(missing.to_string().contains("none` of output"), "{missing}");
+        assert!(missing.hint().is_some());
+        let directory = Output::create(place.path(), 0).unwrap_err();
+        assert!(matches!(directory, Error::NotAFile { .. }), "{directory}");
+        let long = Output::create(&place.path().join("n".repeat(300)), 0).unwrap_err();
+        assert!(matches!(long, Error::NameTooLong { .. }), "{long}");
+        assert!(matches!(Output::create(Path::new("/"), 0), Err(Error::NoName { .. })));
+    }
+
+    #[test]
+    fn stamps_have_dibs_form() {
+        let stamp = local_stamp(std::time::SystemTime::now());
+        let shape: String =
+            stamp.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        assert_eq!(shape, "9999.99.99-99.99.99");
+        assert_eq!(stamped(OsStr::new("image"), "S", 0), "image-S");
+        assert_eq!(stamped(OsStr::new("image.qcow2"), "S", 2), "image-S-2.qcow2");
+    }
+}

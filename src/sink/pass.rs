@@ -1,0 +1,288 @@
+//! One pass over a disk for all its writers: every chunk that can hold data is
+//! read once, by one of several threads, and given to each writer.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::error::Error;
+use super::source::ReadAt;
+
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Part of a disk, as it is given to the writers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunk<'a> {
+    /// Its number in the pass: 0, 1, 2, … in the order of offsets, without gaps.
+    pub sequence: u64,
+    /// First byte on the disk, a multiple of the chunk size.
+    pub offset: u64,
+    /// Its bytes; past the end of the disk they are zeros.
+    pub bytes: &'a [u8],
+}
+
+/// A disk format being written. Chunks that are never given hold zeros only.
+pub(crate) trait Writer: Sync {
+    /// The state of one thread.
+    fn worker(&self) -> Result<Box<dyn Worker + '_>, Error>;
+
+    /// Another thread failed: nothing may wait for chunks that will never come.
+    fn stop(&self);
+}
+
+/// What one thread does for one writer.
+pub(crate) trait Worker {
+    /// Takes a chunk; threads take theirs in any order.
+    fn take(&mut self, chunk: Chunk<'_>) -> Result<(), Error>;
+}
+
+/// Locks, also where another thread panicked: its panic is what will be reported.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Numbers of the chunks that overlap `ranges` (sorted), as sorted ranges of numbers.
+fn chunk_runs(ranges: &[Range<u64>], chunk_size: u64) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for range in ranges.iter().filter(|range| range.start < range.end) {
+        let (first, end) = (range.start / chunk_size, range.end.div_ceil(chunk_size));
+        match runs.last_mut() {
+            Some(last) if first <= last.end => last.end = last.end.max(end),
+            _ => runs.push(first..end),
+        }
+    }
+    runs
+}
+
+/// Hands out chunks in order.
+struct Queue {
+    runs: std::vec::IntoIter<Range<u64>>,
+    run: Range<u64>,
+    sequence: u64,
+}
+
+impl Queue {
+    /// The next chunk's place in the pass and number.
+    fn next(&mut self) -> Option<(u64, u64)> {
+        while self.run.is_empty() {
+            self.run = self.runs.next()?;
+        }
+        let number = self.run.next()?;
+        let sequence = self.sequence;
+        self.sequence += 1;
+        Some((sequence, number))
+    }
+}
+
+/// Reads all chunks that overlap `ranges` on `threads` threads and gives them to
+/// `writers`. The calling thread tells progress in bytes done and in all.
+pub(crate) fn run(
+    disk: &dyn ReadAt,
+    ranges: &[Range<u64>],
+    chunk_size: usize,
+    threads: usize,
+    writers: &[&dyn Writer],
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), Error> {
+    let unit = chunk_size as u64;
+    let runs = chunk_runs(ranges, unit);
+    let chunks: u64 = runs.iter().map(|run| run.end - run.start).sum();
+    let total = chunks.saturating_mul(unit);
+    let threads = threads.clamp(1, usize::try_from(chunks.max(1)).unwrap_or(usize::MAX));
+    progress(0, total);
+
+    let queue = Mutex::new(Queue { runs: runs.into_iter(), run: 0..0, sequence: 0 });
+    let shared = Shared {
+        done: AtomicU64::new(0),
+        failed: AtomicBool::new(false),
+        error: Mutex::new(None),
+        running: AtomicUsize::new(threads),
+        ended: Mutex::new(()),
+        wake: Condvar::new(),
+    };
+    let work = || -> Result<(), Error> {
+        let mut reader = disk.reader();
+        let mut workers =
+            writers.iter().map(|writer| writer.worker()).collect::<Result<Vec<_>, _>>()?;
+        let mut buffer = vec![0; chunk_size];
+        while !shared.failed.load(Ordering::Relaxed) {
+            let Some((sequence, number)) = lock(&queue).next() else { break };
+            let offset = number * unit;
+            let length = unit.min(disk.length().saturating_sub(offset));
+            let filled = usize::try_from(length).map_or(chunk_size, |l| l.min(chunk_size));
+            buffer[filled..].fill(0);
+            reader
+                .read_at(offset, &mut buffer[..filled])
+                .map_err(|source| Error::Disk { offset, length, source })?;
+            for worker in &mut workers {
+                worker.take(Chunk { sequence, offset, bytes: &buffer })?;
+            }
+            shared.done.fetch_add(unit, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let end = EndOfThread { shared: &shared, writers };
+                if let Err(error) = work() {
+                    end.fail(error);
+                }
+            });
+        }
+        let mut ended = lock(&shared.ended);
+        while shared.running.load(Ordering::Acquire) > 0 {
+            ended = shared
+                .wake
+                .wait_timeout(ended, PROGRESS_INTERVAL)
+                .map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
+            progress(shared.done.load(Ordering::Relaxed), total);
+        }
+    });
+    let error = lock(&shared.error).take();
+    error.map_or(Ok(()), Err)
+}
+
+/// What the threads of a pass share.
+struct Shared {
+    done: AtomicU64,
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+    running: AtomicUsize,
+    ended: Mutex<()>,
+    wake: Condvar,
+}
+
+/// Tells the others when a thread ends, however it ends.
+struct EndOfThread<'a> {
+    shared: &'a Shared,
+    writers: &'a [&'a dyn Writer],
+}
+
+impl EndOfThread<'_> {
+    fn fail(&self, error: Error) {
+        let mut first = lock(&self.shared.error);
+        // `Stopped` is only the echo of another thread's error.
+        if first.is_none() || matches!(*first, Some(Error::Stopped)) {
+            *first = Some(error);
+        }
+        drop(first);
+        self.stop();
+    }
+
+    fn stop(&self) {
+        self.shared.failed.store(true, Ordering::Relaxed);
+        for writer in self.writers {
+            writer.stop();
+        }
+    }
+}
+
+impl Drop for EndOfThread<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stop();
+        }
+        let _guard = lock(&self.shared.ended);
+        self.shared.running.fetch_sub(1, Ordering::Release);
+        self.shared.wake.notify_all();
+    }
+}
+
+/// Whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // Blocks of a fixed size compile to wide loads; most data ends this early.
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+        && rest.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Memory;
+    use super::*;
+
+    #[test]
+    fn chunks_that_overlap_data_are_numbered_without_gaps() {
+        assert_eq!(chunk_runs(&[], 10), []);
+        assert_eq!(chunk_runs(&[0..1, 5..6, 9..11, 30..40, 45..46], 10), [0..2, 3..5]);
+        let mut queue =
+            Queue { runs: vec![0..2, 3..5].into_iter(), run: 0..0, sequence: 0 };
+        let all: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
+        assert_eq!(all, [(0, 0), (1, 1), (2, 3), (3, 4)]);
+    }
+
+    #[test]
+    fn zeros_are_recognised_at_every_length() {
+        for length in [0, 1, 63, 64, 65, 4096] {
+            let mut bytes = vec![0; length];
+            assert!(is_zero(&bytes));
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes), "{at} of {length}");
+                bytes[at] = 0;
+            }
+        }
+    }
+
+    struct Collect(Mutex<Vec<(u64, u64, Vec<u8>)>>, Option<u64>);
+
+    impl Writer for Collect {
+        fn worker(&self) -> Result<Box<dyn Worker + '_>, Error> {
+            Ok(Box::new(self))
+        }
+        fn stop(&self) {}
+    }
+
+    impl Worker for &Collect {
+        fn take(&mut self, chunk: Chunk<'_>) -> Result<(), Error> {
+            assert_ne!(self.1, Some(chunk.sequence), "asked to panic");
+            lock(&self.0).push((chunk.sequence, chunk.offset, chunk.bytes.to_vec()));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_byte_is_given_once_to_every_writer() {
+        let disk = Memory::sample(3_000_001, 1);
+        let mut expected = disk.bytes();
+        for threads in [1, 3] {
+            let (a, b) = (Collect(Mutex::default(), None), Collect(Mutex::default(), None));
+            let mut last = (0, 0);
+            run(&disk, &disk.data_ranges(), 65536, threads, &[&a, &b], &mut |done, all| last = (done, all))
+                .unwrap();
+            assert_eq!(last.0, last.1);
+            for collected in [a, b] {
+                let mut chunks = collected.0.into_inner().unwrap();
+                chunks.sort();
+                let mut all = vec![0; 46 * 65536];
+                for (at, (sequence, offset, bytes)) in chunks.into_iter().enumerate() {
+                    assert_eq!(sequence, at as u64);
+                    all[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                }
+                expected.resize(all.len(), 0);
+                assert!(all == expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_disk_ends_the_pass_and_says_where() {
+        let disk = Memory { broken_from: Some(1_000_000), ..Memory::sample(3_000_000, 2) };
+        let collect = Collect(Mutex::default(), None);
+        let error = run(&disk, &disk.data_ranges(), 65536, 4, &[&collect], &mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, Error::Disk { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_panic_in_one_thread_ends_the_pass() {
+        let disk = Memory::sample(3_000_000, 3);
+        let collect = Collect(Mutex::default(), Some(5));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            run(&disk, &disk.data_ranges(), 65536, 4, &[&collect], &mut |_, _| {})
+        }));
+        assert!(result.is_err());
+    }
+}
