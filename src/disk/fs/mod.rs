@@ -2,7 +2,4 @@
 
 pub mod ext4;
 pub mod fat;
-mod planner;
 pub mod swap;
-
-pub use planner::{Clock, plan};
