@@ -75,7 +75,11 @@ pub struct Disk {
 impl Disk {
     /// Starts a disk of `length` bytes with sectors of 512 or 4096 bytes.
     pub fn builder(length: u64, sector_size: u32) -> DiskBuilder {
-        DiskBuilder { length, sector_size, regions: Vec::new() }
+        DiskBuilder {
+            length,
+            sector_size,
+            regions: Vec::new(),
+        }
     }
 
     /// Length in bytes, a multiple of the sector size.
@@ -95,7 +99,8 @@ impl Disk {
 
     /// Index of the first extent that ends after byte `offset`.
     pub(super) fn first_extent_at(&self, offset: u64) -> usize {
-        self.extents.partition_point(|extent| extent.offset + extent.length <= offset)
+        self.extents
+            .partition_point(|extent| extent.offset + extent.length <= offset)
     }
 
     /// The ranges that extents cover, sorted and not touching.
@@ -107,7 +112,10 @@ impl Disk {
             while let Some(next) = extents.next_if(|next| next.offset == end) {
                 end += next.length;
             }
-            Some(DataRange { offset: first.offset, length: end - first.offset })
+            Some(DataRange {
+                offset: first.offset,
+                length: end - first.offset,
+            })
         })
     }
 }
@@ -135,9 +143,21 @@ impl DiskBuilder {
     pub fn bytes(&mut self, what: impl Into<String>, offset: u64, bytes: Vec<u8>) -> &mut Self {
         let length = bytes.len() as u64;
         if length > 0 {
-            let source = Source::Bytes { bytes: bytes.into(), start: 0 };
-            let extents = vec![Extent { offset: 0, length, source }];
-            self.regions.push(Region { what: what.into(), offset, length, extents });
+            let source = Source::Bytes {
+                bytes: bytes.into(),
+                start: 0,
+            };
+            let extents = vec![Extent {
+                offset: 0,
+                length,
+                source,
+            }];
+            self.regions.push(Region {
+                what: what.into(),
+                offset,
+                length,
+                extents,
+            });
         }
         self
     }
@@ -148,7 +168,10 @@ impl DiskBuilder {
             what: what.into(),
             offset: extent.offset,
             length: extent.length,
-            extents: vec![Extent { offset: 0, ..extent }],
+            extents: vec![Extent {
+                offset: 0,
+                ..extent
+            }],
         });
         self
     }
@@ -169,12 +192,19 @@ impl DiskBuilder {
     /// # Errors
     /// See [`DiskError`].
     pub fn build(self) -> Result<Disk, DiskError> {
-        let DiskBuilder { length, sector_size, mut regions } = self;
+        let DiskBuilder {
+            length,
+            sector_size,
+            mut regions,
+        } = self;
         if !matches!(sector_size, 512 | 4096) {
             return Err(DiskError::SectorSize { sector_size });
         }
         if !length.is_multiple_of(u64::from(sector_size)) {
-            return Err(DiskError::Length { length, sector_size });
+            return Err(DiskError::Length {
+                length,
+                sector_size,
+            });
         }
         // The order of equal offsets matters only for which of two is blamed.
         regions.sort_by_key(|region| region.offset);
@@ -220,10 +250,17 @@ impl DiskBuilder {
                         });
                     }
                 }
-                extents.push(Extent { offset: region.offset + extent.offset, ..extent });
+                extents.push(Extent {
+                    offset: region.offset + extent.offset,
+                    ..extent
+                });
             }
             before = Some((region.what, end));
         }
-        Ok(Disk { length, sector_size, extents: extents.into() })
+        Ok(Disk {
+            length,
+            sector_size,
+            extents: extents.into(),
+        })
     }
 }

@@ -10,9 +10,7 @@ use crate::tree::{self, Tree};
 #[non_exhaustive]
 pub enum ReadError {
     /// The range leaves the disk.
-    #[error(
-        "cannot read {length} bytes at byte {offset}: the disk ends at byte {disk_length}"
-    )]
+    #[error("cannot read {length} bytes at byte {offset}: the disk ends at byte {disk_length}")]
     OutOfRange {
         /// First byte.
         offset: u64,
@@ -43,7 +41,10 @@ pub struct DiskReader {
 impl Disk {
     /// A reader for one thread.
     pub fn reader(&self) -> DiskReader {
-        DiskReader { disk: self.clone(), trees: Vec::new() }
+        DiskReader {
+            disk: self.clone(),
+            trees: Vec::new(),
+        }
     }
 }
 
@@ -64,7 +65,11 @@ impl DiskReader {
         let end = offset
             .checked_add(length)
             .filter(|&end| end <= disk_length)
-            .ok_or(ReadError::OutOfRange { offset, length, disk_length })?;
+            .ok_or(ReadError::OutOfRange {
+                offset,
+                length,
+                disk_length,
+            })?;
         // Keeps the extents alive while readers are borrowed mutably.
         let disk = self.disk.clone();
         let mut at = offset;
@@ -103,11 +108,18 @@ impl DiskReader {
                 zeros.fill(0);
             }
             Source::Rendered { by, offset } => by.render(offset + skip, buffer),
-            Source::File { tree, inode, offset } => {
+            Source::File {
+                tree,
+                inode,
+                offset,
+            } => {
                 let read = self
                     .tree_reader(tree)
                     .read_at(*inode, offset + skip, buffer)
-                    .map_err(|source| ReadError::File { offset: extent.offset, source })?;
+                    .map_err(|source| ReadError::File {
+                        offset: extent.offset,
+                        source,
+                    })?;
                 buffer[read..].fill(0);
             }
         }
@@ -161,13 +173,42 @@ mod tests {
         let inode = tree.node(tree.find("/file").unwrap()).inode;
         let mut builder = Disk::builder(2048, 512);
         builder.bytes("bytes", 100, vec![7; 10]);
-        let rendered = |offset| Source::Rendered { by: Arc::new(Counter), offset };
+        let rendered = |offset| Source::Rendered {
+            by: Arc::new(Counter),
+            offset,
+        };
         let extents = vec![
-            Extent { offset: 0, length: 8, source: Source::File { tree, inode, offset: 0 } },
-            Extent { offset: 8, length: 4, source: rendered(3) },
+            Extent {
+                offset: 0,
+                length: 8,
+                source: Source::File {
+                    tree,
+                    inode,
+                    offset: 0,
+                },
+            },
+            Extent {
+                offset: 8,
+                length: 4,
+                source: rendered(3),
+            },
         ];
-        builder.volume("volume", 10, Volume { length: 12, extents });
-        builder.extent("tail", Extent { offset: 1024, length: 1024, source: rendered(0) });
+        builder.volume(
+            "volume",
+            10,
+            Volume {
+                length: 12,
+                extents,
+            },
+        );
+        builder.extent(
+            "tail",
+            Extent {
+                offset: 1024,
+                length: 1024,
+                source: rendered(0),
+            },
+        );
         builder.build().unwrap()
     }
 
@@ -191,8 +232,10 @@ mod tests {
 
     #[test]
     fn touching_extents_make_one_data_range() {
-        let ranges: Vec<(u64, u64)> =
-            disk().data_ranges().map(|range| (range.offset, range.length)).collect();
+        let ranges: Vec<(u64, u64)> = disk()
+            .data_ranges()
+            .map(|range| (range.offset, range.length))
+            .collect();
         assert_eq!(ranges, [(10, 12), (100, 10), (1024, 1024)]);
     }
 
@@ -217,7 +260,8 @@ mod tests {
         };
         assert_eq!(
             message(|disk| {
-                disk.bytes("the second", 512, vec![1; 8]).bytes("the first", 0, vec![1; 513]);
+                disk.bytes("the second", 512, vec![1; 8])
+                    .bytes("the first", 0, vec![1; 513]);
             }),
             "the second at bytes 512 to 520 overlaps the first, which ends at byte 513"
         );
@@ -229,9 +273,23 @@ mod tests {
         );
         assert_eq!(
             message(|disk| {
-                let source = Source::Rendered { by: Arc::new(Counter), offset: 0 };
-                let extents = vec![Extent { offset: 8, length: 9, source }];
-                disk.volume("mkfs_root", 0, Volume { length: 16, extents });
+                let source = Source::Rendered {
+                    by: Arc::new(Counter),
+                    offset: 0,
+                };
+                let extents = vec![Extent {
+                    offset: 8,
+                    length: 9,
+                    source,
+                }];
+                disk.volume(
+                    "mkfs_root",
+                    0,
+                    Volume {
+                        length: 16,
+                        extents,
+                    },
+                );
             }),
             "mkfs_root has an extent at byte 8 that is out of order or outside of it"
         );
@@ -239,7 +297,10 @@ mod tests {
             Disk::builder(4096, 520).build(),
             Err(DiskError::SectorSize { sector_size: 520 })
         ));
-        assert!(matches!(Disk::builder(512, 4096).build(), Err(DiskError::Length { .. })));
+        assert!(matches!(
+            Disk::builder(512, 4096).build(),
+            Err(DiskError::Length { .. })
+        ));
     }
 
     proptest! {

@@ -57,7 +57,10 @@ pub struct Map {
 impl Value {
     /// A text scalar.
     pub fn text(text: impl Into<String>) -> Value {
-        Value::Scalar(Scalar { text: text.into(), kind: ScalarKind::Text })
+        Value::Scalar(Scalar {
+            text: text.into(),
+            kind: ScalarKind::Text,
+        })
     }
 
     /// The text of a scalar.
@@ -82,7 +85,10 @@ impl Value {
 impl Map {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.iter().find(|(have, _)| have == key).map(|(_, value)| value)
+        self.entries
+            .iter()
+            .find(|(have, _)| have == key)
+            .map(|(_, value)| value)
     }
 
     /// Whether the key is there, even with a null value.
@@ -101,7 +107,9 @@ impl Map {
 
     /// Keys and values in document order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+        self.entries
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
     }
 
     /// Number of keys.
@@ -136,7 +144,10 @@ fn render(value: &Value, out: &mut String, limit: usize) {
     }
     match value {
         Value::Null => out.push_str("None"),
-        Value::Scalar(Scalar { text, kind: ScalarKind::Text }) => {
+        Value::Scalar(Scalar {
+            text,
+            kind: ScalarKind::Text,
+        }) => {
             out.push('\'');
             out.push_str(text);
             out.push('\'');
@@ -301,7 +312,10 @@ impl<'de> Visitor<'de> for TextVisitor {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
         match self.0 {
-            Shape::Scalar(kind) => Ok(Value::Scalar(Scalar { text: text.to_owned(), kind })),
+            Shape::Scalar(kind) => Ok(Value::Scalar(Scalar {
+                text: text.to_owned(),
+                kind,
+            })),
             _ => Err(E::invalid_type(serde::de::Unexpected::Str(text), &self)),
         }
     }
@@ -321,7 +335,10 @@ impl<'de> Visitor<'de> for TextVisitor {
         }
         // Lets the parser see the end of the list.
         if access.next_element::<serde::de::IgnoredAny>()?.is_some() {
-            return Err(A::Error::invalid_length(items.len(), &"the same list again"));
+            return Err(A::Error::invalid_length(
+                items.len(),
+                &"the same list again",
+            ));
         }
         Ok(Value::List(items))
     }
@@ -338,7 +355,10 @@ impl<'de> Visitor<'de> for TextVisitor {
             map.set(key, access.next_value_seed(shape)?);
         }
         if access.next_key::<String>()?.is_some() {
-            return Err(A::Error::invalid_length(map.len(), &"the same mapping again"));
+            return Err(A::Error::invalid_length(
+                map.len(),
+                &"the same mapping again",
+            ));
         }
         Ok(Value::Map(map))
     }
@@ -363,8 +383,14 @@ mod tests {
             "8E00", "EF00", "8300", "0700", "0x83", "1_000", "2:30", "no", "1e3", "100%", "1.5G",
             "1e999", "NaN", "-0",
         ] {
-            assert_eq!(value_of(&format!("type: {text}"), "type").as_text(), Some(text));
-            assert_eq!(value_of(&format!("type: '{text}'"), "type").as_text(), Some(text));
+            assert_eq!(
+                value_of(&format!("type: {text}"), "type").as_text(),
+                Some(text)
+            );
+            assert_eq!(
+                value_of(&format!("type: '{text}'"), "type").as_text(),
+                Some(text)
+            );
         }
         assert_eq!(value_of("a: ", "a"), Value::Null);
         assert_eq!(value_of("a: ~", "a"), Value::Null);
@@ -375,14 +401,20 @@ mod tests {
     #[test]
     fn the_last_of_equal_keys_counts() {
         assert_eq!(value_of("a: 1\nb: 2\na: x\n", "a"), Value::text("x"));
-        assert_eq!(parse("{a: 1, b: 2, a: x}").unwrap().to_string(), "{'a': 'x', 'b': 2}");
+        assert_eq!(
+            parse("{a: 1, b: 2, a: x}").unwrap().to_string(),
+            "{'a': 'x', 'b': 2}"
+        );
     }
 
     #[test]
     fn aliases_and_merge_keys_are_expanded() {
         let text = "x: &d {size: 1G, type: 0x83}\ny: {<<: *d, size: 2G}\nz: *d\n";
         let value = parse(text).unwrap().to_string();
-        assert!(value.contains("'z': {'size': '1G', 'type': 0x83}"), "{value}");
+        assert!(
+            value.contains("'z': {'size': '1G', 'type': 0x83}"),
+            "{value}"
+        );
         let y = value_of(text, "y");
         let Value::Map(y) = y else { panic!("{y}") };
         assert_eq!(y.get("size").and_then(Value::as_text), Some("2G"));

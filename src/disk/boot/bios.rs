@@ -77,9 +77,7 @@ pub enum BootError {
     )]
     NoTable,
     /// The core image is larger than its space.
-    #[error(
-        "grub's core image of {core} bytes does not fit the {space} bytes {place}: {hint}"
-    )]
+    #[error("grub's core image of {core} bytes does not fit the {space} bytes {place}: {hint}")]
     CoreTooLarge {
         /// Its length in bytes.
         core: u64,
@@ -121,26 +119,40 @@ pub fn embed(image: &BiosBoot, space: BootSpace) -> Result<[(u64, Vec<u8>); 2], 
             "between the mbr and the first partition",
             "set `align` of the partitioning to 1MiB or more",
         ),
-        BootSpace::Partition { offset, length } => {
-            (offset, length, "of the bios boot partition", "make that partition larger")
-        }
+        BootSpace::Partition { offset, length } => (
+            offset,
+            length,
+            "of the bios boot partition",
+            "make that partition larger",
+        ),
         BootSpace::GptWithoutPartition => return Err(BootError::NoBiosBootPartition),
         BootSpace::NoTable => return Err(BootError::NoTable),
     };
     let mut boot = image.boot.clone();
     if boot.len() != SECTOR {
-        return Err(BootError::NotBootImage { reason: "its length is not 512 bytes" });
+        return Err(BootError::NotBootImage {
+            reason: "its length is not 512 bytes",
+        });
     }
     if boot[SECTOR - 2..] != [0x55, 0xAA] {
-        return Err(BootError::NotBootImage { reason: "it has no boot signature" });
+        return Err(BootError::NotBootImage {
+            reason: "it has no boot signature",
+        });
     }
     let mut core = image.core.clone();
     if core.len() <= SECTOR {
-        return Err(BootError::NotCoreImage { reason: "it is not longer than one sector" });
+        return Err(BootError::NotCoreImage {
+            reason: "it is not longer than one sector",
+        });
     }
     core.resize(core.len().next_multiple_of(SECTOR), 0);
     if core.len() as u64 > length {
-        return Err(BootError::CoreTooLarge { core: core_length, space: length, place, hint });
+        return Err(BootError::CoreTooLarge {
+            core: core_length,
+            space: length,
+            place,
+            hint,
+        });
     }
     let following = core.len() / SECTOR - 1;
     let listed = u16::from_le_bytes([core[BLOCKLIST_LENGTH], core[BLOCKLIST_LENGTH + 1]]);
@@ -192,7 +204,10 @@ mod tests {
     #[test]
     fn in_a_bios_boot_partition_both_images_point_there() {
         let offset = 133_120 * 512;
-        let space = BootSpace::Partition { offset, length: 1 << 20 };
+        let space = BootSpace::Partition {
+            offset,
+            length: 1 << 20,
+        };
         let [(_, boot), (core_at, core)] = embed(&image(53), space).unwrap();
         assert_eq!(core_at, offset);
         assert_eq!(boot[0x5C..0x64], [0x00, 0x08, 0x02, 0, 0, 0, 0, 0]);
@@ -209,16 +224,29 @@ mod tests {
              first partition: set `align` of the partitioning to 1MiB or more"
         );
         assert!(embed(&image(62), BootSpace::Gap { sectors: 62 }).is_ok());
-        let space = BootSpace::Partition { offset: 1 << 20, length: 4096 };
+        let space = BootSpace::Partition {
+            offset: 1 << 20,
+            length: 4096,
+        };
         let error = embed(&image(9), space).unwrap_err().to_string();
-        assert!(error.contains("the 4096 bytes of the bios boot partition"), "{error}");
+        assert!(
+            error.contains("the 4096 bytes of the bios boot partition"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_disk_without_room_says_what_to_add() {
-        let error = embed(&image(53), BootSpace::GptWithoutPartition).unwrap_err().to_string();
-        assert!(error.contains("add a partition of 1MiB with type EF02"), "{error}");
-        let error = embed(&image(53), BootSpace::NoTable).unwrap_err().to_string();
+        let error = embed(&image(53), BootSpace::GptWithoutPartition)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("add a partition of 1MiB with type EF02"),
+            "{error}"
+        );
+        let error = embed(&image(53), BootSpace::NoTable)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no partition table"), "{error}");
     }
 
@@ -227,10 +255,22 @@ mod tests {
         let space = BootSpace::Gap { sectors: 2047 };
         let good = image(53);
         let cases = [
-            BiosBoot { boot: vec![0; 511], ..good.clone() },
-            BiosBoot { boot: vec![0; 512], ..good.clone() },
-            BiosBoot { core: vec![], ..good.clone() },
-            BiosBoot { core: vec![0; 27_030], ..good },
+            BiosBoot {
+                boot: vec![0; 511],
+                ..good.clone()
+            },
+            BiosBoot {
+                boot: vec![0; 512],
+                ..good.clone()
+            },
+            BiosBoot {
+                core: vec![],
+                ..good.clone()
+            },
+            BiosBoot {
+                core: vec![0; 27_030],
+                ..good
+            },
         ];
         for case in cases {
             assert!(embed(&case, space).is_err());

@@ -76,19 +76,28 @@ pub fn flatten(document: &Value) -> Result<Vec<Item>, ConfigError> {
         Value::Null => return Err(ConfigError::Empty),
         Value::List(entries) if entries.is_empty() => return Err(ConfigError::Empty),
         Value::List(entries) => entries,
-        other => return Err(ConfigError::NotADict { entry: other.to_string() }),
+        other => {
+            return Err(ConfigError::NotADict {
+                entry: other.to_string(),
+            });
+        }
     };
     let mut items = Vec::new();
     for entry in entries {
         let Value::Map(map) = entry else {
-            return Err(ConfigError::NotADict { entry: entry.to_string() });
+            return Err(ConfigError::NotADict {
+                entry: entry.to_string(),
+            });
         };
         let mut pairs = map.iter();
         let (Some((key, value)), None) = (pairs.next(), pairs.next()) else {
-            return Err(ConfigError::NotASingleDict { entry: entry.to_string() });
+            return Err(ConfigError::NotASingleDict {
+                entry: entry.to_string(),
+            });
         };
-        let plugin = Plugin::from_key(key)
-            .ok_or_else(|| ConfigError::NotAPlugin { entry: entry.to_string() })?;
+        let plugin = Plugin::from_key(key).ok_or_else(|| ConfigError::NotAPlugin {
+            entry: entry.to_string(),
+        })?;
         flatten_item(plugin, value, None, &mut items)?;
     }
     Ok(items)
@@ -108,17 +117,24 @@ fn flatten_item(
     };
     let text = |key: &str| match values.get(key) {
         None => Ok(None),
-        Some(value) => value.as_text().map(Some).ok_or_else(|| ConfigError::NotText {
-            node: plugin.to_string(),
-            key: key.to_owned(),
-            found: value.kind_name().to_owned(),
-        }),
+        Some(value) => value
+            .as_text()
+            .map(Some)
+            .ok_or_else(|| ConfigError::NotText {
+                node: plugin.to_string(),
+                key: key.to_owned(),
+                found: value.kind_name().to_owned(),
+            }),
     };
     let base = text("base")?.or(parent).map(str::to_owned);
     let name = match (text("name")?, &base) {
         (Some(name), _) => name.to_owned(),
         (None, Some(base)) => format!("{plugin}_{base}"),
-        (None, None) => return Err(ConfigError::NoName { plugin: plugin.to_string() }),
+        (None, None) => {
+            return Err(ConfigError::NoName {
+                plugin: plugin.to_string(),
+            });
+        }
     };
     let mut settings = Map::default();
     settings.set("name", Value::text(&name));
@@ -135,7 +151,11 @@ fn flatten_item(
             settings.set(key, value.clone());
         }
     }
-    items.push(Item { plugin, name, settings });
+    items.push(Item {
+        plugin,
+        name,
+        settings,
+    });
     Ok(())
 }
 
@@ -156,12 +176,15 @@ fn partitions(
     let mut records = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let Value::Map(map) = partition else {
-            return Err(ConfigError::NotADict { entry: partition.to_string() });
+            return Err(ConfigError::NotADict {
+                entry: partition.to_string(),
+            });
         };
-        let name = map
-            .get("name")
-            .and_then(Value::as_text)
-            .ok_or_else(|| ConfigError::PartitionWithoutName { partitioning: node.to_owned() })?;
+        let name = map.get("name").and_then(Value::as_text).ok_or_else(|| {
+            ConfigError::PartitionWithoutName {
+                partitioning: node.to_owned(),
+            }
+        })?;
         let mut record = Map::default();
         for (key, value) in map.iter() {
             match Plugin::from_key(key) {

@@ -31,6 +31,7 @@ mod error;
 mod flatten;
 mod graph;
 mod nodes;
+mod read;
 mod size;
 
 pub use error::ConfigError;
@@ -71,7 +72,11 @@ pub struct RootParameters {
 
 impl Default for RootParameters {
     fn default() -> Self {
-        RootParameters { fstype: "ext4".to_owned(), opts: None, label: None }
+        RootParameters {
+            fstype: "ext4".to_owned(),
+            opts: None,
+            label: None,
+        }
     }
 }
 
@@ -131,18 +136,18 @@ impl Config {
         for item in &items {
             match item.plugin {
                 Plugin::LocalLoop => {
-                    config.loops.push(nodes::local_loop(item, warnings)?);
+                    config.loops.push(read::local_loop(item, warnings)?);
                     graph.add(&item.name)?;
                 }
                 Plugin::Partitioning => {
-                    let table = nodes::partitioning(item, warnings)?;
+                    let table = read::partitioning(item, warnings)?;
                     for partition in &table.partitions {
                         graph.add(&partition.name)?;
                     }
                     config.tables.push(table);
                 }
                 Plugin::Lvm => {
-                    let lvm = nodes::lvm(item, warnings)?;
+                    let lvm = read::lvm(item, warnings)?;
                     let pvs = lvm.pvs.iter().map(|pv| &pv.name);
                     let vgs = lvm.vgs.iter().map(|vg| &vg.name);
                     let lvs = lvm.lvs.iter().map(|lv| &lv.name);
@@ -152,7 +157,7 @@ impl Config {
                     config.lvms.push(lvm);
                 }
                 Plugin::Mkfs => {
-                    let mkfs = nodes::mkfs(item, warnings)?;
+                    let mkfs = read::mkfs(item, warnings)?;
                     if let Some(first) = config.mkfs.iter().find(|m| m.label == mkfs.label) {
                         return Err(ConfigError::DuplicateFsLabel {
                             label: mkfs.label,
@@ -164,11 +169,11 @@ impl Config {
                     graph.add(&item.name)?;
                 }
                 Plugin::Mount => {
-                    config.mounts.push(nodes::mount(item, warnings)?);
+                    config.mounts.push(read::mount(item, warnings)?);
                     graph.add(&item.name)?;
                 }
                 Plugin::Fstab => {
-                    config.fstabs.push(nodes::fstab(item, warnings)?);
+                    config.fstabs.push(read::fstab(item, warnings)?);
                     graph.add(&item.name)?;
                 }
             }
@@ -203,7 +208,9 @@ impl Config {
             }
             let path = &mount.mount_point;
             if !seen.insert(path) {
-                return Err(ConfigError::DuplicateMount { mount_point: path.clone() });
+                return Err(ConfigError::DuplicateMount {
+                    mount_point: path.clone(),
+                });
             }
             // It is used as a path of the target and as a word of fstab.
             let inside = path.split('/').all(|part| !matches!(part, "." | ".."));
@@ -280,13 +287,37 @@ impl Config {
         kinds.extend(partitions.map(|node| (node.name.as_str(), "a partition")));
         for lvm in &self.lvms {
             kinds.insert(&lvm.name, "an lvm item");
-            kinds.extend(lvm.pvs.iter().map(|node| (node.name.as_str(), "a physical volume")));
-            kinds.extend(lvm.vgs.iter().map(|node| (node.name.as_str(), "a volume group")));
-            kinds.extend(lvm.lvs.iter().map(|node| (node.name.as_str(), "a logical volume")));
+            kinds.extend(
+                lvm.pvs
+                    .iter()
+                    .map(|node| (node.name.as_str(), "a physical volume")),
+            );
+            kinds.extend(
+                lvm.vgs
+                    .iter()
+                    .map(|node| (node.name.as_str(), "a volume group")),
+            );
+            kinds.extend(
+                lvm.lvs
+                    .iter()
+                    .map(|node| (node.name.as_str(), "a logical volume")),
+            );
         }
-        kinds.extend(self.mkfs.iter().map(|node| (node.name.as_str(), "a filesystem")));
-        kinds.extend(self.mounts.iter().map(|node| (node.name.as_str(), "a mount")));
-        kinds.extend(self.fstabs.iter().map(|node| (node.name.as_str(), "an fstab line")));
+        kinds.extend(
+            self.mkfs
+                .iter()
+                .map(|node| (node.name.as_str(), "a filesystem")),
+        );
+        kinds.extend(
+            self.mounts
+                .iter()
+                .map(|node| (node.name.as_str(), "a mount")),
+        );
+        kinds.extend(
+            self.fstabs
+                .iter()
+                .map(|node| (node.name.as_str(), "an fstab line")),
+        );
 
         let mut used: BTreeMap<&str, &str> = BTreeMap::new();
         let check = |node: &str, base: &str, wanted: &'static str, allowed: &[&str]| {
@@ -305,7 +336,9 @@ impl Config {
         let mut claim = |node: &'_ str, base: &'_ str| -> Result<(), ConfigError> {
             // Keys live as long as `kinds`, so look the names up there.
             let (&base, _) = kinds.get_key_value(base).unwrap_or((&"", &""));
-            let node = kinds.get_key_value(node).map_or("a partition table", |(&node, _)| node);
+            let node = kinds
+                .get_key_value(node)
+                .map_or("a partition table", |(&node, _)| node);
             match used.insert(base, node) {
                 None => Ok(()),
                 Some(first) => Err(ConfigError::BaseUsedTwice {
@@ -320,11 +353,20 @@ impl Config {
             claim(&table.name, &table.base)?;
         }
         for pv in self.lvms.iter().flat_map(|lvm| &lvm.pvs) {
-            check(&pv.name, &pv.base, "a partition or a disk", &["a disk", "a partition"])?;
+            check(
+                &pv.name,
+                &pv.base,
+                "a partition or a disk",
+                &["a disk", "a partition"],
+            )?;
             claim(&pv.name, &pv.base)?;
         }
         for lvm in &self.lvms {
-            for (vg, base) in lvm.vgs.iter().flat_map(|vg| vg.base.iter().map(move |b| (vg, b))) {
+            for (vg, base) in lvm
+                .vgs
+                .iter()
+                .flat_map(|vg| vg.base.iter().map(move |b| (vg, b)))
+            {
                 claim(&vg.name, base)?;
             }
         }
@@ -335,7 +377,12 @@ impl Config {
             claim(&mkfs.name, &mkfs.base)?;
         }
         for mount in &self.mounts {
-            check(&mount.name, &mount.base, "a filesystem (mkfs)", &["a filesystem"])?;
+            check(
+                &mount.name,
+                &mount.base,
+                "a filesystem (mkfs)",
+                &["a filesystem"],
+            )?;
         }
         for fstab in &self.fstabs {
             if !self.mounts.iter().any(|mount| mount.name == fstab.base) {
@@ -358,7 +405,10 @@ impl Config {
 
     /// The filesystem at a mount point.
     pub fn mkfs_at(&self, mount_point: &str) -> Option<&Mkfs> {
-        let mount = self.mounts.iter().find(|mount| mount.mount_point == mount_point)?;
+        let mount = self
+            .mounts
+            .iter()
+            .find(|mount| mount.mount_point == mount_point)?;
         self.mkfs_of(mount)
     }
 
@@ -386,9 +436,29 @@ impl Config {
     /// `DIB_MOUNTPOINTS`: all mount points in the order of the configuration,
     /// joined with `|`.
     pub fn mount_points(&self) -> String {
-        let points: Vec<&str> =
-            self.mounts.iter().map(|mount| mount.mount_point.as_str()).collect();
+        let points: Vec<&str> = self
+            .mounts
+            .iter()
+            .map(|mount| mount.mount_point.as_str())
+            .collect();
         points.join("|")
+    }
+
+    /// What `dib-block-device getval` prints for a symbol that is known before
+    /// there is an image: `root-label`, `root-fstype`, `boot-label`, `mount-points`.
+    ///
+    /// # Errors
+    /// If there is no filesystem at `/`, or no such symbol.
+    pub fn getval(&self, symbol: &str) -> Result<String, ConfigError> {
+        match symbol {
+            "root-label" => self.root_label().map(str::to_owned),
+            "root-fstype" => self.root_fstype().map(str::to_owned),
+            "boot-label" => Ok(self.boot_label().to_owned()),
+            "mount-points" => Ok(self.mount_points()),
+            _ => Err(ConfigError::UnknownSymbol {
+                symbol: symbol.to_owned(),
+            }),
+        }
     }
 
     /// The text of `/etc/fstab`.
@@ -398,7 +468,9 @@ impl Config {
             let Some(fstab) = self.fstabs.iter().find(|fstab| fstab.base == mount.name) else {
                 continue;
             };
-            let Some(mkfs) = self.mkfs_of(mount) else { continue };
+            let Some(mkfs) = self.mkfs_of(mount) else {
+                continue;
+            };
             let label = fstab_field(&mkfs.label);
             if mkfs.is_swap() {
                 text.push_str(&format!("LABEL={label} none swap sw 0 0\n"));
@@ -408,7 +480,11 @@ impl Config {
                 "LABEL={label} {} {} {} {} {}\n",
                 fstab_field(&mount.mount_point),
                 // What mkfs calls `fat` the kernel mounts as `vfat`.
-                if mkfs.fstype == "fat" { "vfat" } else { &mkfs.fstype },
+                if mkfs.fstype == "fat" {
+                    "vfat"
+                } else {
+                    &mkfs.fstype
+                },
                 fstab_field(&fstab.options),
                 fstab.dump_freq,
                 fstab.fsck_passno
@@ -453,7 +529,10 @@ pub fn merge_root(items: &mut [Item], root: &RootParameters) {
                 Some("xfs") => "img-rootfs",
                 _ => "cloudimg-rootfs",
             };
-            settings.set("label", Value::text(root.label.as_deref().unwrap_or(default)));
+            settings.set(
+                "label",
+                Value::text(root.label.as_deref().unwrap_or(default)),
+            );
         }
     }
 }

@@ -50,8 +50,13 @@ pub fn absolute(text: &str) -> Result<u64, SizeError> {
         .unwrap_or(trimmed.len());
     let (number, rest) = trimmed.split_at(digits);
     let unit = rest.strip_prefix(' ').unwrap_or(rest);
-    if !unit.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return Err(SizeError::Spec { text: text.to_owned() });
+    if !unit
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    {
+        return Err(SizeError::Spec {
+            text: text.to_owned(),
+        });
     }
     let factor: u64 = match unit {
         "TiB" => 1 << 40,
@@ -63,18 +68,26 @@ pub fn absolute(text: &str) -> Result<u64, SizeError> {
         "MB" | "M" => 1_000_000,
         "KB" | "K" => 1_000,
         "B" | "" => 1,
-        _ => return Err(SizeError::Unit { unit: unit.to_owned() }),
+        _ => {
+            return Err(SizeError::Unit {
+                unit: unit.to_owned(),
+            });
+        }
     };
     let number: f64 = match number {
         "" => 1.0,
-        number => number.parse().map_err(|_| SizeError::Number { text: number.to_owned() })?,
+        number => number.parse().map_err(|_| SizeError::Number {
+            text: number.to_owned(),
+        })?,
     };
     // Double precision and truncation, as DIB computes.
     #[allow(clippy::cast_precision_loss)]
     let bytes = factor as f64 * number;
     #[allow(clippy::cast_precision_loss)]
     if bytes >= u64::MAX as f64 {
-        return Err(SizeError::TooLarge { text: text.to_owned() });
+        return Err(SizeError::TooLarge {
+            text: text.to_owned(),
+        });
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Ok(bytes as u64)
@@ -88,7 +101,9 @@ pub fn absolute_or_percent(text: &str) -> Result<Size, SizeError> {
     match text.strip_suffix('%') {
         Some(number) => match number.trim().parse::<f64>() {
             Ok(percent) if percent.is_finite() => Ok(Size::Percent(percent)),
-            _ => Err(SizeError::Number { text: number.to_owned() }),
+            _ => Err(SizeError::Number {
+                text: number.to_owned(),
+            }),
         },
         None => absolute(text).map(Size::Bytes),
     }
@@ -142,7 +157,10 @@ mod tests {
             ("+5", "Invalid size unit spec [+5]"),
             ("5%", "Invalid size unit spec [5%]"),
             ("1.2.3", "`1.2.3` is not a number"),
-            ("99999999999TiB", "`99999999999TiB` is more than a disk can hold"),
+            (
+                "99999999999TiB",
+                "`99999999999TiB` is more than a disk can hold",
+            ),
         ] {
             let error = absolute(text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{text}: {error}");

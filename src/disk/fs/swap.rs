@@ -60,7 +60,9 @@ impl Options {
 #[non_exhaustive]
 pub enum Error {
     /// Too small.
-    #[error("a swap area needs at least {MIN_PAGES} pages of {page_size} bytes, but has {size} bytes")]
+    #[error(
+        "a swap area needs at least {MIN_PAGES} pages of {page_size} bytes, but has {size} bytes"
+    )]
     TooSmall {
         /// In bytes.
         size: u64,
@@ -91,7 +93,9 @@ pub fn plan(options: &Options, size: u64) -> Result<Volume, Error> {
         return Err(Error::PageSize { page_size });
     }
     if options.label.len() > LABEL_MAX {
-        return Err(Error::LabelTooLong { label: options.label.clone() });
+        return Err(Error::LabelTooLong {
+            label: options.label.clone(),
+        });
     }
     let pages = size / u64::from(page_size);
     if pages < MIN_PAGES {
@@ -112,8 +116,18 @@ pub fn plan(options: &Options, size: u64) -> Result<Volume, Error> {
     let magic = page.len() - MAGIC.len();
     page[magic..].copy_from_slice(&MAGIC);
     let length = u64::from(page_size);
-    let source = Source::Bytes { bytes: page.into(), start: 0 };
-    Ok(Volume { length: size, extents: vec![Extent { offset: 0, length, source }] })
+    let source = Source::Bytes {
+        bytes: page.into(),
+        start: 0,
+    };
+    Ok(Volume {
+        length: size,
+        extents: vec![Extent {
+            offset: 0,
+            length,
+            source,
+        }],
+    })
 }
 
 #[cfg(test)]
@@ -144,7 +158,10 @@ mod tests {
         assert_eq!((volume.length, volume.extents.len()), (10 << 20, 1));
         let page = header(&volume);
         assert_eq!(page.len(), 4096);
-        assert_eq!(&page[0x400..0x40C], [1, 0, 0, 0, 0xFF, 0x09, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            &page[0x400..0x40C],
+            [1, 0, 0, 0, 0xFF, 0x09, 0, 0, 0, 0, 0, 0]
+        );
         assert_eq!(&page[4086..], MAGIC);
     }
 
@@ -171,12 +188,21 @@ mod tests {
             plan(&options(), 40_000).unwrap_err().to_string(),
             "a swap area needs at least 10 pages of 4096 bytes, but has 40000 bytes"
         );
-        let long = Options { label: "seventeen_letters".to_owned(), ..options() };
+        let long = Options {
+            label: "seventeen_letters".to_owned(),
+            ..options()
+        };
         assert_eq!(
             plan(&long, 1 << 20).unwrap_err().to_string(),
             "swap label `seventeen_letters` is too long: 17 > 16 bytes"
         );
-        let odd = Options { page_size: 5000, ..options() };
-        assert_eq!(plan(&odd, 1 << 20).unwrap_err(), Error::PageSize { page_size: 5000 });
+        let odd = Options {
+            page_size: 5000,
+            ..options()
+        };
+        assert_eq!(
+            plan(&odd, 1 << 20).unwrap_err(),
+            Error::PageSize { page_size: 5000 }
+        );
     }
 }

@@ -147,7 +147,10 @@ pub enum TypeCode {
 /// # Errors
 /// [`GptError::Type`] where sgdisk fails: text that is neither, empty text, `0000`.
 pub fn parse_type(name: &str, code: &str) -> Result<TypeCode, GptError> {
-    let error = || GptError::Type { name: name.to_owned(), code: code.to_owned() };
+    let error = || GptError::Type {
+        name: name.to_owned(),
+        code: code.to_owned(),
+    };
     if let Ok(guid) = Uuid::try_parse(code)
         && code.len() == 36
     {
@@ -160,8 +163,14 @@ pub fn parse_type(name: &str, code: &str) -> Result<TypeCode, GptError> {
     if digits.bytes().all(|byte| byte == b'0') {
         return Err(error());
     }
-    let known = if digits.len() == 4 { u16::from_str_radix(digits, 16).ok() } else { None };
-    Ok(known.and_then(types::by_code).map_or(TypeCode::Unknown, TypeCode::Known))
+    let known = if digits.len() == 4 {
+        u16::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    };
+    Ok(known
+        .and_then(types::by_code)
+        .map_or(TypeCode::Unknown, TypeCode::Known))
 }
 
 /// Places partitions one after the other from 1 MiB on.
@@ -170,7 +179,10 @@ pub fn parse_type(name: &str, code: &str) -> Result<TypeCode, GptError> {
 /// See [`GptError`].
 pub fn place(disk_bytes: u64, sector_size: u32, requests: &[Request]) -> Result<Gpt, GptError> {
     let sector = u64::from(sector_size);
-    let size_error = GptError::DiskSize { disk_bytes, sector_size };
+    let size_error = GptError::DiskSize {
+        disk_bytes,
+        sector_size,
+    };
     let fits = matches!(sector_size, 512 | 4096) && disk_bytes.is_multiple_of(sector);
     if !fits || disk_bytes < RESERVED {
         return Err(size_error);
@@ -185,7 +197,10 @@ pub fn place(disk_bytes: u64, sector_size: u32, requests: &[Request]) -> Result<
         }
         let units = request.name.encode_utf16().count();
         if units > NAME_UNITS {
-            return Err(GptError::NameTooLong { name: name(), units });
+            return Err(GptError::NameTooLong {
+                name: name(),
+                units,
+            });
         }
         let wanted = request.size.of(free);
         if wanted == 0 {
@@ -195,7 +210,12 @@ pub fn place(disk_bytes: u64, sector_size: u32, requests: &[Request]) -> Result<
         // than one would give the partition the whole rest of the disk there.
         let wanted = wanted.max(ALIGN);
         if wanted > free {
-            return Err(GptError::TooSmall { name: name(), bytes: wanted, free, disk_bytes });
+            return Err(GptError::TooSmall {
+                name: name(),
+                bytes: wanted,
+                free,
+                disk_bytes,
+            });
         }
         free -= wanted;
         let length = wanted / ALIGN * ALIGN;
@@ -209,7 +229,11 @@ pub fn place(disk_bytes: u64, sector_size: u32, requests: &[Request]) -> Result<
         });
         next += length;
     }
-    Ok(Gpt { sector_size, disk_sectors: disk_bytes / sector, partitions })
+    Ok(Gpt {
+        sector_size,
+        disk_sectors: disk_bytes / sector,
+        partitions,
+    })
 }
 
 impl Gpt {

@@ -13,7 +13,10 @@ pub const LINUX_LVM: Uuid = uuid!("E6D6D379-F507-44C2-A23C-238F2A3DF928");
 
 /// The type of a code of four hexadecimal digits.
 pub fn by_code(code: u16) -> Option<Uuid> {
-    CODES.binary_search_by_key(&code, |&(have, _)| have).ok().map(|at| CODES[at].1)
+    CODES
+        .binary_search_by_key(&code, |&(have, _)| have)
+        .ok()
+        .map(|at| CODES[at].1)
 }
 
 /// The discoverable-partition type of a mount point.

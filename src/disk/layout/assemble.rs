@@ -11,8 +11,8 @@ use crate::tree::Tree;
 
 /// Plans one filesystem: what it is, the files for it (`None` for swap and
 /// filesystems that are not mounted) and its space in bytes.
-pub type FilesystemPlanner<'a> = dyn FnMut(&FilesystemPlan, Option<&Arc<Tree>>, u64) -> Result<Volume, PlannerError>
-    + 'a;
+pub type FilesystemPlanner<'a> =
+    dyn FnMut(&FilesystemPlan, Option<&Arc<Tree>>, u64) -> Result<Volume, PlannerError> + 'a;
 
 /// Where a node's bytes are: pieces in order, as byte offset and length.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,9 @@ struct Space {
 
 impl Space {
     fn one(offset: u64, length: u64) -> Self {
-        Space { pieces: vec![(offset, length)] }
+        Space {
+            pieces: vec![(offset, length)],
+        }
     }
 
     fn length(&self) -> u64 {
@@ -44,7 +46,11 @@ impl Plan {
         let bytes = self.fixed_size().unwrap_or(image_size);
         let sector_size = self.sector_size;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(sector_size)) {
-            return Err(LayoutError::DiskSize { disk: self.disk.clone(), bytes, sector_size });
+            return Err(LayoutError::DiskSize {
+                disk: self.disk.clone(),
+                bytes,
+                sector_size,
+            });
         }
         Ok(bytes)
     }
@@ -60,13 +66,18 @@ impl Plan {
         };
         match &self.table {
             None => 0,
-            Some(Table::Mbr { align, requests, .. }) => {
+            Some(Table::Mbr {
+                align, requests, ..
+            }) => {
                 let unit = align.saturating_mul(mbr::SECTOR).max(1);
                 let up = |bytes: u64| bytes.div_ceil(unit).saturating_mul(unit);
-                requests.iter().fold(unit.saturating_mul(2), |sum, request| {
-                    let record = if request.primary { 0 } else { unit };
-                    sum.saturating_add(up(fixed(request.size))).saturating_add(record)
-                })
+                requests
+                    .iter()
+                    .fold(unit.saturating_mul(2), |sum, request| {
+                        let record = if request.primary { 0 } else { unit };
+                        sum.saturating_add(up(fixed(request.size)))
+                            .saturating_add(record)
+                    })
             }
             Some(Table::Gpt { requests, .. }) => {
                 requests.iter().fold(2 * gpt::ALIGN, |sum, request| {
@@ -102,7 +113,9 @@ impl Plan {
         }
         for filesystem in &self.filesystems {
             // Bases are checked when the configuration is read.
-            let Some(space) = spaces.get(&filesystem.base) else { continue };
+            let Some(space) = spaces.get(&filesystem.base) else {
+                continue;
+            };
             place_filesystem(filesystem, space, trees, planner, &mut disk)?;
         }
         Ok(disk.build()?)
@@ -117,7 +130,12 @@ impl Plan {
     ) -> Result<BootSpace, LayoutError> {
         match &self.table {
             None => Ok(BootSpace::NoTable),
-            Some(Table::Mbr { disk_id, align, requests, .. }) => {
+            Some(Table::Mbr {
+                disk_id,
+                align,
+                requests,
+                ..
+            }) => {
                 let table = mbr::place(length, *align, requests)?;
                 for (at, (offset, bytes)) in table.render(*disk_id).into_iter().enumerate() {
                     let what = match at {
@@ -131,9 +149,14 @@ impl Plan {
                     let space = Space::one(offset, u64::from(partition.sectors) * mbr::SECTOR);
                     spaces.insert(partition.name.clone(), space);
                 }
-                Ok(BootSpace::Gap { sectors: table.gap_sectors() })
+                Ok(BootSpace::Gap {
+                    sectors: table.gap_sectors(),
+                })
             }
-            Some(Table::Gpt { disk_guid, requests }) => {
+            Some(Table::Gpt {
+                disk_guid,
+                requests,
+            }) => {
                 let table = gpt::place(length, self.sector_size, requests)?;
                 let parts = [
                     "the protective mbr",
@@ -170,7 +193,9 @@ impl Plan {
     ) -> Result<(), LayoutError> {
         let base_of = |pv: &str| {
             let mut pvs = self.config.lvms.iter().flat_map(|item| &item.pvs);
-            let space = pvs.find(|have| have.name == pv).and_then(|pv| spaces.get(&pv.base));
+            let space = pvs
+                .find(|have| have.name == pv)
+                .and_then(|pv| spaces.get(&pv.base));
             space.map_or((0, 0), |space| (space.start(), space.length()))
         };
         let mut found = BTreeMap::new();
@@ -184,20 +209,30 @@ impl Plan {
             }
             let plan = lvm::plan(&group)?;
             for ((pv, start), header) in group.pvs.iter().zip(&starts).zip(plan.headers) {
-                disk.bytes(format!("the metadata of physical volume {}", pv.name), *start, header);
+                disk.bytes(
+                    format!("the metadata of physical volume {}", pv.name),
+                    *start,
+                    header,
+                );
             }
             for (lv, segments) in group.lvs.iter().zip(&plan.segments) {
-                let place = |segment: &Segment| {
-                    (starts[segment.pv] + segment.offset, segment.length)
-                };
+                let place =
+                    |segment: &Segment| (starts[segment.pv] + segment.offset, segment.length);
                 let pieces = segments.iter().map(place).collect();
                 found.insert(lv.name.clone(), Space { pieces });
             }
         }
         for pv in &self.orphans {
             let (start, bytes) = base_of(&pv.name);
-            let header = lvm::orphan_header(&lvm::Pv { bytes, ..pv.clone() });
-            disk.bytes(format!("the metadata of physical volume {}", pv.name), start, header);
+            let header = lvm::orphan_header(&lvm::Pv {
+                bytes,
+                ..pv.clone()
+            });
+            disk.bytes(
+                format!("the metadata of physical volume {}", pv.name),
+                start,
+                header,
+            );
         }
         spaces.append(&mut found);
         Ok(())
@@ -215,9 +250,16 @@ fn place_filesystem(
     let node = || filesystem.name.clone();
     let tree = match &filesystem.mount_point {
         None => None,
-        Some(mount_point) => Some(trees.get(mount_point).ok_or_else(|| {
-            LayoutError::MissingTree { node: node(), mount_point: mount_point.clone() }
-        })?),
+        Some(mount_point) => {
+            Some(
+                trees
+                    .get(mount_point)
+                    .ok_or_else(|| LayoutError::MissingTree {
+                        node: node(),
+                        mount_point: mount_point.clone(),
+                    })?,
+            )
+        }
     };
     let bytes = space.length();
     let volume = planner(filesystem, tree, bytes).map_err(|source| LayoutError::Filesystem {
@@ -227,7 +269,11 @@ fn place_filesystem(
         source,
     })?;
     if volume.length > bytes {
-        return Err(LayoutError::FilesystemTooLarge { node: node(), planned: volume.length, bytes });
+        return Err(LayoutError::FilesystemTooLarge {
+            node: node(),
+            planned: volume.length,
+            bytes,
+        });
     }
     let what = format!("filesystem {}", filesystem.name);
     match space.pieces.as_slice() {

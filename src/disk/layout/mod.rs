@@ -54,8 +54,16 @@ pub struct Plan {
 /// A planned partition table.
 #[derive(Debug, Clone, PartialEq)]
 enum Table {
-    Mbr { disk_id: u32, align: u64, requests: Vec<mbr::Request>, numbers: Vec<u32> },
-    Gpt { disk_guid: Uuid, requests: Vec<gpt::Request> },
+    Mbr {
+        disk_id: u32,
+        align: u64,
+        requests: Vec<mbr::Request>,
+        numbers: Vec<u32>,
+    },
+    Gpt {
+        disk_guid: Uuid,
+        requests: Vec<gpt::Request>,
+    },
 }
 
 /// Identity of a filesystem.
@@ -131,14 +139,21 @@ impl Plan {
         }
         let disk = image.name.clone();
         let mut warnings = config.warnings.clone();
-        let names = Names { seed: parameters.seed };
+        let names = Names {
+            seed: parameters.seed,
+        };
         let table = match config.tables.as_slice() {
             [] => None,
             // Bases are checked, so there is one table for one disk.
             [table, ..] if table.partitions.is_empty() => None,
-            [table, ..] => {
-                Some(plan_table(table, &config, &names, parameters, sector_size, &mut warnings)?)
-            }
+            [table, ..] => Some(plan_table(
+                table,
+                &config,
+                &names,
+                parameters,
+                sector_size,
+                &mut warnings,
+            )?),
         };
         let filesystems = config
             .mkfs
@@ -181,7 +196,10 @@ impl Plan {
             for (name, options) in options {
                 // These only silence questions of LVM's programs.
                 let idle = ["--force", "-f", "-ff", "--yes", "-y", "--quiet", "-q"];
-                for option in options.iter().filter(|option| !idle.contains(&option.as_str())) {
+                for option in options
+                    .iter()
+                    .filter(|option| !idle.contains(&option.as_str()))
+                {
                     warnings.push(format!("lvm option `{option}` of `{name}` is ignored"));
                 }
             }
@@ -223,7 +241,13 @@ impl Plan {
                         return Err(lvm::LvmError::Name { name: name.clone() }.into());
                     }
                 }
-                groups.push(lvm::Vg { name, uuid, pvs, lvs, creation_time });
+                groups.push(lvm::Vg {
+                    name,
+                    uuid,
+                    pvs,
+                    lvs,
+                    creation_time,
+                });
             }
             let used = |name: &String| item.vgs.iter().any(|vg| vg.base.contains(name));
             orphans.extend(item.pvs.iter().filter(|pv| !used(&pv.name)).map(pv));
@@ -254,9 +278,11 @@ impl Plan {
     /// Mount points in the order in which they must be mounted; swap is left out.
     pub fn mount_points(&self) -> Vec<&str> {
         let mounts = self.config.sorted_mounts();
-        let mounted = mounts
-            .into_iter()
-            .filter(|mount| self.config.mkfs_of(mount).is_some_and(|mkfs| !mkfs.is_swap()));
+        let mounted = mounts.into_iter().filter(|mount| {
+            self.config
+                .mkfs_of(mount)
+                .is_some_and(|mkfs| !mkfs.is_swap())
+        });
         mounted.map(|mount| mount.mount_point.as_str()).collect()
     }
 
@@ -304,7 +330,9 @@ impl Plan {
     /// Number of a partition in the table, from 1.
     fn partition_number(&self, name: &str) -> Option<u32> {
         match self.table.as_ref()? {
-            Table::Mbr { requests, numbers, .. } => {
+            Table::Mbr {
+                requests, numbers, ..
+            } => {
                 let at = requests.iter().position(|request| request.name == name)?;
                 numbers.get(at).copied()
             }
@@ -318,9 +346,10 @@ impl Plan {
     /// UUID of a partition as `blkid` gives it.
     fn partition_uuid(&self, name: &str) -> Option<String> {
         match self.table.as_ref()? {
-            Table::Mbr { disk_id, .. } => {
-                Some(format!("{disk_id:08x}-{:02x}", self.partition_number(name)?))
-            }
+            Table::Mbr { disk_id, .. } => Some(format!(
+                "{disk_id:08x}-{:02x}",
+                self.partition_number(name)?
+            )),
             Table::Gpt { requests, .. } => {
                 let request = requests.iter().find(|request| request.name == name)?;
                 Some(request.guid.to_string())
@@ -389,7 +418,11 @@ fn plan_table(
             let mut numbers = Vec::with_capacity(table.partitions.len());
             let (mut primary, mut logical) = (0, 4);
             for partition in &table.partitions {
-                let counter = if partition.primary { &mut primary } else { &mut logical };
+                let counter = if partition.primary {
+                    &mut primary
+                } else {
+                    &mut logical
+                };
                 *counter += 1;
                 numbers.push(*counter);
                 requests.push(mbr::Request {
@@ -418,25 +451,41 @@ fn plan_table(
                     attributes: 0,
                 });
             }
-            Ok(Table::Gpt { disk_guid: names.uuid("disk", &table.base), requests })
+            Ok(Table::Gpt {
+                disk_guid: names.uuid("disk", &table.base),
+                requests,
+            })
         }
     }
 }
 
 /// Whether a partition holds a physical volume.
 fn is_pv(partition: &Partition, config: &Config) -> bool {
-    config.lvms.iter().flat_map(|lvm| &lvm.pvs).any(|pv| pv.base == partition.name)
+    config
+        .lvms
+        .iter()
+        .flat_map(|lvm| &lvm.pvs)
+        .any(|pv| pv.base == partition.name)
 }
 
 fn mbr_type(partition: &Partition, config: &Config) -> Result<u8, LayoutError> {
     const LINUX: u8 = 0x83;
     const LINUX_LVM: u8 = 0x8E;
     let Some(code) = &partition.type_code else {
-        return Ok(if is_pv(partition, config) { LINUX_LVM } else { LINUX });
+        return Ok(if is_pv(partition, config) {
+            LINUX_LVM
+        } else {
+            LINUX
+        });
     };
-    let digits = code.strip_prefix("0x").or(code.strip_prefix("0X")).unwrap_or(code);
+    let digits = code
+        .strip_prefix("0x")
+        .or(code.strip_prefix("0X"))
+        .unwrap_or(code);
     // Zero would make the entry a free one.
-    let byte = u8::from_str_radix(digits, 16).ok().filter(|&byte| byte != 0);
+    let byte = u8::from_str_radix(digits, 16)
+        .ok()
+        .filter(|&byte| byte != 0);
     match byte {
         Some(byte) if !digits.starts_with('+') => Ok(byte),
         _ => Err(ConfigError::MbrType {
@@ -456,7 +505,11 @@ fn gpt_type(
     let name = &partition.name;
     let Some(code) = &partition.type_code else {
         let lvm = is_pv(partition, config);
-        return Ok(if lvm { gpt::types::LINUX_LVM } else { gpt::types::LINUX_FILESYSTEM });
+        return Ok(if lvm {
+            gpt::types::LINUX_LVM
+        } else {
+            gpt::types::LINUX_FILESYSTEM
+        });
     };
     if code == "dps" {
         return discoverable_type(partition, config, arch);
@@ -490,7 +543,11 @@ fn discoverable_type(
             "" => "a partition that is not mounted".to_owned(),
             used_for => format!("`{used_for}` on {arch}"),
         };
-        ConfigError::NoDiscoverableType { partition: partition.name.clone(), what }.into()
+        ConfigError::NoDiscoverableType {
+            partition: partition.name.clone(),
+            what,
+        }
+        .into()
     })
 }
 

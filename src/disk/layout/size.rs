@@ -60,7 +60,11 @@ impl SizeRule<'_> {
                     // du / 0.6, rounded toward zero.
                     None => self.du_kib.checked_mul(5).ok_or_else(too_large)? / 3,
                 };
-                let journal = if self.root_is_ext4 { self.journal_mib } else { 0 };
+                let journal = if self.root_is_ext4 {
+                    self.journal_mib
+                } else {
+                    0
+                };
                 let efi = if self.efi { Self::EFI_MIB } else { 0 };
                 journal
                     .checked_add(efi)
@@ -69,9 +73,14 @@ impl SizeRule<'_> {
                     .ok_or_else(too_large)?
             }
         };
-        let rounded = kib.checked_next_multiple_of(Self::UNIT_KIB).ok_or_else(too_large)?;
+        let rounded = kib
+            .checked_next_multiple_of(Self::UNIT_KIB)
+            .ok_or_else(too_large)?;
         // Must still be a number of bytes.
-        rounded.checked_mul(1024).map(|_| rounded).ok_or_else(too_large)
+        rounded
+            .checked_mul(1024)
+            .map(|_| rounded)
+            .ok_or_else(too_large)
     }
 }
 
@@ -107,7 +116,10 @@ fn scaled(variable: &'static str, text: &str, factor: u32) -> Result<u64, SizeRu
         .parse()
         .ok()
         .filter(|&value| value > 0.0)
-        .ok_or_else(|| SizeRuleError::Number { variable, text: text.to_owned() })?;
+        .ok_or_else(|| SizeRuleError::Number {
+            variable,
+            text: text.to_owned(),
+        })?;
     let value = value * f64::from(factor);
     #[allow(clippy::cast_precision_loss)]
     if value >= (u64::MAX / 1024) as f64 {
@@ -123,17 +135,41 @@ mod tests {
 
     #[test]
     fn computed_sizes_are_those_of_upstream() {
-        let du = |du_kib| SizeRule { du_kib, ..SizeRule::default() };
-        let size = |image_size| SizeRule { image_size: Some(image_size), ..SizeRule::default() };
+        let du = |du_kib| SizeRule {
+            du_kib,
+            ..SizeRule::default()
+        };
+        let size = |image_size| SizeRule {
+            image_size: Some(image_size),
+            ..SizeRule::default()
+        };
         for (rule, kib) in [
             (size("1"), 1_048_576),
             (size("2.5"), 2_621_440),
             (size("6GiB"), 6 * 1_048_576),
             (size("0.1"), 104_896),
             (du(1_000_000), 1_732_224),
-            (SizeRule { efi: true, ..du(1_000_000) }, 2_269_824),
-            (SizeRule { root_is_ext4: false, ..du(1_000_000) }, 1_666_688),
-            (SizeRule { extra_size: Some("500"), ..du(1_000_000) }, 1_577_536),
+            (
+                SizeRule {
+                    efi: true,
+                    ..du(1_000_000)
+                },
+                2_269_824,
+            ),
+            (
+                SizeRule {
+                    root_is_ext4: false,
+                    ..du(1_000_000)
+                },
+                1_666_688,
+            ),
+            (
+                SizeRule {
+                    extra_size: Some("500"),
+                    ..du(1_000_000)
+                },
+                1_577_536,
+            ),
             (du(1_234_567), 2_123_200),
         ] {
             assert_eq!(rule.image_size_kib(), Ok(kib), "{rule:?}");
@@ -154,7 +190,10 @@ mod tests {
     #[test]
     fn sizes_that_are_none_say_so() {
         for text in ["", "big", "-1", "0", ".", "GiB5"] {
-            let rule = SizeRule { image_size: Some(text), ..SizeRule::default() };
+            let rule = SizeRule {
+                image_size: Some(text),
+                ..SizeRule::default()
+            };
             let error = rule.image_size_kib().unwrap_err().to_string();
             let expected = format!(
                 "`DIB_IMAGE_SIZE` must begin with a positive number, such as 4 or 2.5, but is \
@@ -162,9 +201,15 @@ mod tests {
             );
             assert_eq!(error, expected);
         }
-        let huge = SizeRule { image_size: Some("99999999999999"), ..SizeRule::default() };
+        let huge = SizeRule {
+            image_size: Some("99999999999999"),
+            ..SizeRule::default()
+        };
         assert_eq!(huge.image_size_kib(), Err(SizeRuleError::TooLarge));
-        let huge = SizeRule { du_kib: u64::MAX, ..SizeRule::default() };
+        let huge = SizeRule {
+            du_kib: u64::MAX,
+            ..SizeRule::default()
+        };
         assert_eq!(huge.image_size_kib(), Err(SizeRuleError::TooLarge));
     }
 }

@@ -124,7 +124,11 @@ const _: () = assert!(size_of::<MdaHeader>() == 512);
 pub fn crc(bytes: &[u8]) -> u32 {
     bytes.iter().fold(CRC_START, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 }
+            if crc & 1 == 1 {
+                (crc >> 1) ^ 0xEDB8_8320
+            } else {
+                crc >> 1
+            }
         })
     })
 }

@@ -183,7 +183,10 @@ fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
     let extents = match &lv.size {
         LvSize::Bytes(bytes) => bytes / EXTENT_SIZE,
         LvSize::Extents(text) => {
-            let error = || LvmError::Extents { lv: lv.name.clone(), text: text.clone() };
+            let error = || LvmError::Extents {
+                lv: lv.name.clone(),
+                text: text.clone(),
+            };
             match text.split_once('%') {
                 None => text.parse().map_err(|_| error())?,
                 Some((number, of)) => {
@@ -199,7 +202,9 @@ fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
         }
     };
     if extents == 0 {
-        return Err(LvmError::LvEmpty { lv: lv.name.clone() });
+        return Err(LvmError::LvEmpty {
+            lv: lv.name.clone(),
+        });
     }
     Ok(extents)
 }
@@ -209,7 +214,10 @@ fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
 /// # Errors
 /// See [`LvmError`].
 pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
-    for name in [&vg.name].into_iter().chain(vg.lvs.iter().map(|lv| &lv.name)) {
+    for name in [&vg.name]
+        .into_iter()
+        .chain(vg.lvs.iter().map(|lv| &lv.name))
+    {
         if !is_valid_name(name) {
             return Err(LvmError::Name { name: name.clone() });
         }
@@ -218,7 +226,10 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
     for pv in &vg.pvs {
         let extents = extents_of(pv.bytes);
         if extents == 0 {
-            return Err(LvmError::PvTooSmall { pv: pv.name.clone(), bytes: pv.bytes });
+            return Err(LvmError::PvTooSmall {
+                pv: pv.name.clone(),
+                bytes: pv.bytes,
+            });
         }
         total += extents;
     }
@@ -230,7 +241,12 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
         let wanted = wanted_extents(lv, total, free)?;
         if wanted > free {
             let (vg, lv) = (vg.name.clone(), lv.name.clone());
-            return Err(LvmError::NoSpace { vg, lv, wanted, free });
+            return Err(LvmError::NoSpace {
+                vg,
+                lv,
+                wanted,
+                free,
+            });
         }
         free -= wanted;
         let mut left = wanted;
@@ -252,12 +268,19 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
         segments.push(parts);
     }
     let text = metadata(vg, &segments);
-    let headers = vg.pvs.iter().map(|pv| pv_header(pv, &text)).collect::<Option<_>>();
+    let headers = vg
+        .pvs
+        .iter()
+        .map(|pv| pv_header(pv, &text))
+        .collect::<Option<_>>();
     match headers {
         Some(headers) => Ok(Plan { headers, segments }),
         None => {
             let bytes = text.len() as u64;
-            Err(LvmError::MetadataTooLong { vg: vg.name.clone(), bytes })
+            Err(LvmError::MetadataTooLong {
+                vg: vg.name.clone(),
+                bytes,
+            })
         }
     }
 }
@@ -276,8 +299,10 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
     if text.len() as u64 > (MDA_SIZE - TEXT_OFFSET) / 2 {
         return None;
     }
-    let location =
-        |offset, size| DiskLocation { offset: U64::new(offset), size: U64::new(size) };
+    let location = |offset, size| DiskLocation {
+        offset: U64::new(offset),
+        size: U64::new(size),
+    };
     let end = location(0, 0);
     let mut pv_uuid = [0; 32];
     pv_uuid.copy_from_slice(id(pv.uuid).as_bytes());
@@ -299,8 +324,11 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
         unused: [0; 352],
     };
     label.crc = U32::new(format::crc(&label.as_bytes()[20..]));
-    let (offset, checksum) =
-        if text.is_empty() { (0, 0) } else { (TEXT_OFFSET, format::crc(text)) };
+    let (offset, checksum) = if text.is_empty() {
+        (0, 0)
+    } else {
+        (TEXT_OFFSET, format::crc(text))
+    };
     let mut mda = MdaHeader {
         checksum: U32::ZERO,
         magic: format::MDA_MAGIC,
@@ -339,7 +367,10 @@ fn metadata(vg: &Vg, segments: &[Vec<Segment>]) -> Vec<u8> {
     line(1, format_args!("id = \"{}\"", dashed(vg.uuid)));
     line(1, format_args!("seqno = 1"));
     line(1, format_args!("format = \"lvm2\""));
-    line(1, format_args!("status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]"));
+    line(
+        1,
+        format_args!("status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]"),
+    );
     line(1, format_args!("flags = []"));
     line(1, format_args!("extent_size = {}", EXTENT_SIZE / SECTOR));
     line(1, format_args!("max_lv = 0"));
@@ -363,7 +394,10 @@ fn metadata(vg: &Vg, segments: &[Vec<Segment>]) -> Vec<u8> {
         for (lv, parts) in vg.lvs.iter().zip(segments) {
             line(2, format_args!("{} {{", lv.name));
             line(3, format_args!("id = \"{}\"", dashed(lv.uuid)));
-            line(3, format_args!("status = [\"READ\", \"WRITE\", \"VISIBLE\"]"));
+            line(
+                3,
+                format_args!("status = [\"READ\", \"WRITE\", \"VISIBLE\"]"),
+            );
             line(3, format_args!("flags = []"));
             line(3, format_args!("creation_time = {time}"));
             line(3, format_args!("creation_host = \"kiln\""));
@@ -410,7 +444,13 @@ pub fn scatter(volume: Volume, places: &[(u64, u64)]) -> Vec<(u64, Volume)> {
     for &(offset, length) in places {
         bounds.push(start..start + length);
         let used = length.min(volume.length.saturating_sub(start));
-        pieces.push((offset, Volume { length: used, extents: Vec::new() }));
+        pieces.push((
+            offset,
+            Volume {
+                length: used,
+                extents: Vec::new(),
+            },
+        ));
         start += length;
     }
     for extent in volume.extents {
@@ -434,14 +474,24 @@ fn skip(source: &Source, by: u64) -> Source {
     match source {
         Source::Bytes { bytes, start } => {
             let start = usize::try_from(by).map_or(bytes.len(), |by| start.saturating_add(by));
-            Source::Bytes { bytes: bytes.clone(), start }
+            Source::Bytes {
+                bytes: bytes.clone(),
+                start,
+            }
         }
-        Source::File { tree, inode, offset } => {
-            Source::File { tree: tree.clone(), inode: *inode, offset: offset + by }
-        }
-        Source::Rendered { by: render, offset } => {
-            Source::Rendered { by: render.clone(), offset: offset + by }
-        }
+        Source::File {
+            tree,
+            inode,
+            offset,
+        } => Source::File {
+            tree: tree.clone(),
+            inode: *inode,
+            offset: offset + by,
+        },
+        Source::Rendered { by: render, offset } => Source::Rendered {
+            by: render.clone(),
+            offset: offset + by,
+        },
     }
 }
 

@@ -66,6 +66,18 @@ pub enum MbrError {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// A partition of a type that systems take for a container.
+    #[error(
+        "partition `{name}` has type {partition_type:#04x}, which is that of a container of \
+         logical partitions: the container is made by itself; give the partition the type of what \
+         is on it"
+    )]
+    ContainerType {
+        /// The partition.
+        name: String,
+        /// Its type.
+        partition_type: u8,
+    },
     /// Beyond what 32 bits count.
     #[error(
         "partition `{name}` ends at sector {end}, but an mbr counts only to {}: use label `gpt`",
@@ -189,17 +201,31 @@ pub fn place(disk_bytes: u64, align: u64, requests: &[Request]) -> Result<Mbr, M
     let mut partitions = Vec::with_capacity(requests.len());
     for request in requests {
         let name = &request.name;
+        if format::CONTAINER_TYPES.contains(&request.partition_type) {
+            return Err(MbrError::ContainerType {
+                name: name.clone(),
+                partition_type: request.partition_type,
+            });
+        }
         // DIB keeps one alignment unit back for an EBR, even for primaries.
         let free = disk_bytes.saturating_sub(next.saturating_add(up(1)).saturating_mul(SECTOR));
         let bytes = request.size.of(free);
         let sectors = bytes / SECTOR;
         if sectors == 0 {
-            return Err(MbrError::Empty { name: name.clone(), bytes });
+            return Err(MbrError::Empty {
+                name: name.clone(),
+                bytes,
+            });
         }
         let in_range = |start: u64| {
             let end = start.saturating_add(sectors);
             if end > disk_sectors {
-                Err(MbrError::TooSmall { name: name.clone(), start, end, sectors: disk_sectors })
+                Err(MbrError::TooSmall {
+                    name: name.clone(),
+                    start,
+                    end,
+                    sectors: disk_sectors,
+                })
             } else {
                 narrow(name, start, end)
             }
@@ -222,12 +248,19 @@ pub fn place(disk_bytes: u64, align: u64, requests: &[Request]) -> Result<Mbr, M
                 // Checks the data first, for the error that helps more.
                 in_range(up(next.saturating_add(1)))?;
                 let (start, sectors) = narrow("the container of logical ones", next, disk_sectors)?;
-                container = Some(Container { number: primaries + 1, start, sectors });
+                container = Some(Container {
+                    number: primaries + 1,
+                    start,
+                    sectors,
+                });
             }
             let (start, sectors) = in_range(up(next.saturating_add(1)))?;
             // The EBR lies before its data, which is in range.
             let (ebr, _) = narrow(name, next, u64::from(start))?;
-            let logical = partitions.iter().filter(|p: &&Partition| p.ebr.is_some()).count();
+            let logical = partitions
+                .iter()
+                .filter(|p: &&Partition| p.ebr.is_some())
+                .count();
             let number = u32::try_from(logical).unwrap_or(u32::MAX).saturating_add(5);
             (number, start, sectors, Some(ebr))
         };
@@ -243,15 +276,26 @@ pub fn place(disk_bytes: u64, align: u64, requests: &[Request]) -> Result<Mbr, M
             ebr,
         });
     }
-    Ok(Mbr { disk_sectors, partitions, container, align })
+    Ok(Mbr {
+        disk_sectors,
+        partitions,
+        container,
+        align,
+    })
 }
 
 /// `start..end` as what the table holds: first sector and sectors.
 fn narrow(name: &str, start: u64, end: u64) -> Result<(u32, u32), MbrError> {
-    match (u32::try_from(start), u32::try_from(end.saturating_sub(start))) {
+    match (
+        u32::try_from(start),
+        u32::try_from(end.saturating_sub(start)),
+    ) {
         // Tools add the two in 32 bits.
         (Ok(first), Ok(sectors)) if u32::try_from(end).is_ok() => Ok((first, sectors)),
-        _ => Err(MbrError::Beyond32Bits { name: name.to_owned(), end }),
+        _ => Err(MbrError::Beyond32Bits {
+            name: name.to_owned(),
+            end,
+        }),
     }
 }
 
@@ -263,24 +307,37 @@ impl Mbr {
             signature: format::SIGNATURE,
             ..Tail::default()
         };
-        let primaries = self.partitions.iter().filter(|partition| partition.ebr.is_none());
+        let primaries = self
+            .partitions
+            .iter()
+            .filter(|partition| partition.ebr.is_none());
         let mut slots = tail.entries.iter_mut();
         for (partition, slot) in primaries.zip(&mut slots) {
             *slot = entry(partition, 0);
         }
         if let (Some(container), Some(slot)) = (self.container, slots.next()) {
-            *slot = link(format::TYPE_EXTENDED_LBA, 0, container.start, container.sectors);
+            *slot = link(
+                format::TYPE_EXTENDED_LBA,
+                0,
+                container.start,
+                container.sectors,
+            );
         }
         let mut sectors = vec![(format::CODE_SIZE as u64, tail.as_bytes().to_vec())];
 
-        let Some(container) = self.container else { return sectors };
+        let Some(container) = self.container else {
+            return sectors;
+        };
         let logical: Vec<(u32, &Partition)> = self
             .partitions
             .iter()
             .filter_map(|partition| partition.ebr.map(|ebr| (ebr, partition)))
             .collect();
         for (at, &(ebr, partition)) in logical.iter().enumerate() {
-            let mut tail = Tail { signature: format::SIGNATURE, ..Tail::default() };
+            let mut tail = Tail {
+                signature: format::SIGNATURE,
+                ..Tail::default()
+            };
             tail.entries[0] = entry(partition, ebr);
             if let Some(&(next_ebr, next)) = logical.get(at + 1) {
                 // Covers the next EBR and its data, filled up to the alignment.
@@ -314,7 +371,12 @@ impl Mbr {
 fn entry(partition: &Partition, base: u32) -> Entry {
     Entry {
         status: if partition.active { format::ACTIVE } else { 0 },
-        ..link(partition.partition_type, base, partition.start, partition.sectors)
+        ..link(
+            partition.partition_type,
+            base,
+            partition.start,
+            partition.sectors,
+        )
     }
 }
 
