@@ -304,3 +304,6 @@ fn make(
     step.finish();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
