@@ -15,15 +15,19 @@
 //! of them leaves no process and no mount, and one of the others removes what
 //! is on disk. See `user_namespaces(7)`, `pid_namespaces(7)`, `prctl(2)`.
 
+pub mod bpf;
 pub mod command;
+pub mod emul;
 pub mod enter;
 pub mod host;
 pub mod identity;
 pub mod idmap;
 pub mod mounts;
+pub mod notify;
 pub mod probe;
 pub mod root;
 pub mod seccomp;
+pub mod store;
 pub mod sweep;
 
 use std::io;

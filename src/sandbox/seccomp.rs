@@ -7,6 +7,11 @@
 //! See `seccomp(2)`; classic BPF as in `linux/filter.h`.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+
+use super::bpf::ARCH as AUDIT_ARCH;
+use super::notify;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -16,16 +21,9 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const DATA_NR: u32 = 0;
 const DATA_ARCH: u32 = 4;
 
-#[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = 0xC000_003E;
-#[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = 0xC000_00B7;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const AUDIT_ARCH: u32 = 0;
-
 /// Calls that only force data out. `msync` stays: databases in a hook may rely
 /// on its `MS_INVALIDATE`.
-const SYNCS: [libc::c_long; 5] = [
+pub(super) const SYNCS: [libc::c_long; 5] = [
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_sync,
@@ -35,7 +33,24 @@ const SYNCS: [libc::c_long; 5] = [
 
 /// A program for [`install`].
 #[derive(Debug, Clone)]
-pub struct Filter(Vec<libc::sock_filter>);
+pub struct Filter {
+    program: Vec<libc::sock_filter>,
+    /// Where the listener goes, if the program hands calls to a supervisor.
+    register: Option<Arc<OwnedFd>>,
+}
+
+impl Filter {
+    /// A filter that hands calls to whoever reads from `register`'s other end.
+    pub(super) fn with_listener(
+        program: Vec<libc::sock_filter>,
+        register: Arc<OwnedFd>,
+    ) -> Filter {
+        Filter {
+            program,
+            register: Some(register),
+        }
+    }
+}
 
 fn statement(code: u16, k: u32) -> libc::sock_filter {
     libc::sock_filter {
@@ -73,7 +88,10 @@ pub fn no_sync() -> Filter {
     program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
     // Errno 0 is success with the result 0.
     program.push(statement(RETURN, libc::SECCOMP_RET_ERRNO));
-    Filter(program)
+    Filter {
+        program,
+        register: None,
+    }
 }
 
 /// Installs a filter on the calling thread and what it executes.
@@ -83,25 +101,40 @@ pub fn no_sync() -> Filter {
 /// (set-user-id programs of the target must keep working).
 pub fn install(filter: &Filter) -> io::Result<()> {
     let program = libc::sock_fprog {
-        len: filter.0.len() as u16,
-        filter: filter.0.as_ptr().cast_mut(),
+        len: u16::try_from(filter.program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: filter.program.as_ptr().cast_mut(),
     };
+    let Some(register) = &filter.register else {
+        return load(&program, 0).map(drop);
+    };
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let listener = match load(&program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        // Before Linux 5.19.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => load(&program, flags)?,
+        result => result?,
+    };
+    let sent = notify::send_descriptor(register.as_raw_fd(), listener);
+    // SAFETY: the listener is ours, and nobody uses its number after this.
+    unsafe { libc::close(listener) };
+    sent
+}
+
+/// `seccomp(2)`; the listener's descriptor if the flags ask for one.
+fn load(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<libc::c_int> {
     // SAFETY: `program` and the instructions it points to live across the call,
     // which copies them.
     let result = unsafe {
-        libc::prctl(
-            libc::PR_SET_SECCOMP,
-            libc::SECCOMP_MODE_FILTER as libc::c_ulong,
-            &raw const program,
-            0,
-            0,
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::from_ref(program),
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    if result < 0 {
+        return Err(io::Error::last_os_error());
     }
+    libc::c_int::try_from(result).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
@@ -112,7 +145,7 @@ mod tests {
     fn run(filter: &Filter, nr: u32, arch: u32) -> u32 {
         let (mut at, mut register) = (0usize, 0u32);
         loop {
-            let op = &filter.0[at];
+            let op = &filter.program[at];
             match op.code {
                 LOAD => register = if op.k == DATA_NR { nr } else { arch },
                 JUMP_EQUAL => at += usize::from(if register == op.k { op.jt } else { op.jf }),

@@ -1,0 +1,75 @@
+//! `execve(2)`: ids of set-id programs, and saved ids.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use super::cred::Credentials;
+use super::tracee::statx_of;
+use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::store::Key;
+
+/// Bits of a mode.
+const SET_UID: u16 = libc::S_ISUID as u16;
+const SET_GID: u16 = libc::S_ISGID as u16;
+const GROUP_EXECUTE: u16 = libc::S_IXGRP as u16;
+
+impl Call<'_> {
+    /// Prepares the ids that the program will have, then lets the kernel start
+    /// it. If that fails, the process keeps the new ids; programs exit then.
+    pub(super) fn execute(&mut self, directory: i32, path: usize, flags: i32) -> Outcome {
+        let old = self.credentials()?;
+        let found = self.set_ids(directory, path, flags);
+        // No such program: the kernel says so.
+        let Ok((uid, gid)) = found else {
+            return Ok(Answer::Continue);
+        };
+        let mut new = Credentials::clone(&old);
+        new.execute(uid, gid);
+        if new != *old {
+            self.give(new)?;
+        }
+        Ok(Answer::Continue)
+    }
+
+    /// Owner and group that a program is to act as, if it is a set-id program.
+    fn set_ids(
+        &mut self,
+        directory: i32,
+        path: usize,
+        flags: i32,
+    ) -> Result<(Option<u32>, Option<u32>), Errno> {
+        let path = self.path(path)?;
+        if path.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
+            return Err(Errno::ENOENT);
+        }
+        let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+        let target = self.target(directory, &path, follow)?;
+        let found = target.statx(0)?;
+        if found.stx_mode & 0o111 == 0 {
+            return Err(Errno::EACCES);
+        }
+        let sets_group = found.stx_mode & SET_GID != 0 && found.stx_mode & GROUP_EXECUTE != 0;
+        if found.stx_mode & SET_UID == 0 && !sets_group {
+            return Ok((None, None));
+        }
+        // Files of the host act as nobody else than who runs them.
+        if found.stx_uid != 0 {
+            return Ok((None, None));
+        }
+        let file = target.open(libc::O_RDONLY | libc::O_NONBLOCK, 0)?;
+        if Key::of(&statx_of(&file)?) != Key::of(&found) || is_script(&file) {
+            return Ok((None, None));
+        }
+        let record = self.store().get(Key::of(&found)).unwrap_or_default();
+        let uid = (found.stx_mode & SET_UID != 0).then_some(record.uid);
+        Ok((uid, sets_group.then_some(record.gid)))
+    }
+}
+
+/// Whether the kernel would start an interpreter, for which set-id bits of the
+/// script do not count.
+fn is_script(file: &OwnedFd) -> bool {
+    let mut start = [0; 2];
+    // SAFETY: the buffer has the length given and lives across the call.
+    let count = unsafe { libc::pread(file.as_raw_fd(), start.as_mut_ptr().cast(), 2, 0) };
+    count == 2 && start == *b"#!"
+}

@@ -1,0 +1,75 @@
+//! The `chown(2)` family.
+
+use std::os::fd::AsRawFd as _;
+
+use super::tracee::{Target, statx_of};
+use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::store::Key;
+
+/// "Leave it as it is".
+const KEEP: u32 = u32::MAX;
+
+impl Call<'_> {
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn chown_path(&mut self, follow: bool) -> Outcome {
+        let path = self.path(0)?;
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        let target = self.target(libc::AT_FDCWD, &path, follow)?;
+        self.chown(&target, self.word(1), self.word(2))
+    }
+
+    pub(super) fn chown_descriptor(&mut self) -> Outcome {
+        let target = self.target_of_descriptor(self.int(0))?;
+        self.chown(&target, self.word(1), self.word(2))
+    }
+
+    pub(super) fn chown_at(&mut self) -> Outcome {
+        let target = self.at(1, self.int(4))?;
+        self.chown(&target, self.word(2), self.word(3))
+    }
+
+    fn chown(&mut self, target: &Target, uid: u32, gid: u32) -> Outcome {
+        let credentials = self.credentials()?;
+        let to_root = |id| id == 0 || id == KEEP;
+        let file = target.open_path()?;
+        let key = Key::of(&statx_of(&file)?);
+        let record = self.store().get(key);
+        if record.is_none() && to_root(uid) && to_root(gid) && credentials.privileged() {
+            return Ok(Answer::Continue);
+        }
+        let record = record.unwrap_or_default();
+        if !credentials.privileged() {
+            let owner = record.uid == credentials.user.filesystem;
+            let keeps_owner = uid == KEEP || uid == record.uid;
+            let own_group = gid == KEEP || gid == record.gid || credentials.in_group(gid);
+            if !(owner && keeps_owner && own_group) {
+                return Err(Errno::EPERM);
+            }
+        }
+        self.still_there()?;
+        // For its effects: a read-only filesystem refuses it, a program loses
+        // its set-id bits and capabilities, the time of change is now.
+        let real = |id| if id == KEEP { KEEP } else { 0 };
+        // SAFETY: the descriptor is open, and the path is an empty string.
+        Errno::result(unsafe {
+            libc::fchownat(
+                file.as_raw_fd(),
+                c"".as_ptr(),
+                real(uid),
+                real(gid),
+                libc::AT_EMPTY_PATH,
+            )
+        })?;
+        self.store().update(key, |record| {
+            if uid != KEEP {
+                record.uid = uid;
+            }
+            if gid != KEEP {
+                record.gid = gid;
+            }
+        });
+        Ok(Answer::Value(0))
+    }
+}

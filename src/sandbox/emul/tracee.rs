@@ -1,0 +1,335 @@
+//! What a notified process asks for: its memory, and the files it names.
+
+use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+
+/// Longest path with its end (`PATH_MAX`).
+const PATH_MAX: usize = 4096;
+/// Memory is read up to the end of a page of the smallest size, so that a string
+/// at the end of a mapping can be read.
+const PAGE: u64 = 4096;
+
+/// Reads `length` bytes; fails if not all of them are there.
+pub fn read(pid: u32, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; length];
+    let count = read_some(pid, address, &mut bytes)?;
+    if count == length { Ok(bytes) } else { Err(Errno::EFAULT) }
+}
+
+fn remote(address: u64, len: usize) -> Result<RemoteIoVec, Errno> {
+    let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    Ok(RemoteIoVec { base, len })
+}
+
+fn process(pid: u32) -> Result<Pid, Errno> {
+    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Errno::ESRCH)
+}
+
+fn read_some(pid: u32, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+    if into.is_empty() {
+        return Ok(0);
+    }
+    let from = remote(address, into.len())?;
+    process_vm_readv(process(pid)?, &mut [IoSliceMut::new(into)], &[from])
+}
+
+/// Writes all of `bytes`.
+pub fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let to = remote(address, bytes.len())?;
+    let count = process_vm_writev(process(pid)?, &[IoSlice::new(bytes)], &[to])?;
+    if count == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Reads a string without its end; `limit` bytes at most.
+pub fn read_string(pid: u32, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    let mut at = address;
+    let mut chunk = [0; 256];
+    while bytes.len() <= limit {
+        let room = usize::try_from(PAGE - at % PAGE).unwrap_or(1).min(chunk.len());
+        let count = read_some(pid, at, &mut chunk[..room])?;
+        let read = chunk.get(..count).filter(|read| !read.is_empty()).ok_or(Errno::EFAULT)?;
+        if let Some(end) = read.iter().position(|&byte| byte == 0) {
+            bytes.extend_from_slice(&read[..end]);
+            return if bytes.len() < limit { Ok(bytes) } else { Err(Errno::ENAMETOOLONG) };
+        }
+        bytes.extend_from_slice(read);
+        at = at.checked_add(count as u64).ok_or(Errno::EFAULT)?;
+    }
+    Err(Errno::ENAMETOOLONG)
+}
+
+/// Reads a path.
+pub fn read_path(pid: u32, address: u64) -> Result<Vec<u8>, Errno> {
+    read_string(pid, address, PATH_MAX)
+}
+
+/// A file as this process can name it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where `path` starts.
+    pub directory: RawFd,
+    /// Its path.
+    pub path: CString,
+    /// Whether a link at its end is followed.
+    pub follow: bool,
+}
+
+/// What identifies a root directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RootId(u32, u32, u64, u64);
+
+impl RootId {
+    fn of(found: &libc::statx) -> RootId {
+        RootId(
+            found.stx_dev_major,
+            found.stx_dev_minor,
+            found.stx_ino,
+            found.stx_mnt_id,
+        )
+    }
+}
+
+/// The calling thread's view of the files of others. Its root directory is that
+/// of the process last looked at, so that the kernel itself resolves paths as it
+/// would for that process, and no path leads out of a target. Its working
+/// directory is `/proc` of the sandbox.
+#[derive(Debug)]
+pub struct View {
+    proc: OwnedFd,
+    root: RootId,
+}
+
+impl View {
+    /// Takes a thread of its own file system context (`CLONE_FS`) for this.
+    /// `proc` is `/proc` of the PID namespace of this process.
+    pub fn for_this_thread(proc: OwnedFd) -> Result<View, Errno> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+        let here = Target {
+            directory: libc::AT_FDCWD,
+            path: c"/".to_owned(),
+            follow: true,
+        };
+        let root = RootId::of(&here.statx(libc::STATX_MNT_ID)?);
+        nix::unistd::fchdir(&proc)?;
+        Ok(View { proc, root })
+    }
+
+    /// A file below `/proc/PID`.
+    pub fn of_process(&self, pid: u32, rest: &str) -> Result<Target, Errno> {
+        Ok(Target {
+            directory: self.proc.as_raw_fd(),
+            path: c_string(format!("{pid}/{rest}").into_bytes())?,
+            follow: true,
+        })
+    }
+
+    fn enter_root(&mut self, pid: u32) -> Result<(), Errno> {
+        let target = self.of_process(pid, "root")?;
+        let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
+        if found != self.root {
+            let root = target.open(libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            nix::unistd::fchdir(&root)?;
+            nix::unistd::chroot(c".")?;
+            nix::unistd::fchdir(&self.proc)?;
+            self.root = found;
+        }
+        Ok(())
+    }
+
+    /// The file that `path`, seen from `directory`, is to a process. An empty
+    /// path is the directory itself.
+    pub fn target(
+        &mut self,
+        pid: u32,
+        directory: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> Result<Target, Errno> {
+        let start = if directory == libc::AT_FDCWD {
+            format!("{pid}/cwd")
+        } else if directory >= 0 {
+            format!("{pid}/fd/{directory}")
+        } else {
+            return Err(Errno::EBADF);
+        };
+        if path.is_empty() {
+            return Ok(Target {
+                directory: self.proc.as_raw_fd(),
+                path: c_string(start.into_bytes())?,
+                follow: true,
+            });
+        }
+        if path[0] == b'/' {
+            self.enter_root(pid)?;
+            return Ok(match own_proc_path(pid, path) {
+                Some(path) => Target {
+                    directory: self.proc.as_raw_fd(),
+                    path: c_string(path)?,
+                    follow,
+                },
+                None => Target {
+                    directory: libc::AT_FDCWD,
+                    path: c_string(path.to_vec())?,
+                    follow,
+                },
+            });
+        }
+        // Links and `..` may lead through the root.
+        if follow || path.contains(&b'/') || path == b".." {
+            self.enter_root(pid)?;
+        }
+        let mut full = start.into_bytes();
+        full.push(b'/');
+        full.extend_from_slice(path);
+        Ok(Target {
+            directory: self.proc.as_raw_fd(),
+            path: c_string(full)?,
+            follow,
+        })
+    }
+
+    /// The umask of a process.
+    pub fn umask(&self, pid: u32) -> Result<u32, Errno> {
+        let status = self.of_process(pid, "status")?.open(libc::O_RDONLY, 0)?;
+        let mut text = [0; 512];
+        let count = nix::unistd::read(&status, &mut text)?;
+        let text = String::from_utf8_lossy(&text[..count]);
+        text.lines()
+            .find_map(|line| line.strip_prefix("Umask:"))
+            .and_then(|value| u32::from_str_radix(value.trim(), 8).ok())
+            .ok_or(Errno::ESRCH)
+    }
+}
+
+fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
+    // A prefix of ours may make a path too long that was not.
+    if bytes.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    CString::new(bytes).map_err(|_| Errno::EINVAL)
+}
+
+/// Where a path that means the asking process itself is below `/proc`.
+fn own_proc_path(pid: u32, path: &[u8]) -> Option<Vec<u8>> {
+    let prefixes: [(&[u8], &str); 6] = [
+        (b"/proc/self", ""),
+        (b"/proc/thread-self", ""),
+        (b"/dev/fd", "/fd"),
+        (b"/dev/stdin", "/fd/0"),
+        (b"/dev/stdout", "/fd/1"),
+        (b"/dev/stderr", "/fd/2"),
+    ];
+    prefixes.iter().find_map(|(prefix, instead)| {
+        let rest = path.strip_prefix(*prefix)?;
+        // A link to a directory that is itself meant is left alone.
+        if !rest.is_empty() && rest[0] != b'/' || rest.is_empty() && instead.len() < 4 {
+            return None;
+        }
+        let mut own = format!("{pid}{instead}").into_bytes();
+        own.extend_from_slice(rest);
+        Some(own)
+    })
+}
+
+impl Target {
+    fn flags(&self) -> i32 {
+        let nofollow = if self.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        nofollow | libc::AT_NO_AUTOMOUNT
+    }
+
+    /// `statx(2)` with at least what identifies the file, and its owner and mode.
+    pub fn statx(&self, more: u32) -> Result<libc::statx, Errno> {
+        statx(self.directory, &self.path, self.flags(), more)
+    }
+
+    /// Opens it; `O_CLOEXEC` is added.
+    pub fn open(&self, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+        let nofollow = if self.follow { 0 } else { libc::O_NOFOLLOW };
+        open_at(self.directory, &self.path, flags | nofollow, mode)
+    }
+
+    /// Opens it as a mere name, also a link or what cannot be read.
+    pub fn open_path(&self) -> Result<OwnedFd, Errno> {
+        self.open(libc::O_PATH, 0)
+    }
+}
+
+/// `openat(2)` with `O_CLOEXEC`.
+pub fn open_at(
+    directory: RawFd,
+    path: &std::ffi::CStr,
+    flags: i32,
+    mode: u32,
+) -> Result<OwnedFd, Errno> {
+    // SAFETY: the path is terminated and lives across the call.
+    let fd = unsafe { libc::openat(directory, path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `statx(2)` of a path.
+pub fn statx(
+    directory: RawFd,
+    path: &std::ffi::CStr,
+    flags: i32,
+    more: u32,
+) -> Result<libc::statx, Errno> {
+    let mask = libc::STATX_TYPE
+        | libc::STATX_MODE
+        | libc::STATX_UID
+        | libc::STATX_GID
+        | libc::STATX_INO
+        | libc::STATX_BTIME
+        | more;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is terminated, and `found` has room for the structure.
+    Errno::result(unsafe {
+        libc::statx(directory, path.as_ptr(), flags, mask, found.as_mut_ptr())
+    })?;
+    // SAFETY: zeroes are a valid value, and the kernel has overwritten them.
+    Ok(unsafe { found.assume_init() })
+}
+
+/// `statx(2)` of an open file.
+pub fn statx_of(file: &OwnedFd) -> Result<libc::statx, Errno> {
+    statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_asking_process_are_found_under_its_number() {
+        let own = |path: &str| {
+            own_proc_path(7, path.as_bytes()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        assert_eq!(own("/proc/self/fd/3"), Some("7/fd/3".into()));
+        assert_eq!(own("/proc/thread-self/exe"), Some("7/exe".into()));
+        assert_eq!(own("/dev/stdin"), Some("7/fd/0".into()));
+        assert_eq!(own("/dev/fd/9"), Some("7/fd/9".into()));
+        for other in ["/proc/self", "/proc/selfish", "/dev/stdin2", "/proc/7/fd/1", "/dev/fd"] {
+            assert_eq!(own(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn strings_are_read_from_memory_whole() {
+        let pid = std::process::id();
+        let long = CString::new(vec![b'x'; 1000]).expect("no zero");
+        let address = long.as_ptr() as u64;
+        assert_eq!(read_string(pid, address, PATH_MAX).as_deref(), Ok(long.as_bytes()));
+        assert_eq!(read_string(pid, address, 1000), Err(Errno::ENAMETOOLONG));
+        assert_eq!(read_path(pid, 8), Err(Errno::EFAULT));
+    }
+}
