@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::sandbox::notify::Supervisor;
 use crate::sandbox::{self, command, mounts, seccomp};
 
 use super::environment::Variables;
@@ -88,8 +89,10 @@ pub struct Engine<'a> {
     pub variables: Variables,
     /// To main.
     pub events: Events,
-    /// Suppresses syncs in hooks.
-    pub no_sync: seccomp::Filter,
+    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
+    pub filter: seccomp::Filter,
+    /// Answers hooks where owners are recorded.
+    pub supervisor: Option<Supervisor>,
 }
 
 /// The sandbox's engine: runs the plan, tells main everything, returns the exit status.
@@ -107,12 +110,21 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
                 .try_clone()
                 .map_err(Failure::io("duplicating a descriptor"))?;
             let variables = plan.variables.clone();
+            let supervisor = if sandbox::identity::owners_are_recorded() {
+                Some(Supervisor::start()?)
+            } else {
+                None
+            };
+            let filter = supervisor
+                .as_ref()
+                .map_or_else(seccomp::no_sync, Supervisor::filter);
             Engine {
                 plan,
                 dirs,
                 variables,
                 events,
-                no_sync: seccomp::no_sync(),
+                filter,
+                supervisor,
             }
             .run()
         });

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod event;
 pub mod failure;
 pub mod listing;
+mod owners;
 pub mod output;
 pub mod phases;
 pub mod plan;

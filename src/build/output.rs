@@ -10,12 +10,13 @@ use crate::disk::boot::BiosBoot;
 use crate::disk::Disk;
 use crate::disk::layout::{NativePlanner, SizeRule};
 use crate::sink;
-use crate::tree::live::{ScanOptions, scan};
+use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
 
 use super::engine::Engine;
 use super::event::Event;
 use super::failure::Failure;
+use super::owners::Recorded;
 use super::plan;
 
 /// Directories whose contents belong to a running system.
@@ -66,6 +67,10 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
             seconds,
             nanoseconds: 0,
         }),
+        owners: engine
+            .supervisor
+            .as_ref()
+            .map(|supervisor| Arc::new(Recorded(supervisor.store().clone())) as Arc<dyn Owners>),
         ..ScanOptions::default()
     };
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))

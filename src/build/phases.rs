@@ -164,14 +164,14 @@ impl Engine<'_> {
                 root: Some(self.dirs.target.clone()),
                 directory: PathBuf::from("/"),
                 hooks: PathBuf::from(HOOKS_INSIDE),
-                filter: Some(self.no_sync.clone()),
+                filter: Some(self.filter.clone()),
             }
         } else {
             Place {
                 root: None,
                 directory: self.plan.request.current_dir.clone(),
                 hooks: self.dirs.hooks.clone(),
-                filter: Some(self.no_sync.clone()),
+                filter: Some(self.filter.clone()),
             }
         }
     }
@@ -367,8 +367,9 @@ impl Engine<'_> {
             environment: variables.into_iter().collect(),
             root: place.root,
             directory: place.directory,
-            // A person at a shell may well mean `sync`.
-            filter: None,
+            // A person at a shell may well mean `sync`, but must not see other
+            // owners than the hooks do.
+            filter: self.supervisor.as_ref().map(|_| self.filter.clone()),
             keep_open: None,
         };
         let status = program

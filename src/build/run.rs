@@ -88,6 +88,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
             ),
         },
     ];
+    remarks.extend(identity.notice().map(|text| Event::Info { text }));
     remarks.extend(memory.err().map(|text| Event::Info { text }));
     remarks.extend(swept.iter().map(|path| Event::Info {
         text: format!(

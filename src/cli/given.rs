@@ -22,9 +22,9 @@ const LATER_TYPES: [&str; 8] = [
     "tgz", "vhd", "vhdx", "vmdk", "squashfs", "docker", "aci", "oci",
 ];
 /// Identities that can be asked for instead of the probed one.
-pub const MODES: [&str; 2] = ["root", "subordinate"];
+pub const MODES: [&str; 3] = ["root", "subordinate", "single"];
 /// Identities that have a name but do not work yet.
-const LATER_MODES: [&str; 2] = ["single", "chroot"];
+const LATER_MODES: [&str; 1] = ["chroot"];
 /// Variables that survive when a build starts with a cleared environment.
 const KEPT: [&str; 5] = ["HOME", "LOGNAME", "PATH", "TERM", "USER"];
 

@@ -216,7 +216,7 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
 }
 
 /// Names in a directory, sorted.
-fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
+pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
     let mut stream = Dir::from_fd(directory.try_clone()?)?;
     let mut names = Vec::new();
     for entry in stream.iter() {

@@ -3,3 +3,4 @@
 pub mod apt;
 pub mod beneath;
 pub mod copy;
+pub mod owners;

@@ -261,7 +261,12 @@ pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), E
         }
     }
     let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
-    nix::unistd::setgroups(&[])
+    let groups = match identity {
+        // Refused there, and the groups that stay are nobody's.
+        Identity::Single { .. } => Ok(()),
+        _ => nix::unistd::setgroups(&[]),
+    };
+    groups
         .and_then(|()| setresgid(root_group, root_group, root_group))
         .and_then(|()| setresuid(root_user, root_user, root_user))
         .and_then(|()| {

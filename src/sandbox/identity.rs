@@ -14,13 +14,23 @@ pub enum Identity {
     Root(Maps),
     /// The caller is 0, its subordinate ids follow.
     Subordinate(Maps),
+    /// The caller is 0, and there is no other id: what files should have is
+    /// recorded by the supervisor ([`super::notify`]).
+    Single {
+        /// The one id.
+        maps: Maps,
+        /// Why there are no more, unless the user asked for it.
+        reason: Option<String>,
+    },
 }
 
 impl Identity {
     /// The maps that the user namespace gets.
     pub fn maps(&self) -> &Maps {
         match self {
-            Identity::Root(maps) | Identity::Subordinate(maps) => maps,
+            Identity::Root(maps) | Identity::Subordinate(maps) | Identity::Single { maps, .. } => {
+                maps
+            }
         }
     }
 
@@ -29,6 +39,20 @@ impl Identity {
         match self {
             Identity::Root(_) => "root",
             Identity::Subordinate(_) => "subordinate",
+            Identity::Single { .. } => "single",
+        }
+    }
+
+    /// What the user should know about it.
+    pub fn notice(&self) -> Option<String> {
+        match self {
+            Identity::Single {
+                reason: Some(reason),
+                ..
+            } => Some(format!(
+                "{reason}; owners and devices are recorded instead, which takes longer"
+            )),
+            _ => None,
         }
     }
 }
@@ -42,10 +66,25 @@ pub fn choose(mode: Option<&str>) -> Result<Identity, Error> {
         None | Some("auto") => {
             // Root in a namespace with a single id is not root of anything: the
             // size of the map decides, not the number 0.
-            if uid.is_root() && full_size()? >= u64::from(NEEDED_IDS) {
-                root()?
+            let best = if uid.is_root() && full_size()? >= u64::from(NEEDED_IDS) {
+                root()
             } else {
-                subordinate(uid, gid)?
+                subordinate(uid, gid)
+            };
+            let best = best.and_then(|identity| {
+                probe::try_identity(&identity)?;
+                Ok(identity)
+            });
+            match best {
+                Ok(identity) => return Ok(identity),
+                Err(refusal) => {
+                    let single = single(uid, gid, Some(super::enter::flatten(&refusal)));
+                    // What would help most is what the user is told.
+                    return match probe::try_identity(&single) {
+                        Ok(()) => Ok(single),
+                        Err(_) => Err(refusal),
+                    };
+                }
             }
         }
         Some("root") if uid.is_root() => root()?,
@@ -57,23 +96,39 @@ pub fn choose(mode: Option<&str>) -> Result<Identity, Error> {
             });
         }
         Some("subordinate") => subordinate(uid, gid)?,
-        Some(other @ ("single" | "chroot")) => {
+        Some("single") => single(uid, gid, None),
+        Some("chroot") => {
             return Err(Error::Mode {
-                mode: other.to_owned(),
-                reason: "this version of kiln has the modes `root` and `subordinate`".to_owned(),
-                hints: vec!["give the user subordinate ids: `kiln doctor` says how".to_owned()],
+                mode: "chroot".to_owned(),
+                reason: "this version of kiln does not have it".to_owned(),
+                hints: vec!["`kiln doctor` shows what this host allows".to_owned()],
             });
         }
         Some(other) => {
             return Err(Error::Mode {
                 mode: other.to_owned(),
                 reason: "there is no such mode".to_owned(),
-                hints: vec!["the modes are `auto`, `root` and `subordinate`".to_owned()],
+                hints: vec![
+                    "the modes are `auto`, `root`, `subordinate` and `single`".to_owned(),
+                ],
             });
         }
     };
-    probe::try_maps(identity.maps())?;
+    probe::try_identity(&identity)?;
     Ok(identity)
+}
+
+/// Whether this process is in a user namespace with a single id, so that what
+/// files should have is recorded and not theirs.
+pub fn owners_are_recorded() -> bool {
+    Maps::full().is_ok_and(|maps| idmap::size(&maps.users) == 1)
+}
+
+fn single(uid: Uid, gid: Gid, reason: Option<String>) -> Identity {
+    Identity::Single {
+        maps: Maps::single(uid.as_raw(), gid.as_raw()),
+        reason,
+    }
 }
 
 fn full_size() -> Result<u64, Error> {

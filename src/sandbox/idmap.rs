@@ -173,6 +173,28 @@ impl Maps {
         })
     }
 
+    /// The caller as 0, and nothing else.
+    pub fn single(uid: u32, gid: u32) -> Maps {
+        let only = |outside| {
+            vec![Extent {
+                inside: 0,
+                outside,
+                count: 1,
+            }]
+        };
+        Maps {
+            users: only(uid),
+            groups: only(gid),
+            by_tool: false,
+        }
+    }
+
+    /// Whether `setgroups(2)` has to be given up for the map of groups: without
+    /// privilege the kernel takes no other than that of one's own group then.
+    fn without_setgroups(&self) -> bool {
+        !self.by_tool && size(&self.groups) == 1
+    }
+
     /// Writes the maps of process `pid`, which has just made its user namespace.
     pub fn write(&self, pid: nix::unistd::Pid) -> Result<(), Error> {
         let pairs = [
@@ -183,6 +205,10 @@ impl Maps {
             if self.by_tool {
                 run_tool(tool, pid, map)?;
             } else {
+                if file == "gid_map" && self.without_setgroups() {
+                    // Fails where it was given up before, which is as good.
+                    let _ = std::fs::write(format!("/proc/{pid}/setgroups"), "deny");
+                }
                 let text: String = map
                     .iter()
                     .map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count))

@@ -8,7 +8,7 @@ use nix::sched::CloneFlags;
 use super::Error;
 use super::enter;
 use super::identity::Identity;
-use super::idmap::{Maps, find_program};
+use super::idmap::find_program;
 
 /// Exit status of a probe that was refused with an errno, offset by it.
 const REFUSED: u8 = 1;
@@ -23,9 +23,9 @@ pub fn try_namespaces() -> Result<(), Error> {
     .map_err(explain_refusal)
 }
 
-/// Tries the whole way in with these maps: namespaces, ids, a mount.
-pub fn try_maps(maps: &Maps) -> Result<(), Error> {
-    let identity = Identity::Subordinate(maps.clone());
+/// Tries the whole way in: namespaces, ids, a mount, and where the identity
+/// needs it a listener for system calls.
+pub fn try_identity(identity: &Identity) -> Result<(), Error> {
     let (reader, writer) = enter::pipe()?;
     let mut reader = std::fs::File::from(reader);
     // SAFETY: `choose` runs before the first thread is started.
@@ -35,7 +35,7 @@ pub fn try_maps(maps: &Maps) -> Result<(), Error> {
     {
         nix::unistd::ForkResult::Child => {
             drop(reader);
-            let result = enter::become_root(&identity, CloneFlags::CLONE_NEWNS).and_then(|()| {
+            let result = enter::become_root(identity, CloneFlags::CLONE_NEWNS).and_then(|()| {
                 super::mounts::mount(
                     None,
                     Path::new("/"),
@@ -53,6 +53,10 @@ pub fn try_maps(maps: &Maps) -> Result<(), Error> {
                     )
                 })
                 .map_err(explain_refusal)
+            });
+            let result = result.and_then(|()| match identity {
+                Identity::Single { .. } => try_listener(),
+                _ => Ok(()),
             });
             if let Err(error) = result {
                 let text = serde_json::to_vec(&(enter::flatten(&error), error.hints()))
@@ -77,6 +81,34 @@ pub fn try_maps(maps: &Maps) -> Result<(), Error> {
                 source: io::Error::from(io::ErrorKind::PermissionDenied),
             })
         }
+    }
+}
+
+/// Installs a filter with a listener in this process, which is a throw-away one.
+fn try_listener() -> Result<(), Error> {
+    let refused = |reason: &str, hint: &str, source| Error::NoUserNamespace {
+        reason: reason.to_owned(),
+        hints: vec![hint.to_owned()],
+        source,
+    };
+    let filter = [libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    }];
+    match super::seccomp::load(&filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER) {
+        Ok(_) => Ok(()),
+        Err(source) if source.raw_os_error() == Some(libc::EBUSY) => Err(refused(
+            "another program already answers this one's system calls",
+            "run kiln outside of it: there can be only one",
+            source,
+        )),
+        Err(source) => Err(refused(
+            "seccomp notifications are refused",
+            "Linux 5.5 or newer with CONFIG_SECCOMP_FILTER is needed, or subordinate ids",
+            source,
+        )),
     }
 }
 
@@ -200,15 +232,24 @@ pub fn examine() -> Vec<Check> {
             error.hints(),
         ),
     }
+    let mut single = false;
     match super::identity::choose(None) {
         Ok(identity) => {
             let ids = super::idmap::size(&identity.maps().users);
-            add(
-                "ids",
-                Status::Ok,
-                format!("mode `{}` with {ids} ids", identity.name()),
-                Vec::new(),
-            );
+            single = ids == 1;
+            let plural = if single { "" } else { "s" };
+            let detail = format!("mode `{}` with {ids} id{plural}", identity.name());
+            match identity.notice() {
+                None => add("ids", Status::Ok, detail, Vec::new()),
+                Some(notice) => add(
+                    "ids",
+                    Status::Degraded,
+                    format!("{detail}: {notice}"),
+                    super::identity::choose(Some("subordinate"))
+                        .err()
+                        .map_or_else(Vec::new, |error| error.hints()),
+                ),
+            }
         }
         Err(error) => add(
             "ids",
@@ -224,7 +265,7 @@ pub fn examine() -> Vec<Check> {
     if missing.is_empty() {
         add("newuidmap", Status::Ok, "installed".to_owned(), Vec::new());
     } else {
-        let status = if nix::unistd::geteuid().is_root() {
+        let status = if single || nix::unistd::geteuid().is_root() {
             Status::Degraded
         } else {
             Status::Missing

@@ -100,17 +100,14 @@ pub fn no_sync() -> Filter {
 /// `CAP_SYS_ADMIN` in the user namespace, which spares us `no_new_privs`
 /// (set-user-id programs of the target must keep working).
 pub fn install(filter: &Filter) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
-        filter: filter.program.as_ptr().cast_mut(),
-    };
+    let program = filter.program.as_slice();
     let Some(register) = &filter.register else {
-        return load(&program, 0).map(drop);
+        return load(program, 0).map(drop);
     };
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let listener = match load(&program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+    let listener = match load(program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
         // Before Linux 5.19.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => load(&program, flags)?,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => load(program, flags)?,
         result => result?,
     };
     let sent = notify::send_descriptor(register.as_raw_fd(), listener);
@@ -120,7 +117,14 @@ pub fn install(filter: &Filter) -> io::Result<()> {
 }
 
 /// `seccomp(2)`; the listener's descriptor if the flags ask for one.
-fn load(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<libc::c_int> {
+pub(super) fn load(
+    program: &[libc::sock_filter],
+    flags: libc::c_ulong,
+) -> io::Result<libc::c_int> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast_mut(),
+    };
     // SAFETY: `program` and the instructions it points to live across the call,
     // which copies them.
     let result = unsafe {
@@ -128,7 +132,7 @@ fn load(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<libc::c_
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
             flags,
-            std::ptr::from_ref(program),
+            &raw const program,
         )
     };
     if result < 0 {

@@ -3,6 +3,7 @@
 //! ```text
 //! DIB_IMAGE_CACHE/kiln/roots/
 //!   <key>/          a finished root; never changed again
+//!   <key>.owners    its owners, where only one id is mapped ([`owners`])
 //!   .new-<key>/     being made by whoever holds <key>.lock
 //!   <key>.lock
 //! ```
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::index::Package;
 use crate::fetch::{Cache, Digest, Lock};
+use crate::rootfs::owners;
+use crate::sandbox::identity::owners_are_recorded;
 
 /// Grows whenever the same packages give another tree.
 const FORMAT: u32 = 1;
@@ -97,7 +100,7 @@ pub fn root(
         }
     };
     fs_err::create_dir(&new).map_err(fail("create", &new))?;
-    match make(&new) {
+    match make(&new).and_then(|()| save_owners(&new, &path)) {
         Ok(()) => {
             fs_err::rename(&new, &path).map_err(fail("rename", &new))?;
             Ok((path, false))
@@ -108,6 +111,23 @@ pub fn root(
             Err(error)
         }
     }
+}
+
+/// Where the owners of a root are listed, if they are not its files' own.
+pub fn owners_of(root: &Path) -> PathBuf {
+    root.with_extension("owners")
+}
+
+fn save_owners(new: &Path, root: &Path) -> Result<(), Error> {
+    if !owners_are_recorded() {
+        return Ok(());
+    }
+    let list = owners_of(root);
+    owners::save(new, &list).map_err(|source| Error::File {
+        action: "write",
+        path: list,
+        source,
+    })
 }
 
 /// Removes unfinished roots that nobody is working on any more.

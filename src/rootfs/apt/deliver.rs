@@ -3,11 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cached;
 use super::error::Error;
 use super::repository::ListContent;
 use super::{Bootstrapped, Notice, Report};
 use crate::rootfs::beneath::Root;
-use crate::rootfs::copy;
+use crate::rootfs::{copy, owners};
+use crate::sandbox::identity::owners_are_recorded;
 use crate::sandbox::mounts::mount_overlay;
 
 /// Where a root is to go.
@@ -25,7 +27,9 @@ pub struct Delivery {
 pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> Result<(), Error> {
     let target = &delivery.target;
     let mut mounted = false;
-    if let Some(layers) = &delivery.layers {
+    // Records belong to inodes, and overlayfs makes new ones when files change.
+    let recorded = owners_are_recorded();
+    if let Some(layers) = delivery.layers.as_ref().filter(|_| !recorded) {
         match overlay(&root.root, layers, target) {
             Ok(()) => mounted = true,
             Err(error) => report(Notice::Info(&format!(
@@ -39,6 +43,14 @@ pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> 
             path: target.join(error.path),
             source: error.source,
         })?;
+        let list = cached::owners_of(&root.root);
+        if recorded && list.exists() {
+            owners::apply(&list, target).map_err(|(path, source)| Error::File {
+                action: "set the owner of",
+                path: target.join(path),
+                source,
+            })?;
+        }
     }
     write_lists(root, target)?;
     if let Some(directory) = &delivery.packages {

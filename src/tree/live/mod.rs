@@ -41,6 +41,9 @@ pub struct FileKey {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
+    /// Time of birth in seconds and nanoseconds, 0 where the filesystem has none:
+    /// numbers of removed files are used again.
+    pub born: (i64, u32),
 }
 
 /// Knows the owner, mode, device number and attributes that a file must have in

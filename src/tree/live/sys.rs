@@ -63,7 +63,7 @@ pub(super) fn statx(directory: BorrowedFd<'_>, name: &CStr) -> Result<libc::stat
     if name.is_empty() {
         flags |= libc::AT_EMPTY_PATH;
     }
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | libc::STATX_BTIME;
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the descriptor is open, `name` is terminated, and `found` is large
     // enough for the structure that the kernel fills.

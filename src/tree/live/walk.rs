@@ -468,6 +468,11 @@ impl<'s, 'o> Worker<'s, 'o> {
         let key = FileKey {
             device: u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor),
             inode: found.stx_ino,
+            born: if found.stx_mask & libc::STATX_BTIME != 0 {
+                (found.stx_btime.tv_sec, found.stx_btime.tv_nsec)
+            } else {
+                (0, 0)
+            },
         };
         if let Some(owners) = &self.scan.options.owners {
             owners.correct(key, &mut inode);

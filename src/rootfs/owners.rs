@@ -1,0 +1,335 @@
+//! Owners, devices and attributes of a kept root, beside it.
+//!
+//! Where only one id is mapped, what files should have is known to the
+//! supervisor of the build that made them. A root that outlives the build has a
+//! list beside it, by path, so that it does not depend on inode numbers. Listing
+//! and applying use plain system calls, which the supervisor answers.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, UnlinkatFlags, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::beneath::{Place, Root, kind};
+
+/// Directories may be nested this deep.
+const DEPTH: usize = 512;
+/// Largest list of names, and largest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const ATTRIBUTE_MAX: usize = 65536;
+/// Kept by the kernel itself, but lost when the owner changes.
+const CAPABILITY: &CStr = c"security.capability";
+
+/// One file that is not simply root's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    path: Text,
+    uid: u32,
+    gid: u32,
+    /// `b` or `c`, and the device number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<(char, u64)>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    xattrs: BTreeMap<Text, Text>,
+}
+
+/// Bytes as text: what is not printable ASCII is written as `%` and two digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Text(String);
+
+impl Text {
+    fn of(bytes: &[u8]) -> Text {
+        let mut text = String::new();
+        for &byte in bytes {
+            if (byte.is_ascii_graphic() || byte == b' ') && byte != b'%' {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02x}"));
+            }
+        }
+        Text(text)
+    }
+
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let wrong = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut bytes = Vec::new();
+        let mut rest = self.0.as_bytes();
+        while let Some((&byte, tail)) = rest.split_first() {
+            rest = tail;
+            if byte != b'%' {
+                bytes.push(byte);
+                continue;
+            }
+            let (digits, tail) = rest.split_at_checked(2).ok_or_else(wrong)?;
+            let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
+            bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
+            rest = tail;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Lists what is special in a root, into a new file.
+pub fn save(root: &Path, list: &Path) -> io::Result<()> {
+    let mut file = io::BufWriter::new(fs_err::File::create(list)?);
+    let top = fs_err::File::open(root)?.into_parts().0;
+    walk(&OwnedFd::from(top), Path::new(""), 0, &mut |entry| {
+        serde_json::to_writer(&mut file, entry)?;
+        io::Write::write_all(&mut file, b"\n")
+    })?;
+    file.into_inner()?.sync_all()
+}
+
+fn walk(
+    directory: &OwnedFd,
+    path: &Path,
+    depth: usize,
+    found: &mut dyn FnMut(&Entry) -> io::Result<()>,
+) -> io::Result<()> {
+    if depth > DEPTH {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    if depth == 0 {
+        examine(directory, OsStr::new("."), Path::new("."), found)?;
+    }
+    for name in super::copy::names(directory)? {
+        let path = path.join(&name);
+        if examine(directory, &name, &path, found)? {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let below = nix::fcntl::openat(directory, name.as_os_str(), flags, Mode::empty())?;
+            walk(&below, &path, depth + 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reports a file if it is special; true for a directory.
+fn examine(
+    directory: &OwnedFd,
+    name: &OsStr,
+    path: &Path,
+    found: &mut dyn FnMut(&Entry) -> io::Result<()>,
+) -> io::Result<bool> {
+    let file = open_path(directory, name)?;
+    let stat = nix::sys::stat::fstat(&file)?;
+    let kind = kind(&stat);
+    let device = match kind {
+        SFlag::S_IFBLK => Some(('b', stat.st_rdev)),
+        SFlag::S_IFCHR => Some(('c', stat.st_rdev)),
+        _ => None,
+    };
+    let xattrs = if kind == SFlag::S_IFLNK {
+        BTreeMap::new()
+    } else {
+        attributes(&by_descriptor(&file)?)?
+    };
+    if (stat.st_uid, stat.st_gid) != (0, 0) || device.is_some() || !xattrs.is_empty() {
+        found(&Entry {
+            path: Text::of(path.as_os_str().as_bytes()),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            device,
+            xattrs,
+        })?;
+    }
+    Ok(kind == SFlag::S_IFDIR)
+}
+
+fn open_path(directory: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::openat(directory, name, flags, Mode::empty())?)
+}
+
+/// A file that is open as a mere name, for calls that take none.
+fn by_descriptor(file: &OwnedFd) -> io::Result<CString> {
+    Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
+}
+
+/// Attributes that the kernel may have refused.
+fn attributes(path: &CStr) -> io::Result<BTreeMap<Text, Text>> {
+    let mut list = vec![0_u8; ATTRIBUTE_MAX];
+    // SAFETY: the path is terminated; pointer and length describe `list`.
+    let count = unsafe { libc::listxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    let Ok(count) = usize::try_from(count) else {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENOTSUP) => Ok(BTreeMap::new()),
+            _ => Err(error),
+        };
+    };
+    list.truncate(count);
+    let mut found = BTreeMap::new();
+    for name in list.split(|&byte| byte == 0) {
+        let kept = name.starts_with(b"user.") || name == CAPABILITY.to_bytes();
+        if name.is_empty() || kept {
+            continue;
+        }
+        if let Some(value) = attribute(path, &CString::new(name)?)? {
+            found.insert(Text::of(name), Text::of(&value));
+        }
+    }
+    Ok(found)
+}
+
+fn attribute(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0_u8; ATTRIBUTE_MAX];
+    // SAFETY: path and name are terminated; pointer and length describe `value`.
+    let count = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    if let Ok(count) = usize::try_from(count) {
+        value.truncate(count);
+        return Ok(Some(value));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENODATA | libc::ENOTSUP) => Ok(None),
+        _ => Err(error),
+    }
+}
+
+fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: path and name are terminated; pointer and length describe `value`.
+    let result = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the files of a copy what the list says. Returns the path of what failed.
+pub fn apply(list: &Path, root: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let text = fs_err::read_to_string(list).map_err(|error| (PathBuf::new(), error))?;
+    let inside = Root::open(root).map_err(|error| (PathBuf::new(), error))?;
+    let here = fs_err::File::open(root)
+        .map(|file| OwnedFd::from(file.into_parts().0))
+        .map_err(|error| (PathBuf::new(), error))?;
+    for line in text.lines() {
+        let entry: Entry = serde_json::from_str(line)
+            .map_err(|error| (PathBuf::new(), io::Error::from(error)))?;
+        let path = entry
+            .path
+            .bytes()
+            .map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
+            .map_err(|error| (PathBuf::new(), error))?;
+        let applied = if path == Path::new(".") {
+            apply_to(&entry, &here, OsStr::new("."))
+        } else {
+            inside
+                .place(&path)
+                .and_then(|Place { parent, name }| apply_to(&entry, &parent, name))
+        };
+        applied.map_err(|error| (path, error))?;
+    }
+    Ok(())
+}
+
+fn apply_to(entry: &Entry, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let stat = nix::sys::stat::fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if let Some((letter, number)) = entry.device {
+        let wanted = if letter == 'b' { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+        if kind(&stat) != wanted {
+            make_device(directory, name, wanted, number, &stat)?;
+        }
+    }
+    let file = open_path(directory, name)?;
+    let link = kind(&stat) == SFlag::S_IFLNK;
+    let path = by_descriptor(&file)?;
+    let capability = if link { None } else { attribute(&path, CAPABILITY)? };
+    nix::unistd::fchownat(
+        directory,
+        name,
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?;
+    if link {
+        return Ok(());
+    }
+    // A change of owner takes set-id bits and capabilities away.
+    // SAFETY: the path is terminated and lives across the call.
+    if unsafe { libc::chmod(path.as_ptr(), stat.st_mode & 0o7777) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if let Some(value) = capability {
+        set_attribute(&path, CAPABILITY, &value)?;
+    }
+    for (name, value) in &entry.xattrs {
+        set_attribute(&path, &CString::new(name.bytes()?)?, &value.bytes()?)?;
+    }
+    Ok(())
+}
+
+/// Puts a device in the place of the empty file that stood for it.
+fn make_device(
+    directory: &OwnedFd,
+    name: &OsStr,
+    kind: SFlag,
+    number: u64,
+    old: &FileStat,
+) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(old.st_mode);
+    nix::unistd::unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?;
+    nix::sys::stat::mknodat(directory, name, kind, mode, number)?;
+    // The mode was masked; the name was made a moment ago and is no link.
+    let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    nix::sys::stat::fchmodat(directory, name, mode, follow)?;
+    nix::sys::stat::utimensat(
+        directory,
+        name,
+        &TimeSpec::new(old.st_atime, old.st_atime_nsec),
+        &TimeSpec::new(old.st_mtime, old.st_mtime_nsec),
+        UtimensatFlags::NoFollowSymlink,
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_survive_as_text(bytes: Vec<u8>) {
+            let text = Text::of(&bytes);
+            prop_assert!(text.0.is_ascii());
+            prop_assert_eq!(text.bytes().expect("our own"), bytes);
+        }
+    }
+
+    #[test]
+    fn only_attributes_that_may_be_refused_are_listed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("root");
+        fs_err::create_dir_all(root.join("d")).expect("made");
+        fs_err::write(root.join("d/file"), "").expect("written");
+        let list = dir.path().join("list");
+        save(&root, &list).expect("listed");
+        let text = fs_err::read_to_string(&list).expect("read");
+        // As another user than root every file is special.
+        let expected = if nix::unistd::geteuid().is_root() { 0 } else { 3 };
+        assert_eq!(text.lines().count(), expected, "{text}");
+        apply(&list, &root).expect("nothing changes");
+    }
+
+    #[test]
+    fn a_list_that_leads_out_of_the_root_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("root");
+        fs_err::create_dir(&root).expect("made");
+        fs_err::write(dir.path().join("outside"), "").expect("written");
+        let list = dir.path().join("list");
+        fs_err::write(&list, "{\"path\":\"../outside\",\"uid\":0,\"gid\":0}\n").expect("written");
+        assert!(apply(&list, &root).is_err());
+        fs_err::write(&list, "no list\n").expect("written");
+        assert!(apply(&list, &root).is_err());
+    }
+}
