@@ -365,7 +365,7 @@ mod tests {
         let mut printer = Printer::to(Box::new(out.clone()), Box::new(err.clone()));
         let given = Given { elements: vec!["x".to_owned()], ..Given::default() };
         let request = given.into_request(&Caller::default()).expect("valid");
-        let options = Options { style, log_file: log };
+        let options = Options { style, log_file: log, announce: true };
         let status = show(runner, request, &options, &mut printer).expect("it can be shown");
         (status, out.text(), err.text())
     }

@@ -50,6 +50,8 @@ pub struct Options {
     pub style: Style,
     /// The file that every line is appended to.
     pub log_file: Option<PathBuf>,
+    /// Whether standard output says first where the log file is.
+    pub announce: bool,
 }
 
 impl Options {
@@ -65,6 +67,7 @@ impl Options {
         log_file: Option<PathBuf>,
         log_silences: bool,
     ) -> Self {
+        let announce = log_silences || !quiet && !json;
         let quiet = quiet
             || match caller.var("DIB_QUIET") {
                 Some(value) => value == "1",
@@ -85,6 +88,7 @@ impl Options {
         Self {
             style,
             log_file: log_file.map(|path| caller.current_dir.join(path)),
+            announce,
         }
     }
 }
@@ -108,9 +112,8 @@ impl Display {
         let mut renderers: Vec<Box<dyn Renderer>> = Vec::new();
         if let Some(path) = &options.log_file {
             renderers.push(Box::new(log::Log::open(path)?));
-            match options.style {
-                Style::Json => {}
-                _ => printer.line(format_args!("Output logs going to: {}", path.display())),
+            if options.announce {
+                printer.line(format_args!("Output logs going to: {}", path.display()));
             }
         }
         match options.style {
