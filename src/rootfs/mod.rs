@@ -1,3 +1,4 @@
 //! Where a root comes from without host tools.
 
 pub mod apt;
+pub mod beneath;

@@ -1,1 +1,480 @@
+use proptest::prelude::*;
 
+use super::*;
+
+const DEEP_TREE: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    name: mbr
+    base: image0
+    label: mbr
+    partitions:
+      - name: root
+        base: overwritten
+        flags: [boot, primary]
+        size: 100%
+        mkfs:
+          type: ext4
+          mount:
+            mount_point: /
+            fstab: {options: defaults, fsck-passno: 1}
+";
+
+const DEEP_GRAPH: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    name: mbr
+    base: image0
+    label: mbr
+    partitions:
+      - {name: root, base: image0, flags: [boot, primary], size: 100%}
+- mkfs: {name: mkfs_root, base: root, type: ext4}
+- mount: {name: mount_mkfs_root, base: mkfs_root, mount_point: /}
+- fstab: {name: fstab_mount_mkfs_root, base: mount_mkfs_root, options: defaults, fsck-passno: 1}
+";
+
+const MULTIPLE_PARTITIONS: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    name: mbr
+    label: mbr
+    partitions:
+      - name: root
+        flags: [boot, primary]
+        size: 54%
+        mkfs:
+          type: xfs
+          uuid: root-uuid-1234
+          mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}
+      - name: var
+        size: 40%
+        mkfs:
+          type: xfs
+          uuid: var-uuid-1234
+          mount: {mount_point: /var, fstab: {options: defaults, fsck-passno: 1}}
+      - name: var_log
+        size: 5%
+        mkfs:
+          type: vfat
+          label: varlog
+          mount: {mount_point: /var/log, fstab: {options: defaults, fsck-passno: 1}}
+      - name: swap
+        size: 1%
+        mkfs:
+          type: swap
+          uuid: swap-uuid-1234
+          mount: {mount_point: none, fstab: {options: sw, fsck-passno: 0}}
+";
+
+const GPT_EFI: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - name: ESP
+        type: EF00
+        size: 8MiB
+        mkfs: {type: vfat, mount: {mount_point: /boot/efi, fstab: {options: defaults, fsck-passno: 1}}}
+      - {name: BSP, type: EF02, size: 8MiB}
+      - name: Root Part
+        type: 8300
+        size: 100%
+        mkfs: {type: ext4, mount: {mount_point: /, fstab: {options: defaults, fsck-passno: 1}}}
+";
+
+const LVM_TREE: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: mbr
+    name: mbr
+    partitions:
+      - {name: root, flags: [boot, primary], size: 3G}
+- lvm:
+    base: mbr
+    pvs: [{name: pv, base: root, options: [--force]}]
+    vgs: [{name: vg, base: [pv], options: [--force]}]
+    lvs:
+      - {name: lv_root, base: vg, size: 1800M}
+      - {name: lv_swap, base: vg, size: 100M}
+- mkfs:
+    name: fs_root
+    base: lv_root
+    type: ext4
+    label: img-rootfs
+    mount: {mount_point: /, fstab: {options: 'noacl,errors=remount-ro', fsck-passno: 1}}
+- mkfs:
+    base: lv_swap
+    type: swap
+    mount: {mount_point: none, fstab: {options: swap}}
+";
+
+fn items(text: &str) -> Vec<Item> {
+    flatten(&yaml::parse(text).unwrap()).unwrap()
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, &RootParameters::default())
+}
+
+fn order(text: &str) -> Vec<String> {
+    Config::from_items(items(text)).unwrap().order
+}
+
+/// The message, with those of its causes.
+fn message(text: &str) -> String {
+    let error = parse(text).unwrap_err();
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        source = error.source();
+    }
+    message
+}
+
+#[test]
+fn the_tree_form_flattens_to_the_graph_form() {
+    // Children come first; as sets both are equal, and settings too.
+    let sorted = |text| {
+        let mut items = items(text);
+        items.sort_by(|a, b| a.name.cmp(&b.name));
+        items
+            .into_iter()
+            .map(|item| {
+                let mut settings: Vec<String> =
+                    item.settings.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+                settings.sort();
+                (item.plugin, item.name, settings)
+            })
+            .collect::<Vec<_>>()
+    };
+    let flat = sorted(DEEP_TREE);
+    let graph = sorted(DEEP_GRAPH);
+    assert_eq!(flat.len(), 5);
+    for (a, b) in flat.iter().zip(&graph) {
+        assert_eq!((a.0, &a.1), (b.0, &b.1));
+        if a.0 != Plugin::Partitioning {
+            assert_eq!(a.2, b.2);
+        }
+    }
+    let names: Vec<String> = items(DEEP_TREE).into_iter().map(|item| item.name).collect();
+    assert_eq!(names, ["image0", "fstab_mount_mkfs_root", "mount_mkfs_root", "mkfs_root", "mbr"]);
+    let simple = items("- mkfs: {name: root_fs, base: root_part, type: xfs, mount: {mount_point: /}}");
+    assert_eq!(simple[0].name, "mount_root_fs");
+    assert_eq!(simple[0].settings.get("base").and_then(Value::as_text), Some("root_fs"));
+    assert_eq!(simple[1].settings.get("type").and_then(Value::as_text), Some("xfs"));
+}
+
+#[test]
+fn nodes_are_ordered_as_upstream_orders_them() {
+    let deep = ["image0", "root", "mkfs_root", "mount_mkfs_root", "fstab_mount_mkfs_root"];
+    assert_eq!(order(DEEP_TREE), deep);
+    assert_eq!(order(DEEP_GRAPH), deep);
+    assert_eq!(
+        order(MULTIPLE_PARTITIONS),
+        [
+            "image0", "root", "mkfs_root", "var", "mount_mkfs_root", "mkfs_var", "var_log",
+            "fstab_mount_mkfs_root", "mount_mkfs_var", "mkfs_var_log", "swap",
+            "fstab_mount_mkfs_var", "mount_mkfs_var_log", "mkfs_swap",
+            "fstab_mount_mkfs_var_log", "mount_mkfs_swap", "fstab_mount_mkfs_swap",
+        ]
+    );
+    assert_eq!(
+        order(GPT_EFI),
+        [
+            "image0", "ESP", "mkfs_ESP", "BSP", "Root Part", "mkfs_Root Part",
+            "mount_mkfs_Root Part", "mount_mkfs_ESP", "fstab_mount_mkfs_Root Part",
+            "fstab_mount_mkfs_ESP",
+        ]
+    );
+    assert_eq!(
+        order(
+            "- local_loop:\n    name: image0\n    partitioning:\n      label: mbr\n      partitions:\n\
+             \x20       - {name: r, size: 100%, mkfs: {type: ext4, mount: {mount_point: /}}}\n"
+        ),
+        ["image0", "r", "mkfs_r", "mount_mkfs_r"]
+    );
+    assert_eq!(
+        order(
+            "- local_loop: {name: image0}\n\
+             - partitioning:\n    base: image0\n    label: mbr\n    partitions:\n\
+             \x20     - name: r\n        size: 1G\n        lvm:\n\
+             \x20         pvs: [{name: pv, base: r}]\n          vgs: [{name: vg, base: [pv]}]\n\
+             \x20         lvs: [{name: lv, base: vg, size: 100M}]\n"
+        ),
+        ["image0", "r", "lvm_r", "pv", "vg", "lv"]
+    );
+    let lvm = parse(LVM_TREE).unwrap();
+    assert_eq!(lvm.lvms[0].name, "lvm_mbr");
+    let place = |name: &str| lvm.order.iter().position(|have| have == name).unwrap();
+    for (before, after) in [("root", "lvm_mbr"), ("pv", "vg"), ("vg", "lv_root"), ("lv_root", "fs_root")] {
+        assert!(place(before) < place(after), "{:?}", lvm.order);
+    }
+}
+
+#[test]
+fn values_for_hooks_are_those_of_upstream() {
+    let config = parse(MULTIPLE_PARTITIONS).unwrap();
+    assert_eq!(config.root_label().unwrap(), "img-rootfs");
+    assert_eq!(config.root_fstype().unwrap(), "xfs");
+    assert_eq!(config.boot_label(), "");
+    assert_eq!(config.mount_points(), "/|/var|/var/log|none");
+    assert_eq!(
+        config.fstab(),
+        "LABEL=img-rootfs / xfs defaults 0 1\n\
+         LABEL=mkfs_var /var xfs defaults 0 1\n\
+         LABEL=VARLOG /var/log vfat defaults 0 1\n\
+         LABEL=mkfs_swap none swap sw 0 0\n"
+    );
+
+    let config = parse(GPT_EFI).unwrap();
+    assert_eq!(config.root_label().unwrap(), "mkfs_Root Part");
+    assert_eq!(config.root_fstype().unwrap(), "ext4");
+    assert_eq!(config.mount_points(), "/boot/efi|/");
+    // Upstream leaves the space as it is, and so breaks the line.
+    assert_eq!(
+        config.fstab(),
+        "LABEL=mkfs_Root\\040Part / ext4 defaults 0 1\n\
+         LABEL=MKFS_ESP /boot/efi vfat defaults 0 1\n"
+    );
+
+    let config = parse(LVM_TREE).unwrap();
+    assert_eq!(
+        config.fstab(),
+        "LABEL=img-rootfs / ext4 noacl,errors=remount-ro 0 1\nLABEL=mkfs_lv_swap none swap sw 0 0\n"
+    );
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn the_order_of_mounts_is_that_of_their_paths() {
+    let text = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: mbr
+    partitions:
+      - name: boot
+        flags: [boot, primary]
+        size: 1G
+        mkfs: {type: ext3, mount: {mount_point: /boot, fstab: {options: 'nodev,nosuid', fsck-passno: 2}}}
+      - {name: root, flags: [primary], size: 3G}
+- lvm:
+    base: mbr
+    name: lvm
+    pvs: [{name: pv, base: root}]
+    vgs: [{name: vg, base: [pv]}]
+    lvs:
+      - {name: lv_root, base: vg, size: 1900M}
+      - {name: lv_var, base: vg, size: 500M}
+      - {name: lv_swap, base: vg, size: 100M}
+- mkfs: {name: mkfs_root, base: lv_root, label: img-rootfs, mount: {mount_point: /, fstab: {options: 'noacl,errors=remount-ro', fsck-passno: 1}}}
+- mkfs: {name: mkfs_var, base: lv_var, type: ext4, mount: {mount_point: /var, fstab: {options: noacl, fsck-passno: 2}}}
+- mkfs: {name: mkfs_swap, base: lv_swap, type: swap, mount: {mount_point: none, fstab: {options: sw, fsck-passno: 0}}}
+";
+    let config = parse(text).unwrap();
+    let order: Vec<&str> =
+        config.sorted_mounts().iter().map(|mount| mount.mount_point.as_str()).collect();
+    assert_eq!(order, ["/", "/boot", "/var", "none"]);
+    assert_eq!(config.boot_label(), "mkfs_boot");
+    assert_eq!(config.mount_points(), "/boot|/|/var|none");
+    assert_eq!(
+        config.fstab(),
+        "LABEL=img-rootfs / ext4 noacl,errors=remount-ro 0 1\n\
+         LABEL=mkfs_boot /boot ext3 nodev,nosuid 0 2\n\
+         LABEL=mkfs_var /var ext4 noacl 0 2\n\
+         LABEL=mkfs_swap none swap sw 0 0\n"
+    );
+}
+
+#[test]
+fn build_parameters_apply_to_mkfs_root_where_it_says_nothing() {
+    let fallback = parse(FALLBACK).unwrap();
+    assert_eq!(fallback.fstab(), "LABEL=cloudimg-rootfs / ext4 defaults 0 1\n");
+    let root = RootParameters {
+        fstype: "xfs".to_owned(),
+        opts: Some("-i  size=512 -q".to_owned()),
+        label: None,
+    };
+    let xfs = Config::parse(FALLBACK, &root).unwrap();
+    assert_eq!(xfs.mkfs[0].label, "img-rootfs");
+    assert_eq!(xfs.mkfs[0].opts, ["-i", "size=512", "-q"]);
+    let labelled = RootParameters { label: Some("mine".to_owned()), ..root };
+    assert_eq!(Config::parse(FALLBACK, &labelled).unwrap().mkfs[0].label, "mine");
+    // What the configuration says stays.
+    let deep = Config::parse(DEEP_TREE, &labelled).unwrap();
+    assert_eq!((deep.mkfs[0].fstype.as_str(), deep.mkfs[0].label.as_str()), ("ext4", "mine"));
+    // Other filesystems are not touched.
+    let efi = Config::parse(GPT_EFI, &labelled).unwrap();
+    assert!(efi.mkfs.iter().all(|mkfs| mkfs.opts.is_empty() && mkfs.label != "mine"));
+}
+
+#[test]
+fn every_rule_of_upstream_has_its_message() {
+    let mkfs = |settings: &str| format!("- local_loop: {{name: l}}\n- mkfs: {{base: l, {settings}}}\n");
+    let table = |rest: &str| format!("- local_loop: {{name: l}}\n- partitioning: {{base: l, {rest}}}\n");
+    let partition = |label: &str, rest: &str| {
+        table(&format!("label: {label}, partitions: [{{name: p, {rest}}}]"))
+    };
+    let lvm = |rest: &str| format!("- local_loop: {{name: l}}\n- lvm: {{base: l, {rest}}}\n");
+    let pvs = "pvs: [{name: pv, base: l}]";
+    let vgs = "vgs: [{name: vg, base: [pv]}]";
+    let lv = |rest: &str| lvm(&format!("{pvs}, {vgs}, lvs: [{{{rest}}}]"));
+    let two_mkfs = |a: &str, b: &str| {
+        partition("mbr", "size: 1G") .replace("}]}", "}, {name: q, size: 1G}]}")
+            + &format!("- mkfs: {{base: p, {a}}}\n- mkfs: {{base: q, {b}}}\n")
+    };
+    let cases: Vec<(String, &str)> = vec![
+        ("- this_is_not_a_plugin_name: {}".into(), "Config entry is not a plugin value: {'this_is_not_a_plugin_name': {}}"),
+        ("- luks: {}".into(), "Config entry is not a plugin value: {'luks': {}}"),
+        ("- mkfs: {base: a}\n  mount: {base: b}".into(), "Config entry top-level should be a single dict: {'mkfs': {'base': 'a'}, 'mount'"),
+        ("- {}".into(), "Config entry top-level should be a single dict: {}"),
+        ("- local_loop".into(), "Config entry not a dict: 'local_loop'"),
+        ("local_loop: {name: a}".into(), "Config entry not a dict: {'local_loop': {'name': 'a'}}"),
+        ("".into(), "the block device configuration is empty"),
+        ("[]".into(), "the block device configuration is empty"),
+        ("- [}".into(), "the block device configuration is not valid yaml: "),
+        ("- mkfs:".into(), "the settings of `mkfs` must be a mapping, but are null"),
+        ("- mkfs: {type: ext4}".into(), "a `mkfs` entry needs a `name`, or a `base` from which its name is made"),
+        ("- mkfs: {name: x, type: ext4}".into(), "Mkfs config needs [base] (in `x`)"),
+        (mkfs("label: x"), "Mkfs config needs [type] (in `mkfs_l`)"),
+        (DEEP_GRAPH.replace("base: root,", "base: this_is_not_a_node,"), "Edge not defined: this_is_not_a_node->mkfs_root"),
+        ("- local_loop: {name: x}\n- mount: {name: x, base: y, mount_point: /}".into(), "Duplicate node name: x"),
+        ("- local_loop: {name: l}\n- mkfs: {name: m, base: m, type: ext4}".into(), "Graph contains a cycle: m depend on each other"),
+        (two_mkfs("type: xfs, label: duplicate", "type: xfs, label: duplicate"), "File system label [duplicate] used more than once (by `mkfs_p` and `mkfs_q`)"),
+        (two_mkfs("type: vfat, label: a", "type: ext4, label: A"), "File system label [A] used more than once"),
+        (mkfs("type: xfs, label: this_label_is_too_long_to_work_with_xfs"), "Label [this_label_is_too_long_to_work_with_xfs] too long for filesystem [xfs]: 39 > 12"),
+        (mkfs("type: xfs, label: thirteen_char"), "Label [thirteen_char] too long for filesystem [xfs]: 13 > 12"),
+        (mkfs("type: ext4, label: seventeen_letters"), "Label [seventeen_letters] too long for filesystem [ext4]: 17 > 16"),
+        (mkfs("type: vfat, label: twelve_chars"), "Label [TWELVE_CHARS] too long for filesystem [vfat]: 12 > 11"),
+        (mkfs("type: swap, label: seventeen_letters"), "Label [seventeen_letters] too long for filesystem [swap]"),
+        (mkfs("type: {a: b}"), "`type` of `mkfs_l` must be text, but is a mapping"),
+        (mkfs("type: ext4, mount: {}"), "MountPoint config needs [mount_point] (in `mount_mkfs_l`)"),
+        (mkfs("type: ext4, mount: {mount_point: var}"), "mount point `var` of `mount_mkfs_l` must be an absolute path"),
+        (mkfs("type: ext4, mount: {mount_point: /a/../..}"), "mount point `/a/../..` of"),
+        (two_mkfs("type: xfs, mount: {mount_point: /}", "type: xfs, mount: {mount_point: /}"), "Mount point [/] specified more than once"),
+        ("- local_loop: {name: l}\n- mkfs: {name: a, base: l, type: xfs}\n- mkfs: {name: b, base: l, type: xfs}".into(), "`a` and `b` both use `l`: only one can"),
+        ("- local_loop: {name: l}\n- mount: {base: l, mount_point: /}".into(), "the base `l` of `mount_l` is a disk, but must be a filesystem (mkfs)"),
+        (mkfs("type: ext4, mount: {mount_point: /, fstab: {fsck-passno: one}}"), "`fsck-passno` of `fstab_mount_mkfs_l` must be a small number, but is `one`"),
+        ("- partitioning: {name: p}".into(), "Partitioning config needs 'base' (in `p`)"),
+        (table("x: y"), "Partitioning config needs 'label' (in `partitioning_l`)"),
+        (table("label: none, partitions: []"), "Label must be 'mbr' or 'gpt'"),
+        (table("label: mbr"), "Partitioning config needs 'partitions'"),
+        (table("label: mbr, partitions: {a: b}"), "`partitions` of `partitioning_l` must be a list, but is a mapping"),
+        (table("label: mbr, partitions: [{size: 1G}]"), "a partition of `partitioning_l` has no `name`"),
+        (table("label: mbr, align: 100, partitions: []"), "the align of `partitioning_l` must be a multiple of 512 bytes, but is 100"),
+        (partition("mbr", "flags: [boot]"), "partition `p` has no `size`"),
+        (partition("mbr", "size: 5k"), "the size of `p` cannot be used: unit_str [k] not known"),
+        (partition("mbr", "size: '%'"), "the size of `p` cannot be used: `` is not a number"),
+        (partition("mbr", "size: 1G, flags: [grub]"), "Unknown flag: grub"),
+        (partition("mbr", "size: 1G, flags: boot"), "`flags` of `p` must be a list, but is a scalar"),
+        (partition("gpt", "size: 1G, flags: [primary]"), "Primary flag not supported for GPT partitions (partition `p`)"),
+        ("- local_loop: {name: l, block_size: 1024}".into(), "block size `1024` of `l` is not possible: use 512 or 4096"),
+        ("- local_loop: {name: l, size: 10%}".into(), "the size of `l` cannot be used: Invalid size unit spec [10%]"),
+        (lvm(&format!("{vgs}, lvs: []")), "Lvm config requires a 'pvs'"),
+        (lvm(&format!("{pvs}, lvs: []")), "Lvm config needs 'vgs'"),
+        (lvm(&format!("{pvs}, {vgs}")), "Lvm config needs 'lvs'"),
+        (lvm(&format!("pvs: [{{base: l}}], {vgs}, lvs: []")), "Missing 'name' in pvs config"),
+        (lvm(&format!("pvs: [{{name: pv}}], {vgs}, lvs: []")), "Missing 'base' in pvs_config"),
+        (lvm(&format!("{pvs}, vgs: [{{base: [pv]}}], lvs: []")), "Missing 'name' in vgs config"),
+        (lvm(&format!("{pvs}, vgs: [{{name: vg}}], lvs: []")), "Missing 'base' in vgs config"),
+        (lvm(&format!("{pvs}, vgs: [{{name: vg, base: [invalid_pv]}}], lvs: []")), "base:invalid_pv in vgs does not match a valid pvs"),
+        (lvm(&format!("{pvs}, vgs: [{{name: vg, base: pv}}], lvs: []")), "`base` of `vg` must be a list, but is a scalar"),
+        (lv("name: lv, base: [invalid_vg], size: 1G"), "base:['invalid_vg'] in lvs does not match a valid vg"),
+        (lv("name: lv, base: x, size: 1G"), "base:x in lvs does not match a valid vg"),
+        (lv("name: lv, base: vg"), "Missing 'size' or 'extents' in lvs config"),
+        (lv("name: lv, base: vg, size: 1G, type: thin-pol"), "Unsupported type:thin-pol, supported types: thin, thin-pool"),
+    ];
+    for (text, expected) in cases {
+        let message = message(&text);
+        assert!(message.starts_with(expected), "{text}\n  gives: {message}\n  not: {expected}");
+    }
+}
+
+#[test]
+fn labels_as_long_as_allowed_are_allowed() {
+    for (fstype, length) in [("ext4", 16), ("xfs", 12), ("vfat", 11), ("swap", 16), ("btrfs", 40)] {
+        let label = "a".repeat(length);
+        let text =
+            format!("- local_loop: {{name: l}}\n- mkfs: {{base: l, type: {fstype}, label: {label}}}");
+        assert!(parse(&text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn two_swap_areas_may_have_the_same_mount_point() {
+    let text = MULTIPLE_PARTITIONS.replace("type: vfat", "type: swap").replace("/var/log", "none");
+    let config = parse(&text).unwrap();
+    assert!(config.fstab().ends_with("LABEL=varlog none swap sw 0 0\nLABEL=mkfs_swap none swap sw 0 0\n"));
+}
+
+#[test]
+fn what_would_be_lost_is_warned_about() {
+    let text = DEEP_TREE.replace("mount:", "mont:");
+    assert_eq!(parse(&text).unwrap().warnings, ["`mont` of mkfs `mkfs_root` is unknown and ignored"]);
+    let beside = "- local_loop: {name: l}\n- mkfs: {base: l, type: ext4, fstab: {}, mount: {mount_point: /}}";
+    let config = parse(beside).unwrap();
+    assert_eq!(config.fstab(), "");
+    assert_eq!(
+        config.warnings,
+        ["fstab `fstab_mkfs_l` has no effect: its base `mkfs_l` is not a mount"]
+    );
+}
+
+/// Text that is likely to be a configuration, with mistakes.
+fn any_config() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "local_loop", "partitioning", "lvm", "mkfs", "mount", "fstab", "name", "base", "label",
+        "partitions", "size", "flags", "type", "pvs", "vgs", "lvs", "options", "extents", "mbr",
+        "gpt", "image0", "100%", "1G", "boot", "primary", "ext4", "swap", "/", "none", "[", "]",
+        "{", "}", ":", ",", "-", "\n", "\n- ", "\n  ", "\n    ", "&a", "*a", "<<", "~", "0x83",
+    ]);
+    prop::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
+}
+
+/// A value of the shapes that configurations have.
+fn any_value() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec![
+        "local_loop", "partitioning", "lvm", "mkfs", "mount", "fstab", "name", "base", "label",
+        "partitions", "size", "flags", "type", "pvs", "vgs", "lvs", "mount_point", "align",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        prop::sample::select(vec![
+            "image0", "mbr", "gpt", "a", "b", "100%", "1G", "boot", "primary", "ext4", "vfat",
+            "swap", "/", "/var", "none", "83", "EF00",
+        ])
+        .prop_map(Value::text),
+    ];
+    leaf.prop_recursive(6, 60, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
+            prop::collection::vec((key.clone(), inner), 0..6).prop_map(|pairs| {
+                let mut map = yaml::Map::default();
+                for (key, value) in pairs {
+                    map.set(key, value);
+                }
+                Value::Map(map)
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in prop_oneof![any_config(), "\\PC*".boxed()]) {
+        let _ = parse(&text).map(|config| (config.fstab(), config.mount_points()));
+    }
+
+    #[test]
+    fn arbitrary_values_never_panic(value in any_value()) {
+        if let Ok(mut items) = flatten(&value) {
+            merge_root(&mut items, &RootParameters::default());
+            let _ = Config::from_items(items).map(|config| config.fstab());
+        }
+    }
+}

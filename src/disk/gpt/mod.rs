@@ -337,4 +337,4 @@ fn entry(partition: &Partition) -> Entry {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

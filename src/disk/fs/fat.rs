@@ -1,1 +1,0 @@
-//! The FAT12, FAT16 and FAT32 writer.

@@ -1,0 +1,717 @@
+//! Unpacks packages into a root, several at a time.
+//!
+//! The result never depends on which thread was faster: a directory that several
+//! packages ship gets its owner, mode and time from the first of them in the
+//! given order, at the end; a file that two packages ship is reported, and
+//! dpkg itself then decides about these packages (see [`super::dpkg`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use md5::{Digest as _, Md5};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid};
+
+use crate::rootfs::beneath::{self, Place, Root};
+
+/// Entries that a package may have.
+const ENTRIES: u64 = 2_000_000;
+/// Bytes that a package may have beyond what it declares, since
+/// `Installed-Size` is an estimate.
+const SLACK: u64 = 256 << 20;
+
+/// Why a data archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive cannot be read.
+    #[error("its data archive cannot be read")]
+    Read(#[source] io::Error),
+    /// A path would lead outside.
+    #[error("its entry `{path}` is not a path inside the root")]
+    Path {
+        /// The path, lossy.
+        path: String,
+    },
+    /// An entry's kind cannot be in a package.
+    #[error("its entry `{path}` has the unsupported kind `{kind}`")]
+    Kind {
+        /// The path.
+        path: PathBuf,
+        /// The type flag.
+        kind: char,
+    },
+    /// It is far larger than it declares.
+    #[error("it unpacks to more than {limit} bytes, far beyond its declared size")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// It has too many entries.
+    #[error("it has more than {ENTRIES} entries")]
+    TooMany,
+    /// Something is in the way that no package put there.
+    #[error("`{path}` is in the way")]
+    InTheWay {
+        /// The path in the root.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot create `{path}` in the root")]
+    Create {
+        /// The path in the root.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// What unpacking one package gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Its paths as dpkg's `.list` files have them, in the archive's order.
+    pub list: Vec<Vec<u8>>,
+    /// MD5 of its configuration files, by path with a leading slash.
+    pub conffiles: BTreeMap<Vec<u8>, String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Attributes {
+    owner: Uid,
+    group: Gid,
+    mode: u32,
+    /// Seconds since 1970.
+    mtime: i64,
+}
+
+/// A root into which packages are being unpacked.
+#[derive(Debug)]
+pub struct Unpacker<'a> {
+    root: &'a Root,
+    /// Which package ships a path; keys have `/bin` and its like replaced by `/usr/bin`.
+    claims: Mutex<BTreeMap<PathBuf, usize>>,
+    /// Attributes of directories by path, from the first package in order.
+    directories: Mutex<BTreeMap<PathBuf, (usize, Attributes)>>,
+    conflicts: Mutex<BTreeSet<usize>>,
+    skipped: Mutex<BTreeSet<PathBuf>>,
+    merged: Mutex<BTreeSet<PathBuf>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic elsewhere ends the build anyway.
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+impl<'a> Unpacker<'a> {
+    /// Begins.
+    pub fn new(root: &'a Root) -> Unpacker<'a> {
+        Unpacker {
+            root,
+            claims: Mutex::default(),
+            directories: Mutex::default(),
+            conflicts: Mutex::default(),
+            skipped: Mutex::default(),
+            merged: Mutex::default(),
+        }
+    }
+
+    /// Tells that a top-level directory is a link to the one of the same name below `usr`.
+    pub fn set_merged(&self, name: &Path) {
+        lock(&self.merged).insert(name.to_owned());
+    }
+
+    /// Returns the packages that ship a file of another package.
+    pub fn conflicts(&self) -> BTreeSet<usize> {
+        lock(&self.conflicts).clone()
+    }
+
+    /// Returns the devices that could not be made, since a user namespace may not.
+    pub fn skipped(&self) -> BTreeSet<PathBuf> {
+        lock(&self.skipped).clone()
+    }
+
+    /// Unpacks a data archive. `package` is its place in the order,
+    /// `declared` its size in bytes as it says.
+    pub fn unpack(
+        &self,
+        package: usize,
+        data: impl Read,
+        declared: u64,
+        conffiles: &BTreeSet<Vec<u8>>,
+    ) -> Result<Unpacked, UnpackError> {
+        let limit = declared.saturating_mul(4).saturating_add(SLACK);
+        let mut unpacked = Unpacked::default();
+        let mut parents = Parents::new(self.root);
+        let mut count = 0_u64;
+        // Headers count too, so that endless empty entries end.
+        let mut archive = tar::Archive::new(Limited { inner: data, left: limit, hit: false });
+        let read = |error: io::Error| match error.get_ref().and_then(|e| e.downcast_ref::<LimitHit>()) {
+            Some(_) => UnpackError::TooLarge { limit },
+            None => UnpackError::Read(error),
+        };
+        for entry in archive.entries().map_err(read)? {
+            let mut entry = entry.map_err(read)?;
+            count += 1;
+            if count > ENTRIES {
+                return Err(UnpackError::TooMany);
+            }
+            let raw = entry.path_bytes().into_owned();
+            let path = beneath::clean(&raw).ok_or_else(|| UnpackError::Path {
+                path: String::from_utf8_lossy(&raw).into_owned(),
+            })?;
+            let header = entry.header();
+            let attributes = Attributes {
+                owner: Uid::from_raw(id(header.uid()).map_err(read)?),
+                group: Gid::from_raw(id(header.gid()).map_err(read)?),
+                mode: header.mode().map_err(read)? & 0o7777,
+                mtime: i64::try_from(header.mtime().map_err(read)?).unwrap_or(i64::MAX),
+            };
+            let mut listed = b"/".to_vec();
+            listed.extend_from_slice(if path.as_os_str().is_empty() {
+                b"."
+            } else {
+                path.as_os_str().as_bytes()
+            });
+            unpacked.list.push(listed.clone());
+            if path.as_os_str().is_empty() {
+                self.record_directory(package, path, attributes);
+                continue;
+            }
+            let kind = header.entry_type();
+            let create = |source| UnpackError::Create {
+                path: path.clone(),
+                source,
+            };
+            if kind.is_dir() {
+                self.directory(package, &path, attributes).map_err(create)?;
+                continue;
+            }
+            if kind.is_symlink() && self.keeps_directory(&path).map_err(create)? {
+                continue;
+            }
+            if !self.claim(package, &path) {
+                continue;
+            }
+            let link = entry
+                .link_name_bytes()
+                .map(|name| name.into_owned())
+                .unwrap_or_default();
+            let number = device_number(entry.header()).map_err(read)?;
+            let xattrs = attributes_of(&mut entry).map_err(read)?;
+            let place = parents.place(&path).map_err(create)?;
+            let result = match kind {
+                tar::EntryType::Regular | tar::EntryType::Continuous => {
+                    let digest = conffiles.contains(&listed);
+                    match self.file(&place, &mut entry, attributes, &xattrs, digest) {
+                        Ok(Some(md5)) => {
+                            unpacked.conffiles.insert(listed, md5);
+                            Ok(())
+                        }
+                        Ok(None) => Ok(()),
+                        Err(FileError::Read(error)) => return Err(read(error)),
+                        Err(FileError::Write(error)) => Err(error),
+                    }
+                }
+                tar::EntryType::Symlink => {
+                    symlink(&place, OsStr::from_bytes(&link), attributes)
+                }
+                tar::EntryType::Link => {
+                    let target = beneath::clean(&link)
+                        .filter(|target| !target.as_os_str().is_empty())
+                        .ok_or_else(|| UnpackError::Path {
+                            path: String::from_utf8_lossy(&link).into_owned(),
+                        })?;
+                    self.hard_link(&target, &place)
+                }
+                tar::EntryType::Char => {
+                    self.device(&place, SFlag::S_IFCHR, number, attributes, &path)
+                }
+                tar::EntryType::Block => {
+                    self.device(&place, SFlag::S_IFBLK, number, attributes, &path)
+                }
+                tar::EntryType::Fifo => self.device(&place, SFlag::S_IFIFO, 0, attributes, &path),
+                other => {
+                    return Err(UnpackError::Kind {
+                        path,
+                        kind: char::from(other.as_byte()),
+                    });
+                }
+            };
+            match result {
+                Ok(()) => {}
+                // Nobody claimed the path, yet something is there.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if !(kind.is_symlink() && self.is_link_to(&path, &link)) {
+                        return Err(UnpackError::InTheWay { path });
+                    }
+                }
+                Err(error) => return Err(create(error)),
+            }
+        }
+        Ok(unpacked)
+    }
+
+    /// Gives directories the attributes that the first package in order wants.
+    pub fn finish(&self) -> Result<(), UnpackError> {
+        // Deepest first, since creating nothing more changes their times.
+        for (path, (_, attributes)) in lock(&self.directories).iter().rev() {
+            let create = |source| UnpackError::Create {
+                path: path.clone(),
+                source,
+            };
+            let fd = if path.as_os_str().is_empty() {
+                self.root.open_dir(path).map_err(create)?
+            } else {
+                let place = self.root.place(path).map_err(create)?;
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                match nix::fcntl::openat(&place.parent, place.name, flags, Mode::empty()) {
+                    Ok(fd) => fd,
+                    // A link to a directory keeps what it is.
+                    Err(Errno::ENOTDIR | Errno::ELOOP) => continue,
+                    Err(errno) => return Err(create(errno.into())),
+                }
+            };
+            set_attributes(&fd, *attributes).map_err(create)?;
+        }
+        Ok(())
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        let merged = lock(&self.merged);
+        match path.components().next() {
+            Some(first) if merged.contains(Path::new(first.as_os_str())) => {
+                Path::new("usr").join(path)
+            }
+            _ => path.to_owned(),
+        }
+    }
+
+    /// Takes a path for a package; `false` when another package has it.
+    fn claim(&self, package: usize, path: &Path) -> bool {
+        let owner = *lock(&self.claims)
+            .entry(self.canonical(path))
+            .or_insert(package);
+        if owner != package {
+            lock(&self.conflicts).extend([owner, package]);
+        }
+        owner == package
+    }
+
+    fn record_directory(&self, package: usize, path: PathBuf, attributes: Attributes) {
+        let mut directories = lock(&self.directories);
+        let entry = directories.entry(path).or_insert((package, attributes));
+        if package < entry.0 {
+            *entry = (package, attributes);
+        }
+    }
+
+    fn directory(&self, package: usize, path: &Path, attributes: Attributes) -> io::Result<()> {
+        self.root.make_dirs(path)?;
+        self.record_directory(package, path.to_owned(), attributes);
+        Ok(())
+    }
+
+    /// Tells whether a directory is where a package ships a link; as with dpkg, it stays.
+    fn keeps_directory(&self, path: &Path) -> io::Result<bool> {
+        Ok(self
+            .root
+            .stat(path)?
+            .is_some_and(|stat| beneath::kind(&stat) == SFlag::S_IFDIR))
+    }
+
+    fn is_link_to(&self, path: &Path, target: &[u8]) -> bool {
+        self.root
+            .read_link(path)
+            .is_ok_and(|there| there.as_bytes() == target)
+    }
+
+    fn file(
+        &self,
+        place: &Place<'_>,
+        data: &mut impl Read,
+        attributes: Attributes,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        digest: bool,
+    ) -> Result<Option<String>, FileError> {
+        let write = |errno: Errno| FileError::Write(errno.into());
+        let fd = nix::fcntl::openat(
+            &place.parent,
+            place.name,
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::from_bits_truncate(0o600),
+        )
+        .map_err(write)?;
+        let mut file = File::from(fd);
+        let mut hasher = digest.then(Md5::new);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = match data.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(FileError::Read(error)),
+            };
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&buffer[..count]);
+            }
+            file.write_all(&buffer[..count]).map_err(FileError::Write)?;
+        }
+        let fd = OwnedFd::from(file);
+        set_owner_and_mode(&fd, attributes).map_err(FileError::Write)?;
+        // After the owner: changing it drops capabilities.
+        for (name, value) in xattrs {
+            set_xattr(&fd, name, value).map_err(FileError::Write)?;
+        }
+        set_time(&fd, attributes).map_err(FileError::Write)?;
+        Ok(hasher.map(|hasher| {
+            let digest: [u8; 16] = hasher.finalize().into();
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        }))
+    }
+
+    fn hard_link(&self, target: &Path, place: &Place<'_>) -> io::Result<()> {
+        let source = self.root.place(target)?;
+        Ok(nix::unistd::linkat(
+            &source.parent,
+            source.name,
+            &place.parent,
+            place.name,
+            AtFlags::empty(),
+        )?)
+    }
+
+    fn device(
+        &self,
+        place: &Place<'_>,
+        kind: SFlag,
+        number: u64,
+        attributes: Attributes,
+        path: &Path,
+    ) -> io::Result<()> {
+        match nix::sys::stat::mknodat(
+            &place.parent,
+            place.name,
+            kind,
+            Mode::from_bits_truncate(0o600),
+            number,
+        ) {
+            Ok(()) => {}
+            Err(Errno::EPERM) if kind != SFlag::S_IFIFO => {
+                lock(&self.skipped).insert(path.to_owned());
+                return Ok(());
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        own(place, attributes)?;
+        // `place.name` is ours and no link: it was made a moment ago in a root that nobody else uses.
+        nix::sys::stat::fchmodat(
+            &place.parent,
+            place.name,
+            Mode::from_bits_truncate(attributes.mode),
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )?;
+        date(place, attributes)
+    }
+}
+
+enum FileError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Remembers the directory of the last entries, since archives are sorted.
+struct Parents<'a> {
+    root: &'a Root,
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+impl<'a> Parents<'a> {
+    fn new(root: &'a Root) -> Parents<'a> {
+        Parents { root, last: None }
+    }
+
+    fn place<'p>(&mut self, path: &'p Path) -> io::Result<Place<'p>> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        if let Some((last, fd)) = &self.last
+            && last == parent
+        {
+            return Ok(Place {
+                parent: fd.try_clone()?,
+                name,
+            });
+        }
+        let fd = match self.root.open_dir(parent) {
+            // Archives may leave their directories out.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.root.make_dirs(parent)?;
+                self.root.open_dir(parent)?
+            }
+            result => result?,
+        };
+        self.last = Some((parent.to_owned(), fd.try_clone()?));
+        Ok(Place { parent: fd, name })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the limit is reached")]
+struct LimitHit;
+
+/// A reader that fails, rather than ends, after so many bytes.
+struct Limited<R> {
+    inner: R,
+    left: u64,
+    hit: bool,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.hit {
+            return Err(io::Error::other(LimitHit));
+        }
+        let count = self.inner.read(buffer)?;
+        match self.left.checked_sub(u64::try_from(count).unwrap_or(u64::MAX)) {
+            Some(left) => self.left = left,
+            None => {
+                self.hit = true;
+                return Err(io::Error::other(LimitHit));
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn id(value: io::Result<u64>) -> io::Result<u32> {
+    u32::try_from(value?)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an owner is out of range"))
+}
+
+fn device_number(header: &tar::Header) -> io::Result<u64> {
+    let major = header.device_major()?.unwrap_or(0);
+    let minor = header.device_minor()?.unwrap_or(0);
+    Ok(nix::sys::stat::makedev(major.into(), minor.into()))
+}
+
+/// Extended attributes as GNU tar and star write them.
+fn attributes_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut all = Vec::new();
+    if let Some(extensions) = entry.pax_extensions()? {
+        for extension in extensions {
+            let extension = extension?;
+            if let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
+                all.push((name.to_vec(), extension.value_bytes().to_vec()));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn symlink(place: &Place<'_>, target: &OsStr, attributes: Attributes) -> io::Result<()> {
+    nix::unistd::symlinkat(target, &place.parent, place.name)?;
+    own(place, attributes)?;
+    date(place, attributes)
+}
+
+fn own(place: &Place<'_>, attributes: Attributes) -> io::Result<()> {
+    Ok(nix::unistd::fchownat(
+        &place.parent,
+        place.name,
+        Some(attributes.owner),
+        Some(attributes.group),
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?)
+}
+
+fn date(place: &Place<'_>, attributes: Attributes) -> io::Result<()> {
+    let time = TimeSpec::new(attributes.mtime, 0);
+    Ok(nix::sys::stat::utimensat(
+        &place.parent,
+        place.name,
+        &time,
+        &time,
+        UtimensatFlags::NoFollowSymlink,
+    )?)
+}
+
+fn set_owner_and_mode(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
+    nix::unistd::fchown(fd, Some(attributes.owner), Some(attributes.group))?;
+    // After the owner: changing it drops set-id bits.
+    nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(attributes.mode))?;
+    Ok(())
+}
+
+fn set_time(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
+    let time = TimeSpec::new(attributes.mtime, 0);
+    Ok(nix::sys::stat::futimens(fd, &time, &time)?)
+}
+
+fn set_attributes(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
+    set_owner_and_mode(fd, attributes)?;
+    set_time(fd, attributes)
+}
+
+fn set_xattr(fd: &OwnedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let name = std::ffi::CString::new(name)?;
+    // SAFETY: the descriptor is open, the name ends with NUL, and the value's
+    // pointer and length describe one slice; the call keeps none of them.
+    let result = unsafe {
+        libc::fsetxattr(
+            fd.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use tar::EntryType::{self, Directory, Link, Regular, Symlink};
+
+    use super::super::deb::tests::{Entry, tarball};
+    use super::*;
+
+    struct Scene {
+        dir: tempfile::TempDir,
+        root: Root,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let dir = tempfile::tempdir().expect("a directory");
+            fs_err::create_dir(dir.path().join("root")).expect("made");
+            let root = Root::open(&dir.path().join("root")).expect("opened");
+            Scene { dir, root }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join("root").join(name)
+        }
+    }
+
+    fn unpack(unpacker: &Unpacker<'_>, package: usize, entries: &[Entry<'_>]) -> Result<Unpacked, UnpackError> {
+        unpacker.unpack(package, &*tarball(entries), 1000, &BTreeSet::from([b"/etc/a.conf".to_vec()]))
+    }
+
+    #[test]
+    fn attributes_links_and_lists_are_kept() {
+        let scene = Scene::new();
+        let unpacker = Unpacker::new(&scene.root);
+        let unpacked = unpack(&unpacker, 0, &[
+            ("./", Directory, "", 0o755),
+            ("./etc/", Directory, "", 0o750),
+            ("./etc/a.conf", Regular, "x", 0o640),
+            ("./etc/b", Link, "./etc/a.conf", 0o640),
+            ("./c", Symlink, "/etc/a.conf", 0o777),
+            ("./deep/d", Regular, "", 0o4711),
+        ]).expect("unpacked");
+        unpacker.finish().expect("finished");
+        assert_eq!(unpacked.list, [&b"/."[..], b"/etc", b"/etc/a.conf", b"/etc/b", b"/c", b"/deep/d"]);
+        assert_eq!(unpacked.conffiles[&b"/etc/a.conf"[..]], "9dd4e461268c8034f5c8564e155c67a6");
+        let file = fs_err::metadata(scene.path("etc/a.conf")).expect("there");
+        assert_eq!((file.mode() & 0o7777, file.nlink(), file.mtime()), (0o640, 2, 1_000_000_000));
+        let directory = fs_err::metadata(scene.path("etc")).expect("there");
+        assert_eq!((directory.mode() & 0o7777, directory.mtime()), (0o750, 1_000_000_000));
+        assert_eq!(fs_err::read_link(scene.path("c")).expect("there"), Path::new("/etc/a.conf"));
+        assert_eq!(fs_err::metadata(scene.path("deep/d")).expect("there").permissions().mode() & 0o7777, 0o4711);
+    }
+
+    #[test]
+    fn nothing_is_written_outside_of_the_root() {
+        let outside: &[(&str, EntryType, &str)] = &[
+            ("../evil", Regular, "x"),
+            ("a/../../evil", Regular, "x"),
+            ("link", Link, "../secret"),
+        ];
+        for (path, kind, text) in outside {
+            let scene = Scene::new();
+            fs_err::write(scene.dir.path().join("secret"), "s").expect("written");
+            let unpacker = Unpacker::new(&scene.root);
+            let error = unpack(&unpacker, 0, &[(path, *kind, text, 0o644)]).expect_err(path);
+            assert!(matches!(error, UnpackError::Path { .. }), "{path}: {error}");
+            assert!(!scene.dir.path().join("evil").exists());
+        }
+        // Through links: within the root, or an error.
+        for target in ["..", "/..", "../..", "/"] {
+            let scene = Scene::new();
+            let unpacker = Unpacker::new(&scene.root);
+            unpack(&unpacker, 0, &[("out", Symlink, target, 0o777), ("out/evil", Regular, "x", 0o644)])
+                .expect("within the root");
+            assert!(!scene.dir.path().join("evil").exists());
+            assert!(scene.path("evil").exists());
+        }
+    }
+
+    #[test]
+    fn merged_directories_are_followed_and_kept() {
+        let scene = Scene::new();
+        fs_err::create_dir_all(scene.path("usr/bin")).expect("made");
+        scene.root.symlink(OsStr::new("usr/bin"), Path::new("bin")).expect("linked");
+        let unpacker = Unpacker::new(&scene.root);
+        unpacker.set_merged(Path::new("bin"));
+        unpack(&unpacker, 0, &[("./bin/", Directory, "", 0o700), ("./bin/a", Regular, "a", 0o755)]).expect("unpacked");
+        unpack(&unpacker, 1, &[("./usr/bin/", Directory, "", 0o755), ("./usr/bin/a", Regular, "b", 0o755)]).expect("unpacked");
+        unpack(&unpacker, 2, &[("./bin", Symlink, "usr/bin", 0o777)]).expect("unpacked");
+        unpacker.finish().expect("finished");
+        assert!(fs_err::symlink_metadata(scene.path("bin")).expect("there").is_symlink());
+        assert_eq!(unpacker.conflicts(), BTreeSet::from([0, 1]));
+        assert_eq!(fs_err::metadata(scene.path("usr/bin")).expect("there").mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn directories_take_after_the_first_package_in_order() {
+        for order in [[0, 1], [1, 0]] {
+            let scene = Scene::new();
+            let unpacker = Unpacker::new(&scene.root);
+            for package in order {
+                let mode = if package == 0 { 0o711 } else { 0o755 };
+                unpack(&unpacker, package, &[("d/", Directory, "", mode)]).expect("unpacked");
+            }
+            unpacker.finish().expect("finished");
+            assert_eq!(fs_err::metadata(scene.path("d")).expect("there").mode() & 0o7777, 0o711);
+        }
+    }
+
+    #[test]
+    fn a_package_far_larger_than_it_says_is_refused() {
+        let scene = Scene::new();
+        let unpacker = Unpacker::new(&scene.root);
+        let error = unpacker
+            .unpack(0, io::repeat(0).take(u64::MAX).chain(io::empty()).take(1 << 40), 0, &BTreeSet::new());
+        // Zeros are the end of an archive: nothing is unpacked, nothing is read on.
+        assert_eq!(error.expect("empty").list.len(), 0);
+        let mut header = tar::Header::new_gnu();
+        header.set_path("big").expect("short");
+        header.set_size(1 << 40);
+        header.set_entry_type(Regular);
+        header.set_mode(0o644);
+        header.set_uid(nix::unistd::getuid().as_raw().into());
+        header.set_gid(nix::unistd::getgid().as_raw().into());
+        header.set_mtime(0);
+        header.set_cksum();
+        let bomb = header.as_bytes().chain(io::repeat(0));
+        let error = Unpacker::new(&scene.root)
+            .unpack(0, bomb, 0, &BTreeSet::new())
+            .expect_err("refused");
+        assert!(matches!(error, UnpackError::TooLarge { limit } if limit == SLACK), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The bundled element library: its form, and what each element does.
+//!
+//! Hooks are the library's code, so they run here: inside hooks in a chroot of a
+//! scratch root made of the host's own tools, outside hooks beside it, both with
+//! the programs that would need a package manager, a service manager or a disk
+//! replaced by ones that only note how they were called.
+
+#[path = "elements/access.rs"]
+mod access;
+#[path = "elements/boot.rs"]
+mod boot;
+#[path = "elements/cloud.rs"]
+mod cloud;
+#[path = "elements/core.rs"]
+mod core_elements;
+#[path = "elements/debian.rs"]
+mod debian;
+#[path = "elements/form.rs"]
+mod form;
+#[path = "elements/library.rs"]
+mod library;
+#[path = "elements/packages.rs"]
+mod packages;
+#[path = "elements/scratch.rs"]
+mod scratch;
+
+/// Every element of the library with the test of what it does.
+const TESTED: &[(&str, fn())] = &[
+    ("apt-conf", packages::apt_conf_replaces_the_file_for_good),
+    (
+        "apt-sources",
+        packages::apt_sources_replaces_the_file_for_good,
+    ),
+    (
+        "base",
+        core_elements::base_installs_and_updates_unless_told_not_to,
+    ),
+    (
+        "block-device-efi",
+        boot::efi_layout_has_an_esp_a_bios_boot_partition_and_a_root,
+    ),
+    (
+        "block-device-gpt",
+        boot::gpt_layout_has_a_bios_boot_partition_and_a_root,
+    ),
+    (
+        "block-device-mbr",
+        boot::mbr_layout_has_one_active_partition,
+    ),
+    (
+        "bootloader",
+        boot::bootloader_configures_and_installs_grub_for_each_layout,
+    ),
+    (
+        "cache-url",
+        packages::cache_url_brings_curl_except_on_rpm_systems,
+    ),
+    ("cloud-init", cloud::cloud_init_enables_the_units_that_exist),
+    (
+        "cloud-init-datasources",
+        cloud::datasources_are_listed_and_their_quirks_configured,
+    ),
+    ("debian", debian::debian_sets_up_a_cloud_image),
+    (
+        "debian-minimal",
+        debian::no_mirror_of_the_host_stays_in_the_image,
+    ),
+    (
+        "debootstrap",
+        debian::bootstrap_gets_exactly_what_the_variables_say,
+    ),
+    (
+        "devuser",
+        access::devuser_creates_the_user_with_key_password_and_sudo,
+    ),
+    (
+        "dib-init-system",
+        core_elements::init_system_is_checked_and_its_services_installed,
+    ),
+    (
+        "dib-python",
+        core_elements::dib_python_links_the_interpreter_for_the_build_only,
+    ),
+    ("dib-run-parts", core_elements::dib_run_parts_brings_nothing),
+    ("dpkg", packages::dpkg_settings_of_the_build_do_not_stay),
+    (
+        "element-manifest",
+        core_elements::element_manifest_lists_every_element,
+    ),
+    (
+        "enable-serial-console",
+        boot::serial_console_is_configured_for_each_init_system,
+    ),
+    ("growroot", cloud::growroot_grows_partition_and_filesystem),
+    (
+        "install-bin",
+        core_elements::install_bin_installs_files_but_no_helpers,
+    ),
+    (
+        "install-static",
+        core_elements::install_static_keeps_links_and_modes,
+    ),
+    (
+        "install-types",
+        core_elements::install_types_links_the_chosen_hooks,
+    ),
+    ("local-config", access::local_config_brings_keys_and_proxies),
+    (
+        "manifests",
+        core_elements::manifests_are_saved_without_secrets,
+    ),
+    (
+        "modprobe",
+        core_elements::modprobe_installs_snippets_and_the_blacklist,
+    ),
+    (
+        "openssh-server",
+        access::sshd_is_enabled_and_limited_to_algorithms_it_has,
+    ),
+    (
+        "package-installs",
+        packages::package_installs_call_the_helpers_for_their_phase,
+    ),
+    (
+        "pkg-map",
+        packages::maps_are_in_the_target_during_the_build_only,
+    ),
+    (
+        "runtime-ssh-host-keys",
+        access::host_keys_are_removed_and_made_at_boot,
+    ),
+    (
+        "svc-map",
+        core_elements::service_names_are_merged_for_the_distribution,
+    ),
+    ("sysprep", core_elements::sysprep_clears_the_machine_id),
+    ("vm", boot::vm_needs_a_layout_and_a_bootloader),
+];
+
+#[test]
+fn every_element_has_a_test_and_every_test_an_element() {
+    let tested: Vec<&str> = TESTED.iter().map(|(name, _)| *name).collect();
+    let names = library::elements()
+        .into_iter()
+        .map(|element| element.name)
+        .collect::<Vec<_>>();
+    assert_eq!(tested, names);
+}

@@ -1,0 +1,308 @@
+//! The elements of the group `packages`.
+
+use std::fs;
+
+use crate::library::element;
+use crate::scratch::{Scratch, error_text};
+
+fn replaces(name: &str, hook: &str, variable: &str, file: &str) {
+    let Some(mut scratch) = Scratch::new(&[name]) else {
+        return;
+    };
+    let hook = format!("extra-data.d/{hook}");
+    scratch.write(file, "the image's own\n");
+    scratch.run_outside(&hook);
+    assert_eq!(scratch.read(file), "the image's own\n");
+
+    for value in ["", "/nonexistent", "/"] {
+        scratch.set(variable, value);
+        let output = scratch.outside_hook(&hook);
+        assert!(!output.status.success(), "{value}");
+        assert!(
+            error_text(&output).contains("is not a file"),
+            "{}",
+            error_text(&output)
+        );
+    }
+    let host_file = scratch.outside().join("a file");
+    fs::write(&host_file, "the user's\n").unwrap();
+    scratch.set(variable, host_file.to_str().unwrap());
+    scratch.run_outside(&hook);
+    assert_eq!(scratch.read(file), "the user's\n");
+}
+
+#[test]
+pub fn apt_sources_replaces_the_file_for_good() {
+    replaces(
+        "apt-sources",
+        "99-override-default-apt-sources",
+        "DIB_APT_SOURCES",
+        "etc/apt/sources.list",
+    );
+}
+
+#[test]
+pub fn apt_conf_replaces_the_file_for_good() {
+    replaces(
+        "apt-conf",
+        "99-override-default-apt-conf",
+        "DIB_APT_CONF",
+        "etc/apt/apt.conf",
+    );
+}
+
+#[test]
+pub fn cache_url_brings_curl_except_on_rpm_systems() {
+    let element = element("cache-url");
+    let map: serde_json::Value = serde_json::from_str(&element.read("pkg-map")).unwrap();
+    assert_eq!(map["default"]["curl"], "curl");
+    assert_eq!(map["family"]["redhat"]["curl"], "");
+    assert_eq!(element.read("package-installs.yaml"), "curl:\n");
+    assert!(
+        !element.path.join("bin").exists(),
+        "the program is kiln's and stays out of images"
+    );
+}
+
+#[test]
+pub fn package_installs_call_the_helpers_for_their_phase() {
+    let Some(mut scratch) = Scratch::new(&["package-installs"]) else {
+        return;
+    };
+    scratch.stub(&[
+        "package-installs",
+        "package-installs-v2",
+        "package-uninstalls",
+    ]);
+    scratch.script(
+        "package-installs-squash",
+        "echo \"squash $2 $4\" >>\"$STUB_LOG\"; echo '{}' >\"$5\"",
+    );
+    scratch.set("IMAGE_ELEMENT", "base vm");
+    scratch.set("ELEMENTS_PATH", "/a:/b c");
+    scratch.run_outside("extra-data.d/99-squash-package-install");
+    assert_eq!(scratch.calls(), ["squash base vm /a:/b c"]);
+    assert_eq!(scratch.read("tmp/package-installs.json"), "{}\n");
+
+    for (hook, phase, uninstall) in [
+        ("10-package-installs", "pre-install.d", false),
+        ("99-package-uninstalls", "pre-install.d", true),
+        ("01-package-installs", "install.d", false),
+        ("99-package-uninstalls", "install.d", true),
+        ("00-package-installs", "post-install.d", false),
+        ("95-package-uninstalls", "post-install.d", true),
+    ] {
+        scratch.run(&format!("{phase}/{hook}"));
+        let directory = format!("/tmp/in_target.d/{phase}");
+        let expected = if uninstall {
+            [
+                format!("package-uninstalls -d {directory}"),
+                format!(
+                    "package-installs-v2 --phase {phase} --uninstall /tmp/package-installs.json"
+                ),
+            ]
+        } else {
+            [
+                format!("package-installs -d {directory}"),
+                format!("package-installs-v2 --phase {phase} /tmp/package-installs.json"),
+            ]
+        };
+        assert_eq!(scratch.calls(), expected);
+    }
+}
+
+#[test]
+pub fn maps_are_in_the_target_during_the_build_only() {
+    let Some(mut scratch) = Scratch::new(&["pkg-map"]) else {
+        return;
+    };
+    let base = element("base").path;
+    let other = scratch.outside().join("other one");
+    fs::create_dir_all(&other).unwrap();
+    scratch.set(
+        "IMAGE_ELEMENT_YAML",
+        &format!("base: {}\nother: {}\n", base.display(), other.display()),
+    );
+    scratch.run_outside("extra-data.d/10-create-pkg-map-dir");
+    assert_eq!(scratch.list("usr/share/pkg-map"), ["base"]);
+    assert_eq!(
+        scratch.read("usr/share/pkg-map/base"),
+        element("base").read("pkg-map")
+    );
+    scratch.run_outside("cleanup.d/90-remove-pkg-map-dir");
+    assert!(!scratch.exists("usr/share/pkg-map"));
+}
+
+/// A scratch root that looks like one of dpkg's, with stubs for what is not there.
+fn dpkg_root() -> Option<Scratch> {
+    let scratch = Scratch::new(&["dpkg", "manifests"])?;
+    scratch.stub(&["apt-get"]);
+    scratch.script(
+        "dpkg",
+        "[ \"$1\" = --print-foreign-architectures ] || echo amd64",
+    );
+    let cache = scratch.outside().join("a cache");
+    let scratch = scratch
+        .with("DIB_IMAGE_CACHE", cache.to_str().unwrap())
+        .with("IMAGE_NAME", "out/debian");
+    Some(scratch)
+}
+
+#[test]
+pub fn dpkg_settings_of_the_build_do_not_stay() {
+    let Some(mut scratch) = dpkg_root() else {
+        return;
+    };
+    scratch.write("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 0\n");
+    scratch.write("var/lib/apt/lists/x_i18n_Translation-de", "");
+    let keys = scratch.outside().join("the keys");
+    fs::create_dir_all(&keys).unwrap();
+    fs::write(keys.join("mine.gpg"), "key").unwrap();
+    scratch.set("DIB_ADD_APT_KEYS", keys.to_str().unwrap());
+    scratch.set("http_proxy", "http://proxy:3128/");
+    for hook in [
+        "09-apt-keyring",
+        "50-block-apt-translations",
+        "50-block-daemons",
+        "50-build-with-http-cache",
+        "50-trim-dpkg",
+    ] {
+        scratch.run_outside(&format!("root.d/{hook}"));
+    }
+    scratch.run("pre-install.d/00-disable-apt-recommends");
+    assert!(scratch.list("var/lib/apt/lists").is_empty());
+    assert_eq!(scratch.read("etc/apt/trusted.gpg.d/mine.gpg"), "key");
+    assert_eq!(
+        scratch.read("etc/apt/apt.conf.d/60img-build-proxy"),
+        "Acquire::http::Proxy \"http://proxy:3128/\";\n"
+    );
+    assert_eq!(
+        scratch.read("etc/dpkg/dpkg.cfg.d/02apt-speedup"),
+        "force-unsafe-io\n"
+    );
+    assert!(
+        scratch
+            .read("usr/sbin/policy-rc.d")
+            .ends_with("\nexit 101\n")
+    );
+    assert_eq!(scratch.mode("usr/sbin/policy-rc.d"), 0o755);
+
+    for hook in [
+        "40-unblock-daemons",
+        "50-remove-img-build-proxy",
+        "60-untrim-dpkg",
+    ] {
+        scratch.run_outside(&format!("cleanup.d/{hook}"));
+    }
+    assert_eq!(
+        scratch.list("etc/apt/apt.conf.d"),
+        ["95disable-recommends", "95no-translations"]
+    );
+    assert!(scratch.list("etc/dpkg").is_empty());
+    assert_eq!(
+        scratch.read("usr/sbin/policy-rc.d"),
+        "#!/bin/sh\nexit 0\n",
+        "the root's own is back"
+    );
+
+    scratch.set("http_proxy", "http://a\"b/");
+    let output = scratch.outside_hook("root.d/50-build-with-http-cache");
+    assert!(!output.status.success());
+}
+
+#[test]
+fn a_policy_that_a_package_installed_meanwhile_stays() {
+    let Some(scratch) = dpkg_root() else { return };
+    scratch.run_outside("root.d/50-block-daemons");
+    scratch.run_outside("cleanup.d/40-unblock-daemons");
+    assert!(!scratch.exists("usr/sbin/policy-rc.d"));
+    scratch.run_outside("root.d/50-block-daemons");
+    scratch.write("usr/sbin/policy-rc.d", "a package's\n");
+    scratch.run_outside("cleanup.d/40-unblock-daemons");
+    assert_eq!(scratch.read("usr/sbin/policy-rc.d"), "a package's\n");
+}
+
+#[test]
+fn package_cache_is_shared_without_being_in_the_image() {
+    let Some(scratch) = dpkg_root() else { return };
+    let cache = scratch.outside().join("a cache/apt/debian");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("old_1_amd64.deb"), "old").unwrap();
+    // The mount itself needs privileges that a test may not have: the link stands for it.
+    scratch.script("mount", "rmdir \"$4\" && ln -s \"$3\" \"$4\"");
+    scratch.script("mountpoint", "exit 1");
+    scratch.run_outside("root.d/50-shared-apt-cache");
+    assert_eq!(
+        scratch.read("var/cache/apt/archives/old_1_amd64.deb"),
+        "old"
+    );
+    scratch.write("var/cache/apt/archives/new_2_amd64.deb", "new");
+    scratch.write("var/cache/apt/archives/partial/half_3_amd64.deb", "ha");
+    scratch.run_outside("cleanup.d/30-shared-apt-cache");
+    let cached: Vec<_> = crate::library::entries(&cache)
+        .iter()
+        .map(|path| crate::library::base_name(path))
+        .collect();
+    assert_eq!(cached, [".builds", "new_2_amd64.deb", "old_1_amd64.deb"]);
+    assert!(crate::library::entries(&cache.join(".builds")).is_empty());
+}
+
+#[test]
+fn package_cache_is_done_without_where_it_cannot_be_mounted() {
+    let Some(scratch) = dpkg_root() else { return };
+    scratch.script("mount", "exit 32");
+    let output = scratch.outside_hook("root.d/50-shared-apt-cache");
+    assert!(output.status.success());
+    assert!(error_text(&output).contains("warning: building without the package cache"));
+    scratch.run_outside("cleanup.d/30-shared-apt-cache");
+    let off = scratch.with("DIB_APT_LOCAL_CACHE", "0");
+    off.run_outside("root.d/50-shared-apt-cache");
+}
+
+#[test]
+fn package_lists_are_fetched_once_and_again_when_sources_change() {
+    let Some(mut scratch) = dpkg_root() else {
+        return;
+    };
+    scratch.write("etc/apt/sources.list.d/default.list", "deb http://a/ b c\n");
+    scratch.run("pre-install.d/99-apt-get-update");
+    assert_eq!(scratch.calls(), ["apt-get update"]);
+    // No lists came, so they are not current.
+    scratch.run("pre-install.d/99-apt-get-update");
+    assert_eq!(scratch.calls(), ["apt-get update"]);
+    scratch.write("var/lib/apt/lists/a_dists_b_InRelease", "");
+    scratch.run("pre-install.d/99-apt-get-update");
+    assert!(scratch.calls().is_empty());
+    scratch.write("etc/apt/sources.list.d/more.list", "deb http://d/ e f\n");
+    scratch.set("DIB_OFFLINE", "1");
+    scratch.run("pre-install.d/99-apt-get-update");
+    assert!(scratch.calls().is_empty(), "offline");
+    scratch.set("DIB_OFFLINE", "");
+    scratch.run("pre-install.d/99-apt-get-update");
+    assert_eq!(scratch.calls(), ["apt-get update"]);
+}
+
+#[test]
+fn package_manifest_is_json() {
+    let Some(mut scratch) = dpkg_root() else {
+        return;
+    };
+    scratch.script(
+        "dpkg-query",
+        r#"for p in a b; do printf '{"package": "%s", "arch": "all", "version": "1:2~3", "status": "ii "}\n' $p; done"#,
+    );
+    scratch.run("finalise.d/99-write-dpkg-manifest");
+    let manifest: serde_json::Value =
+        serde_json::from_str(&scratch.read("etc/dib-manifests/dib-manifest-dpkg-debian")).unwrap();
+    assert_eq!(manifest["packages"].as_array().unwrap().len(), 2);
+    assert_eq!(manifest["packages"][1]["package"], "b");
+    assert_eq!(manifest["packages"][1]["status"], "ii");
+
+    scratch.write("var/cache/apt/pkgcache.bin", "");
+    scratch.run("finalise.d/99-clean-up-cache");
+    assert_eq!(scratch.calls(), ["apt-get clean"]);
+    assert!(!scratch.exists("var/cache/apt/pkgcache.bin"));
+    scratch.set("DIB_DISABLE_APT_CLEANUP", "1");
+    scratch.run("finalise.d/99-clean-up-cache");
+    assert!(scratch.calls().is_empty());
+}
