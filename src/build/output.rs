@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::boot::BiosBoot;
-use crate::disk::layout::SizeRule;
-use crate::disk::{Disk, fs};
+use crate::disk::Disk;
+use crate::disk::layout::{NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
@@ -116,19 +116,18 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     Ok(Size { kib })
 }
 
+/// The time at which the image counts as made: `SOURCE_DATE_EPOCH`, else that of
+/// the newest file, so that the image is a function of the tree.
+fn now(tree: &Tree, epoch: Option<i64>) -> Timestamp {
+    let newest = || tree.inodes().map(|(_, inode)| inode.mtime.seconds).max().unwrap_or(0);
+    Timestamp { seconds: epoch.unwrap_or_else(newest), nanoseconds: 0 }
+}
+
 /// What the finished root has that the build could not make: device nodes are
 /// refused in a user namespace, so they are added to the tree.
 fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
     let failed = |error: crate::tree::Error| Failure::from_error(&error);
-    let seconds = match epoch {
-        Some(seconds) => seconds,
-        // The newest time that the root itself knows keeps the image a function of the tree.
-        None => tree.inode_of(crate::tree::NodeId::ROOT).mtime.seconds,
-    };
-    let now = Timestamp {
-        seconds,
-        nanoseconds: 0,
-    };
+    let now = now(tree, epoch);
     let mut edit = tree.edit();
     let mut add = |name: &str, inode: Inode| -> Result<(), Failure> {
         let path = format!("/dev/{name}");
@@ -284,12 +283,10 @@ fn assemble(
     };
     let trees: BTreeMap<String, Arc<Tree>> =
         points.iter().map(ToString::to_string).zip(parts).collect();
-    let clock = fs::Clock {
-        epoch: engine.plan.epoch,
-    };
+    let planner = NativePlanner { timestamp: now(tree, engine.plan.epoch) };
     layout
         .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
-            fs::plan(filesystem, tree, length, &clock)
+            planner.plan(filesystem, tree, length)
         })
         .map_err(|error| {
             Failure::from_error(&error)

@@ -278,7 +278,10 @@ pub fn execute(request: Request, options: &Options, printer: &mut Printer) -> Re
 }
 
 /// The engine that runs builds.
-const RUNNER: Runner = |request, events| drop(crate::build::run(request, events));
+const RUNNER: Runner = |request, events| {
+    // The display takes the status from the last event.
+    let _ = crate::build::run(request, events);
+};
 
 fn show(
     runner: Runner,

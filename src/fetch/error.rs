@@ -137,7 +137,7 @@ impl Error {
     }
 
     /// Tells whether trying again may help.
-    pub(super) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Error::Transfer { .. } => true,
             Error::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502..=504),

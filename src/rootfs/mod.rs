@@ -2,3 +2,4 @@
 
 pub mod apt;
 pub mod beneath;
+pub mod copy;

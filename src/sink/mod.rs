@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::tree::Tree;
 
+mod at;
 mod checksum;
-mod disk;
 mod error;
 mod order;
 mod output;

@@ -5,14 +5,16 @@
 //! is `.NAME.kiln-N` beside its target, locked, removed on failure, and swept by
 //! the next run if this one was killed.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::at::{
+    free_bytes, link, lock, open_at, open_directory, rename, same_file, status, unlink,
+};
 use super::error::Error;
 
 /// Largest unit of one write. Larger ones are several times slower where the
@@ -371,130 +373,6 @@ fn first_free(
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
-}
-
-fn c_string(name: &OsStr) -> io::Result<CString> {
-    CString::new(name.as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
-}
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    let path = c_string(path.as_os_str())?;
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    // SAFETY: `path` ends in NUL and outlives the call; the descriptor is new and ours.
-    unsafe {
-        Ok(OwnedFd::from_raw_fd(check(libc::open(
-            path.as_ptr(),
-            flags,
-        ))?))
-    }
-}
-
-fn open_at(directory: &OwnedFd, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
-    let name = c_string(name)?;
-    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: `name` ends in NUL and outlives the call; the descriptor is new and ours.
-    unsafe {
-        let fd = check(libc::openat(
-            directory.as_raw_fd(),
-            name.as_ptr(),
-            flags,
-            0o666,
-        ))?;
-        Ok(File::from(OwnedFd::from_raw_fd(fd)))
-    }
-}
-
-fn status(directory: &OwnedFd, name: &OsStr) -> io::Result<libc::stat> {
-    let name = c_string(name)?;
-    // SAFETY: `name` ends in NUL; `found` is plain data that fstatat fills.
-    unsafe {
-        let mut found: libc::stat = std::mem::zeroed();
-        check(libc::fstatat(
-            directory.as_raw_fd(),
-            name.as_ptr(),
-            &mut found,
-            libc::AT_SYMLINK_NOFOLLOW,
-        ))?;
-        Ok(found)
-    }
-}
-
-/// Gives a file without a name one; never replaces.
-fn link(file: &File, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    // AT_EMPTY_PATH needs a capability; the way through /proc does not.
-    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let name = c_string(name)?;
-    // SAFETY: both strings end in NUL and outlive the call.
-    unsafe {
-        check(libc::linkat(
-            libc::AT_FDCWD,
-            from.as_ptr(),
-            directory.as_raw_fd(),
-            name.as_ptr(),
-            libc::AT_SYMLINK_FOLLOW,
-        ))?;
-    }
-    Ok(())
-}
-
-fn rename(directory: &OwnedFd, from: &OsStr, to: &OsStr, flags: libc::c_uint) -> io::Result<()> {
-    let (from, to) = (c_string(from)?, c_string(to)?);
-    let fd = directory.as_raw_fd();
-    // SAFETY: both strings end in NUL and outlive the call.
-    let result = unsafe { check(libc::renameat2(fd, from.as_ptr(), fd, to.as_ptr(), flags)) };
-    match result {
-        // Filesystems without RENAME_NOREPLACE: look first; the race is with
-        // another build of the same image in the same second.
-        Err(error) if flags != 0 && error.raw_os_error() == Some(libc::EINVAL) => {
-            // SAFETY: as above.
-            unsafe {
-                if libc::faccessat(fd, to.as_ptr(), libc::F_OK, libc::AT_SYMLINK_NOFOLLOW) == 0 {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                check(libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()))?;
-            }
-            Ok(())
-        }
-        other => other.map(drop),
-    }
-}
-
-fn unlink(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let name = c_string(name)?;
-    // SAFETY: `name` ends in NUL and outlives the call.
-    unsafe { check(libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0))? };
-    Ok(())
-}
-
-fn lock(file: &File) -> io::Result<()> {
-    // SAFETY: flock takes any open descriptor and touches no memory.
-    unsafe { check(libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB))? };
-    Ok(())
-}
-
-fn same_file(directory: &OwnedFd, name: &OsStr, file: &File) -> bool {
-    match (status(directory, name), file.metadata()) {
-        (Ok(named), Ok(open)) => named.st_dev == open.dev() && named.st_ino == open.ino(),
-        _ => false,
-    }
-}
-
-fn free_bytes(directory: &OwnedFd) -> u64 {
-    nix::sys::statvfs::fstatvfs(directory)
-        .map(|space| {
-            space
-                .blocks_available()
-                .saturating_mul(space.fragment_size())
-        })
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

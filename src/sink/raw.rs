@@ -215,11 +215,11 @@ mod tests {
     fn ranges_are_subtracted() {
         let all = [0..10, 20..30, 40..50];
         assert_eq!(without(&all, &[]), all);
-        assert_eq!(without(&all, &[0..10]), [20..30, 40..50]);
+        assert_eq!(without(&all, &[0..10, 60..70]), [20..30, 40..50]);
         assert_eq!(
             without(&all, &[2..4, 6..22, 28..41]),
             [0..2, 4..6, 22..28, 41..50]
         );
-        assert_eq!(without(&all, &[0..60]), []);
+        assert_eq!(without(&all, &[0..45, 45..60]), []);
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::error::Cause;
+use crate::disk::{Disk, DiskReader, Source};
 
 /// A disk that can be read in any order by many threads.
 pub trait ReadAt: Sync {
@@ -46,6 +47,58 @@ pub struct FileRange {
     pub file_offset: u64,
     /// Which file, in the terms of the disk.
     pub file: usize,
+}
+
+impl ReadAt for Disk {
+    fn length(&self) -> u64 {
+        Disk::length(self)
+    }
+
+    fn data_ranges(&self) -> Vec<Range<u64>> {
+        Disk::data_ranges(self)
+            .map(|range| range.offset..range.offset + range.length)
+            .collect()
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        Box::new(Disk::reader(self))
+    }
+
+    fn file_ranges(&self) -> Vec<FileRange> {
+        let extents = self.extents().iter().enumerate();
+        extents
+            .filter_map(|(file, extent)| match extent.source {
+                Source::File {
+                    offset: file_offset,
+                    ..
+                } => Some(FileRange {
+                    offset: extent.offset,
+                    length: extent.length,
+                    file_offset,
+                    file,
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn open(&self, range: &FileRange) -> io::Result<File> {
+        let extent = self.extents().get(range.file);
+        let Some(Source::File { tree, inode, .. }) = extent.map(|extent| &extent.source) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut reader = tree.reader();
+        match reader.file(*inode).map_err(io::Error::other)? {
+            Some(file) => Ok(File::from(file.try_clone_to_owned()?)),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl Reader for DiskReader {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
+        Ok(DiskReader::read_at(self, offset, buffer)?)
+    }
 }
 
 /// A disk in memory, for tests.

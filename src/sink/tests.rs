@@ -359,8 +359,9 @@ struct SlowReader<'a>(&'a Memory, bool);
 
 impl Reader for SlowReader<'_> {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
-        while self.1 && offset > 10_000_000 {
-            std::thread::sleep(Duration::from_secs(1));
+        if self.1 && offset > 10_000_000 {
+            // Until the test kills it.
+            std::thread::sleep(Duration::from_secs(3600));
         }
         self.0.read_at(offset, buffer)
     }
@@ -502,4 +503,114 @@ fn progress_reaches_the_end_of_every_step() {
         ["syncing a.tar", "writing a.raw, a.qcow2", "writing a.tar"]
     );
     assert!(last.values().all(|(done, total)| done == total), "{last:?}");
+}
+
+/// Says where the filesystem is that [`clone_child`] works on.
+const CLONE_CHILD: &str = "KILN_SINK_TEST_CLONE";
+
+/// A disk with two files, one of them large, that are in `directory`.
+fn disk_of_files(directory: &Path) -> crate::disk::Disk {
+    std::fs::create_dir(directory).unwrap();
+    let large: Vec<u8> = (0..1_000_003_u32).map(|at| (at % 253) as u8 + 1).collect();
+    std::fs::write(directory.join("large"), large).unwrap();
+    std::fs::write(directory.join("small"), [9; 5000]).unwrap();
+    let tree = Arc::new(crate::tree::scan(directory, &Default::default()).unwrap());
+    let options = crate::disk::fs::fat::Options {
+        label: None,
+        volume_id: 1,
+        bytes_per_sector: 4096,
+        times: crate::disk::fs::fat::Times::Tree,
+        fat_type: None,
+    };
+    let volume = crate::disk::fs::fat::plan(&tree, &options, 40 << 20).unwrap();
+    let mut builder = crate::disk::Disk::builder(50 << 20, 512);
+    builder.volume("esp", 1 << 20, volume);
+    builder.build().unwrap()
+}
+
+fn disk_bytes(disk: &crate::disk::Disk) -> Vec<u8> {
+    let mut bytes = vec![0; disk.length() as usize];
+    disk.reader().read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_planned_disk_is_written_as_it_reads() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = disk_of_files(&place.path().join("tree"));
+    let specs = [
+        spec(Format::Raw, place.path().join("a.raw")),
+        spec(
+            Format::Qcow2(Options::default()),
+            place.path().join("a.qcow2"),
+        ),
+    ];
+    let written = write_all(Some(&disk), &empty_tree(), &specs, 2, &|_, _, _| {}).unwrap();
+    assert!(std::fs::read(&written[0].path).unwrap() == disk_bytes(&disk));
+    assert!(written[0].disk_size < 2 << 20, "{written:?}");
+    if have("qemu-img") {
+        let paths = [&written[0].path, &written[1].path];
+        run(Command::new("qemu-img")
+            .args(["compare", "-f", "raw", "-F", "qcow2"])
+            .args(paths));
+    }
+}
+
+/// The program that the next test starts on a filesystem that shares blocks.
+#[test]
+fn clone_child() {
+    let Some(place) = std::env::var_os(CLONE_CHILD).map(PathBuf::from) else {
+        return;
+    };
+    let disk = disk_of_files(&place.join("tree"));
+    let output = Output::create(&place.join("probe"), 0).unwrap();
+    let cloned = raw::Raw::create(&disk, &output).unwrap().cloned().to_vec();
+    assert_eq!(cloned.len(), 1, "{cloned:?}");
+    assert_eq!(cloned[0].end - cloned[0].start, 1_000_003 / 4096 * 4096);
+    drop(output);
+    // Alone, where nothing cloned is read, and with another output, where it is.
+    let specs = [
+        spec(Format::Raw, place.join("a.raw")),
+        spec(Format::Qcow2(Options::default()), place.join("a.qcow2")),
+    ];
+    for specs in [&specs[..1], &specs[..]] {
+        write_all(Some(&disk), &empty_tree(), specs, 2, &|_, _, _| {}).unwrap();
+        assert!(std::fs::read(place.join("a.raw")).unwrap() == disk_bytes(&disk));
+    }
+    println!("cloned and equal");
+}
+
+#[test]
+fn file_data_is_shared_where_the_filesystem_can() {
+    let place = tempfile::tempdir().unwrap();
+    let image = place.path().join("image");
+    std::fs::File::create(&image)
+        .unwrap()
+        .set_len(400 << 20)
+        .unwrap();
+    let mounted = place.path().join("mounted");
+    std::fs::create_dir(&mounted).unwrap();
+    // A mount namespace of its own, so that nothing is left mounted.
+    let script = "PATH=$PATH:/usr/sbin:/sbin; { mkfs.xfs -q -m reflink=1 \"$1\" || mkfs.btrfs -q \"$1\"; } \
+        && mount -o loop \"$1\" \"$2\" || exit 99; exec \"$3\" --exact sink::tests::clone_child --nocapture";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", script, "sh"])
+        .args([&image, &mounted]);
+    command
+        .arg(std::env::current_exe().unwrap())
+        .env(CLONE_CHILD, &mounted);
+    let output = command.output().unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if matches!(output.status.code(), Some(1 | 99)) && !text.contains("running 1 test") {
+        return println!("SKIP: no XFS or btrfs can be made and mounted here: {text}");
+    }
+    assert!(
+        output.status.success() && text.contains("cloned and equal"),
+        "{text}"
+    );
 }

@@ -33,11 +33,6 @@ impl Assembler {
         Ok(id)
     }
 
-    /// The inode that was added under this id.
-    pub(super) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
-        &mut self.inodes[id.index()]
-    }
-
     /// The id that the next name will get.
     pub(super) fn next(&self) -> Result<NodeId, Error> {
         // The last id is kept free so that `id + 1` always exists.

@@ -20,6 +20,8 @@ mod error;
 pub mod live;
 mod reader;
 mod split;
+#[cfg(test)]
+mod tests;
 
 pub use build::TreeBuilder;
 pub use error::Error;

@@ -11,7 +11,7 @@ const SECURITY: &str = "http://security.debian.org/debian-security";
 fn bootstrapped() -> Option<Scratch> {
     let scratch = Scratch::new(&["debian-minimal", "debootstrap", "dpkg"])?;
     scratch.stub(&["install-packages", "apt-get"]);
-    scratch.script(
+    scratch.program(
         "dpkg",
         "[ \"$1\" = --print-foreign-architectures ] || echo amd64",
     );

@@ -137,7 +137,7 @@ pub fn maps_are_in_the_target_during_the_build_only() {
 fn dpkg_root() -> Option<Scratch> {
     let scratch = Scratch::new(&["dpkg", "manifests"])?;
     scratch.stub(&["apt-get"]);
-    scratch.script(
+    scratch.program(
         "dpkg",
         "[ \"$1\" = --print-foreign-architectures ] || echo amd64",
     );

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -137,11 +138,15 @@ impl Scratch {
         for name in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{name}"), root.join(name)).unwrap();
         }
-        for file in closure_of_tools() {
-            let target = root.join(file.strip_prefix("/").unwrap());
-            fs::create_dir_all(target.parent().unwrap()).unwrap();
-            fs::copy(file, target).unwrap();
-        }
+        // By another process: a file that this one has open for writing can be
+        // inherited for a moment by a child of another thread, and then not be run.
+        let status = Command::new("cp")
+            .args(["-L", "--parents", "--"])
+            .args(closure_of_tools())
+            .arg(&root)
+            .status()
+            .unwrap();
+        assert!(status.success());
         scratch.write("dev/null", "");
         fs::set_permissions(root.join("dev/null"), fs::Permissions::from_mode(0o666)).unwrap();
         scratch.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
@@ -225,9 +230,27 @@ impl Scratch {
 
     /// Puts a shell script first on the path of inside and outside hooks.
     pub fn script(&self, name: &str, body: &str) {
-        let path = self.root().join("stubs").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.install(&self.root().join("stubs").join(name), body);
+    }
+
+    /// Puts a shell script among the root's own programs.
+    pub fn program(&self, name: &str, body: &str) {
+        self.install(&self.root().join("usr/bin").join(name), body);
+    }
+
+    fn install(&self, path: &Path, body: &str) {
+        let mut child = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input
+            .write_all(format!("#!/bin/sh\n{body}\n").as_bytes())
+            .unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
     }
 
     /// Replaces programs by ones that only note how they were called.

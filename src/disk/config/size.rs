@@ -84,10 +84,8 @@ pub fn absolute(text: &str) -> Result<u64, SizeError> {
     #[allow(clippy::cast_precision_loss)]
     let bytes = factor as f64 * number;
     #[allow(clippy::cast_precision_loss)]
-    if !(bytes < u64::MAX as f64) {
-        return Err(SizeError::TooLarge {
-            text: text.to_owned(),
-        });
+    if bytes >= u64::MAX as f64 {
+        return Err(SizeError::TooLarge { text: text.to_owned() });
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Ok(bytes as u64)

@@ -132,11 +132,10 @@ pub fn plan(options: &Options, size: u64) -> Result<Volume, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use uuid::uuid;
 
     use super::*;
+    use crate::disk::gpt::tests::tool;
 
     fn options() -> Options {
         Options {
@@ -170,10 +169,9 @@ mod tests {
     fn it_equals_what_mkswap_writes() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(10 << 20).unwrap();
-        let mut command = Command::new("mkswap");
+        let mut command = tool("mkswap");
         command.args(["-p", "4096", "-L", "mkfs_swap", "-U"]);
         command.arg(options().uuid.to_string()).arg(file.path());
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         match command.output() {
             Ok(output) => assert!(output.status.success(), "{output:?}"),
             Err(error) => return println!("SKIP: no mkswap: {error}"),

@@ -22,13 +22,17 @@ pub(crate) fn write(length: u64, pieces: &[(u64, Vec<u8>)]) -> tempfile::NamedTe
     file
 }
 
-/// Output of a program of /usr/sbin, or `None` if it is not there.
+/// A command that is looked for in the directories of system programs too.
+pub(crate) fn tool(program: &str) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new(program);
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    command
+}
+
+/// Output of a system program, or `None` if it is not there.
 fn run(program: &str, arguments: &[&str], file: &Path) -> Option<String> {
-    let output = Command::new(program)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .args(arguments)
-        .arg(file)
-        .output();
+    let output = tool(program).args(arguments).arg(file).output();
     match output {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -17,10 +17,12 @@ use super::{gpt, lvm, mbr};
 
 mod assemble;
 mod error;
+mod planner;
 mod size;
 
 pub use assemble::FilesystemPlanner;
 pub use error::{LayoutError, PlannerError};
+pub use planner::{NativePlanner, PlanError};
 pub use size::{SizeRule, SizeRuleError};
 
 /// What a plan depends on besides its configuration.

@@ -1,8 +1,7 @@
-use std::process::Command;
-
 use proptest::prelude::*;
 
 use super::*;
+use crate::disk::gpt::tests::{tool, write};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -291,9 +290,8 @@ fn sfdisk_reads_what_is_written() {
     let mut requests = vec![primary(ten()), active(primary(ten()))];
     requests.extend(vec![logical(Size::Bytes(3_000_000)); 5]);
     let mbr = place(GIB, 2048, &requests).unwrap();
-    let file = crate::disk::gpt::tests::write(GIB, &mbr.render(0xCAFE_0001));
-    let output = Command::new("sfdisk")
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    let file = write(GIB, &mbr.render(0xCAFE_0001));
+    let output = tool("sfdisk")
         .arg("--dump")
         .arg(file.path())
         .output();

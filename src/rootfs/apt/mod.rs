@@ -1,13 +1,300 @@
-//! A Debian root from a signed repository.
+//! A Debian root from a signed archive, without debootstrap.
+//!
+//! ```text
+//!  sources      which archives and suites
+//!  repository   InRelease ── openpgp, release ──► Packages ── index ──► Universe
+//!  resolve      the packages, in order
+//!  cached       is there such a root already?
+//!  install      fetch, deb, unpack, dpkg's database     } only if not
+//!  configure    the target's own dpkg finishes          }
+//!  deliver      overlay or copy, apt's lists, apt's packages
+//! ```
 
-pub mod ar;
-pub mod control;
-pub mod deb;
-pub mod index;
-pub mod openpgp;
-pub mod relation;
-pub mod release;
-pub mod resolve;
+mod ar;
+mod cached;
+mod configure;
+mod control;
+mod deb;
+mod deliver;
+mod dpkg;
+mod error;
+mod index;
+mod install;
+mod openpgp;
+mod relation;
+mod release;
+mod repository;
+mod resolve;
 pub mod sources;
-pub mod unpack;
-pub mod version;
+mod unpack;
+mod version;
+
+pub use control::{Paragraph, ParseControlError, paragraphs};
+pub use deb::DebError;
+pub use deliver::{Delivery, deliver};
+pub use error::Error;
+pub use index::{IndexError, Package, Priority};
+pub use openpgp::{Keyring, Verified, VerifyError};
+pub use relation::{Operator, ParseRelationError, Relation, parse_clauses};
+pub use release::{Release, ReleaseError};
+pub use repository::{ListContent, ListFile, apt_list_name};
+pub use resolve::ResolveError;
+pub use unpack::UnpackError;
+pub use version::{ParseVersionError, Version};
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use crate::fetch::{Cache, Client, Item};
+use crate::rootfs::beneath::Root;
+use repository::Access;
+use sources::{Mirrors, Suite, companion_suites};
+
+/// The root that is wanted.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Suite or code name, such as `stable` or `bookworm`.
+    pub suite: String,
+    /// The archives.
+    pub mirrors: Mirrors,
+    /// Further suites whose newer versions count.
+    pub extra_suites: Vec<Suite>,
+    /// Also take the suite's updates and security suites, if it has such.
+    pub companions: bool,
+    /// Components, such as `main`.
+    pub components: Vec<String>,
+    /// Debian architecture, such as `amd64`.
+    pub arch: String,
+    /// Packages beyond the minimal system; apt is always included.
+    pub include: Vec<String>,
+    /// Who may sign.
+    pub keyring: Keyring,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<String>,
+    /// The time as of which signatures must be valid.
+    pub now: SystemTime,
+}
+
+/// Something worth telling while a root is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// A fact.
+    Info(&'a str),
+    /// A line that dpkg or a package's script printed.
+    Output(&'a str),
+    /// A step begins; `total` in bytes where it is known.
+    Started {
+        /// Its name.
+        step: &'a str,
+        /// Bytes.
+        total: Option<u64>,
+    },
+    /// A step goes on.
+    Progress {
+        /// Its name.
+        step: &'a str,
+        /// Bytes.
+        done: u64,
+        /// Bytes.
+        total: Option<u64>,
+    },
+    /// A step ended.
+    Finished {
+        /// Its name.
+        step: &'a str,
+        /// Milliseconds.
+        milliseconds: u64,
+    },
+}
+
+/// Hears notices, from several threads.
+pub type Report<'a> = &'a (dyn Fn(Notice<'_>) + Sync);
+
+/// A finished root and what belongs to it.
+#[derive(Debug)]
+pub struct Bootstrapped {
+    /// The tree, in the cache; never to be changed.
+    pub root: PathBuf,
+    /// Whether it was there already.
+    pub was_cached: bool,
+    /// Files for `/var/lib/apt/lists`.
+    pub lists: Vec<ListFile>,
+    /// Name in apt's cache and file of every package.
+    pub packages: Vec<(String, PathBuf)>,
+    /// Names and versions.
+    pub manifest: Vec<(String, String)>,
+}
+
+struct Step<'a> {
+    report: Report<'a>,
+    name: &'a str,
+    total: Option<u64>,
+    done: AtomicU64,
+    begin: Instant,
+}
+
+impl<'a> Step<'a> {
+    fn start(report: Report<'a>, name: &'a str, total: Option<u64>) -> Step<'a> {
+        report(Notice::Started { step: name, total });
+        Step {
+            report,
+            name,
+            total,
+            done: AtomicU64::new(0),
+            begin: Instant::now(),
+        }
+    }
+
+    fn advance(&self, count: u64) {
+        let done = self.done.fetch_add(count, Ordering::Relaxed) + count;
+        (self.report)(Notice::Progress {
+            step: self.name,
+            done,
+            total: self.total,
+        });
+    }
+
+    fn finish(self) {
+        let milliseconds = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (self.report)(Notice::Finished {
+            step: self.name,
+            milliseconds,
+        });
+    }
+}
+
+/// Gives the root for a request: from the cache, or made now and cached.
+pub fn bootstrap(
+    request: &Request,
+    client: &Client,
+    cache: &Cache,
+    report: Report<'_>,
+) -> Result<Bootstrapped, Error> {
+    let access = Access {
+        client,
+        cache,
+        keyring: &request.keyring,
+        now: request.now,
+    };
+    let step = Step::start(report, "reading package lists", None);
+    let main = Suite {
+        mirror: request.mirrors.main.clone(),
+        name: request.suite.clone(),
+    };
+    let mut wanted = vec![main];
+    wanted.extend(request.extra_suites.iter().cloned());
+    let mut suites = access.open_all(&wanted)?;
+    if request.companions && let Some(first) = suites.first() {
+        let companions =
+            companion_suites(&request.suite, first.release.is_rolling(), &request.mirrors);
+        suites.extend(access.open_all(&companions)?);
+    }
+    let indices = access.indices(&suites, &request.components, &request.arch, &|count| {
+        step.advance(count);
+    })?;
+    let universe = repository::universe(&suites, &indices, &request.arch)?;
+    let lists = repository::apt_lists(&suites, &indices);
+    drop(indices);
+    let mut asked = vec!["apt".to_owned()];
+    if request.mirrors.main.starts_with("https:") {
+        // Without certificates apt in the root could not reach its archive.
+        asked.push("ca-certificates".to_owned());
+    }
+    asked.extend(request.include.iter().cloned());
+    let resolution = resolve::resolve(&universe, &request.arch, &asked)?;
+    step.finish();
+
+    let packages = resolution.packages.as_slice();
+    let items: Vec<Item> = packages
+        .iter()
+        .filter_map(|package| {
+            let suite = suites.get(package.repository)?;
+            Some(Item {
+                locations: vec![suite.archive.join(package.filename.trim_start_matches("./"))],
+                size: package.size,
+                sha256: package.sha256,
+            })
+        })
+        .collect();
+    let keys = request.keyring.fingerprints();
+    let id_maps = cached::id_maps()?;
+    let identity = cached::Identity {
+        arch: &request.arch,
+        packages,
+        keys: &keys,
+        epoch: request.epoch.as_deref(),
+        id_maps: &id_maps,
+    };
+    let (root, was_cached) = cached::root(cache, identity.key(), |path| {
+        make(request, client, cache, report, &resolution, &items, path)
+    })?;
+    if was_cached {
+        report(Notice::Info("using the cached root of the same packages"));
+    }
+    Ok(Bootstrapped {
+        root,
+        was_cached,
+        lists,
+        packages: packages
+            .iter()
+            .map(|package| (package.cache_name(), cache.blob_path(package.sha256)))
+            .collect(),
+        manifest: packages
+            .iter()
+            .map(|package| (package.name.clone(), package.version.to_string()))
+            .collect(),
+    })
+}
+
+fn make(
+    request: &Request,
+    client: &Client,
+    cache: &Cache,
+    report: Report<'_>,
+    resolution: &resolve::Resolution<'_>,
+    items: &[Item],
+    path: &Path,
+) -> Result<(), Error> {
+    let root = Root::open(path).map_err(|source| Error::File {
+        action: "open",
+        path: path.to_owned(),
+        source,
+    })?;
+    let total = items.iter().map(|item| item.size).sum();
+    let step = Step::start(report, "fetching and unpacking packages", Some(total));
+    let selection = install::Selection {
+        packages: &resolution.packages,
+        base: &resolution.base,
+        items,
+        arch: &request.arch,
+    };
+    let outcome = install::install(client, cache, selection, &root, &|count| {
+        step.advance(count);
+    })?;
+    for device in &outcome.skipped_devices {
+        report(Notice::Info(&format!(
+            "device `{}` is left out: a user namespace may not make it",
+            device.display()
+        )));
+    }
+    step.finish();
+    let step = Step::start(report, "configuring packages", None);
+    let blobs: Vec<crate::fetch::Blob> = items
+        .iter()
+        .map(|item| crate::fetch::Blob {
+            path: cache.blob_path(item.sha256),
+            size: item.size,
+        })
+        .collect();
+    let job = configure::Job {
+        packages: &resolution.packages,
+        base: &resolution.base,
+        blobs: &blobs,
+        for_dpkg: &outcome.for_dpkg,
+        epoch: request.epoch.as_deref(),
+    };
+    configure::configure(&root, job, &mut |line| report(Notice::Output(line)))?;
+    step.finish();
+    Ok(())
+}

@@ -26,6 +26,8 @@ pub struct Release {
     pub components: Vec<String>,
     /// Whether indices are also named by their digest.
     pub by_hash: bool,
+    /// Whether the indices of architectures include packages for all of them.
+    pub all_included: bool,
     /// Files of the suite by their path below it.
     pub files: BTreeMap<String, IndexFile>,
 }
@@ -118,6 +120,8 @@ impl Release {
             architectures: words("Architectures"),
             components: words("Components"),
             by_hash: paragraph.get("Acquire-By-Hash") == Some("yes"),
+            all_included: paragraph.get("No-Support-for-Architecture-all") == Some("Packages")
+                || !words("Architectures").iter().any(|arch| arch == "all"),
             files,
         })
     }

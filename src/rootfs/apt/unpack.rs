@@ -5,6 +5,7 @@
 //! given order, at the end; a file that two packages ship is reported, and
 //! dpkg itself then decides about these packages (see [`super::dpkg`]).
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -152,10 +153,18 @@ impl<'a> Unpacker<'a> {
         let mut parents = Parents::new(self.root);
         let mut count = 0_u64;
         // Headers count too, so that endless empty entries end.
-        let mut archive = tar::Archive::new(Limited { inner: data, left: limit, hit: false });
-        let read = |error: io::Error| match error.get_ref().and_then(|e| e.downcast_ref::<LimitHit>()) {
-            Some(_) => UnpackError::TooLarge { limit },
-            None => UnpackError::Read(error),
+        let hit = Cell::new(false);
+        let mut archive = tar::Archive::new(Limited {
+            inner: data,
+            left: limit,
+            hit: &hit,
+        });
+        let read = |error: io::Error| {
+            if hit.get() {
+                UnpackError::TooLarge { limit }
+            } else {
+                UnpackError::Read(error)
+            }
         };
         for entry in archive.entries().map_err(read)? {
             let mut entry = entry.map_err(read)?;
@@ -204,7 +213,12 @@ impl<'a> Unpacker<'a> {
                 .link_name_bytes()
                 .map(|name| name.into_owned())
                 .unwrap_or_default();
-            let number = device_number(entry.header()).map_err(read)?;
+            let number = match kind {
+                tar::EntryType::Char | tar::EntryType::Block => {
+                    device_number(entry.header()).map_err(read)?
+                }
+                _ => 0,
+            };
             let xattrs = attributes_of(&mut entry).map_err(read)?;
             let place = parents.place(&path).map_err(create)?;
             let result = match kind {
@@ -462,31 +476,26 @@ impl<'a> Parents<'a> {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the limit is reached")]
-struct LimitHit;
-
-/// A reader that fails, rather than ends, after so many bytes.
-struct Limited<R> {
+/// A reader that fails, rather than ends, after so many bytes, and tells so.
+struct Limited<'a, R> {
     inner: R,
     left: u64,
-    hit: bool,
+    hit: &'a Cell<bool>,
 }
 
-impl<R: Read> Read for Limited<R> {
+impl<R: Read> Read for Limited<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.hit {
-            return Err(io::Error::other(LimitHit));
-        }
         let count = self.inner.read(buffer)?;
         match self.left.checked_sub(u64::try_from(count).unwrap_or(u64::MAX)) {
-            Some(left) => self.left = left,
+            Some(left) => {
+                self.left = left;
+                Ok(count)
+            }
             None => {
-                self.hit = true;
-                return Err(io::Error::other(LimitHit));
+                self.hit.set(true);
+                Err(io::Error::other("the limit is reached"))
             }
         }
-        Ok(count)
     }
 }
 

@@ -333,4 +333,68 @@ mod tests {
         assert!(Placer::new(options(65536), 2 << 50).is_ok());
         assert_eq!(Placer::new(options(65536), u64::MAX).err(), Some(TooLarge));
     }
+
+    /// Length of a compressed cluster and offset, from its entry.
+    fn compressed(entry: u64, cluster_bits: u32) -> (u64, u64) {
+        let shift = 62 - (cluster_bits - 8);
+        let sectors = (entry & !(1 << 62)) >> shift;
+        let offset = entry & ((1 << shift) - 1);
+        (offset, (sectors + 1) * 512 - offset % 512)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_overlaps_and_every_reference_is_counted(
+            cluster_bits in 9_u32..=14,
+            steps in proptest::collection::vec((1_u64..2000, 0_u64..20_000), 0..300),
+        ) {
+            let cluster_size = 1_u64 << cluster_bits;
+            let mut placer = placer(1 << cluster_bits, 1 << 30);
+            let mut used = vec![(0, cluster_size)];
+            let mut counts = std::collections::BTreeMap::from([(0_u64, 1_u16)]);
+            let mut cluster = 0;
+            let mut tables = Vec::new();
+            for (step, length) in steps {
+                cluster += step;
+                if (cluster + 1) << cluster_bits > 1 << 30 {
+                    break;
+                }
+                let length = length % cluster_size;
+                let stored = if length == 0 { Stored::Plain } else { Stored::Compressed(length) };
+                let (offset, table) = placer.place(cluster, stored).unwrap();
+                tables.extend(table);
+                let length = if length == 0 { cluster_size } else { length };
+                used.push((offset, length));
+                for host in offset >> cluster_bits..=(offset + length - 1) >> cluster_bits {
+                    *counts.entry(host).or_default() += 1;
+                }
+                if stored != Stored::Plain {
+                    // What a reader takes includes the bytes and ends within the file.
+                    let entry = compressed_entry(offset, length, cluster_bits).unwrap();
+                    let (start, taken) = compressed(entry, cluster_bits);
+                    proptest::prop_assert_eq!(start, offset);
+                    proptest::prop_assert!(taken >= length && offset + taken <= placer.end);
+                }
+            }
+            let (rest, header, end) = placer.finish().unwrap();
+            tables.extend(rest);
+            let refcounts = tables[tables.len() - 2].clone();
+            for table in &tables {
+                let length = (table.bytes.len() as u64).next_multiple_of(cluster_size);
+                used.push((table.offset, length));
+                for host in table.offset >> cluster_bits..(table.offset + length) >> cluster_bits {
+                    *counts.entry(host).or_default() += 1;
+                }
+            }
+            used.sort_unstable();
+            for pair in used.windows(2) {
+                proptest::prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{:?}", pair);
+            }
+            let expected: Vec<u8> = (0..end >> cluster_bits)
+                .flat_map(|host| counts.get(&host).copied().unwrap_or(0).to_be_bytes())
+                .collect();
+            proptest::prop_assert!(refcounts.bytes == expected);
+            proptest::prop_assert_eq!(header.offset, 0);
+        }
+    }
 }

@@ -33,10 +33,14 @@ impl From<Timestamp> for DosTime {
         let inside = seconds == timestamp.seconds;
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         let (year, month, day) = civil(days);
-        let fine = if inside { (second % 2) * 100 + i64::from(timestamp.nanoseconds) / 10_000_000 } else { 0 };
+        let fine = if inside {
+            (second % 2) * 100 + i64::from(timestamp.nanoseconds) / 10_000_000
+        } else {
+            0
+        };
         let field = |value: i64| u16::try_from(value).unwrap_or(0);
         DosTime {
-            time: field((second / 3600) << 11 | (second / 60 % 60) << 5 | second % 60 / 2),
+            time: field((second / 3600) << 11 | (second / 60 % 60) << 5 | (second % 60 / 2)),
             date: field((year - 1980) << 9 | month << 5 | day),
             fine: u8::try_from(fine).unwrap_or(0),
         }
@@ -83,7 +87,11 @@ pub(super) fn directory_bytes(
     } else {
         let parent = tree.node(id).parent;
         // The root is cluster 0 here, on FAT32 too.
-        let up = if parent == NodeId::ROOT { 0 } else { runs[parent.index()].first };
+        let up = if parent == NodeId::ROOT {
+            0
+        } else {
+            runs[parent.index()].first
+        };
         let here = runs[id.index()].first;
         for (name, cluster, node) in [(b".          ", here, id), (b"..         ", up, parent)] {
             let time = time_of(tree.inode_of(node));
@@ -94,18 +102,35 @@ pub(super) fn directory_bytes(
         let inode = tree.inode_of(child);
         let (attributes, size) = match &inode.kind {
             // Checked before: no file is larger.
-            Kind::File(content) => (ATTR_ARCHIVE, u32::try_from(content.size).unwrap_or(u32::MAX)),
+            Kind::File(content) => (
+                ATTR_ARCHIVE,
+                u32::try_from(content.size).unwrap_or(u32::MAX),
+            ),
             _ => (ATTR_DIRECTORY, 0),
         };
         long_name(&mut bytes, name);
         let cluster = runs[child.index()].first;
-        let entry = entry(name.short, attributes, name.case, time_of(inode), cluster, size);
+        let entry = entry(
+            name.short,
+            attributes,
+            name.case,
+            time_of(inode),
+            cluster,
+            size,
+        );
         bytes.extend_from_slice(entry.as_bytes());
     }
     bytes
 }
 
-fn entry(name: [u8; 11], attributes: u8, case: u8, time: DosTime, cluster: u32, size: u32) -> DirectoryEntry {
+fn entry(
+    name: [u8; 11],
+    attributes: u8,
+    case: u8,
+    time: DosTime,
+    cluster: u32,
+    size: u32,
+) -> DirectoryEntry {
     DirectoryEntry {
         name,
         attributes,
@@ -140,7 +165,7 @@ fn long_name(bytes: &mut Vec<u8>, name: &StoredName) {
         let entry = LongNameEntry {
             // At most 20 parts of 13 units make 255.
             order: u8::try_from(number).unwrap_or(0) | flag,
-            name_1: std::array::from_fn(|at| unit(at)),
+            name_1: std::array::from_fn(unit),
             attributes: ATTR_LONG_NAME,
             kind: 0,
             checksum,
@@ -158,14 +183,24 @@ mod tests {
 
     #[test]
     fn times_are_utc_in_two_seconds_and_stay_within_the_range() {
-        let at = |seconds, nanoseconds| DosTime::from(Timestamp { seconds, nanoseconds });
-        let dos = |(year, month, day): (u16, u16, u16), (hour, minute, second): (u16, u16, u16), fine| DosTime {
-            time: hour << 11 | minute << 5 | second / 2,
+        let at = |seconds, nanoseconds| {
+            DosTime::from(Timestamp {
+                seconds,
+                nanoseconds,
+            })
+        };
+        let dos = |(year, month, day): (u16, u16, u16),
+                   (hour, minute, second): (u16, u16, u16),
+                   fine| DosTime {
+            time: hour << 11 | minute << 5 | (second / 2),
             date: (year - 1980) << 9 | month << 5 | day,
             fine,
         };
         // 2023-11-14T22:13:21.987654321Z
-        assert_eq!(at(1_700_000_001, 987_654_321), dos((2023, 11, 14), (22, 13, 20), 198));
+        assert_eq!(
+            at(1_700_000_001, 987_654_321),
+            dos((2023, 11, 14), (22, 13, 20), 198)
+        );
         assert_eq!(at(951_782_400, 0), dos((2000, 2, 29), (0, 0, 0), 0));
         assert_eq!(at(951_868_799, 0), dos((2000, 2, 29), (23, 59, 58), 100));
         assert_eq!(at(0, 5), dos((1980, 1, 1), (0, 0, 0), 0));

@@ -197,5 +197,6 @@ const _: () = assert!(size_of::<LongNameEntry>() == ENTRY_SIZE);
 
 /// Ties the parts of a long name to the entry that follows them.
 pub fn short_name_checksum(name: &[u8; 11]) -> u8 {
-    name.iter().fold(0, |sum: u8, &byte| sum.rotate_right(1).wrapping_add(byte))
+    name.iter()
+        .fold(0, |sum: u8, &byte| sum.rotate_right(1).wrapping_add(byte))
 }

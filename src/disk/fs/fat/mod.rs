@@ -91,7 +91,9 @@ pub enum Error {
         bytes: u32,
     },
     /// The label has characters (or is of a length) that FAT does not allow.
-    #[error("`{label}` cannot be the label of a FAT filesystem: use up to 11 ASCII letters, digits, spaces and `_-`")]
+    #[error(
+        "`{label}` cannot be the label of a FAT filesystem: use up to 11 ASCII letters, digits, spaces and `_-`"
+    )]
     Label {
         /// As given.
         label: String,
@@ -145,7 +147,9 @@ pub enum Error {
         limit: u64,
     },
     /// The files do not fit.
-    #[error("the files need {needed} bytes, but the FAT filesystem of {size} bytes has room for {available}")]
+    #[error(
+        "the files need {needed} bytes, but the FAT filesystem of {size} bytes has room for {available}"
+    )]
     NoSpace {
         /// Bytes in whole clusters.
         needed: u64,
@@ -174,38 +178,62 @@ pub fn plan_with_report(
     size: u64,
 ) -> Result<(Volume, Report), Error> {
     if !matches!(options.bytes_per_sector, 512 | 4096) {
-        return Err(Error::SectorSize { bytes: options.bytes_per_sector });
+        return Err(Error::SectorSize {
+            bytes: options.bytes_per_sector,
+        });
     }
     let label = options.label.as_deref().map(stored_label).transpose()?;
-    let geometry = Geometry::plan(size, options.bytes_per_sector, options.fat_type).ok_or_else(|| {
+    let geometry = Geometry::plan(size, options.bytes_per_sector, options.fat_type).ok_or(
         match options.fat_type {
             Some(fat_type) => Error::Type { fat_type, size },
             None => Error::Size { size },
-        }
-    })?;
+        },
+    )?;
     let report = examine(tree)?;
     let layout = Layout::new(tree, &geometry, label.is_some(), size)?;
     let mut extents = Vec::new();
     let mut put = |offset: u64, bytes: Vec<u8>| {
         if !bytes.is_empty() {
             let length = bytes.len() as u64;
-            extents.push(Extent { offset, length, source: Source::Bytes { bytes: bytes.into(), start: 0 } });
+            extents.push(Extent {
+                offset,
+                length,
+                source: Source::Bytes {
+                    bytes: bytes.into(),
+                    start: 0,
+                },
+            });
         }
     };
-    put(0, reserved_area(&geometry, options, label.unwrap_or(NO_LABEL), &layout));
+    put(
+        0,
+        reserved_area(&geometry, options, label.unwrap_or(NO_LABEL), &layout),
+    );
     let fat = layout.fat(&geometry);
     for copy in 0..FATS {
         put(geometry.fat_offset(copy), fat.clone());
     }
     layout.place_files(tree, &geometry, options.times, label, &mut extents);
-    Ok((Volume { length: size, extents }, report))
+    Ok((
+        Volume {
+            length: size,
+            extents,
+        },
+        report,
+    ))
 }
 
 /// The label in its field.
 fn stored_label(label: &str) -> Result<[u8; 11], Error> {
     let valid = |c: char| (' '..='~').contains(&c) && !"\"*+,./:;<=>?[\\]|".contains(c);
-    if label.trim_ascii().is_empty() || label.len() > 11 || label.starts_with(' ') || !label.chars().all(valid) {
-        return Err(Error::Label { label: label.to_owned() });
+    if label.trim_ascii().is_empty()
+        || label.len() > 11
+        || label.starts_with(' ')
+        || !label.chars().all(valid)
+    {
+        return Err(Error::Label {
+            label: label.to_owned(),
+        });
     }
     let mut stored = [b' '; 11];
     for (to, from) in stored.iter_mut().zip(label.bytes()) {
@@ -222,7 +250,10 @@ fn examine(tree: &Tree) -> Result<Report, Error> {
         let kind = match &inode.kind {
             Kind::Directory => None,
             Kind::File(content) if content.size > u64::from(u32::MAX) => {
-                return Err(Error::FileTooLarge { path: tree.path(id), size: content.size });
+                return Err(Error::FileTooLarge {
+                    path: tree.path(id),
+                    size: content.size,
+                });
             }
             Kind::File(_) => None,
             Kind::Symlink(_) => Some("symbolic link"),
@@ -232,7 +263,10 @@ fn examine(tree: &Tree) -> Result<Report, Error> {
             Kind::Socket => Some("socket"),
         };
         if let Some(kind) = kind {
-            return Err(Error::Kind { path: tree.path(id), kind });
+            return Err(Error::Kind {
+                path: tree.path(id),
+                kind,
+            });
         }
         report.owners += u64::from(inode.uid != 0 || inode.gid != 0);
         report.modes += u64::from(inode.mode != 0o755);
@@ -286,13 +320,24 @@ impl Layout {
                     let names = directory_names(tree, id)?;
                     let bytes = directory_size(tree, id, &names, geometry, labelled)?;
                     layout.directories.push(Directory { node: id, names });
-                    if id == NodeId::ROOT && geometry.kind != FatType::Fat32 { 0 } else { bytes }
+                    if id == NodeId::ROOT && geometry.kind != FatType::Fat32 {
+                        0
+                    } else {
+                        bytes
+                    }
                 }
             };
             let count = bytes.div_ceil(cluster_size);
             needed = needed.saturating_add(count);
-            if let (1.., Ok(count), true) = (count, u32::try_from(count), needed <= u64::from(geometry.clusters)) {
-                layout.runs[id.index()] = Run { first: layout.next, count };
+            if let (1.., Ok(count), true) = (
+                count,
+                u32::try_from(count),
+                needed <= u64::from(geometry.clusters),
+            ) {
+                layout.runs[id.index()] = Run {
+                    first: layout.next,
+                    count,
+                };
                 layout.next += count;
             }
         }
@@ -319,10 +364,14 @@ impl Layout {
             entries[last as usize] = 0x0FFF_FFFF;
         }
         match geometry.kind {
-            FatType::Fat32 => entries.iter().flat_map(|entry| entry.to_le_bytes()).collect(),
-            FatType::Fat16 => {
-                entries.iter().flat_map(|&entry| ((entry & 0xFFFF) as u16).to_le_bytes()).collect()
-            }
+            FatType::Fat32 => entries
+                .iter()
+                .flat_map(|entry| entry.to_le_bytes())
+                .collect(),
+            FatType::Fat16 => entries
+                .iter()
+                .flat_map(|&entry| ((entry & 0xFFFF) as u16).to_le_bytes())
+                .collect(),
             FatType::Fat12 => entries
                 .chunks(2)
                 .flat_map(|pair| {
@@ -354,19 +403,35 @@ impl Layout {
             match &tree.inode(node.inode).kind {
                 Kind::File(content) => {
                     for range in content.ranges() {
-                        extents.push(file_extent(tree, node.inode, offset, range.offset, range.length));
+                        extents.push(file_extent(
+                            tree,
+                            node.inode,
+                            offset,
+                            range.offset,
+                            range.length,
+                        ));
                     }
                 }
                 _ => {
-                    let Some(directory) = directories.next() else { continue };
-                    let bytes = directory_bytes(tree, directory, &self.runs, label, |inode| match times {
-                        Times::Tree => DosTime::from(inode.mtime),
-                        Times::Fixed(time) => DosTime::from(time),
-                    });
+                    let Some(directory) = directories.next() else {
+                        continue;
+                    };
+                    let bytes =
+                        directory_bytes(tree, directory, &self.runs, label, |inode| match times {
+                            Times::Tree => DosTime::from(inode.mtime),
+                            Times::Fixed(time) => DosTime::from(time),
+                        });
                     if !bytes.is_empty() {
                         let length = bytes.len() as u64;
-                        let source = Source::Bytes { bytes: bytes.into(), start: 0 };
-                        extents.push(Extent { offset, length, source });
+                        let source = Source::Bytes {
+                            bytes: bytes.into(),
+                            start: 0,
+                        };
+                        extents.push(Extent {
+                            offset,
+                            length,
+                            source,
+                        });
                     }
                 }
             }
@@ -375,14 +440,25 @@ impl Layout {
 }
 
 fn file_extent(tree: &Arc<Tree>, inode: InodeId, start: u64, offset: u64, length: u64) -> Extent {
-    let source = Source::File { tree: Arc::clone(tree), inode, offset };
-    Extent { offset: start + offset, length, source }
+    let source = Source::File {
+        tree: Arc::clone(tree),
+        inode,
+        offset,
+    };
+    Extent {
+        offset: start + offset,
+        length,
+        source,
+    }
 }
 
 fn directory_names(tree: &Tree, id: NodeId) -> Result<Vec<StoredName>, Error> {
     let children = tree.children(id);
     let names: Vec<_> = children.iter().map(|&child| tree.name(child)).collect();
-    store_names(&names).map_err(|(at, problem)| Error::Name { path: tree.path(children[at]), problem })
+    store_names(&names).map_err(|(at, problem)| Error::Name {
+        path: tree.path(children[at]),
+        problem,
+    })
 }
 
 /// Bytes of a directory, at least one entry more than its names take.
@@ -401,14 +477,23 @@ fn directory_size(
         _ => MAX_DIRECTORY / ENTRY_SIZE as u64,
     };
     if entries > limit {
-        return Err(Error::DirectoryFull { path: tree.path(id), entries, limit });
+        return Err(Error::DirectoryFull {
+            path: tree.path(id),
+            entries,
+            limit,
+        });
     }
     // The root of FAT32 has a cluster even if it is empty.
     Ok(entries.max(1) * ENTRY_SIZE as u64)
 }
 
 /// Boot sector, FSInfo and their copies.
-fn reserved_area(geometry: &Geometry, options: &Options, label: [u8; 11], layout: &Layout) -> Vec<u8> {
+fn reserved_area(
+    geometry: &Geometry,
+    options: &Options,
+    label: [u8; 11],
+    layout: &Layout,
+) -> Vec<u8> {
     let boot = boot_sector(geometry, options, label);
     if geometry.kind != FatType::Fat32 {
         return boot;

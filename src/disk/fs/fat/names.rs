@@ -71,13 +71,25 @@ pub(super) fn store_names(names: &[&[u8]]) -> Result<Vec<StoredName>, (usize, Na
     for (at, (text, exact)) in texts.iter().zip(exact).enumerate() {
         let long = || text.encode_utf16().collect();
         stored.push(match exact {
-            Some((short, Some(case))) => StoredName { short, case, long: Vec::new() },
+            Some((short, Some(case))) => StoredName {
+                short,
+                case,
+                long: Vec::new(),
+            },
             // A valid alias but for mixed case, which only the long name keeps.
-            Some((short, None)) => StoredName { short, case: 0, long: long() },
+            Some((short, None)) => StoredName {
+                short,
+                case: 0,
+                long: long(),
+            },
             None => {
                 let short = numbered_alias(text, &mut taken, &mut next_tails)
                     .ok_or((at, NameProblem::NoAlias))?;
-                StoredName { short, case: 0, long: long() }
+                StoredName {
+                    short,
+                    case: 0,
+                    long: long(),
+                }
             }
         });
     }
@@ -139,7 +151,10 @@ fn exact_alias(text: &str) -> Option<([u8; 11], Option<u8>)> {
     let case = case(base, CASE_LOWER_BASE)
         .zip(case(extension, CASE_LOWER_EXTENSION))
         .map(|(base, extension)| base | extension);
-    Some((padded(&base.to_ascii_uppercase(), &extension.to_ascii_uppercase()), case))
+    Some((
+        padded(&base.to_ascii_uppercase(), &extension.to_ascii_uppercase()),
+        case,
+    ))
 }
 
 /// Both parts of an alias in their fields; they fit and are ASCII.
@@ -162,7 +177,13 @@ fn numbered_alias(
 ) -> Option<[u8; 11]> {
     let part = |text: &str, length: usize| -> String {
         let kept = text.chars().filter(|&c| c != ' ' && c != '.');
-        let safe = kept.map(|c| if in_alias(c) { c.to_ascii_uppercase() } else { '_' });
+        let safe = kept.map(|c| {
+            if in_alias(c) {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        });
         safe.take(length).collect()
     };
     let trimmed = text.trim_start_matches(['.', ' ']);
@@ -205,8 +226,22 @@ mod tests {
     #[test]
     fn names_that_are_aliases_keep_them() {
         assert_eq!(
-            aliases(&["EFI", "grub.cfg", "BOOTX64.EFI", "Mixed.Txt", "a-_~1.b", "lower.UP"]),
-            ["EFI        ", "GRUB    CFG", "BOOTX64 EFI", "MIXED   TXT+", "A-_~1   B  ", "LOWER   UP "]
+            aliases(&[
+                "EFI",
+                "grub.cfg",
+                "BOOTX64.EFI",
+                "Mixed.Txt",
+                "a-_~1.b",
+                "lower.UP"
+            ]),
+            [
+                "EFI        ",
+                "GRUB    CFG",
+                "BOOTX64 EFI",
+                "MIXED   TXT+",
+                "A-_~1   B  ",
+                "LOWER   UP "
+            ]
         );
         let stored = store_names(&[b"grub.cfg", b"lower.UP", b"UPPER.low", b"1234.5"]).unwrap();
         let cases: Vec<_> = stored.iter().map(|name| name.case).collect();
@@ -237,7 +272,9 @@ mod tests {
                 "A_B~1      +",
             ]
         );
-        let many: Vec<String> = (0..1200).map(|n| format!("vmlinuz-6.1.{n}-amd64")).collect();
+        let many: Vec<String> = (0..1200)
+            .map(|n| format!("vmlinuz-6.1.{n}-amd64"))
+            .collect();
         let many: Vec<&[u8]> = many.iter().map(|name| name.as_bytes()).collect();
         let stored = store_names(&many).unwrap();
         // The last dot begins the suffix: `0-amd64`.
@@ -255,7 +292,11 @@ mod tests {
             (&[b"dot."], 0, NameProblem::Trailing),
             (&[b"space "], 0, NameProblem::Trailing),
             (&[b"README", b"readme"], 1, NameProblem::Duplicate),
-            (&["GRÜN".as_bytes(), "grün".as_bytes()], 1, NameProblem::Duplicate),
+            (
+                &["GRÜN".as_bytes(), "grün".as_bytes()],
+                1,
+                NameProblem::Duplicate,
+            ),
         ] {
             assert_eq!(store_names(names), Err((at, problem)));
         }

@@ -28,8 +28,14 @@ fn image(volume: &Volume, path: &Path) {
         assert!(extent.length > 0);
         at = extent.offset + extent.length;
         let bytes = match &extent.source {
-            Source::Bytes { bytes, start } => bytes[*start..*start + extent.length as usize].to_vec(),
-            Source::File { tree, inode, offset } => {
+            Source::Bytes { bytes, start } => {
+                bytes[*start..*start + extent.length as usize].to_vec()
+            }
+            Source::File {
+                tree,
+                inode,
+                offset,
+            } => {
                 let mut bytes = vec![0; extent.length as usize];
                 let read = tree.reader().read_at(*inode, *offset, &mut bytes).unwrap();
                 assert_eq!(read, bytes.len());
@@ -47,16 +53,30 @@ fn check(path: &Path) {
     if !Path::new("/usr/sbin/fsck.fat").exists() {
         return println!("SKIP: `fsck.fat` is not installed");
     }
-    let output = Command::new("/usr/sbin/fsck.fat").arg("-n").arg(path).output().unwrap();
+    let output = Command::new("/usr/sbin/fsck.fat")
+        .arg("-n")
+        .arg(path)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let lines: Vec<_> = text.lines().collect();
-    assert!(lines.len() == 2 && lines[0].starts_with("fsck.fat ") && lines[1].contains(" files, "), "{text}");
+    assert!(
+        lines.len() == 2 && lines[0].starts_with("fsck.fat ") && lines[1].contains(" files, "),
+        "{text}"
+    );
 }
 
 fn mtools(arguments: &[&str], image: &Path) -> Option<String> {
     let mut command = Command::new(arguments[0]);
-    command.env("LC_ALL", "C.UTF-8").env("MTOOLSRC", "/dev/null").env("TZ", "UTC");
+    command
+        .env("LC_ALL", "C.UTF-8")
+        .env("MTOOLSRC", "/dev/null")
+        .env("TZ", "UTC");
     command.arg("-i").arg(image).args(&arguments[1..]);
     match command.output() {
         Err(error) => {
@@ -65,7 +85,11 @@ fn mtools(arguments: &[&str], image: &Path) -> Option<String> {
         }
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{arguments:?} {text}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{arguments:?} {text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Some(text)
         }
     }
@@ -90,11 +114,21 @@ fn read_back(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let next = |cluster: u32| -> Option<u32> {
         let (value, end) = if clusters < 4085 {
             let both = u16_at(fat_at + (cluster + cluster / 2) as usize);
-            (if cluster % 2 == 0 { both & 0xFFF } else { both >> 4 }, 0xFF8)
+            (
+                if cluster.is_multiple_of(2) {
+                    both & 0xFFF
+                } else {
+                    both >> 4
+                },
+                0xFF8,
+            )
         } else if clusters < 65525 {
             (u16_at(fat_at + 2 * cluster as usize), 0xFFF8)
         } else {
-            (u32_at(fat_at + 4 * cluster as usize) & 0x0FFF_FFFF, 0x0FFF_FFF8)
+            (
+                u32_at(fat_at + 4 * cluster as usize) & 0x0FFF_FFFF,
+                0x0FFF_FFF8,
+            )
         };
         (value < end).then_some(value)
     };
@@ -127,11 +161,22 @@ fn read_back(path: &Path) -> BTreeMap<String, Vec<u8>> {
                 continue;
             }
             let text = |range: std::ops::Range<usize>, lower: u8| {
-                let text = String::from_utf8(entry[range].to_vec()).unwrap().trim_end().to_owned();
-                if entry[12] & lower > 0 { text.to_lowercase() } else { text }
+                let text = String::from_utf8(entry[range].to_vec())
+                    .unwrap()
+                    .trim_end()
+                    .to_owned();
+                if entry[12] & lower > 0 {
+                    text.to_lowercase()
+                } else {
+                    text
+                }
             };
             let (base, extension) = (text(0..8, 8), text(8..11, 16));
-            let name = match long.iter().position(|&unit| unit == 0).unwrap_or(long.len()) {
+            let name = match long
+                .iter()
+                .position(|&unit| unit == 0)
+                .unwrap_or(long.len())
+            {
                 0 if extension.is_empty() => base,
                 0 => format!("{base}.{extension}"),
                 end => String::from_utf16(&long[..end]).unwrap(),
@@ -180,17 +225,33 @@ fn expected(tree: &Arc<Tree>) -> BTreeMap<String, Vec<u8>> {
 fn sample() -> TreeBuilder<'static> {
     let mut tree = TreeBuilder::new();
     let mut put = |path: &str, bytes: Vec<u8>, seconds: i64| {
-        let mtime = Timestamp { seconds, nanoseconds: 0 };
-        tree.insert(path, Inode::file(bytes, 0o755).modified(mtime)).unwrap();
+        let mtime = Timestamp {
+            seconds,
+            nanoseconds: 0,
+        };
+        tree.insert(path, Inode::file(bytes, 0o755).modified(mtime))
+            .unwrap();
     };
     put("EFI/BOOT/BOOTX64.EFI", vec![1; 150_000], 1_700_000_000);
     put("EFI/BOOT/grub.cfg", b"set root\n".to_vec(), 1_700_000_002);
     put("EFI/debian/grubx64.efi", vec![2; 100_001], 1_700_000_000);
     put("EFI/debian/empty", Vec::new(), 0);
-    put("a long name with spaces.config", b"long".to_vec(), 1_700_000_000);
-    put("a long name with spaces.confer", b"other".to_vec(), 1_700_000_000);
+    put(
+        "a long name with spaces.config",
+        b"long".to_vec(),
+        1_700_000_000,
+    );
+    put(
+        "a long name with spaces.confer",
+        b"other".to_vec(),
+        1_700_000_000,
+    );
     put("grüße \u{1F427}.txt", b"unicode".to_vec(), 1_700_000_000);
-    put(&format!("deep/{}/{}", "d".repeat(255), "e".repeat(255)), vec![3; 5000], 1_700_000_000);
+    put(
+        &format!("deep/{}/{}", "d".repeat(255), "e".repeat(255)),
+        vec![3; 5000],
+        1_700_000_000,
+    );
     tree
 }
 
@@ -212,13 +273,21 @@ fn every_type_holds_the_tree_and_satisfies_fsck() {
     let path = place.path().join("image");
     let tree = Arc::new(sample().build().unwrap());
     for (size, bytes_per_sector, kind) in shapes() {
-        let options = Options { label: Some("esp".to_owned()), bytes_per_sector, ..options() };
+        let options = Options {
+            label: Some("esp".to_owned()),
+            bytes_per_sector,
+            ..options()
+        };
         let (volume, report) = plan_with_report(&tree, &options, size).unwrap();
         assert_eq!(report, Report::default());
         assert_eq!(volume.length, size);
         image(&volume, &path);
         check(&path);
-        assert_eq!(read_back(&path), expected(&tree), "{size} {bytes_per_sector}");
+        assert_eq!(
+            read_back(&path),
+            expected(&tree),
+            "{size} {bytes_per_sector}"
+        );
         if let Some(info) = mtools(&["minfo", "::"], &path) {
             assert!(info.contains(&format!("disk type=\"{kind}   \"")), "{info}");
             assert!(info.contains("disk label=\"ESP        \""), "{info}");
@@ -232,15 +301,32 @@ fn mtools_see_names_times_and_bytes() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
     let tree = Arc::new(sample().build().unwrap());
-    let options = Options { label: Some("esp".to_owned()), ..options() };
+    let options = Options {
+        label: Some("esp".to_owned()),
+        ..options()
+    };
     image(&plan(&tree, &options, 64 << 20).unwrap(), &path);
-    let Some(list) = mtools(&["mdir", "::/"], &path) else { return };
+    let Some(list) = mtools(&["mdir", "::/"], &path) else {
+        return;
+    };
     assert!(list.contains("Volume in drive : is ESP"), "{list}");
-    assert!(list.contains("ALONGN~1 CON         5 2023-11-14  22:13  a long name with spaces.confer"), "{list}");
-    assert!(list.contains("ALONGN~2 CON         4 2023-11-14  22:13  a long name with spaces.config"), "{list}");
+    assert!(
+        list.contains("ALONGN~1 CON         5 2023-11-14  22:13  a long name with spaces.confer"),
+        "{list}"
+    );
+    assert!(
+        list.contains("ALONGN~2 CON         4 2023-11-14  22:13  a long name with spaces.config"),
+        "{list}"
+    );
     let list = mtools(&["mdir", "::/EFI/BOOT"], &path).unwrap();
-    assert!(list.contains("BOOTX64  EFI    150000 2023-11-14  22:13"), "{list}");
-    assert!(list.contains("grub     cfg         9 2023-11-14  22:13"), "{list}");
+    assert!(
+        list.contains("BOOTX64  EFI    150000 2023-11-14  22:13"),
+        "{list}"
+    );
+    assert!(
+        list.contains("grub     cfg         9 2023-11-14  22:13"),
+        "{list}"
+    );
     let out = place.path().join("out");
     std::fs::create_dir(&out).unwrap();
     mtools(&["mcopy", "-s", "-n", "::/*", out.to_str().unwrap()], &path);
@@ -267,13 +353,23 @@ fn the_same_tree_gives_the_same_volume() {
 #[test]
 fn what_fat_has_no_place_for_is_counted() {
     let mut tree = TreeBuilder::new();
-    tree.insert("a", Inode::file(*b"a", 0o600).owned_by(1, 0)).unwrap();
-    tree.insert("b", Inode::file(*b"b", 0o755).with_xattr("user.x", "1")).unwrap();
+    tree.insert("a", Inode::file(*b"a", 0o600).owned_by(1, 0))
+        .unwrap();
+    tree.insert("b", Inode::file(*b"b", 0o755).with_xattr("user.x", "1"))
+        .unwrap();
     tree.hard_link("c", "a").unwrap();
     let tree = Arc::new(tree.build().unwrap());
     let (volume, report) = plan_with_report(&tree, &options(), 4 << 20).unwrap();
     // `a` and `c` are one file with two names.
-    assert_eq!(report, Report { owners: 2, modes: 2, xattrs: 1, copies: 1 });
+    assert_eq!(
+        report,
+        Report {
+            owners: 2,
+            modes: 2,
+            xattrs: 1,
+            copies: 1
+        }
+    );
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
     image(&volume, &path);
@@ -285,11 +381,26 @@ fn what_fat_has_no_place_for_is_counted() {
 fn files_that_fat_cannot_hold_are_named() {
     let device = Device { major: 1, minor: 3 };
     for (inode, message) in [
-        (Inode::symlink("x"), "`/dir/odd` is a symbolic link, which FAT cannot hold"),
-        (Inode::new(Kind::CharDevice(device), 0o600), "`/dir/odd` is a character device, which FAT"),
-        (Inode::new(Kind::BlockDevice(device), 0o600), "`/dir/odd` is a block device, which FAT"),
-        (Inode::new(Kind::Fifo, 0o600), "`/dir/odd` is a named pipe, which FAT"),
-        (Inode::new(Kind::Socket, 0o600), "`/dir/odd` is a socket, which FAT"),
+        (
+            Inode::symlink("x"),
+            "`/dir/odd` is a symbolic link, which FAT cannot hold",
+        ),
+        (
+            Inode::new(Kind::CharDevice(device), 0o600),
+            "`/dir/odd` is a character device, which FAT",
+        ),
+        (
+            Inode::new(Kind::BlockDevice(device), 0o600),
+            "`/dir/odd` is a block device, which FAT",
+        ),
+        (
+            Inode::new(Kind::Fifo, 0o600),
+            "`/dir/odd` is a named pipe, which FAT",
+        ),
+        (
+            Inode::new(Kind::Socket, 0o600),
+            "`/dir/odd` is a socket, which FAT",
+        ),
         (
             Inode::new(
                 Kind::File(Content {
@@ -322,25 +433,58 @@ fn limits_are_errors() {
     let tree = Arc::new(sample().build().unwrap());
     let message = |options: &Options, size| plan(&tree, options, size).unwrap_err().to_string();
     let base = options();
-    assert_eq!(message(&base, 1000), "no FAT filesystem fits into 1000 bytes");
-    assert!(message(&base, 200 << 10).starts_with("the files need 2"), "{}", message(&base, 200 << 10));
-    let forced = Options { fat_type: Some(FatType::Fat32), ..options() };
+    assert_eq!(
+        message(&base, 1000),
+        "no FAT filesystem fits into 1000 bytes"
+    );
+    assert!(
+        message(&base, 200 << 10).starts_with("the files need 2"),
+        "{}",
+        message(&base, 200 << 10)
+    );
+    let forced = Options {
+        fat_type: Some(FatType::Fat32),
+        ..options()
+    };
     assert!(message(&forced, 16 << 20).starts_with("FAT32 is not possible in 16777216 bytes"));
-    let sector = Options { bytes_per_sector: 1024, ..options() };
+    let sector = Options {
+        bytes_per_sector: 1024,
+        ..options()
+    };
     assert!(message(&sector, 16 << 20).contains("sectors of 1024 bytes"));
     for label in ["", "  ", "twelve chars", "a/b", "gr\u{fc}n"] {
-        let options = Options { label: Some(label.to_owned()), ..options() };
-        assert!(message(&options, 16 << 20).contains("cannot be the label"), "{label}");
+        let options = Options {
+            label: Some(label.to_owned()),
+            ..options()
+        };
+        assert!(
+            message(&options, 16 << 20).contains("cannot be the label"),
+            "{label}"
+        );
     }
     let mut many = TreeBuilder::new();
     for number in 0..600 {
-        many.insert(format!("f{number}"), Inode::file(*b"", 0o644)).unwrap();
+        many.insert(format!("f{number}"), Inode::file(*b"", 0o644))
+            .unwrap();
     }
     let many = Arc::new(many.build().unwrap());
     let error = plan(&many, &base, 64 << 20).unwrap_err();
-    assert!(error.to_string().contains("`/` has too many names: 600 entries are needed"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("`/` has too many names: 600 entries are needed"),
+        "{error}"
+    );
     // FAT32 has no such limit for its root.
-    plan(&many, &Options { fat_type: Some(FatType::Fat32), ..options() }, 64 << 20).unwrap();
+    plan(
+        &many,
+        &Options {
+            fat_type: Some(FatType::Fat32),
+            ..options()
+        },
+        64 << 20,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -363,7 +507,13 @@ fn holes_of_files_are_holes_of_the_volume() {
         .filter(|extent| matches!(extent.source, Source::File { .. }))
         .map(|extent| extent.length)
         .sum();
-    assert_eq!(in_files, content.ranges().map(|DataRange { length, .. }| length).sum::<u64>());
+    assert_eq!(
+        in_files,
+        content
+            .ranges()
+            .map(|DataRange { length, .. }| length)
+            .sum::<u64>()
+    );
     let path = place.path().join("image");
     image(&volume, &path);
     check(&path);

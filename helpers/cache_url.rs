@@ -1,0 +1,251 @@
+//! `cache-url [-f] URL DEST`: fetches a file unless the copy at hand is current.
+//!
+//! Exit status 44 means that there is no such file (404), 1 any other failure.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{Explain, env_text};
+use crate::fetch::{Answer, Body, Client, Condition, Error, Location, Options};
+
+const USAGE: &str = "usage: cache-url [-f] URL DEST\n\n\
+    Fetches URL to DEST unless DEST is current.\n\n\
+    \x20 -f  fetch in any case, past caches on the way\n\
+    \x20 -h  show this help\n";
+
+/// Why the file is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The arguments are wrong.
+    #[error("{reason}")]
+    Usage {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// It cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] Error),
+    /// It cannot be stored.
+    #[error("cannot write `{path}`")]
+    Write {
+        /// The destination.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl Explain for Failure {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Failure::Usage { .. } => Some("`cache-url -h` shows how it is used".to_owned()),
+            Failure::Fetch(error) => error.hint().map(str::to_owned),
+            Failure::Write { .. } => Some("check that the directory exists and may be written".to_owned()),
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Fetch(Error::Status { status: 404, .. }) => 44,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs the helper.
+pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
+    let usage = |reason: &str| Failure::Usage {
+        reason: reason.to_owned(),
+    };
+    let mut force = false;
+    let mut rest = args.iter();
+    let mut operands = Vec::new();
+    for argument in rest.by_ref() {
+        match argument.to_str() {
+            Some("-h" | "--help") => {
+                super::print(USAGE);
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some("-f") => force = true,
+            Some("--") => break,
+            Some(option) if option.starts_with('-') && option.len() > 1 => {
+                return Err(usage(&format!("the option `{option}` is not known")));
+            }
+            _ => operands.push(argument),
+        }
+    }
+    operands.extend(rest);
+    let [url, destination] = operands.as_slice() else {
+        return Err(usage("a URL and a destination are needed"));
+    };
+    let url = url.to_str().ok_or_else(|| usage("the URL is not text"))?;
+    let client = Client::new(Options {
+        offline: env_text("DIB_OFFLINE").is_some_and(|value| value != "0"),
+        backoff: Duration::from_secs(2),
+        ..Options::default()
+    })?;
+    fetch(&client, &Location::parse(url)?, Path::new(destination), force)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches to a destination; a FIFO gets the content, a file is replaced when it is complete.
+fn fetch(client: &Client, location: &Location, destination: &Path, force: bool) -> Result<(), Failure> {
+    let write = |source| Failure::Write {
+        path: destination.to_owned(),
+        source,
+    };
+    let present = fs_err::metadata(destination).ok();
+    let is_fifo = present.as_ref().is_some_and(|m| m.file_type().is_fifo());
+    let current = present.filter(|metadata| metadata.is_file() && metadata.len() > 0);
+    if client.options().offline && location.as_file().is_none() && current.is_some() {
+        return Ok(());
+    }
+    let condition = Condition {
+        modified_since: current
+            .as_ref()
+            .filter(|_| !force && location.as_file().is_none())
+            .and_then(|metadata| metadata.modified().ok()),
+        etag: None,
+        no_cache: force,
+    };
+    let beside = if is_fifo {
+        std::env::temp_dir()
+    } else {
+        match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        }
+    };
+    let mut new = tempfile::Builder::new()
+        .prefix(".download.")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(&beside)
+        .map_err(write)?;
+    let received = receive(client, location, &condition, new.as_file_mut(), destination)?;
+    // An empty answer to a conditional request is a server's way to say "unchanged".
+    if !received.changed || (received.length == 0 && condition.modified_since.is_some()) {
+        return Ok(());
+    }
+    if is_fifo {
+        let mut from = fs_err::File::open(new.path()).map_err(write)?;
+        let mut to = fs_err::OpenOptions::new()
+            .write(true)
+            .open(destination)
+            .map_err(write)?;
+        io::copy(&mut from, &mut to).map_err(write)?;
+    } else {
+        new.persist(destination).map_err(|error| write(error.error))?;
+    }
+    Ok(())
+}
+
+struct Received {
+    changed: bool,
+    length: u64,
+}
+
+/// Receives a body, going on after a broken transfer as long as it is the same file.
+fn receive(
+    client: &Client,
+    location: &Location,
+    condition: &Condition,
+    file: &mut std::fs::File,
+    destination: &Path,
+) -> Result<Received, Failure> {
+    let write = |source| Failure::Write {
+        path: destination.to_owned(),
+        source,
+    };
+    let mut length = 0_u64;
+    let mut version: Option<(Option<std::time::SystemTime>, Option<String>)> = None;
+    let mut left = client.options().retries;
+    let mut pause = client.options().backoff;
+    loop {
+        let attempt = (|| -> Result<bool, Failure> {
+            let offset = if version.is_some() { length } else { 0 };
+            let condition = if offset > 0 { &Condition::default() } else { condition };
+            let mut body: Body = match client.open(location, condition, offset)? {
+                Answer::NotModified => return Ok(false),
+                Answer::Body(body) => body,
+            };
+            let this = (body.modified, body.etag.clone());
+            if body.offset != 0 && version.as_ref() != Some(&this) {
+                // Another version meanwhile: from the start.
+                body = match client.open(location, &Condition::default(), 0)? {
+                    Answer::Body(body) => body,
+                    Answer::NotModified => return Ok(false),
+                };
+            }
+            if body.offset == 0 {
+                use std::io::Seek as _;
+                file.set_len(0).map_err(write)?;
+                file.rewind().map_err(write)?;
+                length = 0;
+            }
+            version = Some((body.modified, body.etag.clone())).filter(|v| v.0.is_some() || v.1.is_some());
+            let mut buffer = vec![0; 128 * 1024];
+            loop {
+                let count = body.read(&mut buffer)?;
+                if count == 0 {
+                    return Ok(true);
+                }
+                file.write_all(&buffer[..count]).map_err(write)?;
+                length += u64::try_from(count).unwrap_or(0);
+            }
+        })();
+        match attempt {
+            Ok(changed) => return Ok(Received { changed, length }),
+            Err(Failure::Fetch(error)) if error.is_transient() && left > 0 => {
+                left -= 1;
+                std::thread::sleep(pause);
+                pause = pause.saturating_mul(2);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<ExitCode, Failure> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        main(OsStr::new("cache-url"), &args)
+    }
+
+    #[test]
+    fn files_are_always_copied() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs_err::write(&from, "new").expect("written");
+        fs_err::write(&to, "old").expect("written");
+        let url = format!("file://{}", from.display());
+        run(&[&url, &to.display().to_string()]).expect("fetched");
+        assert_eq!(fs_err::read(&to).expect("there"), b"new");
+        let left = fs_err::read_dir(dir.path()).expect("there").count();
+        assert_eq!(left, 2, "no temporary file stays");
+    }
+
+    #[test]
+    fn missing_arguments_are_explained() {
+        for args in [&[][..], &["http://a/"], &["-x", "a", "b"], &["a", "b", "c"]] {
+            let error = run(args).expect_err("refused");
+            assert!(matches!(error, Failure::Usage { .. }), "{error}");
+            assert_eq!(error.code(), 1);
+        }
+    }
+
+    #[test]
+    fn not_found_has_its_own_status() {
+        let error = Failure::Fetch(Error::Status {
+            url: "http://a/".into(),
+            status: 404,
+        });
+        assert_eq!(error.code(), 44);
+    }
+}

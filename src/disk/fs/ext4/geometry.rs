@@ -1,0 +1,370 @@
+//! Groups, and where their metadata is.
+//!
+//! ```text
+//! group 0: │ superblock │ descriptors │ reserved descriptors │ bitmaps and inode tables of a flex group │ …
+//! group 1: │ backups of the same      │ …
+//! ```
+
+use super::Error;
+use super::format::{Compat, Incompat, RoCompat};
+use super::options::{JournalSize, Options};
+use super::units::{FsBlock, GroupNo, count, index};
+
+/// Groups whose metadata is stored together.
+const GROUPS_PER_FLEX: u32 = 16;
+/// mke2fs leaves out a last group with fewer blocks than this for data.
+const MIN_LAST_GROUP_DATA: u64 = 50;
+
+/// Dimensions of a filesystem.
+#[derive(Debug, Clone)]
+pub(super) struct Geometry {
+    pub(super) block_size: u32,
+    /// First block of group 0: 1 where the boot sector has a block of its own.
+    pub(super) first_data_block: u64,
+    /// Blocks in the filesystem, from block 0.
+    pub(super) blocks: u64,
+    pub(super) blocks_per_group: u32,
+    pub(super) inodes_per_group: u32,
+    /// Blocks of each group's inode table.
+    pub(super) table_blocks: u32,
+    /// Blocks of group descriptors.
+    pub(super) descriptor_blocks: u32,
+    /// Blocks kept for further group descriptors.
+    pub(super) reserved_descriptor_blocks: u32,
+    pub(super) descriptor_size: u16,
+    pub(super) groups_per_flex: u32,
+    pub(super) places: Vec<GroupPlaces>,
+    /// Ranges that file data and directories must avoid, sorted, not touching.
+    pub(super) reserved: Vec<BlockRange>,
+    sparse_super: bool,
+}
+
+/// Where a group's metadata is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupPlaces {
+    pub(super) block_bitmap: FsBlock,
+    pub(super) inode_bitmap: FsBlock,
+    pub(super) inode_table: FsBlock,
+}
+
+/// Blocks from `start` up to, not including, `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlockRange {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+impl Geometry {
+    /// For a filesystem of `blocks` blocks with at least `inodes` inodes.
+    pub(super) fn new(options: &Options, blocks: u64, inodes: u64) -> Result<Self, Error> {
+        let block_size = options.block();
+        let incompat = options.features.incompat;
+        let first_data_block = u64::from(options.block_size == 1024);
+        let blocks_per_group = 8 * options.block_size;
+        let per_group = u64::from(blocks_per_group);
+        let descriptor_size: u16 = if incompat.contains(Incompat::BIT64) {
+            64
+        } else {
+            32
+        };
+        let limit = if incompat.contains(Incompat::BIT64) {
+            // Descriptors must fit into the first group.
+            (u64::from(u32::MAX) + 1) * 4
+        } else {
+            u64::from(u32::MAX)
+        };
+        let too_large = || Error::TooLarge {
+            given: blocks.saturating_mul(block_size),
+            limit: limit.saturating_mul(block_size),
+            block_size: options.block_size,
+        };
+        if blocks > limit {
+            return Err(too_large());
+        }
+        let mut geometry = Self {
+            block_size: options.block_size,
+            first_data_block,
+            blocks: blocks.max(first_data_block + 1),
+            blocks_per_group,
+            inodes_per_group: 0,
+            table_blocks: 0,
+            descriptor_blocks: 0,
+            reserved_descriptor_blocks: 0,
+            descriptor_size,
+            groups_per_flex: if incompat.contains(Incompat::FLEX_BG) {
+                GROUPS_PER_FLEX
+            } else {
+                1
+            },
+            places: Vec::new(),
+            reserved: Vec::new(),
+            sparse_super: options.features.ro_compat.contains(RoCompat::SPARSE_SUPER),
+        };
+        loop {
+            let groups = geometry.groups();
+            let per_block = block_size / u64::from(descriptor_size);
+            geometry.descriptor_blocks =
+                u32::try_from(u64::from(groups).div_ceil(per_block)).map_err(|_| too_large())?;
+            geometry.reserved_descriptor_blocks = geometry.growth(options);
+            geometry.set_inodes(options, inodes)?;
+            // A last group without room for its own metadata is left out.
+            let last = GroupNo(groups - 1);
+            let overhead = geometry.super_blocks(last) + 2 + u64::from(geometry.table_blocks);
+            if groups > 1 && geometry.group_len(last) < overhead + MIN_LAST_GROUP_DATA {
+                geometry.blocks = geometry.group_start(last);
+                continue;
+            }
+            if geometry.super_blocks(GroupNo(0)) + 2 + u64::from(geometry.table_blocks) > per_group
+            {
+                return Err(too_large());
+            }
+            break;
+        }
+        geometry.place();
+        Ok(geometry)
+    }
+
+    /// Blocks to keep for descriptors of groups that growth will add.
+    fn growth(&self, options: &Options) -> u32 {
+        if !options.features.compat.contains(Compat::RESIZE_INODE) {
+            return 0;
+        }
+        let limit = u64::from(u32::MAX);
+        let target = match options.max_online_resize {
+            Some(blocks) => blocks.max(self.blocks),
+            None => self.blocks.saturating_mul(1024).min(limit.max(self.blocks)),
+        };
+        let groups = target
+            .saturating_sub(self.first_data_block)
+            .div_ceil(u64::from(self.blocks_per_group));
+        let per_block = u64::from(self.block_size) / u64::from(self.descriptor_size);
+        let wanted = groups
+            .div_ceil(per_block)
+            .saturating_sub(u64::from(self.descriptor_blocks));
+        // The resize inode's one double-indirect block lists them.
+        let most = u64::from(self.block_size / 4);
+        u32::try_from(wanted.min(most)).unwrap_or(0)
+    }
+
+    /// Inodes of each group: `needed` at least, and whole blocks of them.
+    fn set_inodes(&mut self, options: &Options, needed: u64) -> Result<(), Error> {
+        let groups = u64::from(self.groups());
+        let size = u64::from(options.inode_size);
+        let block = options.block();
+        let wanted = match options.inodes {
+            Some(inodes) if u64::from(inodes) < needed => {
+                return Err(Error::TooFewInodes {
+                    needed,
+                    given: u64::from(inodes),
+                });
+            }
+            Some(inodes) => u64::from(inodes),
+            None => {
+                (self.blocks.saturating_mul(block) / u64::from(options.bytes_per_inode)).max(needed)
+            }
+        };
+        let most = u64::from(self.blocks_per_group).min(65528);
+        let per_group = wanted.max(16).div_ceil(groups);
+        // A multiple of 8, so that the bitmap ends with a byte.
+        let step = (block / size).max(8);
+        let per_group = per_group.next_multiple_of(step).min(most - most % step);
+        let total = per_group * groups;
+        if total < needed || total > u64::from(u32::MAX) {
+            return Err(Error::TooFewInodes {
+                needed,
+                given: total.min(u64::from(u32::MAX)),
+            });
+        }
+        self.inodes_per_group = u32::try_from(per_group).unwrap_or(u32::MAX);
+        self.table_blocks = u32::try_from((per_group * size).div_ceil(block)).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// Places bitmaps and inode tables: those of a flex group one after the
+    /// other from the flex group's start on, avoiding backups.
+    fn place(&mut self) {
+        let groups = self.groups();
+        let table = u64::from(self.table_blocks);
+        let mut reserved: Vec<BlockRange> = (0..groups)
+            .map(GroupNo)
+            .filter(|&group| self.has_super(group))
+            .map(|group| {
+                let start = self.group_start(group);
+                BlockRange {
+                    start,
+                    end: start + self.super_blocks(group),
+                }
+            })
+            .collect();
+        let backups = reserved.clone();
+        // The next place of `length` blocks from `at` on that meets no backup.
+        let clear = |mut at: u64, length: u64| {
+            let mut next = backups.partition_point(|range| range.end <= at);
+            while let Some(range) = backups.get(next).filter(|range| range.start < at + length) {
+                at = range.end;
+                next += 1;
+            }
+            at
+        };
+        let no = FsBlock(0);
+        let mut places = vec![
+            GroupPlaces {
+                block_bitmap: no,
+                inode_bitmap: no,
+                inode_table: no
+            };
+            index(groups)
+        ];
+        let mut add = |at: u64, length: u64| {
+            reserved.push(BlockRange {
+                start: at,
+                end: at + length,
+            });
+            FsBlock(at)
+        };
+        for (flex, members) in (0u32..).zip(places.chunks_mut(index(self.groups_per_flex))) {
+            let mut at = self.group_start(GroupNo(flex * self.groups_per_flex));
+            let bitmaps = count(members.len());
+            at = clear(at, bitmaps);
+            for (group, member) in (at..).zip(members.iter_mut()) {
+                member.block_bitmap = add(group, 1);
+            }
+            at = clear(at + bitmaps, bitmaps);
+            for (group, member) in (at..).zip(members.iter_mut()) {
+                member.inode_bitmap = add(group, 1);
+            }
+            at += bitmaps;
+            for member in members.iter_mut() {
+                at = clear(at, table);
+                member.inode_table = add(at, table);
+                at += table;
+            }
+        }
+        reserved.sort_unstable_by_key(|range| range.start);
+        reserved.dedup_by(|next, last| {
+            let touches = next.start == last.end;
+            if touches {
+                last.end = next.end;
+            }
+            touches
+        });
+        self.places = places;
+        self.reserved = reserved;
+    }
+
+    /// Number of groups.
+    pub(super) fn groups(&self) -> u32 {
+        let groups =
+            (self.blocks - self.first_data_block).div_ceil(u64::from(self.blocks_per_group));
+        u32::try_from(groups).unwrap_or(u32::MAX)
+    }
+
+    /// First block of a group.
+    pub(super) fn group_start(&self, group: GroupNo) -> u64 {
+        self.first_data_block + u64::from(group.0) * u64::from(self.blocks_per_group)
+    }
+
+    /// Blocks of a group.
+    pub(super) fn group_len(&self, group: GroupNo) -> u64 {
+        (self.blocks - self.group_start(group)).min(u64::from(self.blocks_per_group))
+    }
+
+    /// Whether a group has superblock and descriptors: all have, or (sparse)
+    /// groups 0, 1 and the powers of 3, 5 and 7.
+    pub(super) fn has_super(&self, group: GroupNo) -> bool {
+        let power_of = |base: u32| {
+            let mut power = base;
+            while power < group.0 {
+                power = power.saturating_mul(base);
+            }
+            power == group.0
+        };
+        !self.sparse_super || group.0 <= 1 || power_of(3) || power_of(5) || power_of(7)
+    }
+
+    /// Blocks that superblock and descriptors take at the start of a group.
+    pub(super) fn super_blocks(&self, group: GroupNo) -> u64 {
+        if self.has_super(group) {
+            1 + u64::from(self.descriptor_blocks) + u64::from(self.reserved_descriptor_blocks)
+        } else {
+            0
+        }
+    }
+
+    /// Groups that have backups, without group 0.
+    pub(super) fn backups(&self) -> impl Iterator<Item = GroupNo> + '_ {
+        (1..self.groups())
+            .map(GroupNo)
+            .filter(|&group| self.has_super(group))
+    }
+
+    /// Blocks that no file can ever have.
+    pub(super) fn overhead(&self) -> u64 {
+        self.reserved
+            .iter()
+            .fold(self.first_data_block, |sum, range| {
+                sum + range.end - range.start
+            })
+    }
+
+    /// Number of inodes.
+    pub(super) fn inodes(&self) -> u64 {
+        u64::from(self.inodes_per_group) * u64::from(self.groups())
+    }
+
+    /// Whether the last group was left out for want of room: then the size at
+    /// which it would come back, in blocks.
+    pub(super) fn next_size(&self) -> u64 {
+        let next = GroupNo(self.groups());
+        self.group_start(next)
+            + if self.has_super(next) {
+                self.super_blocks(GroupNo(0)) + 1
+            } else {
+                0
+            }
+            + 2
+            + u64::from(self.table_blocks)
+            + MIN_LAST_GROUP_DATA
+    }
+}
+
+/// Blocks of the journal of a filesystem of so many blocks; `None` for none.
+pub(super) fn journal_blocks(options: &Options, blocks: u64) -> Result<Option<u64>, Error> {
+    if !options.features.compat.contains(Compat::HAS_JOURNAL) {
+        return Ok(None);
+    }
+    match options.journal {
+        JournalSize::Mebibytes(0) => Ok(None),
+        JournalSize::Mebibytes(size) => {
+            let wanted = (u64::from(size) << 20) / options.block();
+            // The limits of e2fsprogs.
+            if (1024..=10_240_000).contains(&wanted) {
+                Ok(Some(wanted))
+            } else {
+                Err(Error::BadOption {
+                    option: format!("-J size={size}"),
+                    reason: "the journal has 1024 to 10240000 blocks".to_owned(),
+                })
+            }
+        }
+        JournalSize::Automatic => {
+            const STEPS: [(u64, u64); 8] = [
+                (32 << 10, 1 << 10),
+                (256 << 10, 4 << 10),
+                (512 << 10, 8 << 10),
+                (4096 << 10, 16 << 10),
+                (8192 << 10, 32 << 10),
+                (16384 << 10, 64 << 10),
+                (32768 << 10, 128 << 10),
+                (u64::MAX, 256 << 10),
+            ];
+            if blocks < 2048 {
+                return Ok(None);
+            }
+            Ok(STEPS
+                .iter()
+                .find(|(below, _)| blocks < *below)
+                .map(|&(_, journal)| journal))
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What kind of ext4 filesystem is wanted.
+
+use super::Error;
+use super::format::{Compat, Incompat, RoCompat};
+use crate::tree::Timestamp;
+
+/// Feature sets of a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Features that old kernels may ignore.
+    pub compat: Compat,
+    /// Features without which it cannot be mounted.
+    pub incompat: Incompat,
+    /// Features without which it can only be mounted read-only.
+    pub ro_compat: RoCompat,
+}
+
+impl Default for Features {
+    /// Debian 12's for ext4: neither metadata_csum_seed nor orphan_file, which
+    /// GRUB before 2.12 and e2fsck before 1.47 do not know.
+    fn default() -> Self {
+        Self {
+            compat: Compat::all(),
+            incompat: Incompat::all(),
+            ro_compat: RoCompat::all(),
+        }
+    }
+}
+
+/// One feature, of any set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feature {
+    Compat(Compat),
+    Incompat(Incompat),
+    RoCompat(RoCompat),
+}
+
+/// Features by the names that mke2fs knows.
+const FEATURES: [(&str, Feature); 14] = [
+    ("has_journal", Feature::Compat(Compat::HAS_JOURNAL)),
+    ("ext_attr", Feature::Compat(Compat::EXT_ATTR)),
+    ("resize_inode", Feature::Compat(Compat::RESIZE_INODE)),
+    ("dir_index", Feature::Compat(Compat::DIR_INDEX)),
+    ("filetype", Feature::Incompat(Incompat::FILETYPE)),
+    ("extent", Feature::Incompat(Incompat::EXTENTS)),
+    ("64bit", Feature::Incompat(Incompat::BIT64)),
+    ("flex_bg", Feature::Incompat(Incompat::FLEX_BG)),
+    ("sparse_super", Feature::RoCompat(RoCompat::SPARSE_SUPER)),
+    ("large_file", Feature::RoCompat(RoCompat::LARGE_FILE)),
+    ("huge_file", Feature::RoCompat(RoCompat::HUGE_FILE)),
+    ("dir_nlink", Feature::RoCompat(RoCompat::DIR_NLINK)),
+    ("extra_isize", Feature::RoCompat(RoCompat::EXTRA_ISIZE)),
+    ("metadata_csum", Feature::RoCompat(RoCompat::METADATA_CSUM)),
+];
+
+impl Features {
+    /// What mke2fs gives `ext3`: no checksums, no 64-bit numbers, block maps.
+    pub fn ext3() -> Self {
+        let mut features = Self::default();
+        features.incompat = Incompat::FILETYPE;
+        features.ro_compat = RoCompat::SPARSE_SUPER | RoCompat::LARGE_FILE;
+        features
+    }
+
+    /// What mke2fs gives `ext2`: `ext3` without a journal.
+    pub fn ext2() -> Self {
+        let mut features = Self::ext3();
+        features.compat.remove(Compat::HAS_JOURNAL);
+        features
+    }
+
+    /// Switches a feature by name. Returns whether the name is known.
+    pub fn set(&mut self, name: &str, on: bool) -> bool {
+        let name = if name == "extents" { "extent" } else { name };
+        let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == name) else {
+            return false;
+        };
+        match *feature {
+            Feature::Compat(feature) => self.compat.set(feature, on),
+            Feature::Incompat(feature) => self.incompat.set(feature, on),
+            Feature::RoCompat(feature) => self.ro_compat.set(feature, on),
+        }
+        true
+    }
+
+    /// Whether all metadata has checksums.
+    pub(super) fn checksums(self) -> bool {
+        self.ro_compat.contains(RoCompat::METADATA_CSUM)
+    }
+
+    /// Whether files are mapped by extents.
+    pub(super) fn extents(self) -> bool {
+        self.incompat.contains(Incompat::EXTENTS)
+    }
+}
+
+/// How much room the journal gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JournalSize {
+    /// By the size of the filesystem, as mke2fs does.
+    #[default]
+    Automatic,
+    /// So many MiB; 0 is no journal.
+    Mebibytes(u32),
+}
+
+/// Options of an ext4 filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes in a block: 1024, 2048 or 4096. Never less than the sector size.
+    pub block_size: u32,
+    /// Bytes in an inode: a power of two from 128 to the block size.
+    pub inode_size: u16,
+    /// One inode for so many bytes of the filesystem.
+    pub bytes_per_inode: u32,
+    /// Number of inodes, in place of `bytes_per_inode`.
+    ///
+    /// Without it there are always enough for the tree.
+    pub inodes: Option<u32>,
+    /// Size of the journal.
+    pub journal: JournalSize,
+    /// Label, at most 16 bytes.
+    pub label: String,
+    /// UUID, big-endian as printed.
+    pub uuid: [u8; 16],
+    /// Seed of directory hashes.
+    pub hash_seed: [u8; 16],
+    /// Blocks kept for root, in hundredths of a percent.
+    pub reserved: u32,
+    /// Number of blocks up to which the mounted filesystem can grow; `None` is
+    /// 1024 times its size.
+    pub max_online_resize: Option<u64>,
+    /// Features.
+    pub features: Features,
+    /// When it was made.
+    pub timestamp: Timestamp,
+}
+
+impl Options {
+    /// What mke2fs does on Debian 12, but always with blocks of 4096 bytes; the
+    /// hash seed derives from the UUID.
+    pub fn new(uuid: [u8; 16]) -> Self {
+        let seed = uuid::Uuid::new_v5(&uuid::Uuid::from_bytes(uuid), b"ext4 directory hash seed");
+        Self {
+            block_size: 4096,
+            inode_size: 256,
+            bytes_per_inode: 16384,
+            inodes: None,
+            journal: JournalSize::Automatic,
+            label: String::new(),
+            uuid,
+            hash_seed: seed.into_bytes(),
+            reserved: 500,
+            max_online_resize: None,
+            features: Features::default(),
+            timestamp: Timestamp::default(),
+        }
+    }
+
+    /// Checks that the options make sense together.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let bad = |option: String, reason: &str| {
+            Err(Error::BadOption {
+                option,
+                reason: reason.to_owned(),
+            })
+        };
+        if !matches!(self.block_size, 1024 | 2048 | 4096) {
+            return bad(
+                format!("-b {}", self.block_size),
+                "blocks have 1024, 2048 or 4096 bytes",
+            );
+        }
+        if !self.inode_size.is_power_of_two()
+            || self.inode_size < 128
+            || u32::from(self.inode_size) > self.block_size
+        {
+            return bad(
+                format!("-I {}", self.inode_size),
+                "the inode size is a power of two from 128 to the block size",
+            );
+        }
+        if self.bytes_per_inode < 1024 || self.bytes_per_inode > 64 << 20 {
+            return bad(
+                format!("-i {}", self.bytes_per_inode),
+                "the ratio is 1024 to 67108864",
+            );
+        }
+        if self.label.len() > 16 {
+            return bad(format!("-L {}", self.label), "a label has at most 16 bytes");
+        }
+        if self.reserved > 5000 {
+            return bad(
+                format!("-m {}", self.reserved / 100),
+                "at most 50 percent can be reserved",
+            );
+        }
+        let Features {
+            compat,
+            incompat,
+            ro_compat,
+        } = self.features;
+        if self.inode_size == 128 && ro_compat.contains(RoCompat::EXTRA_ISIZE) {
+            // As mke2fs does: `extra_isize` means nothing for small inodes.
+            let mut smaller = self.clone();
+            smaller.features.ro_compat.remove(RoCompat::EXTRA_ISIZE);
+            return smaller.check();
+        }
+        if incompat.contains(Incompat::BIT64) && !incompat.contains(Incompat::EXTENTS) {
+            return bad("-O ^extent".to_owned(), "64bit needs extents; add `^64bit`");
+        }
+        if compat.contains(Compat::RESIZE_INODE) && !ro_compat.contains(RoCompat::SPARSE_SUPER) {
+            return bad(
+                "-O ^sparse_super".to_owned(),
+                "resize_inode needs it; add `^resize_inode`",
+            );
+        }
+        Ok(())
+    }
+
+    /// Bytes in a block, as a count.
+    pub(super) fn block(&self) -> u64 {
+        u64::from(self.block_size)
+    }
+
+    /// The same with features that depend on each other made consistent.
+    pub(super) fn normalised(&self) -> Self {
+        let mut options = self.clone();
+        if options.inode_size == 128 {
+            options.features.ro_compat.remove(RoCompat::EXTRA_ISIZE);
+        }
+        if options.journal == JournalSize::Mebibytes(0) {
+            options.features.compat.remove(Compat::HAS_JOURNAL);
+        }
+        options
+    }
+}

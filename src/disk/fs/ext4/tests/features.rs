@@ -1,0 +1,95 @@
+//! Options and features that differ from the default.
+
+use super::*;
+use crate::tree::Inode;
+
+/// The nasty tree without what only blocks of 4096 bytes can hold.
+fn modest() -> Arc<Tree> {
+    let nasty = images::nasty();
+    let mut builder = nasty.edit();
+    for path in [
+        "/symlinks/1023",
+        "/symlinks/4095",
+        "/xattr/large",
+        "/xattr/mixed",
+    ] {
+        builder.remove(path).unwrap();
+    }
+    for number in 0..4 {
+        builder.remove(format!("/xattr/shared{number}")).unwrap();
+    }
+    Arc::new(builder.build().unwrap())
+}
+
+#[test]
+fn every_supported_set_of_options_is_clean_and_reads_back_equal() {
+    let tree = modest();
+    for text in [
+        "-b 1024",
+        "-b 2048",
+        "-b 1024 -O ^metadata_csum",
+        "-O ^metadata_csum",
+        "-O ^64bit",
+        "-O ^flex_bg",
+        "-O ^resize_inode",
+        "-O ^has_journal",
+        "-J size=16",
+        "-O ^dir_index",
+        "-I 512",
+        "-I 1024",
+        "-i 1024",
+        "-i 65536",
+        "-N 20000",
+        "-E resize=1000000000",
+        "-O ^resize_inode,^sparse_super,^flex_bg",
+        "-O ^extra_isize,^huge_file,^dir_nlink",
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        println!("{text}");
+        let image = Image::new(&tree, &options, 512 * MIB);
+        image.check();
+        view::compare(&image.path(), &tree);
+    }
+}
+
+#[test]
+fn ext2_and_ext3_are_clean_and_read_back_equal() {
+    let sparse = modest();
+    let dense = images::dense(&sparse);
+    for features in [Features::ext2(), Features::ext3()] {
+        for block_size in [1024, 4096] {
+            let mut options = options();
+            options.features = features;
+            options.block_size = block_size;
+            Image::new(&sparse, &options, 512 * MIB).check();
+            let image = Image::new(&dense, &options, 512 * MIB);
+            image.check();
+            view::compare(&image.path(), &dense);
+        }
+    }
+}
+
+#[test]
+fn small_inodes_lose_nanoseconds_and_nothing_else() {
+    let tree = tree(|b| {
+        b.insert(
+            "/file",
+            Inode::file(*b"bytes", 0o644).with_xattr("user.a", b"1"),
+        )
+        .unwrap();
+    });
+    let mut options = options();
+    options.parse_mkfs("-I 128").unwrap();
+    Image::new(&tree, &options, 64 * MIB).check();
+}
+
+#[test]
+fn the_same_tree_gives_the_same_bytes() {
+    let (first, second) = (images::nasty(), images::nasty());
+    let (first, second) = (
+        Image::new(&first, &options(), 512 * MIB),
+        Image::new(&second, &options(), 512 * MIB),
+    );
+    assert!(std::fs::read(first.path()).unwrap() == std::fs::read(second.path()).unwrap());
+}

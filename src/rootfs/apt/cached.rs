@@ -1,0 +1,185 @@
+//! Finished roots in the image cache, ready to be the lowest layer of a target.
+//!
+//! ```text
+//! DIB_IMAGE_CACHE/kiln/roots/
+//!   <key>/          a finished root; never changed again
+//!   .new-<key>/     being made by whoever holds <key>.lock
+//!   <key>.lock
+//! ```
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::index::Package;
+use crate::fetch::{Cache, Digest, Lock};
+
+/// Grows whenever the same packages give another tree.
+const FORMAT: u32 = 1;
+
+/// What decides the content of a root.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The architecture.
+    pub arch: &'a str,
+    /// The packages, in order.
+    pub packages: &'a [&'a Package],
+    /// Fingerprints of the keys that were trusted.
+    pub keys: &'a [String],
+    /// `SOURCE_DATE_EPOCH`, which scripts may use.
+    pub epoch: Option<&'a str>,
+    /// `/proc/self/uid_map` and `gid_map`: owners on disk depend on them.
+    pub id_maps: &'a str,
+}
+
+impl Identity<'_> {
+    /// Computes the key.
+    pub fn key(&self) -> Digest {
+        let mut text = format!("kiln apt root {FORMAT}\narch {}\n", self.arch);
+        for package in self.packages {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "package {}={} {} {}",
+                package.name, package.version, package.arch, package.sha256
+            );
+        }
+        for key in self.keys {
+            let _ = writeln!(text, "key {key}");
+        }
+        let _ = writeln!(text, "epoch {}", self.epoch.unwrap_or("-"));
+        for line in self.id_maps.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let _ = writeln!(text, "map {}", words.join(" "));
+        }
+        Digest::of(text.as_bytes())
+    }
+}
+
+/// Returns the id maps of this process, as the kernel shows them.
+pub fn id_maps() -> Result<String, Error> {
+    let mut maps = String::new();
+    for name in ["/proc/self/uid_map", "/proc/self/gid_map"] {
+        let text = fs_err::read_to_string(name).map_err(|source| Error::File {
+            action: "read",
+            path: name.into(),
+            source,
+        })?;
+        maps.push_str(&text);
+    }
+    Ok(maps)
+}
+
+/// Gives the root of a key, letting `make` fill an empty directory if there is none yet.
+///
+/// Returns where it is, and whether it was there already.
+pub fn root(
+    cache: &Cache,
+    key: Digest,
+    make: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(PathBuf, bool), Error> {
+    let roots = cache.root().join("roots");
+    let path = roots.join(key.to_string());
+    let _lock = Lock::acquire(&roots.join(format!("{key}.lock")))?;
+    if path.is_dir() {
+        return Ok((path, true));
+    }
+    sweep(&roots)?;
+    let new = roots.join(format!(".new-{key}"));
+    remove(&new)?;
+    let fail = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File {
+            action,
+            path,
+            source,
+        }
+    };
+    fs_err::create_dir(&new).map_err(fail("create", &new))?;
+    match make(&new) {
+        Ok(()) => {
+            fs_err::rename(&new, &path).map_err(fail("rename", &new))?;
+            Ok((path, false))
+        }
+        Err(error) => {
+            // The error that stopped us matters more than one from cleaning up.
+            let _ = remove(&new);
+            Err(error)
+        }
+    }
+}
+
+/// Removes unfinished roots that nobody is working on any more.
+fn sweep(roots: &Path) -> Result<(), Error> {
+    let Ok(entries) = fs_err::read_dir(roots) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(".new-")) else {
+            continue;
+        };
+        if let Some(_lock) = Lock::try_acquire(&roots.join(format!("{key}.lock")))? {
+            // A root of other ids may not be ours to remove; it harms nobody.
+            let _ = remove(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs_err::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_made_once_and_leftovers_are_swept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::new(dir.path());
+        let roots = cache.root().join("roots");
+        fs_err::create_dir_all(roots.join(".new-dead/usr")).expect("made");
+        let key = Digest::of(b"x");
+        let make = |path: &Path| {
+            fs_err::write(path.join("file"), "1").expect("written");
+            Ok(())
+        };
+        let (path, cached) = root(&cache, key, make).expect("made");
+        assert!(!cached && path.join("file").exists());
+        assert!(!roots.join(".new-dead").exists());
+        let (again, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        assert!(cached && again == path);
+    }
+
+    #[test]
+    fn a_failed_root_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::new(dir.path());
+        let key = Digest::of(b"x");
+        let error = root(&cache, key, |_| Err(Error::Unconfigured { packages: vec!["a".into()] }));
+        assert!(error.is_err());
+        let left: Vec<_> = fs_err::read_dir(cache.root().join("roots"))
+            .expect("there")
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
+        assert_eq!(left, [std::ffi::OsString::from(format!("{key}.lock"))]);
+    }
+
+    #[test]
+    fn the_key_depends_on_the_id_maps() {
+        let identity = |id_maps| Identity { arch: "amd64", packages: &[], keys: &[], epoch: None, id_maps };
+        assert_eq!(identity("  0 0 1\n").key(), identity("0    0 1").key());
+        assert_ne!(identity("0 0 1").key(), identity("0 1000 1").key());
+    }
+}

@@ -1,0 +1,123 @@
+//! Gives a finished root to a build: as the lowest layer of its target, or copied.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::repository::ListContent;
+use super::{Bootstrapped, Notice, Report};
+use crate::rootfs::beneath::Root;
+use crate::rootfs::copy;
+use crate::sandbox::mounts::mount_overlay;
+
+/// Where a root is to go.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The target: an existing directory.
+    pub target: PathBuf,
+    /// Where the layers of an overlay may lie; without it the root is copied.
+    pub layers: Option<PathBuf>,
+    /// Where apt of the target finds packages (`DIB_IMAGE_CACHE/apt/debian`).
+    pub packages: Option<PathBuf>,
+}
+
+/// Puts a root into a target, with apt's lists, and its packages where apt finds them.
+pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> Result<(), Error> {
+    let target = &delivery.target;
+    let mut mounted = false;
+    if let Some(layers) = &delivery.layers {
+        match overlay(&root.root, layers, target) {
+            Ok(()) => mounted = true,
+            Err(error) => report(Notice::Info(&format!(
+                "copying the root, since overlayfs is not to be had here: {error}"
+            ))),
+        }
+    }
+    if !mounted {
+        copy::copy_tree(&root.root, target).map_err(|error| Error::File {
+            action: "copy the root to",
+            path: target.join(error.path),
+            source: error.source,
+        })?;
+    }
+    write_lists(root, target)?;
+    if let Some(directory) = &delivery.packages {
+        share_packages(root, directory)?;
+    }
+    Ok(())
+}
+
+fn overlay(lower: &Path, layers: &Path, target: &Path) -> io::Result<()> {
+    let (upper, work) = (layers.join("upper"), layers.join("work"));
+    fs_err::create_dir_all(&upper)?;
+    fs_err::create_dir_all(&work)?;
+    // The top of the overlay is the upper directory: it takes after the root's.
+    let like = fs_err::metadata(lower)?;
+    fs_err::set_permissions(&upper, like.permissions())?;
+    mount_overlay(&[lower], &upper, &work, target)
+}
+
+/// Writes `/var/lib/apt/lists` as an update would.
+fn write_lists(root: &Bootstrapped, target: &Path) -> Result<(), Error> {
+    let directory = Path::new("var/lib/apt/lists");
+    let fail = |name: &Path| {
+        let path = target.join(name);
+        move |source| Error::File {
+            action: "write",
+            path,
+            source,
+        }
+    };
+    let inside = Root::open(target).map_err(fail(Path::new("")))?;
+    inside.make_dirs(directory).map_err(fail(directory))?;
+    for list in &root.lists {
+        let path = directory.join(&list.name);
+        let write = || -> io::Result<()> {
+            let mut file = inside.create(&path, 0o644)?;
+            match &list.content {
+                ListContent::Bytes(bytes) => io::Write::write_all(&mut file, bytes)?,
+                ListContent::File(from) => {
+                    io::copy(&mut fs_err::File::open(from)?, &mut file)?;
+                }
+            }
+            if let Some(modified) = list.modified {
+                file.set_modified(modified)?;
+            }
+            Ok(())
+        };
+        write().map_err(fail(&path))?;
+    }
+    Ok(())
+}
+
+/// Links the packages under apt's names; what is there already is left alone.
+fn share_packages(root: &Bootstrapped, directory: &Path) -> Result<(), Error> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File {
+            action: "write",
+            path,
+            source,
+        }
+    };
+    fs_err::create_dir_all(directory).map_err(fail(directory))?;
+    for (name, blob) in &root.packages {
+        let path = directory.join(name);
+        if path.symlink_metadata().is_ok() || !blob.exists() {
+            continue;
+        }
+        // apt of the target may write into this directory, so it gets files of its
+        // own: the cache's must not change.
+        let copy = || -> io::Result<()> {
+            let mut new = tempfile::Builder::new()
+                .prefix(".new-")
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .tempfile_in(directory)?;
+            io::copy(&mut fs_err::File::open(blob)?, new.as_file_mut())?;
+            new.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        copy().map_err(fail(&path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,414 @@
+//! Reads suites of an archive: signed Release files and the indices they vouch for.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::deb::decompress;
+use super::error::Error;
+use super::index::Universe;
+use super::openpgp::Keyring;
+use super::release::{IndexFile, Release, ReleaseError};
+use super::sources::Suite;
+use crate::fetch::{Blob, Cache, Client, Digest, Document, Item, Location, Progress};
+
+/// Bytes that a Release file may have.
+const RELEASE_LIMIT: u64 = 16 << 20;
+/// Bytes that an index may have when it is unpacked (sid's main has 60 MB).
+const INDEX_LIMIT: u64 = 1 << 30;
+
+/// A suite whose Release file is good.
+#[derive(Debug, Clone)]
+pub struct OpenSuite {
+    /// Which one.
+    pub suite: Suite,
+    /// Its archive.
+    pub archive: Location,
+    /// The Release file, parsed.
+    pub release: Release,
+    /// The Release file as it was signed.
+    pub document: Document,
+    base: Location,
+}
+
+/// An index of a suite: verified and unpacked.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// Which of the suites it belongs to.
+    pub suite: usize,
+    /// Its path below the suite, without a suffix of compression.
+    pub path: String,
+    /// Its text in the cache.
+    pub blob: Blob,
+    /// Its text.
+    pub text: Arc<String>,
+}
+
+/// What is needed to read a repository.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
+    /// Fetches.
+    pub client: &'a Client,
+    /// Keeps.
+    pub cache: &'a Cache,
+    /// Says who may sign.
+    pub keyring: &'a Keyring,
+    /// The time as of which things are valid.
+    pub now: SystemTime,
+}
+
+impl Access<'_> {
+    /// Fetches and verifies the Release file of a suite.
+    ///
+    /// Offline, a file that has expired since it was fetched still counts: it was
+    /// current when it was verified then, and there is no newer one to be had.
+    pub fn open(&self, suite: &Suite) -> Result<OpenSuite, Error> {
+        let archive = Location::parse(&suite.mirror)?;
+        let base = archive.join(&format!("dists/{}", suite.name));
+        let location = base.join("InRelease");
+        let url = location.to_string();
+        let document = self.cache.document(self.client, &location, RELEASE_LIMIT)?;
+        let verified = self
+            .keyring
+            .verify(&document.bytes, self.now)
+            .map_err(|source| Error::Untrusted {
+                url: url.clone(),
+                source,
+            })?;
+        tracing::debug!(%url, signer = verified.signer, "verified");
+        let release = Release::parse(&verified.text)
+            .and_then(|release| {
+                let name = suite.name.as_str();
+                match release.check(name, self.now) {
+                    Err(ReleaseError::Expired { .. }) if self.client.options().offline => {
+                        Ok(release)
+                    }
+                    // `buster/updates` calls itself `buster`.
+                    Err(ReleaseError::OtherSuite { .. }) if name.ends_with("/updates") => {
+                        release.check(name.trim_end_matches("/updates"), self.now)?;
+                        Ok(release)
+                    }
+                    result => result.map(|()| release),
+                }
+            })
+            .map_err(|source| Error::Release {
+                url: url.clone(),
+                source,
+            })?;
+        document.keep()?;
+        Ok(OpenSuite {
+            suite: suite.clone(),
+            archive,
+            release,
+            document,
+            base,
+        })
+    }
+
+    /// Opens suites at the same time; offline, what all of them lack is reported together.
+    pub fn open_all(&self, suites: &[Suite]) -> Result<Vec<OpenSuite>, Error> {
+        let results: Vec<Result<OpenSuite, Error>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = suites
+                .iter()
+                .map(|suite| scope.spawn(move || self.open(suite)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        let mut open = Vec::new();
+        let mut lacking = Vec::new();
+        for result in results {
+            match result {
+                Ok(suite) => open.push(suite),
+                Err(Error::Fetch(crate::fetch::Error::Offline { missing, .. })) => {
+                    lacking.extend(missing);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if lacking.is_empty() {
+            Ok(open)
+        } else {
+            Err(Error::Fetch(crate::fetch::Error::Offline {
+                cache: self.cache.root().to_owned(),
+                missing: lacking,
+            }))
+        }
+    }
+
+    /// Fetches the indices of suites for an architecture.
+    pub fn indices(
+        &self,
+        suites: &[OpenSuite],
+        components: &[String],
+        arch: &str,
+        progress: Progress<'_>,
+    ) -> Result<Vec<Index>, Error> {
+        let mut wanted = Vec::new();
+        for (number, suite) in suites.iter().enumerate() {
+            for component in components {
+                wanted.extend(choose_indices(number, suite, component, arch)?);
+            }
+        }
+        // What was unpacked before needs nothing.
+        let mut ready: Vec<Option<Blob>> = Vec::new();
+        let mut items = Vec::new();
+        for index in &wanted {
+            let blob = match index.plain {
+                Some(plain) => self.cache.find(plain.sha256, plain.size)?,
+                None => None,
+            };
+            if blob.is_none() {
+                items.push(index.item.clone());
+            }
+            ready.push(blob);
+        }
+        let blobs = self
+            .cache
+            .fetch_all(self.client, &items, progress, &|_, _| {})?;
+        let mut fetched = blobs.into_iter();
+        let sources: Vec<(Wanted, Option<Blob>, Option<Blob>)> = wanted
+            .into_iter()
+            .zip(ready)
+            .map(|(index, plain)| {
+                let packed = if plain.is_none() { fetched.next() } else { None };
+                (index, plain, packed)
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = sources
+                .into_iter()
+                .map(|(index, plain, packed)| scope.spawn(move || self.load(index, plain, packed)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    fn load(&self, index: Wanted, plain: Option<Blob>, packed: Option<Blob>) -> Result<Index, Error> {
+        let url = index.url.clone();
+        let fail = |reason: String| Error::Decompress {
+            url: url.clone(),
+            reason,
+        };
+        let (bytes, blob) = match (plain, packed) {
+            (Some(blob), _) => (read_blob(&blob)?, blob),
+            (None, Some(packed)) => {
+                let raw = read_blob(&packed)?;
+                let limit = index.plain.map_or(INDEX_LIMIT, |plain| plain.size.min(INDEX_LIMIT));
+                let mut bytes = Vec::new();
+                decompress(raw.as_slice(), &index.file_name)
+                    .ok_or_else(|| fail("its compression is not supported".to_owned()))?
+                    .and_then(|reader| reader.take(limit + 1).read_to_end(&mut bytes))
+                    .map_err(|error| fail(error.to_string()))?;
+                if let Some(plain) = index.plain
+                    && Digest::of(&bytes) != plain.sha256
+                {
+                    return Err(fail("the result is not what the Release file promises".to_owned()));
+                }
+                if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+                    return Err(fail(format!("it has more than {limit} bytes")));
+                }
+                let blob = self.cache.insert(&bytes)?;
+                (bytes, blob)
+            }
+            (None, None) => return Err(fail("it was not fetched".to_owned())),
+        };
+        let text = String::from_utf8(bytes).map_err(|error| fail(error.to_string()))?;
+        Ok(Index {
+            suite: index.suite,
+            path: index.path,
+            blob,
+            text: Arc::new(text),
+        })
+    }
+}
+
+/// An index to be fetched.
+#[derive(Debug, Clone)]
+struct Wanted {
+    suite: usize,
+    path: String,
+    file_name: String,
+    url: String,
+    plain: Option<IndexFile>,
+    item: Item,
+}
+
+/// Picks the indices of a component: the architecture's and, where packages
+/// for all architectures have their own, that too; the smallest compression.
+fn choose_indices(
+    number: usize,
+    suite: &OpenSuite,
+    component: &str,
+    arch: &str,
+) -> Result<Vec<Wanted>, Error> {
+    let release = &suite.release;
+    // Security suites of old releases prefix their components.
+    let component = component.trim();
+    let mut wanted = Vec::new();
+    for binary in [arch, "all"] {
+        let path = format!("{component}/binary-{binary}/Packages");
+        let plain = release.files.get(&path).copied();
+        let found = [".xz", ".zst", ".gz", ""].iter().find_map(|suffix| {
+            let name = format!("{path}{suffix}");
+            release.files.get(&name).map(|file| (name, *file))
+        });
+        let Some((name, file)) = found else {
+            if binary == "all" {
+                continue;
+            }
+            return Err(Error::NoIndex {
+                url: suite.base.join("InRelease").to_string(),
+                component: component.to_owned(),
+                arch: arch.to_owned(),
+                available: format!(
+                    "components {} for {}",
+                    release.components.join(" "),
+                    release.architectures.join(" ")
+                ),
+            });
+        };
+        if binary == "all" && release.all_included {
+            continue;
+        }
+        let mut locations = Vec::new();
+        let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+        if release.by_hash {
+            locations.push(
+                suite
+                    .base
+                    .join(&format!("{directory}/by-hash/SHA256/{}", file.sha256)),
+            );
+        }
+        let location = suite.base.join(&name);
+        let url = location.to_string();
+        locations.push(location);
+        wanted.push(Wanted {
+            suite: number,
+            file_name: name.rsplit('/').next().unwrap_or("").to_owned(),
+            url,
+            path,
+            plain,
+            item: Item {
+                locations,
+                size: file.size,
+                sha256: file.sha256,
+            },
+        });
+    }
+    Ok(wanted)
+}
+
+fn read_blob(blob: &Blob) -> Result<Vec<u8>, Error> {
+    fs_err::read(&blob.path).map_err(|source| Error::File {
+        action: "read",
+        path: blob.path.clone(),
+        source,
+    })
+}
+
+/// Merges indices: the newest version of each package counts.
+pub fn universe(suites: &[OpenSuite], indices: &[Index], arch: &str) -> Result<Universe, Error> {
+    let mut universe = Universe::default();
+    for index in indices {
+        universe
+            .add(&index.text, arch, index.suite)
+            .map_err(|source| Error::Index {
+                url: suites
+                    .get(index.suite)
+                    .map_or_else(String::new, |suite| suite.base.join(&index.path).to_string()),
+                source,
+            })?;
+    }
+    universe.seal();
+    Ok(universe)
+}
+
+/// A file for apt's `lists` directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListFile {
+    /// Its name, as apt makes it from the URL.
+    pub name: String,
+    /// Its content: bytes, or a file of the cache.
+    pub content: ListContent,
+    /// When the server says that it was modified.
+    pub modified: Option<SystemTime>,
+}
+
+/// Where the content of a [`ListFile`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListContent {
+    /// Here.
+    Bytes(Vec<u8>),
+    /// In the cache.
+    File(PathBuf),
+}
+
+/// Returns what apt would have after an update, so that it needs none.
+pub fn apt_lists(suites: &[OpenSuite], indices: &[Index]) -> Vec<ListFile> {
+    let mut files = Vec::new();
+    for (number, suite) in suites.iter().enumerate() {
+        let url = |path: &str| format!("{}/dists/{}/{path}", suite.suite.mirror.trim_end_matches('/'), suite.suite.name);
+        files.push(ListFile {
+            name: apt_list_name(&url("InRelease")),
+            content: ListContent::Bytes(suite.document.bytes.clone()),
+            modified: suite.document.modified,
+        });
+        for index in indices.iter().filter(|index| index.suite == number) {
+            files.push(ListFile {
+                name: apt_list_name(&url(&index.path)),
+                content: ListContent::File(index.blob.path.clone()),
+                modified: suite.document.modified,
+            });
+        }
+    }
+    files
+}
+
+/// Makes a file name from a URL as apt does: no scheme, no credentials, `/` as `_`.
+pub fn apt_list_name(url: &str) -> String {
+    let rest = match url.split_once("://") {
+        Some((_, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{host}{path}")
+        }
+        None => url.strip_prefix("file:").unwrap_or(url).to_owned(),
+    };
+    let mut name = String::new();
+    for c in rest.chars() {
+        match c {
+            '/' => name.push('_'),
+            c if c.is_ascii_graphic() && !"\\|{}[]<>\"^~_=!@#$%&*".contains(c) => name.push(c),
+            c => {
+                let mut buffer = [0; 4];
+                for byte in c.encode_utf8(&mut buffer).bytes() {
+                    name.push_str(&format!("%{byte:02x}"));
+                }
+            }
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_lists_are_apts() {
+        for (url, name) in [
+            ("http://ftp.debian.org/debian/dists/bookworm/InRelease", "ftp.debian.org_debian_dists_bookworm_InRelease"),
+            ("https://u:p@a.example:8080/my_repo/x", "a.example:8080_my%5frepo_x"),
+            ("file:///srv/repo/dists/x/InRelease", "_srv_repo_dists_x_InRelease"),
+        ] {
+            assert_eq!(apt_list_name(url), name);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Copies a tree with everything that belongs to it, for where no overlay is to be had.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid};
+
+use super::beneath::kind;
+
+/// Directories may be nested this deep.
+const DEPTH: usize = 512;
+
+/// What could not be copied, and why.
+#[derive(Debug)]
+pub struct CopyError {
+    /// The path below the tree.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+/// Copies the content and attributes of a directory into another, which exists and is empty.
+///
+/// Owners, modes, times, extended attributes, links (hard and symbolic), holes
+/// and devices are kept; links are never followed. Names are taken in order, so
+/// that the copy is the same each time.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
+    let open = |path: &Path| {
+        fs_err::File::open(path)
+            .map(|file| OwnedFd::from(file.into_parts().0))
+            .map_err(|source| CopyError {
+                path: PathBuf::new(),
+                source,
+            })
+    };
+    let mut copier = Copier {
+        links: HashMap::new(),
+        top: open(to)?,
+    };
+    copier.directory(open(from)?, open(to)?, &mut PathBuf::new(), 0)
+}
+
+struct Copier {
+    /// Where the first name of a file with several went, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
+    top: OwnedFd,
+}
+
+impl Copier {
+    fn directory(
+        &mut self,
+        from: OwnedFd,
+        to: OwnedFd,
+        path: &mut PathBuf,
+        depth: usize,
+    ) -> Result<(), CopyError> {
+        let fail = |path: &Path, source: io::Error| CopyError {
+            path: path.to_owned(),
+            source,
+        };
+        if depth > DEPTH {
+            return Err(fail(path, io::Error::from(io::ErrorKind::FileTooLarge)));
+        }
+        let stat = nix::sys::stat::fstat(&from).map_err(|errno| fail(path, errno.into()))?;
+        for name in names(&from).map_err(|source| fail(path, source))? {
+            path.push(&name);
+            self.entry(&from, &to, &name, path, depth)?;
+            path.pop();
+        }
+        // Last, since making entries changes the time.
+        let attributes = || -> io::Result<()> {
+            copy_xattrs(&from, &to)?;
+            nix::unistd::fchown(
+                &to,
+                Some(Uid::from_raw(stat.st_uid)),
+                Some(Gid::from_raw(stat.st_gid)),
+            )?;
+            nix::sys::stat::fchmod(&to, Mode::from_bits_truncate(stat.st_mode))?;
+            let (atime, mtime) = times(&stat);
+            nix::sys::stat::futimens(&to, &atime, &mtime)?;
+            Ok(())
+        };
+        attributes().map_err(|source| fail(path, source))
+    }
+
+    fn entry(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &OsString,
+        path: &mut PathBuf,
+        depth: usize,
+    ) -> Result<(), CopyError> {
+        let name_os = name.as_os_str();
+        let stat = nix::sys::stat::fstatat(from, name_os, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| CopyError {
+                path: path.clone(),
+                source: errno.into(),
+            })?;
+        if kind(&stat) == SFlag::S_IFDIR {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
+                let source = nix::fcntl::openat(from, name_os, flags, Mode::empty())?;
+                nix::sys::stat::mkdirat(to, name_os, Mode::from_bits_truncate(0o700))?;
+                let target = nix::fcntl::openat(to, name_os, flags, Mode::empty())?;
+                Ok((source, target))
+            };
+            let (source, target) = pair().map_err(|source| CopyError {
+                path: path.clone(),
+                source,
+            })?;
+            return self.directory(source, target, path, depth + 1);
+        }
+        self.leaf(from, to, name, path, &stat)
+            .map_err(|source| CopyError {
+                path: path.clone(),
+                source,
+            })
+    }
+
+    fn leaf(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &OsString,
+        path: &Path,
+        stat: &FileStat,
+    ) -> io::Result<()> {
+        let name = name.as_os_str();
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                // The first name was made by us a moment ago, of directories only.
+                nix::unistd::linkat(&self.top, first.as_path(), to, name, AtFlags::empty())?;
+                return Ok(());
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_owned());
+        }
+        match kind(stat) {
+            SFlag::S_IFREG => {
+                let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let source = nix::fcntl::openat(from, name, flags | OFlag::O_RDONLY, Mode::empty())?;
+                let target = nix::fcntl::openat(
+                    to,
+                    name,
+                    flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL,
+                    Mode::from_bits_truncate(0o600),
+                )?;
+                let (source, target) = (File::from(source), File::from(target));
+                copy_data(&source, &target)?;
+                let (source, target) = (OwnedFd::from(source), OwnedFd::from(target));
+                nix::unistd::fchown(
+                    &target,
+                    Some(Uid::from_raw(stat.st_uid)),
+                    Some(Gid::from_raw(stat.st_gid)),
+                )?;
+                nix::sys::stat::fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
+                // After the owner: changing it drops capabilities.
+                copy_xattrs(&source, &target)?;
+                let (atime, mtime) = times(stat);
+                nix::sys::stat::futimens(&target, &atime, &mtime)?;
+                return Ok(());
+            }
+            SFlag::S_IFLNK => {
+                let link = nix::fcntl::readlinkat(from, name)?;
+                nix::unistd::symlinkat(link.as_os_str(), to, name)?;
+            }
+            special => {
+                nix::sys::stat::mknodat(
+                    to,
+                    name,
+                    special,
+                    Mode::from_bits_truncate(stat.st_mode),
+                    stat.st_rdev,
+                )?;
+            }
+        }
+        nix::unistd::fchownat(
+            to,
+            name,
+            Some(Uid::from_raw(stat.st_uid)),
+            Some(Gid::from_raw(stat.st_gid)),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )?;
+        if kind(stat) != SFlag::S_IFLNK {
+            nix::sys::stat::fchmodat(
+                to,
+                name,
+                Mode::from_bits_truncate(stat.st_mode),
+                nix::sys::stat::FchmodatFlags::FollowSymlink,
+            )?;
+        }
+        let (atime, mtime) = times(stat);
+        nix::sys::stat::utimensat(to, name, &atime, &mtime, UtimensatFlags::NoFollowSymlink)?;
+        Ok(())
+    }
+}
+
+fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
+    (
+        TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
+        TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
+    )
+}
+
+/// Names in a directory, sorted.
+fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let mut stream = Dir::from_fd(directory.try_clone()?)?;
+    let mut names = Vec::new();
+    for entry in stream.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(std::ffi::OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Copies the data ranges of a file, sharing blocks where the filesystem can.
+fn copy_data(source: &File, target: &File) -> io::Result<()> {
+    let length = source.metadata()?.len();
+    target.set_len(length)?;
+    // SAFETY: FICLONE takes a descriptor by value; both are open.
+    if length == 0 || unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0 {
+        return Ok(());
+    }
+    let end = i64::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut at = 0;
+    while at < end {
+        let begin = match nix::unistd::lseek(source, at, nix::unistd::Whence::SeekData) {
+            Ok(begin) => begin,
+            Err(Errno::ENXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let stop = nix::unistd::lseek(source, begin, nix::unistd::Whence::SeekHole)?.min(end);
+        copy_range(source, target, begin, stop)?;
+        at = stop;
+    }
+    Ok(())
+}
+
+fn copy_range(source: &File, target: &File, begin: i64, end: i64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let (mut at, end) = (
+        u64::try_from(begin).unwrap_or(0),
+        u64::try_from(end).unwrap_or(0),
+    );
+    let mut buffer = vec![0; 256 * 1024];
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let count = source.read_at(&mut buffer[..length], at)?;
+        if count == 0 {
+            return Ok(());
+        }
+        target.write_all_at(&buffer[..count], at)?;
+        at += u64::try_from(count).unwrap_or(0);
+    }
+    Ok(())
+}
+
+fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let check = |result: isize| usize::try_from(result).map_err(|_| io::Error::last_os_error());
+    // SAFETY: a null buffer of size 0 asks for the size only.
+    let size = check(unsafe { libc::flistxattr(from.as_raw_fd(), std::ptr::null_mut(), 0) });
+    let size = match size {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => return Ok(()),
+        size => size?,
+    };
+    let mut list = vec![0_u8; size];
+    // SAFETY: pointer and length describe `list`, which lives across the call.
+    let size = check(unsafe {
+        libc::flistxattr(from.as_raw_fd(), list.as_mut_ptr().cast(), list.len())
+    })?;
+    list.truncate(size);
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let name = std::ffi::CString::new(name)?;
+        let mut value = vec![0_u8; 64 * 1024];
+        // SAFETY: the name ends with NUL; pointer and length describe `value`.
+        let size = check(unsafe {
+            libc::fgetxattr(
+                from.as_raw_fd(),
+                name.as_ptr(),
+                value.as_mut_ptr().cast(),
+                value.len(),
+            )
+        })?;
+        // SAFETY: the name ends with NUL; `size` bytes of `value` were just filled.
+        if unsafe {
+            libc::fsetxattr(to.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), size, 0)
+        } != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_has_everything_of_the_original() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs_err::create_dir_all(from.join("d/e")).expect("made");
+        fs_err::create_dir(&to).expect("made");
+        fs_err::write(from.join("d/file"), "text").expect("written");
+        fs_err::set_permissions(from.join("d/file"), PermissionsExt::from_mode(0o4711)).expect("set");
+        fs_err::hard_link(from.join("d/file"), from.join("d/e/twin")).expect("linked");
+        std::os::unix::fs::symlink("/nowhere", from.join("link")).expect("linked");
+        nix::unistd::mkfifo(&from.join("fifo"), Mode::from_bits_truncate(0o640)).expect("made");
+        let sparse = fs_err::File::create(from.join("sparse")).expect("made");
+        sparse.set_len(1 << 30).expect("set");
+        std::os::unix::fs::FileExt::write_all_at(sparse.file(), b"x", 1 << 29).expect("written");
+        fs_err::set_permissions(from.join("d"), PermissionsExt::from_mode(0o1750)).expect("set");
+
+        copy_tree(&from, &to).expect("copied");
+
+        for name in ["", "d", "d/e", "d/file", "link", "fifo", "sparse"] {
+            let (a, b) = (
+                fs_err::symlink_metadata(from.join(name)).expect("there"),
+                fs_err::symlink_metadata(to.join(name)).expect("there"),
+            );
+            let facts = |m: &std::fs::Metadata| {
+                let size = if m.is_dir() { 0 } else { m.len() };
+                (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), size)
+            };
+            assert_eq!(facts(&a), facts(&b), "{name}");
+        }
+        let (file, twin) = (
+            fs_err::metadata(to.join("d/file")).expect("there"),
+            fs_err::metadata(to.join("d/e/twin")).expect("there"),
+        );
+        assert_eq!(file.ino(), twin.ino());
+        assert_eq!(fs_err::read_link(to.join("link")).expect("there"), Path::new("/nowhere"));
+        assert!(fs_err::metadata(to.join("sparse")).expect("there").blocks() < 1000);
+    }
+}
