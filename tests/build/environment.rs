@@ -137,7 +137,7 @@ fn functions_of_dib_work_in_hooks_outside() {
     toy.hook(
         "extra-data",
         "10-functions",
-        "eval declare -A elements=\"$(get_image_element_array)\"\n\
+        "eval declare -A elements=\"($(get_image_element_array))\"\n\
          for name in \"${!elements[@]}\"; do echo \"element $name at $(ls \"${elements[$name]}\" | head -1)\"; done",
     );
     toy.hook("post-root", "10-die", "die 'what now'");

@@ -133,6 +133,7 @@ pub struct Toy {
     /// Where it is built.
     pub world: World,
     elements: PathBuf,
+    attribute: bool,
 }
 
 /// A finished build: what the program printed and the events in it.
@@ -152,7 +153,11 @@ impl Toy {
         world
             .set("TMP_DIR", temporary)
             .set("ELEMENTS_PATH", &elements);
-        let toy = Toy { world, elements };
+        let toy = Toy {
+            world,
+            elements,
+            attribute: false,
+        };
         toy.file("toy/element-provides", "operating-system\n");
         toy.hook("root", "10-toy", &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS));
         toy
@@ -167,8 +172,14 @@ impl Toy {
         }
         if super::tool("setfattr").is_some() && attributes_in_memory() {
             toy.world.set("TOY_ATTRIBUTE", "1");
+            toy.attribute = true;
         }
         toy
+    }
+
+    /// Whether a file of the root has a user attribute.
+    pub fn has_attribute(&self) -> bool {
+        self.attribute
     }
 
     /// Writes a file of an element, below the elements' directory.
