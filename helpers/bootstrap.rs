@@ -128,7 +128,11 @@ impl Explain for Failure {
     }
 
     fn code(&self) -> u8 {
-        if matches!(self, Failure::Usage { .. }) { 2 } else { 1 }
+        if matches!(self, Failure::Usage { .. }) {
+            2
+        } else {
+            1
+        }
     }
 }
 
@@ -142,7 +146,11 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         }
         Err(error) => {
             return Err(Failure::Usage {
-                message: error.to_string().trim_start_matches("error: ").trim_end().to_owned(),
+                message: error
+                    .to_string()
+                    .trim_start_matches("error: ")
+                    .trim_end()
+                    .to_owned(),
             });
         }
     };
@@ -170,9 +178,15 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
         main: arguments.mirror.clone().unwrap_or(chosen.main),
         security: arguments.security_mirror.clone().unwrap_or(chosen.security),
     };
-    let image_cache = match arguments.cache.clone().or_else(|| env_text("DIB_IMAGE_CACHE").map(PathBuf::from)) {
+    let image_cache = match arguments
+        .cache
+        .clone()
+        .or_else(|| env_text("DIB_IMAGE_CACHE").map(PathBuf::from))
+    {
         Some(path) => path,
-        None => PathBuf::from(env_text("HOME").ok_or(Failure::NoCache)?).join(".cache/image-create"),
+        None => {
+            PathBuf::from(env_text("HOME").ok_or(Failure::NoCache)?).join(".cache/image-create")
+        }
     };
     let keyring_file = arguments.keyring.clone().or_else(|| {
         env_text("DIB_APT_KEYRING")
@@ -235,7 +249,10 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
     apt::deliver(&root, &delivery, &report)?;
     let mut out = format!("MIRROR={}\n", quote(&request.mirrors.main));
     if security {
-        out.push_str(&format!("SECURITY_MIRROR={}\n", quote(&request.mirrors.security)));
+        out.push_str(&format!(
+            "SECURITY_MIRROR={}\n",
+            quote(&request.mirrors.security)
+        ));
     }
     super::print(&out);
     Ok(ExitCode::SUCCESS)
@@ -270,7 +287,10 @@ impl Reporter {
     }
 
     fn send(&self, event: &Event) -> bool {
-        let mut events = self.events.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut events = self
+            .events
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
         let Some(file) = events.as_mut() else {
             return false;
         };
@@ -301,7 +321,10 @@ impl Reporter {
                 }
             }
             Notice::Progress { step, done, total } => {
-                let mut last = self.last.lock().unwrap_or_else(|poison| poison.into_inner());
+                let mut last = self
+                    .last
+                    .lock()
+                    .unwrap_or_else(|poison| poison.into_inner());
                 let due = last.is_none_or(|last| last.elapsed() >= PACE) || total == Some(done);
                 if due {
                     *last = Some(Instant::now());
@@ -338,9 +361,22 @@ mod tests {
     #[test]
     fn arguments_of_the_element_are_understood() {
         let args: Vec<OsString> = [
-            "apt", "--suite", "bookworm", "--components", "main,contrib", "--arch", "amd64",
-            "--extra-suite", "bookworm-updates", "--security-suite", "bookworm-security",
-            "--include", "a,b", "--keyring", "/k", "/target",
+            "apt",
+            "--suite",
+            "bookworm",
+            "--components",
+            "main,contrib",
+            "--arch",
+            "amd64",
+            "--extra-suite",
+            "bookworm-updates",
+            "--security-suite",
+            "bookworm-security",
+            "--include",
+            "a,b",
+            "--keyring",
+            "/k",
+            "/target",
         ]
         .map(OsString::from)
         .into();

@@ -44,7 +44,9 @@ impl Explain for Failure {
         match self {
             Failure::Usage { .. } => Some("`cache-url -h` shows how it is used".to_owned()),
             Failure::Fetch(error) => error.hint().map(str::to_owned),
-            Failure::Write { .. } => Some("check that the directory exists and may be written".to_owned()),
+            Failure::Write { .. } => {
+                Some("check that the directory exists and may be written".to_owned())
+            }
         }
     }
 
@@ -88,12 +90,22 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         backoff: Duration::from_secs(2),
         ..Options::default()
     })?;
-    fetch(&client, &Location::parse(url)?, Path::new(destination), force)?;
+    fetch(
+        &client,
+        &Location::parse(url)?,
+        Path::new(destination),
+        force,
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Fetches to a destination; a FIFO gets the content, a file is replaced when it is complete.
-fn fetch(client: &Client, location: &Location, destination: &Path, force: bool) -> Result<(), Failure> {
+fn fetch(
+    client: &Client,
+    location: &Location,
+    destination: &Path,
+    force: bool,
+) -> Result<(), Failure> {
     let write = |source| Failure::Write {
         path: destination.to_owned(),
         source,
@@ -138,7 +150,8 @@ fn fetch(client: &Client, location: &Location, destination: &Path, force: bool) 
             .map_err(write)?;
         io::copy(&mut from, &mut to).map_err(write)?;
     } else {
-        new.persist(destination).map_err(|error| write(error.error))?;
+        new.persist(destination)
+            .map_err(|error| write(error.error))?;
     }
     Ok(())
 }
@@ -167,7 +180,11 @@ fn receive(
     loop {
         let attempt = (|| -> Result<bool, Failure> {
             let offset = if version.is_some() { length } else { 0 };
-            let condition = if offset > 0 { &Condition::default() } else { condition };
+            let condition = if offset > 0 {
+                &Condition::default()
+            } else {
+                condition
+            };
             let mut body: Body = match client.open(location, condition, offset)? {
                 Answer::NotModified => return Ok(false),
                 Answer::Body(body) => body,
@@ -186,7 +203,8 @@ fn receive(
                 file.rewind().map_err(write)?;
                 length = 0;
             }
-            version = Some((body.modified, body.etag.clone())).filter(|v| v.0.is_some() || v.1.is_some());
+            version =
+                Some((body.modified, body.etag.clone())).filter(|v| v.0.is_some() || v.1.is_some());
             let mut buffer = vec![0; 128 * 1024];
             loop {
                 let count = body.read(&mut buffer)?;

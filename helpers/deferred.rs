@@ -265,10 +265,10 @@ fn plan(pending: &[Pending], root: &Path) -> Vec<Pending> {
         }
     };
     for one in pending {
-        if let Kernels::Version(version) = &one.kernels {
-            if installed.contains(version) {
-                add(&mut builds, one.mode, version, &one.boot);
-            }
+        if let Kernels::Version(version) = &one.kernels
+            && installed.contains(version)
+        {
+            add(&mut builds, one.mode, version, &one.boot);
         }
     }
     for one in pending.iter().filter(|one| one.kernels == Kernels::All) {

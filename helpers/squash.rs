@@ -29,6 +29,9 @@ pub struct Sources {
     pub elements: Vec<String>,
     /// Directories of elements.
     pub path: Vec<PathBuf>,
+    /// Where the build found each element, for those that `path` does not have
+    /// under their name (`IMAGE_ELEMENT_YAML`).
+    pub found: BTreeMap<String, PathBuf>,
 }
 
 /// Why an element's file cannot be had.
@@ -52,6 +55,12 @@ pub enum SourcesError {
         /// The file.
         path: PathBuf,
     },
+    /// The paths of the elements are not a map.
+    #[error("IMAGE_ELEMENT_YAML is not a map of paths: {message}")]
+    Paths {
+        /// The parser's words.
+        message: String,
+    },
     /// The embedded library cannot be read.
     #[error(transparent)]
     Library(#[from] element::Error),
@@ -62,7 +71,7 @@ impl Explain for SourcesError {
         match self {
             Self::NoElements => Some("set IMAGE_ELEMENT, or use --elements".into()),
             Self::Library(error) => error.hint(),
-            Self::Read { .. } | Self::NotText { .. } => None,
+            Self::Read { .. } | Self::NotText { .. } | Self::Paths { .. } => None,
         }
     }
 }
@@ -109,17 +118,32 @@ impl Sources {
         let path = std::env::split_paths(&path)
             .filter(|dir| !dir.as_os_str().is_empty())
             .collect();
-        Ok((Self { elements, path }, rest))
+        let found = match super::env_text("IMAGE_ELEMENT_YAML") {
+            Some(text) => yaml::yaml(&text).map_err(|message| SourcesError::Paths { message })?,
+            None => BTreeMap::new(),
+        };
+        let sources = Self {
+            elements,
+            path,
+            found,
+        };
+        Ok((sources, rest))
     }
 
     /// An element's file of that name from **every** directory that has the
-    /// element; from the embedded library when none has.
+    /// element; from where the build found it, or from the embedded library,
+    /// when none has.
     pub fn read(&self, element: &str, name: &str) -> Result<Vec<SourceFile>, SourcesError> {
         let mut found = Vec::new();
-        let mut known = false;
-        for directory in &self.path {
-            let directory = directory.join(element);
-            known |= directory.is_dir();
+        let mut directories: Vec<PathBuf> = (self.path.iter())
+            .map(|directory| directory.join(element))
+            .filter(|directory| directory.is_dir())
+            .collect();
+        if directories.is_empty() {
+            let found = self.found.get(element).filter(|path| path.is_dir());
+            directories.extend(found.cloned());
+        }
+        for directory in &directories {
             let path = directory.join(name);
             match std::fs::read(&path) {
                 Ok(bytes) => {
@@ -128,15 +152,11 @@ impl Sources {
                         String::from_utf8(bytes).map_err(|_| SourcesError::NotText { path })?;
                     found.push(SourceFile { location, text });
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(SourcesError::Read { path, source }),
             }
         }
-        if !known {
+        if directories.is_empty() {
             let library = element::Library::new(&[])?;
             if let Some(bytes) = library
                 .get(element)
@@ -460,10 +480,10 @@ fn applies<'a>(
         (None, Some(list)) if lists_arch(list) => return Ok(false),
         _ => {}
     }
-    if let Some(version) = get("dib_python_version") {
-        if Some(text(version).as_str()) != variable("DIB_PYTHON_VERSION") {
-            return Ok(false);
-        }
+    if let Some(version) = get("dib_python_version")
+        && Some(text(version).as_str()) != variable("DIB_PYTHON_VERSION")
+    {
+        return Ok(false);
     }
     let lines = match get("when") {
         None => Vec::new(),

@@ -13,6 +13,7 @@ use super::{Explain, record};
 use crate::disk::facts::{Facts, Filesystem};
 
 pub mod install;
+mod options;
 pub mod probe;
 
 /// Why a GRUB tool cannot do its work.

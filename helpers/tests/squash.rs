@@ -188,15 +188,19 @@ fn every_directory_with_the_element_is_read() {
         .unwrap();
     }
     let sources = Sources {
-        elements: vec!["e".into(), "unknown".into()],
+        elements: vec!["e".into(), "unknown".into(), "linked".into()],
         path: vec![
             dir.path().join("a"),
             dir.path().join("b"),
             dir.path().join("c"),
         ],
+        found: BTreeMap::from([
+            ("linked".to_owned(), dir.path().join("a/e")),
+            ("e".to_owned(), dir.path().join("nowhere")),
+        ]),
     };
     let merged = squash(&sources, &Environment::new()).unwrap();
-    assert_eq!(summary(&merged), "install.d: +a/e +b/e");
+    assert_eq!(summary(&merged), "install.d: +a/e +b/e +a/linked");
 }
 
 /// The rules once more, over a plain list of entries and one package.

@@ -199,8 +199,10 @@ impl Engine<'_> {
         }
         for element in self.plan.elements.elements() {
             if matches!(element.origin, crate::element::Origin::Embedded(_)) {
+                let directory = dirs.elements.join(&element.name);
+                make(&directory)?;
                 element
-                    .write(&dirs.elements.join(&element.name))
+                    .write(&directory)
                     .map_err(|error| Failure::from_error(&error))?;
             }
         }

@@ -267,21 +267,16 @@ pub fn run(arguments: Arguments, words: &[String], context: &mut Context) -> Res
     execute(request, &options, &mut context.printer)
 }
 
-/// What runs a build: sends events, the last of which says how it ended.
-pub type Runner = fn(Request, &mut dyn FnMut(Event));
+/// What runs a build: sends events, the last of which says how it ended, and
+/// returns the exit status.
+pub type Runner = fn(Request, &mut dyn FnMut(Event)) -> u8;
 
 /// Runs a build, shows it, and returns the exit status.
 ///
 /// Every face ends here.
 pub fn execute(request: Request, options: &Options, printer: &mut Printer) -> Result<u8, Failure> {
-    show(RUNNER, request, options, printer)
+    show(crate::build::run, request, options, printer)
 }
-
-/// The engine that runs builds.
-const RUNNER: Runner = |request, events| {
-    // The display takes the status from the last event.
-    let _ = crate::build::run(request, events);
-};
 
 fn show(
     runner: Runner,
@@ -290,8 +285,11 @@ fn show(
     printer: &mut Printer,
 ) -> Result<u8, Failure> {
     let mut display = Display::open(options, printer)?;
-    runner(request, &mut |event| display.event(&event, printer));
-    Ok(display.finish(printer))
+    let status = runner(request, &mut |event| display.event(&event, printer));
+    match display.finish(printer) {
+        0 => Ok(status),
+        failed => Ok(failed),
+    }
 }
 
 #[cfg(test)]
@@ -342,7 +340,7 @@ mod tests {
         }
     }
 
-    fn good(_: Request, events: &mut dyn FnMut(Event)) {
+    fn good(_: Request, events: &mut dyn FnMut(Event)) -> u8 {
         hook(events, Some(1.5));
         events(Event::OutputWritten {
             path: "a.raw".into(),
@@ -352,15 +350,17 @@ mod tests {
             disk_size: 1 << 20,
         });
         events(Event::Finished { seconds: 2.0 });
+        0
     }
 
-    fn bad(_: Request, events: &mut dyn FnMut(Event)) {
+    fn bad(_: Request, events: &mut dyn FnMut(Event)) -> u8 {
         hook(events, None);
         events(Event::Failed {
             message: "hook `50-x` failed".to_owned(),
             hints: vec!["look".to_owned()],
             status: 7,
         });
+        7
     }
 
     fn display(runner: Runner, style: Style, log: Option<PathBuf>) -> (u8, String, String) {

@@ -152,20 +152,13 @@ fn clear(paths: &[PathBuf]) -> Result<(), Failure> {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let identity = identity::choose(None).map_err(|error| sandbox(&error))?;
-                sweep::remove(path, &identity).map_err(|error| sandbox(&error))?;
+                let identity = identity::choose(None)?;
+                sweep::remove(path, &identity)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
-}
-
-fn sandbox(error: &crate::sandbox::Error) -> Failure {
-    error
-        .hints()
-        .into_iter()
-        .fold(Failure::from_error(error), Failure::hint)
 }
 
 /// Refuses to empty a directory that a slip made the cache.

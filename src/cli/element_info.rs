@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::Context;
 use super::elements::library;
-use super::failure::{self, Failure};
-use super::given::host_arch;
+use super::failure::{Failure, misused};
+use super::given::arch;
 use crate::element::{self, Element, Origin, info};
 
 const USAGE: &str = "Usage: element-info [--env] ELEMENT...
@@ -31,23 +31,21 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
             "-e" | "--env" if options => env = true,
             "--" if options => options = false,
             option if options && option.len() > 1 && option.starts_with('-') => {
-                return Err(Failure::new(format!("unknown option `{option}`"))
-                    .hint("`element-info --help` lists the options")
-                    .status(failure::MISUSED));
+                return Err(misused(format!("unknown option `{option}`"))
+                    .hint("`element-info --help` lists the options"));
             }
             name => names.push(name.to_owned()),
         }
     }
     if names.is_empty() {
-        return Err(Failure::new("no elements are given")
-            .hint("usage: element-info [--env] ELEMENT...")
-            .status(failure::MISUSED));
+        return Err(misused("no elements are given")
+            .hint("usage: element-info [--env] ELEMENT..."));
     }
     let library = library(&context.caller, &[])?;
     let options = element::Options {
         // As in DIB, this is the expansion alone; builds add `base` themselves.
         skip_base: true,
-        arch: host_arch(&context.caller)?,
+        arch: arch(&context.caller)?,
         ramdisk: None,
     };
     let set = element::resolve(&library, &names, &options)?;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Context;
 use super::failure::Failure;
-use super::given::{Caller, host_arch};
+use super::given::{Caller, arch};
 use super::printer::{Tone, table};
 use crate::element::metadata::{Metadata, readme};
 use crate::element::{self, Element, ElementSet, Error, Library, Reason};
@@ -214,7 +214,7 @@ fn graph(library: &Library, names: &[String], context: &mut Context) -> Result<(
     } else {
         let options = element::Options {
             skip_base: false,
-            arch: host_arch(&context.caller)?,
+            arch: arch(&context.caller)?,
             ramdisk: None,
         };
         Some(element::resolve(library, names, &options)?)

@@ -1,83 +1,41 @@
 //! The one shape that every error takes on its way to the user.
+//!
+//! The builds' own [`Failure`] serves all commands: what failed and why, what to
+//! do, and the exit status. Here errors become failures, and failures text.
 
-use std::error::Error;
 use std::io;
 
 use super::printer::{Colour, Printer, Tone};
-
-/// A failed command: what failed and why, what to do, and the exit status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What failed, on what and why; lower case, without a full stop.
-    pub message: String,
-    /// What to do about it, one piece of advice each.
-    pub hints: Vec<String>,
-    /// Exit status of the command, 1–255.
-    pub status: u8,
-}
+pub use crate::build::failure::Failure;
 
 /// Exit status of a command that could not do its work.
 pub const FAILED: u8 = 1;
 /// Exit status of a command whose arguments make no sense.
 pub const MISUSED: u8 = 2;
 
-impl Failure {
-    /// A failure with exit status 1 and without advice.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hints: Vec::new(),
-            status: FAILED,
-        }
+/// A failure to understand the arguments.
+pub fn misused(message: impl Into<String>) -> Failure {
+    Failure {
+        status: MISUSED,
+        ..Failure::new(message)
     }
+}
 
-    /// Adds a piece of advice.
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hints.push(hint.into());
-        self
-    }
+/// Prints `error: …` and one `hint: …` a line to standard error.
+pub fn print(failure: &Failure, printer: &mut Printer) {
+    printer.note(render(failure, printer.err_colour));
+}
 
-    /// Sets the exit status; zero would claim success and becomes 1.
-    #[must_use]
-    pub fn status(mut self, status: u8) -> Self {
-        self.status = status.max(FAILED);
-        self
+/// The text of [`print`], without the last newline.
+pub fn render(failure: &Failure, colour: Colour) -> String {
+    let mut text = format!("{} {}", colour.paint(Tone::Error, "error:"), failure.message);
+    for hint in &failure.hints {
+        text.push('\n');
+        text.push_str(&colour.paint(Tone::Accent, "hint:"));
+        text.push(' ');
+        text.push_str(hint);
     }
-
-    /// Takes an error with all its causes.
-    ///
-    /// A cause that its effect already quotes is not said twice.
-    pub fn from_error(error: &(dyn Error + 'static)) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            cause = error.source();
-        }
-        Self::new(message)
-    }
-
-    /// Prints `error: …` and one `hint: …` a line to standard error.
-    pub fn print(&self, printer: &mut Printer) {
-        printer.note(self.render(printer.err_colour));
-    }
-
-    /// The text of [`Failure::print`], without the last newline.
-    pub fn render(&self, colour: Colour) -> String {
-        let mut text = format!("{} {}", colour.paint(Tone::Error, "error:"), self.message);
-        for hint in &self.hints {
-            text.push('\n');
-            text.push_str(&colour.paint(Tone::Accent, "hint:"));
-            text.push(' ');
-            text.push_str(hint);
-        }
-        text
-    }
+    text
 }
 
 impl From<io::Error> for Failure {
@@ -93,12 +51,6 @@ impl From<io::Error> for Failure {
             }
             _ => failure,
         }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::from_error(error.as_ref())
     }
 }
 
@@ -149,29 +101,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_joined_and_never_repeated() {
-        let root = io::Error::other("disk on fire");
-        let middle = anyhow::Error::from(root).context("cannot write `x`");
-        let top = middle.context("cannot write `x`: saving failed");
-        let failure = Failure::from(top);
-        assert_eq!(
-            failure.message,
-            "cannot write `x`: saving failed: disk on fire"
-        );
-    }
-
-    #[test]
-    fn a_failure_never_claims_success() {
-        assert_eq!(Failure::new("x").status(0).status, 1);
-        assert_eq!(Failure::new("x").status(7).status, 7);
-    }
-
-    #[test]
     fn hints_follow_the_error_line_by_line() {
         let failure = Failure::new("no room").hint("delete").hint("buy a disk");
         assert_eq!(
-            failure.render(Colour::OFF),
+            render(&failure, Colour::OFF),
             "error: no room\nhint: delete\nhint: buy a disk"
         );
+    }
+
+    #[test]
+    fn what_the_parser_says_becomes_message_and_hints() {
+        let error = clap::Command::new("x")
+            .arg(clap::Arg::new("size").long("size").value_parser(["big", "small"]))
+            .try_get_matches_from(["x", "--size", "bigg"])
+            .expect_err("no such size");
+        let failure = Failure::from(error);
+        assert_eq!(failure.status, MISUSED);
+        assert_eq!(
+            failure.message,
+            "invalid value `bigg` for `--size <size>` [possible values: big, small]"
+        );
+        assert_eq!(failure.hints, ["a similar value exists: `big`"]);
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use super::nearest::nearest;
+use crate::build::plan::host_arch;
 use crate::build::request::Request;
 
 /// Image types that kiln writes.
@@ -360,17 +361,9 @@ impl Given {
     }
 }
 
-/// The architecture to look elements up for: `ARCH`, else that of this program.
-pub fn host_arch(caller: &Caller) -> Result<String, Failure> {
-    let native = match env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "i386",
-        "arm" => "armhf",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64el",
-        other => other,
-    };
-    Ok(caller.text("ARCH")?.unwrap_or_else(|| native.to_owned()))
+/// The architecture to look elements up for: `ARCH`, else the host's.
+pub fn arch(caller: &Caller) -> Result<String, Failure> {
+    Ok(caller.text("ARCH")?.unwrap_or_else(host_arch))
 }
 
 /// A value and the option or variable that it came from.

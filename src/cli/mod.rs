@@ -35,6 +35,8 @@ pub use failure::Failure;
 use given::Caller;
 use printer::Printer;
 
+use crate::helpers;
+
 /// Builds bootable Linux disk images without root
 #[derive(Debug, Parser)]
 #[command(
@@ -131,7 +133,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         args.remove(0);
     }
     if face(&program).is_none() {
-        if let Some(status) = helper(&program, &args) {
+        if let Some(status) = helpers::run(&program, args.clone()) {
             return status;
         }
         let subcommand = args.first().map(|name| name.to_string_lossy().into_owned());
@@ -141,7 +143,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 args.remove(0);
             }
             Some(name) if Cli::command().find_subcommand(&name).is_none() => {
-                if let Some(status) = helper(&name, &args[1..]) {
+                if let Some(status) = helpers::run(&name, args[1..].to_vec()) {
                     return status;
                 }
             }
@@ -153,15 +155,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(&program, args, &mut printer) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            failure.print(&mut printer);
+            failure::print(&failure, &mut printer);
             ExitCode::from(failure.status)
         }
     }
-}
-
-/// Runs a helper program for hooks, if there is one of this name.
-fn helper(name: &str, args: &[OsString]) -> Option<ExitCode> {
-    crate::helpers::run(name, args.to_vec())
 }
 
 /// Sends diagnostics for developers to standard error if `KILN_LOG` asks for them.
@@ -195,18 +192,18 @@ fn text(args: Vec<OsString>) -> Result<Vec<String>, Failure> {
     args.into_iter()
         .map(|arg| {
             arg.into_string().map_err(|arg| {
-                Failure::new(format!("argument `{}` is not valid UTF-8", arg.display()))
+                failure::misused(format!("argument `{}` is not valid UTF-8", arg.display()))
                     .hint("rename the file, or reach it through a link with a plain name")
-                    .status(failure::MISUSED)
             })
         })
         .collect()
 }
 
 fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
-    // Hooks see the arguments in DIB_ARGS, as text.
+    // Hooks see what follows the command in DIB_ARGS, as text.
     let words: Vec<String> = args
         .iter()
+        .skip(1)
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
     let program = OsString::from("kiln");

@@ -1,17 +1,19 @@
 //! `kiln plan`: shows what a build would do, without doing it.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde::Serialize;
 
 use super::Context;
 use super::build::Image;
 use super::failure::Failure;
-use super::given::host_arch;
 use super::printer::{Colour, Tone, table};
-use crate::build::request::Request;
-use crate::element::hooks::{self, Hook};
-use crate::element::order::NamePattern;
-use crate::element::{self, Library, Reason};
+use super::units;
+use crate::build::phases;
+use crate::build::plan::Plan;
+use crate::element::Reason;
+use crate::element::hooks::Hook;
 
 /// Arguments of `kiln plan`.
 #[derive(Debug, Args)]
@@ -25,20 +27,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Phases in the order in which they run, and where their hooks run.
-const PHASES: [(&str, &str); 10] = [
-    ("root.d", "host"),
-    ("extra-data.d", "host"),
-    ("pre-install.d", "target"),
-    ("install.d", "target"),
-    ("post-install.d", "target"),
-    ("post-root.d", "host"),
-    ("block-device.d", "host"),
-    ("pre-finalise.d", "host"),
-    ("finalise.d", "target"),
-    ("cleanup.d", "host"),
-];
-
 /// What is printed of a plan.
 #[derive(Debug, Serialize)]
 struct View {
@@ -46,7 +34,15 @@ struct View {
     elements: Vec<ElementView>,
     environment: Vec<HookView>,
     phases: Vec<PhaseView>,
+    filesystems: Vec<FilesystemView>,
+    /// Bytes of the disk, where they do not depend on its content.
+    disk_size: Option<u64>,
+    fstab: String,
+    image_cache: PathBuf,
     outputs: Vec<OutputView>,
+    /// Variables of hooks that differ from those of the caller.
+    variables: Vec<VariableView>,
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +54,7 @@ struct ElementView {
 
 #[derive(Debug, Serialize)]
 struct PhaseView {
-    name: &'static str,
+    name: String,
     /// `host` or `target`.
     runs_in: &'static str,
     hooks: Vec<HookView>,
@@ -71,9 +67,27 @@ struct HookView {
 }
 
 #[derive(Debug, Serialize)]
+struct FilesystemView {
+    name: String,
+    /// The device or partition that it is made on.
+    base: String,
+    fstype: String,
+    label: String,
+    uuid: String,
+    mount_point: Option<String>,
+    options: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
 struct OutputView {
-    path: String,
-    format: String,
+    path: PathBuf,
+    format: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct VariableView {
+    name: String,
+    value: String,
 }
 
 impl From<Hook> for HookView {
@@ -88,12 +102,8 @@ impl From<Hook> for HookView {
 /// Runs `kiln plan`.
 pub fn run(arguments: Arguments, words: &[String], context: &mut Context) -> Result<u8, Failure> {
     let request = arguments.image.given(words).into_request(&context.caller)?;
-    let arch = match &request.arch {
-        Some(arch) => arch.clone(),
-        None => host_arch(&context.caller)?,
-    };
-    let pattern = context.caller.text("RUN_PARTS_REGEX")?;
-    let view = view(&request, arch, pattern.as_deref())?;
+    let plan = Plan::new(request)?;
+    let view = view(&plan, context);
     if arguments.json {
         context.printer.line(serde_json::to_string_pretty(&view)?);
     } else {
@@ -103,17 +113,9 @@ pub fn run(arguments: Arguments, words: &[String], context: &mut Context) -> Res
     Ok(0)
 }
 
-fn view(request: &Request, arch: String, pattern: Option<&str>) -> Result<View, Failure> {
-    let library = Library::new(&request.elements_path)?;
-    let options = element::Options {
-        skip_base: request.skip_base,
-        arch: arch.clone(),
-        ramdisk: None,
-    };
-    let set = element::resolve(&library, &request.elements, &options)?;
-    let tree = hooks::merge(&set)?;
-    let pattern = NamePattern::new(pattern)?;
-    let elements = set
+fn view(plan: &Plan, context: &Context) -> View {
+    let elements = plan
+        .elements
         .selected()
         .iter()
         .map(|selected| ElementView {
@@ -122,33 +124,59 @@ fn view(request: &Request, arch: String, pattern: Option<&str>) -> Result<View, 
             location: selected.element.location(),
         })
         .collect();
-    let phases = PHASES
-        .into_iter()
-        .map(|(name, runs_in)| PhaseView {
-            name,
-            runs_in,
-            hooks: tree
-                .phase(name, &pattern)
-                .into_iter()
-                .map(HookView::from)
-                .collect(),
+    let hooks = |hooks: Vec<Hook>| hooks.into_iter().map(HookView::from).collect();
+    let phases = phases::ALL
+        .iter()
+        .map(|phase| PhaseView {
+            name: phase.directory(),
+            runs_in: if phase.inside { "target" } else { "host" },
+            hooks: hooks(plan.hooks.phase(&phase.directory(), &plan.hook_names)),
         })
         .collect();
-    let outputs = request
-        .image_types
+    let filesystems = plan
+        .layout
+        .filesystems()
+        .iter()
+        .map(|filesystem| FilesystemView {
+            name: filesystem.name.clone(),
+            base: filesystem.base.clone(),
+            fstype: filesystem.fstype.clone(),
+            label: filesystem.label.clone(),
+            uuid: filesystem.id.to_string(),
+            mount_point: filesystem.mount_point.clone(),
+            options: filesystem.opts.clone(),
+        })
+        .collect();
+    let outputs = plan
+        .outputs
         .iter()
         .map(|format| OutputView {
-            path: format!("{}.{format}", request.image_name.display()),
-            format: format.clone(),
+            path: plan.output_path(format),
+            format: format.name(),
         })
         .collect();
-    Ok(View {
-        arch,
+    let variables = plan
+        .variables
+        .iter()
+        .filter(|(name, value)| context.caller.environment.get(*name) != Some(value))
+        .map(|(name, value)| VariableView {
+            name: name.to_string_lossy().into_owned(),
+            value: value.to_string_lossy().into_owned(),
+        })
+        .collect();
+    View {
+        arch: plan.arch.clone(),
         elements,
-        environment: tree.environment().into_iter().map(HookView::from).collect(),
+        environment: hooks(plan.hooks.environment()),
         phases,
+        filesystems,
+        disk_size: plan.layout.fixed_size(),
+        fstab: plan.layout.fstab(),
+        image_cache: plan.cache.clone(),
         outputs,
-    })
+        variables,
+        warnings: plan.warnings.clone(),
+    }
 }
 
 fn why(reason: &Reason) -> String {
@@ -160,48 +188,102 @@ fn why(reason: &Reason) -> String {
     }
 }
 
-fn text(view: &View, colour: Colour) -> String {
-    let heading = |text: &str| format!("{}\n", colour.paint(Tone::Strong, text));
-    let hooks = |hooks: &[HookView]| {
-        let rows: Vec<Vec<String>> = hooks
+/// Headed sections, each a table.
+struct Text {
+    text: String,
+    colour: Colour,
+}
+
+impl Text {
+    fn section(&mut self, heading: &str, rows: &[Vec<String>]) {
+        if rows.is_empty() {
+            return;
+        }
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(&self.colour.paint(Tone::Strong, heading));
+        self.text.push('\n');
+        let indented: Vec<Vec<String>> = rows
             .iter()
-            .map(|hook| vec![format!("  {}", hook.name), format!("({})", hook.element)])
+            .map(|row| {
+                let mut row = row.clone();
+                if let Some(first) = row.first_mut() {
+                    first.insert_str(0, "  ");
+                }
+                row
+            })
             .collect();
-        table(&rows)
+        self.text.push_str(&table(&indented));
+    }
+}
+
+fn text(view: &View, colour: Colour) -> String {
+    let mut text = Text {
+        text: String::new(),
+        colour,
     };
-    let mut text = format!("Architecture: {}\n\n", view.arch);
-    text.push_str(&heading("Elements"));
-    let rows: Vec<Vec<String>> = view
+    let rows = |hooks: &[HookView]| -> Vec<Vec<String>> {
+        let row = |hook: &HookView| vec![hook.name.clone(), format!("({})", hook.element)];
+        hooks.iter().map(row).collect()
+    };
+    let elements: Vec<Vec<String>> = view
         .elements
         .iter()
         .map(|element| {
             vec![
-                format!("  {}", element.name),
+                element.name.clone(),
                 element.why.clone(),
                 element.location.clone(),
             ]
         })
         .collect();
-    text.push_str(&table(&rows));
-    if !view.environment.is_empty() {
-        text.push('\n');
-        text.push_str(&heading(
-            "environment.d (sourced before the hooks of every phase)",
-        ));
-        text.push_str(&hooks(&view.environment));
+    text.section(&format!("Elements, for {}", view.arch), &elements);
+    text.section(
+        "environment.d (sourced before the hooks of every phase)",
+        &rows(&view.environment),
+    );
+    for phase in &view.phases {
+        let heading = format!("{} (runs in the {})", phase.name, phase.runs_in);
+        text.section(&heading, &rows(&phase.hooks));
     }
-    for phase in view.phases.iter().filter(|phase| !phase.hooks.is_empty()) {
-        text.push('\n');
-        text.push_str(&heading(&format!(
-            "{} (runs in the {})",
-            phase.name, phase.runs_in
-        )));
-        text.push_str(&hooks(&phase.hooks));
-    }
-    text.push('\n');
-    text.push_str(&heading("Outputs"));
-    for output in &view.outputs {
-        text.push_str(&format!("  {}\n", output.path));
-    }
-    text
+    let filesystems: Vec<Vec<String>> = view
+        .filesystems
+        .iter()
+        .map(|filesystem| {
+            vec![
+                filesystem.mount_point.clone().unwrap_or_else(|| "-".to_owned()),
+                filesystem.fstype.clone(),
+                filesystem.base.clone(),
+                filesystem.label.clone(),
+                filesystem.uuid.clone(),
+                filesystem.options.join(" "),
+            ]
+        })
+        .collect();
+    let size = match view.disk_size {
+        Some(size) => format!("Filesystems, on a disk of {}", units::bytes(size)),
+        None => "Filesystems, on a disk as large as the content needs".to_owned(),
+    };
+    text.section(&size, &filesystems);
+    let lines = |lines: &str| -> Vec<Vec<String>> {
+        lines.lines().map(|line| vec![line.to_owned()]).collect()
+    };
+    text.section("fstab", &lines(&view.fstab));
+    let variables: Vec<Vec<String>> = view
+        .variables
+        .iter()
+        // A value of several lines would look like more variables.
+        .map(|variable| vec![format!("{}={}", variable.name, variable.value.escape_default())])
+        .collect();
+    text.section("Variables that hooks get on top of yours", &variables);
+    text.section("Image cache", &lines(&view.image_cache.display().to_string()));
+    let outputs: Vec<Vec<String>> = view
+        .outputs
+        .iter()
+        .map(|output| vec![output.path.display().to_string()])
+        .collect();
+    text.section("Outputs", &outputs);
+    text.section("Warnings", &lines(&view.warnings.join("\n")));
+    text.text
 }

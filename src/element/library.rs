@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, OPERATING_SYSTEM};
+use super::{Error, OPERATING_SYSTEM, similar};
 use crate::embed;
 
 /// Where an element's files are.
@@ -353,31 +353,7 @@ impl Library {
 
     /// Up to three names that look like `name`, best first.
     pub fn similar(&self, name: &str) -> Vec<String> {
-        let limit = (name.chars().count() / 3).max(1);
-        let mut found: Vec<(usize, &str)> = self
-            .elements
-            .keys()
-            .filter_map(|known| {
-                let distance = edit_distance(name, known);
-                let part = name.len() >= 3
-                    && (known.contains(name) || name.contains(known.as_str()) && known.len() >= 3);
-                // A part of a name is a worse guess than a misspelling of it.
-                (distance <= limit || part).then_some((
-                    if distance <= limit {
-                        distance
-                    } else {
-                        limit + distance
-                    },
-                    known.as_str(),
-                ))
-            })
-            .collect();
-        found.sort();
-        found
-            .into_iter()
-            .take(3)
-            .map(|(_, known)| known.to_owned())
-            .collect()
+        similar::names(name, self.elements.keys().map(String::as_str))
     }
 }
 
@@ -510,28 +486,6 @@ fn is_absent(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(libc::ELOOP)
 }
 
-/// Edits (insert, delete, replace, swap neighbours) between two names.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().collect();
-    let b: Vec<char> = b.chars().collect();
-    let mut before = vec![0; b.len() + 1];
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let change = usize::from(a[i - 1] != b[j - 1]);
-            row[j] = (previous[j] + 1)
-                .min(row[j - 1] + 1)
-                .min(previous[j - 1] + change);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut previous, row);
-    }
-    previous[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -609,7 +563,7 @@ mod tests {
         std::os::unix::fs::symlink("../common/install.d", path.join("install.d")).unwrap();
         std::os::unix::fs::symlink("../common/pkg-map", path.join("pkg-map")).unwrap();
         std::os::unix::fs::symlink("nowhere", path.join("dangling")).unwrap();
-        let library = Library::with_directories(&[library_dir.clone()]).unwrap();
+        let library = Library::with_directories(std::slice::from_ref(&library_dir)).unwrap();
         let e = library.get("e").unwrap();
         assert_eq!(e.read("pkg-map").unwrap().unwrap(), b"{}");
         let paths: Vec<_> = e.files().unwrap().into_iter().map(|f| f.path).collect();
@@ -625,19 +579,6 @@ mod tests {
                 .ends_with("of element `e` is a link that leaves its library"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn similar_names_prefer_misspellings() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["debian", "debian-minimal", "ubuntu", "vm"] {
-            element(dir.path(), name);
-        }
-        let library = Library::with_directories(&[dir.path().to_owned()]).unwrap();
-        assert_eq!(library.similar("debain"), ["debian"]);
-        assert_eq!(library.similar("minimal"), ["debian-minimal"]);
-        assert_eq!(library.similar("mv"), ["vm"]);
-        assert!(library.similar("zzzzzz").is_empty());
     }
 
     #[test]

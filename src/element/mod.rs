@@ -15,6 +15,7 @@ mod library;
 pub mod metadata;
 pub mod order;
 mod resolve;
+mod similar;
 
 pub use error::Error;
 pub use library::{Body, Element, ElementFile, Library, Origin};

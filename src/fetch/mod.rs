@@ -16,6 +16,10 @@ mod client;
 mod date;
 mod error;
 mod location;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod lock;
 
 pub use cache::{Blob, Cache, Document, Item};

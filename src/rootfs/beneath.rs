@@ -84,7 +84,12 @@ impl Root {
 
     /// Resolves all but the last component of a path.
     pub fn place<'a>(&self, path: &'a Path) -> io::Result<Place<'a>> {
-        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "the path has no name at its end");
+        let invalid = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path has no name at its end",
+            )
+        };
         let name = match path.components().next_back() {
             Some(Component::Normal(name)) => name,
             _ => return Err(invalid()),
@@ -102,7 +107,11 @@ impl Root {
             };
             at.push(name);
             let place = self.place(&at)?;
-            match nix::sys::stat::mkdirat(&place.parent, place.name, Mode::from_bits_truncate(0o755)) {
+            match nix::sys::stat::mkdirat(
+                &place.parent,
+                place.name,
+                Mode::from_bits_truncate(0o755),
+            ) {
                 Ok(()) => {
                     // Whatever the umask says.
                     let fd = self.open_dir(&at)?;
@@ -156,7 +165,11 @@ impl Root {
     /// Creates or replaces a regular file; what is there is removed, never written through.
     pub fn create(&self, path: &Path, mode: u32) -> io::Result<File> {
         let place = self.place(path)?;
-        match nix::unistd::unlinkat(&place.parent, place.name, nix::unistd::UnlinkatFlags::NoRemoveDir) {
+        match nix::unistd::unlinkat(
+            &place.parent,
+            place.name,
+            nix::unistd::UnlinkatFlags::NoRemoveDir,
+        ) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -251,19 +264,33 @@ mod tests {
         let inside = dir.path().join("root");
         fs_err::create_dir_all(inside.join("usr/lib")).expect("made");
         let root = Root::open(&inside).expect("opened");
-        for (name, target) in [("lib", "usr/lib"), ("abs", "/usr/lib"), ("up", "../outside"), ("out", "/outside")] {
-            root.symlink(OsStr::new(target), Path::new(name)).expect("linked");
+        for (name, target) in [
+            ("lib", "usr/lib"),
+            ("abs", "/usr/lib"),
+            ("up", "../outside"),
+            ("out", "/outside"),
+        ] {
+            root.symlink(OsStr::new(target), Path::new(name))
+                .expect("linked");
         }
-        root.write(Path::new("lib/a"), b"1", 0o644).expect("written");
-        root.write(Path::new("/abs/b"), b"2", 0o4755).expect("written");
+        root.write(Path::new("lib/a"), b"1", 0o644)
+            .expect("written");
+        root.write(Path::new("/abs/b"), b"2", 0o4755)
+            .expect("written");
         assert_eq!(fs_err::read(inside.join("usr/lib/a")).expect("there"), b"1");
         assert_eq!(root.read(Path::new("usr/lib/b"), 10).expect("there"), b"2");
-        for escape in ["up/secret", "out/secret", "../outside/secret", "lib/../../../outside/secret"] {
+        for escape in [
+            "up/secret",
+            "out/secret",
+            "../outside/secret",
+            "lib/../../../outside/secret",
+        ] {
             let error = root.read(Path::new(escape), 10).expect_err(escape);
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{escape}");
         }
         // A link under the final name is replaced, not written through.
-        root.symlink(OsStr::new("/usr/lib/a"), Path::new("c")).expect("linked");
+        root.symlink(OsStr::new("/usr/lib/a"), Path::new("c"))
+            .expect("linked");
         root.write(Path::new("c"), b"3", 0o644).expect("written");
         assert_eq!(root.read(Path::new("usr/lib/a"), 10).expect("there"), b"1");
         assert!(root.read(Path::new("usr/lib/a"), 0).is_err());

@@ -102,11 +102,12 @@ impl Copier {
         depth: usize,
     ) -> Result<(), CopyError> {
         let name_os = name.as_os_str();
-        let stat = nix::sys::stat::fstatat(from, name_os, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map_err(|errno| CopyError {
+        let stat = nix::sys::stat::fstatat(from, name_os, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(
+            |errno| CopyError {
                 path: path.clone(),
                 source: errno.into(),
-            })?;
+            },
+        )?;
         if kind(&stat) == SFlag::S_IFDIR {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
@@ -143,12 +144,14 @@ impl Copier {
                 nix::unistd::linkat(&self.top, first.as_path(), to, name, AtFlags::empty())?;
                 return Ok(());
             }
-            self.links.insert((stat.st_dev, stat.st_ino), path.to_owned());
+            self.links
+                .insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
         match kind(stat) {
             SFlag::S_IFREG => {
                 let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let source = nix::fcntl::openat(from, name, flags | OFlag::O_RDONLY, Mode::empty())?;
+                let source =
+                    nix::fcntl::openat(from, name, flags | OFlag::O_RDONLY, Mode::empty())?;
                 let target = nix::fcntl::openat(
                     to,
                     name,
@@ -232,7 +235,9 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
     let length = source.metadata()?.len();
     target.set_len(length)?;
     // SAFETY: FICLONE takes a descriptor by value; both are open.
-    if length == 0 || unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0 {
+    if length == 0
+        || unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0
+    {
         return Ok(());
     }
     let end = i64::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -258,7 +263,9 @@ fn copy_range(source: &File, target: &File, begin: i64, end: i64) -> io::Result<
     );
     let mut buffer = vec![0; 256 * 1024];
     while at < end {
-        let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let length = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let count = source.read_at(&mut buffer[..length], at)?;
         if count == 0 {
             return Ok(());
@@ -279,11 +286,13 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     };
     let mut list = vec![0_u8; size];
     // SAFETY: pointer and length describe `list`, which lives across the call.
-    let size = check(unsafe {
-        libc::flistxattr(from.as_raw_fd(), list.as_mut_ptr().cast(), list.len())
-    })?;
+    let size =
+        check(unsafe { libc::flistxattr(from.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) })?;
     list.truncate(size);
-    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in list
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let name = std::ffi::CString::new(name)?;
         let mut value = vec![0_u8; 64 * 1024];
         // SAFETY: the name ends with NUL; pointer and length describe `value`.
@@ -297,7 +306,13 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         })?;
         // SAFETY: the name ends with NUL; `size` bytes of `value` were just filled.
         if unsafe {
-            libc::fsetxattr(to.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), size, 0)
+            libc::fsetxattr(
+                to.as_raw_fd(),
+                name.as_ptr(),
+                value.as_ptr().cast(),
+                size,
+                0,
+            )
         } != 0
         {
             return Err(io::Error::last_os_error());
@@ -319,7 +334,8 @@ mod tests {
         fs_err::create_dir_all(from.join("d/e")).expect("made");
         fs_err::create_dir(&to).expect("made");
         fs_err::write(from.join("d/file"), "text").expect("written");
-        fs_err::set_permissions(from.join("d/file"), PermissionsExt::from_mode(0o4711)).expect("set");
+        fs_err::set_permissions(from.join("d/file"), PermissionsExt::from_mode(0o4711))
+            .expect("set");
         fs_err::hard_link(from.join("d/file"), from.join("d/e/twin")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", from.join("link")).expect("linked");
         nix::unistd::mkfifo(&from.join("fifo"), Mode::from_bits_truncate(0o640)).expect("made");
@@ -346,7 +362,10 @@ mod tests {
             fs_err::metadata(to.join("d/e/twin")).expect("there"),
         );
         assert_eq!(file.ino(), twin.ino());
-        assert_eq!(fs_err::read_link(to.join("link")).expect("there"), Path::new("/nowhere"));
+        assert_eq!(
+            fs_err::read_link(to.join("link")).expect("there"),
+            Path::new("/nowhere")
+        );
         assert!(fs_err::metadata(to.join("sparse")).expect("there").blocks() < 1000);
     }
 }

@@ -406,46 +406,33 @@ fn a_limit_on_file_sizes_is_an_error_and_leaves_nothing() {
 #[test]
 fn a_full_filesystem_is_an_error_that_says_what_was_needed_and_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
-    let mount = std::ffi::CString::new(place.path().to_str().unwrap()).unwrap();
-    let mut command = child_command(&place.path().join("a.full"));
-    // The listing is made inside, because the mount is not seen from here.
-    // SAFETY: unshare and mount are plain system calls; no allocation is done.
-    unsafe {
-        command.pre_exec(move || {
-            let root = libc::geteuid() == 0;
-            let flags = if root {
-                libc::CLONE_NEWNS
-            } else {
-                libc::CLONE_NEWNS | libc::CLONE_NEWUSER
-            };
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            let none = std::ptr::null();
-            if libc::unshare(flags) != 0
-                || libc::mount(none, c"/".as_ptr(), none, private, none.cast()) != 0
-                || libc::mount(
-                    c"tmpfs".as_ptr(),
-                    mount.as_ptr(),
-                    c"tmpfs".as_ptr(),
-                    0,
-                    c"size=4m".as_ptr().cast(),
-                ) != 0
-            {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) => return println!("SKIP: a tmpfs cannot be mounted here: {error}"),
-    };
+    // A mount namespace of its own, so that nothing is left mounted.
+    let script = "mount -t tmpfs -o size=4m tmpfs \"$1\" || exit 99
+        \"$2\" --exact sink::tests::child --nocapture; status=$?
+        echo \"left: $(ls -A \"$1\")\"; exit $status";
+    // SAFETY: geteuid touches nothing.
+    let root = unsafe { libc::geteuid() } == 0;
+    let mut command = Command::new("unshare");
+    command.args([if root { "-m" } else { "-rm" }, "sh", "-c", script, "sh"]);
+    command
+        .arg(place.path())
+        .arg(std::env::current_exe().unwrap());
+    let output = command
+        .env(CHILD, place.path().join("a.full"))
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
+    if !text.contains("running 1 test") {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return println!("SKIP: a tmpfs cannot be mounted here: {why}");
+    }
     assert_eq!(output.status.code(), Some(7), "{text}");
     assert!(text.contains("no space left for output"), "{text}");
     assert!(
         text.contains("MiB, and 4 MiB were free when writing began"),
         "{text}"
     );
+    assert!(text.lines().any(|line| line == "left: "), "{text}");
 }
 
 #[test]

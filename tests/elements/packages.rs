@@ -171,6 +171,12 @@ pub fn dpkg_settings_of_the_build_do_not_stay() {
     }
     scratch.run("pre-install.d/00-disable-apt-recommends");
     assert!(scratch.list("var/lib/apt/lists").is_empty());
+    assert!(
+        scratch
+            .read("etc/apt/apt.conf.d/99kiln-build")
+            .contains("DPkg::Path \"\";\n"),
+        "without it apt hides kiln's programs from maintainer scripts"
+    );
     assert_eq!(scratch.read("etc/apt/trusted.gpg.d/mine.gpg"), "key");
     assert_eq!(
         scratch.read("etc/apt/apt.conf.d/60img-build-proxy"),

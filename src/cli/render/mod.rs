@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 pub use record::Record;
 
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::given::Caller;
 use super::printer::{self, Printer};
 use crate::build::event::Event;
@@ -145,7 +145,7 @@ impl Display {
         match self.record.outcome() {
             Ok(()) => 0,
             Err(failure) => {
-                failure.print(printer);
+                failure::print(&failure, printer);
                 // Where the lines have been printed they need not be repeated.
                 if matches!(self.style, Style::Rich | Style::Quiet) {
                     for line in self.record.last_output() {

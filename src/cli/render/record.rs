@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::terminal::visible;
 use crate::build::event::Event;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{self, Failure};
 use crate::cli::printer::table;
 use crate::cli::units;
 
@@ -100,8 +100,12 @@ impl Record {
                 hints,
                 status,
             } => {
-                let failure = Failure::new(message.clone()).status(*status);
-                self.failure = Some(hints.iter().fold(failure, Failure::hint));
+                self.failure = Some(Failure {
+                    message: message.clone(),
+                    hints: hints.clone(),
+                    // Zero would claim success.
+                    status: (*status).max(failure::FAILED),
+                });
             }
             Event::Finished { seconds } => self.seconds = Some(*seconds),
             Event::StepFinished { .. } => self.running = None,

@@ -311,6 +311,14 @@ pub enum ConfigError {
         /// What was written.
         found: String,
     },
+    /// A value that does not exist.
+    #[error(
+        "there is no value `{symbol}`: use root-label, root-fstype, boot-label or mount-points"
+    )]
+    UnknownSymbol {
+        /// What was asked for.
+        symbol: String,
+    },
     /// No filesystem at `/`.
     #[error("no filesystem is mounted at `/`: add a `mount` with mount_point `/`")]
     NoRoot,

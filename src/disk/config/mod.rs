@@ -31,6 +31,7 @@ mod error;
 mod flatten;
 mod graph;
 mod nodes;
+mod read;
 mod size;
 
 pub use error::ConfigError;
@@ -135,18 +136,18 @@ impl Config {
         for item in &items {
             match item.plugin {
                 Plugin::LocalLoop => {
-                    config.loops.push(nodes::local_loop(item, warnings)?);
+                    config.loops.push(read::local_loop(item, warnings)?);
                     graph.add(&item.name)?;
                 }
                 Plugin::Partitioning => {
-                    let table = nodes::partitioning(item, warnings)?;
+                    let table = read::partitioning(item, warnings)?;
                     for partition in &table.partitions {
                         graph.add(&partition.name)?;
                     }
                     config.tables.push(table);
                 }
                 Plugin::Lvm => {
-                    let lvm = nodes::lvm(item, warnings)?;
+                    let lvm = read::lvm(item, warnings)?;
                     let pvs = lvm.pvs.iter().map(|pv| &pv.name);
                     let vgs = lvm.vgs.iter().map(|vg| &vg.name);
                     let lvs = lvm.lvs.iter().map(|lv| &lv.name);
@@ -156,7 +157,7 @@ impl Config {
                     config.lvms.push(lvm);
                 }
                 Plugin::Mkfs => {
-                    let mkfs = nodes::mkfs(item, warnings)?;
+                    let mkfs = read::mkfs(item, warnings)?;
                     if let Some(first) = config.mkfs.iter().find(|m| m.label == mkfs.label) {
                         return Err(ConfigError::DuplicateFsLabel {
                             label: mkfs.label,
@@ -168,11 +169,11 @@ impl Config {
                     graph.add(&item.name)?;
                 }
                 Plugin::Mount => {
-                    config.mounts.push(nodes::mount(item, warnings)?);
+                    config.mounts.push(read::mount(item, warnings)?);
                     graph.add(&item.name)?;
                 }
                 Plugin::Fstab => {
-                    config.fstabs.push(nodes::fstab(item, warnings)?);
+                    config.fstabs.push(read::fstab(item, warnings)?);
                     graph.add(&item.name)?;
                 }
             }
@@ -441,6 +442,23 @@ impl Config {
             .map(|mount| mount.mount_point.as_str())
             .collect();
         points.join("|")
+    }
+
+    /// What `dib-block-device getval` prints for a symbol that is known before
+    /// there is an image: `root-label`, `root-fstype`, `boot-label`, `mount-points`.
+    ///
+    /// # Errors
+    /// If there is no filesystem at `/`, or no such symbol.
+    pub fn getval(&self, symbol: &str) -> Result<String, ConfigError> {
+        match symbol {
+            "root-label" => self.root_label().map(str::to_owned),
+            "root-fstype" => self.root_fstype().map(str::to_owned),
+            "boot-label" => Ok(self.boot_label().to_owned()),
+            "mount-points" => Ok(self.mount_points()),
+            _ => Err(ConfigError::UnknownSymbol {
+                symbol: symbol.to_owned(),
+            }),
+        }
     }
 
     /// The text of `/etc/fstab`.

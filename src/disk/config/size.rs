@@ -85,7 +85,9 @@ pub fn absolute(text: &str) -> Result<u64, SizeError> {
     let bytes = factor as f64 * number;
     #[allow(clippy::cast_precision_loss)]
     if bytes >= u64::MAX as f64 {
-        return Err(SizeError::TooLarge { text: text.to_owned() });
+        return Err(SizeError::TooLarge {
+            text: text.to_owned(),
+        });
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Ok(bytes as u64)

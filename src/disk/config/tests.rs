@@ -145,8 +145,11 @@ fn the_tree_form_flattens_to_the_graph_form() {
         items
             .into_iter()
             .map(|item| {
-                let mut settings: Vec<String> =
-                    item.settings.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+                let mut settings: Vec<String> = item
+                    .settings
+                    .iter()
+                    .map(|(key, value)| format!("{key}: {value}"))
+                    .collect();
                 settings.sort();
                 (item.plugin, item.name, settings)
             })
@@ -162,32 +165,74 @@ fn the_tree_form_flattens_to_the_graph_form() {
         }
     }
     let names: Vec<String> = items(DEEP_TREE).into_iter().map(|item| item.name).collect();
-    assert_eq!(names, ["image0", "fstab_mount_mkfs_root", "mount_mkfs_root", "mkfs_root", "mbr"]);
-    let simple = items("- mkfs: {name: root_fs, base: root_part, type: xfs, mount: {mount_point: /}}");
+    assert_eq!(
+        names,
+        [
+            "image0",
+            "fstab_mount_mkfs_root",
+            "mount_mkfs_root",
+            "mkfs_root",
+            "mbr"
+        ]
+    );
+    let simple =
+        items("- mkfs: {name: root_fs, base: root_part, type: xfs, mount: {mount_point: /}}");
     assert_eq!(simple[0].name, "mount_root_fs");
-    assert_eq!(simple[0].settings.get("base").and_then(Value::as_text), Some("root_fs"));
-    assert_eq!(simple[1].settings.get("type").and_then(Value::as_text), Some("xfs"));
+    assert_eq!(
+        simple[0].settings.get("base").and_then(Value::as_text),
+        Some("root_fs")
+    );
+    assert_eq!(
+        simple[1].settings.get("type").and_then(Value::as_text),
+        Some("xfs")
+    );
 }
 
 #[test]
 fn nodes_are_ordered_as_upstream_orders_them() {
-    let deep = ["image0", "root", "mkfs_root", "mount_mkfs_root", "fstab_mount_mkfs_root"];
+    let deep = [
+        "image0",
+        "root",
+        "mkfs_root",
+        "mount_mkfs_root",
+        "fstab_mount_mkfs_root",
+    ];
     assert_eq!(order(DEEP_TREE), deep);
     assert_eq!(order(DEEP_GRAPH), deep);
     assert_eq!(
         order(MULTIPLE_PARTITIONS),
         [
-            "image0", "root", "mkfs_root", "var", "mount_mkfs_root", "mkfs_var", "var_log",
-            "fstab_mount_mkfs_root", "mount_mkfs_var", "mkfs_var_log", "swap",
-            "fstab_mount_mkfs_var", "mount_mkfs_var_log", "mkfs_swap",
-            "fstab_mount_mkfs_var_log", "mount_mkfs_swap", "fstab_mount_mkfs_swap",
+            "image0",
+            "root",
+            "mkfs_root",
+            "var",
+            "mount_mkfs_root",
+            "mkfs_var",
+            "var_log",
+            "fstab_mount_mkfs_root",
+            "mount_mkfs_var",
+            "mkfs_var_log",
+            "swap",
+            "fstab_mount_mkfs_var",
+            "mount_mkfs_var_log",
+            "mkfs_swap",
+            "fstab_mount_mkfs_var_log",
+            "mount_mkfs_swap",
+            "fstab_mount_mkfs_swap",
         ]
     );
     assert_eq!(
         order(GPT_EFI),
         [
-            "image0", "ESP", "mkfs_ESP", "BSP", "Root Part", "mkfs_Root Part",
-            "mount_mkfs_Root Part", "mount_mkfs_ESP", "fstab_mount_mkfs_Root Part",
+            "image0",
+            "ESP",
+            "mkfs_ESP",
+            "BSP",
+            "Root Part",
+            "mkfs_Root Part",
+            "mount_mkfs_Root Part",
+            "mount_mkfs_ESP",
+            "fstab_mount_mkfs_Root Part",
             "fstab_mount_mkfs_ESP",
         ]
     );
@@ -211,7 +256,12 @@ fn nodes_are_ordered_as_upstream_orders_them() {
     let lvm = parse(LVM_TREE).unwrap();
     assert_eq!(lvm.lvms[0].name, "lvm_mbr");
     let place = |name: &str| lvm.order.iter().position(|have| have == name).unwrap();
-    for (before, after) in [("root", "lvm_mbr"), ("pv", "vg"), ("vg", "lv_root"), ("lv_root", "fs_root")] {
+    for (before, after) in [
+        ("root", "lvm_mbr"),
+        ("pv", "vg"),
+        ("vg", "lv_root"),
+        ("lv_root", "fs_root"),
+    ] {
         assert!(place(before) < place(after), "{:?}", lvm.order);
     }
 }
@@ -251,6 +301,28 @@ fn values_for_hooks_are_those_of_upstream() {
 }
 
 #[test]
+fn values_are_found_by_their_symbols() {
+    let config = parse(MULTIPLE_PARTITIONS).unwrap();
+    for (symbol, value) in [
+        ("root-label", "img-rootfs"),
+        ("root-fstype", "xfs"),
+        ("boot-label", ""),
+        ("mount-points", "/|/var|/var/log|none"),
+    ] {
+        assert_eq!(config.getval(symbol).unwrap(), value);
+    }
+    assert_eq!(
+        config.getval("image-path").unwrap_err().to_string(),
+        "there is no value `image-path`: use root-label, root-fstype, boot-label or mount-points"
+    );
+    let bare = parse("- local_loop: {name: l}").unwrap();
+    assert_eq!(
+        bare.getval("root-label").unwrap_err().to_string(),
+        "no filesystem is mounted at `/`: add a `mount` with mount_point `/`"
+    );
+}
+
+#[test]
 fn the_order_of_mounts_is_that_of_their_paths() {
     let text = "
 - local_loop: {name: image0}
@@ -277,8 +349,11 @@ fn the_order_of_mounts_is_that_of_their_paths() {
 - mkfs: {name: mkfs_swap, base: lv_swap, type: swap, mount: {mount_point: none, fstab: {options: sw, fsck-passno: 0}}}
 ";
     let config = parse(text).unwrap();
-    let order: Vec<&str> =
-        config.sorted_mounts().iter().map(|mount| mount.mount_point.as_str()).collect();
+    let order: Vec<&str> = config
+        .sorted_mounts()
+        .iter()
+        .map(|mount| mount.mount_point.as_str())
+        .collect();
     assert_eq!(order, ["/", "/boot", "/var", "none"]);
     assert_eq!(config.boot_label(), "mkfs_boot");
     assert_eq!(config.mount_points(), "/boot|/|/var|none");
@@ -294,7 +369,10 @@ fn the_order_of_mounts_is_that_of_their_paths() {
 #[test]
 fn build_parameters_apply_to_mkfs_root_where_it_says_nothing() {
     let fallback = parse(FALLBACK).unwrap();
-    assert_eq!(fallback.fstab(), "LABEL=cloudimg-rootfs / ext4 defaults 0 1\n");
+    assert_eq!(
+        fallback.fstab(),
+        "LABEL=cloudimg-rootfs / ext4 defaults 0 1\n"
+    );
     let root = RootParameters {
         fstype: "xfs".to_owned(),
         opts: Some("-i  size=512 -q".to_owned()),
@@ -303,29 +381,46 @@ fn build_parameters_apply_to_mkfs_root_where_it_says_nothing() {
     let xfs = Config::parse(FALLBACK, &root).unwrap();
     assert_eq!(xfs.mkfs[0].label, "img-rootfs");
     assert_eq!(xfs.mkfs[0].opts, ["-i", "size=512", "-q"]);
-    let labelled = RootParameters { label: Some("mine".to_owned()), ..root };
-    assert_eq!(Config::parse(FALLBACK, &labelled).unwrap().mkfs[0].label, "mine");
+    let labelled = RootParameters {
+        label: Some("mine".to_owned()),
+        ..root
+    };
+    assert_eq!(
+        Config::parse(FALLBACK, &labelled).unwrap().mkfs[0].label,
+        "mine"
+    );
     // What the configuration says stays.
     let deep = Config::parse(DEEP_TREE, &labelled).unwrap();
-    assert_eq!((deep.mkfs[0].fstype.as_str(), deep.mkfs[0].label.as_str()), ("ext4", "mine"));
+    assert_eq!(
+        (deep.mkfs[0].fstype.as_str(), deep.mkfs[0].label.as_str()),
+        ("ext4", "mine")
+    );
     // Other filesystems are not touched.
     let efi = Config::parse(GPT_EFI, &labelled).unwrap();
-    assert!(efi.mkfs.iter().all(|mkfs| mkfs.opts.is_empty() && mkfs.label != "mine"));
+    assert!(
+        efi.mkfs
+            .iter()
+            .all(|mkfs| mkfs.opts.is_empty() && mkfs.label != "mine")
+    );
 }
 
 #[test]
 fn every_rule_of_upstream_has_its_message() {
-    let mkfs = |settings: &str| format!("- local_loop: {{name: l}}\n- mkfs: {{base: l, {settings}}}\n");
-    let table = |rest: &str| format!("- local_loop: {{name: l}}\n- partitioning: {{base: l, {rest}}}\n");
+    let mkfs =
+        |settings: &str| format!("- local_loop: {{name: l}}\n- mkfs: {{base: l, {settings}}}\n");
+    let table =
+        |rest: &str| format!("- local_loop: {{name: l}}\n- partitioning: {{base: l, {rest}}}\n");
     let partition = |label: &str, rest: &str| {
-        table(&format!("label: {label}, partitions: [{{name: p, {rest}}}]"))
+        table(&format!(
+            "label: {label}, partitions: [{{name: p, {rest}}}]"
+        ))
     };
     let lvm = |rest: &str| format!("- local_loop: {{name: l}}\n- lvm: {{base: l, {rest}}}\n");
     let pvs = "pvs: [{name: pv, base: l}]";
     let vgs = "vgs: [{name: vg, base: [pv]}]";
     let lv = |rest: &str| lvm(&format!("{pvs}, {vgs}, lvs: [{{{rest}}}]"));
     let two_mkfs = |a: &str, b: &str| {
-        partition("mbr", "size: 1G") .replace("}]}", "}, {name: q, size: 1G}]}")
+        partition("mbr", "size: 1G").replace("}]}", "}, {name: q, size: 1G}]}")
             + &format!("- mkfs: {{base: p, {a}}}\n- mkfs: {{base: q, {b}}}\n")
     };
     let cases: Vec<(String, &str)> = vec![
@@ -391,31 +486,50 @@ fn every_rule_of_upstream_has_its_message() {
     ];
     for (text, expected) in cases {
         let message = message(&text);
-        assert!(message.starts_with(expected), "{text}\n  gives: {message}\n  not: {expected}");
+        assert!(
+            message.starts_with(expected),
+            "{text}\n  gives: {message}\n  not: {expected}"
+        );
     }
 }
 
 #[test]
 fn labels_as_long_as_allowed_are_allowed() {
-    for (fstype, length) in [("ext4", 16), ("xfs", 12), ("vfat", 11), ("swap", 16), ("btrfs", 40)] {
+    for (fstype, length) in [
+        ("ext4", 16),
+        ("xfs", 12),
+        ("vfat", 11),
+        ("swap", 16),
+        ("btrfs", 40),
+    ] {
         let label = "a".repeat(length);
-        let text =
-            format!("- local_loop: {{name: l}}\n- mkfs: {{base: l, type: {fstype}, label: {label}}}");
+        let text = format!(
+            "- local_loop: {{name: l}}\n- mkfs: {{base: l, type: {fstype}, label: {label}}}"
+        );
         assert!(parse(&text).is_ok(), "{text}");
     }
 }
 
 #[test]
 fn two_swap_areas_may_have_the_same_mount_point() {
-    let text = MULTIPLE_PARTITIONS.replace("type: vfat", "type: swap").replace("/var/log", "none");
+    let text = MULTIPLE_PARTITIONS
+        .replace("type: vfat", "type: swap")
+        .replace("/var/log", "none");
     let config = parse(&text).unwrap();
-    assert!(config.fstab().ends_with("LABEL=varlog none swap sw 0 0\nLABEL=mkfs_swap none swap sw 0 0\n"));
+    assert!(
+        config
+            .fstab()
+            .ends_with("LABEL=varlog none swap sw 0 0\nLABEL=mkfs_swap none swap sw 0 0\n")
+    );
 }
 
 #[test]
 fn what_would_be_lost_is_warned_about() {
     let text = DEEP_TREE.replace("mount:", "mont:");
-    assert_eq!(parse(&text).unwrap().warnings, ["`mont` of mkfs `mkfs_root` is unknown and ignored"]);
+    assert_eq!(
+        parse(&text).unwrap().warnings,
+        ["`mont` of mkfs `mkfs_root` is unknown and ignored"]
+    );
     let beside = "- local_loop: {name: l}\n- mkfs: {base: l, type: ext4, fstab: {}, mount: {mount_point: /}}";
     let config = parse(beside).unwrap();
     assert_eq!(config.fstab(), "");
@@ -428,10 +542,51 @@ fn what_would_be_lost_is_warned_about() {
 /// Text that is likely to be a configuration, with mistakes.
 fn any_config() -> impl Strategy<Value = String> {
     let word = prop::sample::select(vec![
-        "local_loop", "partitioning", "lvm", "mkfs", "mount", "fstab", "name", "base", "label",
-        "partitions", "size", "flags", "type", "pvs", "vgs", "lvs", "options", "extents", "mbr",
-        "gpt", "image0", "100%", "1G", "boot", "primary", "ext4", "swap", "/", "none", "[", "]",
-        "{", "}", ":", ",", "-", "\n", "\n- ", "\n  ", "\n    ", "&a", "*a", "<<", "~", "0x83",
+        "local_loop",
+        "partitioning",
+        "lvm",
+        "mkfs",
+        "mount",
+        "fstab",
+        "name",
+        "base",
+        "label",
+        "partitions",
+        "size",
+        "flags",
+        "type",
+        "pvs",
+        "vgs",
+        "lvs",
+        "options",
+        "extents",
+        "mbr",
+        "gpt",
+        "image0",
+        "100%",
+        "1G",
+        "boot",
+        "primary",
+        "ext4",
+        "swap",
+        "/",
+        "none",
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        ",",
+        "-",
+        "\n",
+        "\n- ",
+        "\n  ",
+        "\n    ",
+        "&a",
+        "*a",
+        "<<",
+        "~",
+        "0x83",
     ]);
     prop::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
 }
@@ -439,8 +594,24 @@ fn any_config() -> impl Strategy<Value = String> {
 /// A value of the shapes that configurations have.
 fn any_value() -> impl Strategy<Value = Value> {
     let key = prop::sample::select(vec![
-        "local_loop", "partitioning", "lvm", "mkfs", "mount", "fstab", "name", "base", "label",
-        "partitions", "size", "flags", "type", "pvs", "vgs", "lvs", "mount_point", "align",
+        "local_loop",
+        "partitioning",
+        "lvm",
+        "mkfs",
+        "mount",
+        "fstab",
+        "name",
+        "base",
+        "label",
+        "partitions",
+        "size",
+        "flags",
+        "type",
+        "pvs",
+        "vgs",
+        "lvs",
+        "mount_point",
+        "align",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -471,10 +642,27 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_values_never_panic(value in any_value()) {
+    fn arbitrary_values_never_panic(value in any_value(), mib in 0u64..5000) {
+        use crate::disk::layout::{Plan, PlanParameters};
+
+        let parameters = PlanParameters {
+            seed: uuid::Uuid::nil(),
+            arch: "amd64".to_owned(),
+            block_size: None,
+            creation_time: 0,
+        };
         if let Ok(mut items) = flatten(&value) {
             merge_root(&mut items, &RootParameters::default());
-            let _ = Config::from_items(items).map(|config| config.fstab());
+            let plan = Config::from_items(items).map(|config| Plan::new(config, &parameters));
+            if let Ok(Ok(plan)) = plan {
+                let tree = std::sync::Arc::new(crate::tree::TreeBuilder::new().build().unwrap());
+                let points = plan.mount_points();
+                let trees = points.iter().map(|path| ((*path).to_owned(), tree.clone())).collect();
+                let _ = (plan.facts(), plan.fstab(), plan.minimum_size());
+                let _ = plan.assemble(mib << 20, &trees, None, &mut |_, _, length| {
+                    Ok(crate::disk::Volume { length, extents: Vec::new() })
+                });
+            }
         }
     }
 }

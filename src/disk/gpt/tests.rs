@@ -36,7 +36,11 @@ fn run(program: &str, arguments: &[&str], file: &Path) -> Option<String> {
     match output {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Some(text)
         }
         Err(error) => {
@@ -47,9 +51,17 @@ fn run(program: &str, arguments: &[&str], file: &Path) -> Option<String> {
 }
 
 fn request(name: &str, size: Size, code: &str) -> Request {
-    let TypeCode::Known(type_guid) = parse_type(name, code).unwrap() else { panic!("{code}") };
+    let TypeCode::Known(type_guid) = parse_type(name, code).unwrap() else {
+        panic!("{code}")
+    };
     let guid = Uuid::new_v5(&DISK, name.as_bytes());
-    Request { name: name.to_owned(), size, type_guid, guid, attributes: 0 }
+    Request {
+        name: name.to_owned(),
+        size,
+        type_guid,
+        guid,
+        attributes: 0,
+    }
 }
 
 fn mib(mib: u64) -> Size {
@@ -68,23 +80,35 @@ fn gpt_efi() -> Vec<Request> {
 
 fn rows(disk: u64, sector_size: u32, requests: &[Request]) -> Vec<(u64, u64)> {
     let gpt = place(disk, sector_size, requests).unwrap();
-    gpt.partitions.iter().map(|partition| (partition.start, partition.sectors)).collect()
+    gpt.partitions
+        .iter()
+        .map(|partition| (partition.start, partition.sectors))
+        .collect()
 }
 
 #[test]
 fn partitions_lie_where_upstream_puts_them() {
-    let efi = |esp| vec![
-        request("ESP", mib(esp), "EF00"),
-        request("BSP", mib(8), "EF02"),
-        request("root", ALL, "8300"),
-    ];
-    assert_eq!(rows(GIB, 512, &gpt_efi()), [(2048, 16384), (18432, 16384), (34816, 2_060_288)]);
+    let efi = |esp| {
+        vec![
+            request("ESP", mib(esp), "EF00"),
+            request("BSP", mib(8), "EF02"),
+            request("root", ALL, "8300"),
+        ]
+    };
+    assert_eq!(
+        rows(GIB, 512, &gpt_efi()),
+        [(2048, 16384), (18432, 16384), (34816, 2_060_288)]
+    );
     assert_eq!(
         rows(GIB, 512, &efi(550)),
         [(2048, 1_126_400), (1_128_448, 16384), (1_144_832, 950_272)]
     );
     assert_eq!(
-        rows(GIB, 512, &[request("BSP", mib(8), "EF02"), request("root", ALL, "8300")]),
+        rows(
+            GIB,
+            512,
+            &[request("BSP", mib(8), "EF02"), request("root", ALL, "8300")]
+        ),
         [(2048, 16384), (18432, 2_076_672)]
     );
     assert_eq!(
@@ -113,7 +137,9 @@ trait Mib {
 
 impl Mib for Vec<(u64, u64)> {
     fn map_mib(&self) -> Vec<u64> {
-        self.iter().map(|(_, sectors)| sectors * 512 / MIB).collect()
+        self.iter()
+            .map(|(_, sectors)| sectors * 512 / MIB)
+            .collect()
     }
 }
 
@@ -126,22 +152,48 @@ fn types_are_read_as_sgdisk_reads_them() {
     assert_eq!(known("EF00"), Some(types::ESP));
     assert_eq!(known("ef00"), Some(types::ESP));
     assert_eq!(known("0xEF00"), Some(types::ESP));
-    assert_eq!(known("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"), Some(types::ESP));
-    assert_eq!(known("0x4100"), Some(uuid!("9E1A2D38-C612-4316-AA26-8B49521E5A8B")));
+    assert_eq!(
+        known("C12A7328-F81F-11D2-BA4B-00A0C93EC93B"),
+        Some(types::ESP)
+    );
+    assert_eq!(
+        known("0x4100"),
+        Some(uuid!("9E1A2D38-C612-4316-AA26-8B49521E5A8B"))
+    );
     for unknown in ["83", "ffff", "8300000", "EF0G1"] {
         let read = parse_type("p", unknown);
-        assert!(!matches!(read, Ok(TypeCode::Known(_))), "{unknown}: {read:?}");
+        assert!(
+            !matches!(read, Ok(TypeCode::Known(_))),
+            "{unknown}: {read:?}"
+        );
     }
-    for bad in ["0000", "", "linux", "0XEF00", "0x", "+EF0", "C12A7328F81F11D2BA4B00A0C93EC93B-"] {
+    for bad in [
+        "0000",
+        "",
+        "linux",
+        "0XEF00",
+        "0x",
+        "+EF0",
+        "C12A7328F81F11D2BA4B00A0C93EC93B-",
+    ] {
         let error = parse_type("p", bad).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("`{bad}` of partition `p` is no gpt type")), "{error}");
+        assert!(
+            error.starts_with(&format!("`{bad}` of partition `p` is no gpt type")),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn less_than_a_mebibyte_becomes_one() {
-    let requests = [request("a", Size::Bytes(1), "8300"), request("b", ALL, "8300")];
-    assert_eq!(rows(16 * MIB, 512, &requests), [(2048, 2048), (4096, 13 * 2048)]);
+    let requests = [
+        request("a", Size::Bytes(1), "8300"),
+        request("b", ALL, "8300"),
+    ];
+    assert_eq!(
+        rows(16 * MIB, 512, &requests),
+        [(2048, 2048), (4096, 13 * 2048)]
+    );
 }
 
 #[test]
@@ -153,11 +205,17 @@ fn what_a_gpt_cannot_hold_says_why() {
         "partition `a` has a size of 0 bytes: give it at least 1MiB"
     );
     let error = message(GIB, &[request(&"n".repeat(37), ALL, "8300")]);
-    assert!(error.ends_with("is too long for a gpt: 37 > 36 UTF-16 units"), "{error}");
+    assert!(
+        error.ends_with("is too long for a gpt: 37 > 36 UTF-16 units"),
+        "{error}"
+    );
     let error = message(GIB, &vec![request("n", mib(1), "8300"); 129]);
     assert_eq!(error, "a gpt holds 128 partitions, and `n` is one more");
     let error = message(MIB, &[]);
-    assert_eq!(error, "a disk of 1048576 bytes with sectors of 512 cannot hold a gpt");
+    assert_eq!(
+        error,
+        "a disk of 1048576 bytes with sectors of 512 cannot hold a gpt"
+    );
     assert!(place(GIB + 512, 4096, &[]).is_err());
     assert!(place(GIB, 1024, &[]).is_err());
 }
@@ -167,7 +225,9 @@ fn sgdisk_finds_no_problem_and_writes_the_same_bytes() {
     let disk = 64 * MIB;
     let gpt = place(disk, 512, &gpt_efi()).unwrap();
     let file = write(disk, &gpt.render(DISK));
-    let Some(text) = run("sgdisk", &["-v"], file.path()) else { return };
+    let Some(text) = run("sgdisk", &["-v"], file.path()) else {
+        return;
+    };
     assert!(text.contains("No problems found"), "{text}");
 
     let theirs = write(disk, &[]);
@@ -191,7 +251,9 @@ fn sgdisk_finds_no_problem_and_writes_the_same_bytes() {
 fn sfdisk_reads_what_is_written() {
     let gpt = place(GIB, 512, &gpt_efi()).unwrap();
     let file = write(GIB, &gpt.render(DISK));
-    let Some(text) = run("sfdisk", &["-J"], file.path()) else { return };
+    let Some(text) = run("sfdisk", &["-J"], file.path()) else {
+        return;
+    };
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let table = &json["partitiontable"];
     assert_eq!(table["label"], "gpt");
@@ -199,7 +261,12 @@ fn sfdisk_reads_what_is_written() {
     assert_eq!(table["firstlba"], gpt.first_usable());
     assert_eq!(table["lastlba"], gpt.last_usable());
     assert_eq!(table["partitions"].as_array().unwrap().len(), 3);
-    for (theirs, ours) in table["partitions"].as_array().unwrap().iter().zip(&gpt.partitions) {
+    for (theirs, ours) in table["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(&gpt.partitions)
+    {
         assert_eq!(theirs["start"], ours.start);
         assert_eq!(theirs["size"], ours.sectors);
         assert_eq!(theirs["type"], ours.type_guid.to_string().to_uppercase());
@@ -217,12 +284,22 @@ fn partx_reads_sectors_of_4096_bytes() {
     let file = write(GIB, &gpt.render(DISK));
     let columns = "START,SECTORS,UUID,TYPE";
     let arguments = ["--sector-size", "4096", "-g", "-r", "-o", columns];
-    let Some(text) = run("partx", &arguments, file.path()) else { return };
+    let Some(text) = run("partx", &arguments, file.path()) else {
+        return;
+    };
     let expected: Vec<String> = gpt
         .partitions
         .iter()
         // partx counts in 512 bytes, whatever the disk's sectors are.
-        .map(|p| format!("{} {} {} {}", p.start * 8, p.sectors * 8, p.guid, p.type_guid))
+        .map(|p| {
+            format!(
+                "{} {} {} {}",
+                p.start * 8,
+                p.sectors * 8,
+                p.guid,
+                p.type_guid
+            )
+        })
         .collect();
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }

@@ -74,7 +74,10 @@ impl NativePlanner {
                 };
                 Ok(swap::plan(&options, bytes)?)
             }
-            fstype => Err(PlanError::Type { fstype: fstype.to_owned() }.into()),
+            fstype => Err(PlanError::Type {
+                fstype: fstype.to_owned(),
+            }
+            .into()),
         }
     }
 
@@ -97,7 +100,11 @@ impl NativePlanner {
         options.uuid = uuid;
         let (block_size, sector_size) = (options.block_size, filesystem.sector_size);
         if block_size < sector_size {
-            return Err(PlanError::BlockSize { block_size, sector_size }.into());
+            return Err(PlanError::BlockSize {
+                block_size,
+                sector_size,
+            }
+            .into());
         }
         Ok(options)
     }
@@ -110,13 +117,21 @@ fn fat_options(filesystem: &FilesystemPlan) -> Result<fat::Options, PlanError> {
         let value = match word.strip_prefix("-F") {
             Some("") => words.next().unwrap_or_default(),
             Some(value) => value,
-            None => return Err(PlanError::FatOption { option: word.to_owned() }),
+            None => {
+                return Err(PlanError::FatOption {
+                    option: word.to_owned(),
+                });
+            }
         };
         fat_type = Some(match value {
             "12" => fat::FatType::Fat12,
             "16" => fat::FatType::Fat16,
             "32" => fat::FatType::Fat32,
-            value => return Err(PlanError::FatOption { option: format!("-F {value}") }),
+            value => {
+                return Err(PlanError::FatOption {
+                    option: format!("-F {value}"),
+                });
+            }
         });
     }
     let volume_id = match filesystem.id {
@@ -171,7 +186,12 @@ mod tests {
     }
 
     fn planner() -> NativePlanner {
-        NativePlanner { timestamp: Timestamp { seconds: 1_700_000_000, nanoseconds: 0 } }
+        NativePlanner {
+            timestamp: Timestamp {
+                seconds: 1_700_000_000,
+                nanoseconds: 0,
+            },
+        }
     }
 
     fn trees(plan: &Plan) -> BTreeMap<String, Arc<Tree>> {
@@ -179,14 +199,21 @@ mod tests {
         for directory in ["/boot", "/boot/efi", "/boot/efi/EFI"] {
             tree.insert(directory, Inode::directory(0o755)).unwrap();
         }
-        tree.insert("/hello", Inode::file(*b"root\n", 0o644)).unwrap();
-        tree.insert("/boot/vmlinuz", Inode::file(vec![7; 100_000], 0o600)).unwrap();
-        tree.insert("/boot/efi/EFI/grub.cfg", Inode::file(*b"esp\n", 0o755)).unwrap();
+        tree.insert("/hello", Inode::file(*b"root\n", 0o644))
+            .unwrap();
+        tree.insert("/boot/vmlinuz", Inode::file(vec![7; 100_000], 0o600))
+            .unwrap();
+        tree.insert("/boot/efi/EFI/grub.cfg", Inode::file(*b"esp\n", 0o755))
+            .unwrap();
         let tree = tree.build().unwrap();
         let points = plan.mount_points();
         let paths: Vec<&[u8]> = points.iter().map(|path| path.as_bytes()).collect();
         let trees = tree.split(&paths).unwrap();
-        points.iter().map(|path| (*path).to_owned()).zip(trees.into_iter().map(Arc::new)).collect()
+        points
+            .iter()
+            .map(|path| (*path).to_owned())
+            .zip(trees.into_iter().map(Arc::new))
+            .collect()
     }
 
     #[test]
@@ -194,9 +221,12 @@ mod tests {
         let plan = plan(LAYOUT);
         let planner = planner();
         let disk = plan
-            .assemble(128 * MIB, &trees(&plan), None, &mut |filesystem, tree, bytes| {
-                planner.plan(filesystem, tree, bytes)
-            })
+            .assemble(
+                128 * MIB,
+                &trees(&plan),
+                None,
+                &mut |filesystem, tree, bytes| planner.plan(filesystem, tree, bytes),
+            )
             .unwrap();
         let pieces: Vec<(u64, Vec<u8>)> = disk
             .data_ranges()
@@ -225,13 +255,23 @@ mod tests {
                 Ok(output) => assert!(output.status.success(), "{filesystem:?}: {output:?}"),
                 Err(error) => println!("SKIP: no checker of {}: {error}", filesystem.fstype),
             }
-            match tool("blkid").args(["-p", "-o", "export"]).arg(file.path()).output() {
+            match tool("blkid")
+                .args(["-p", "-o", "export"])
+                .arg(file.path())
+                .output()
+            {
                 Ok(output) => {
                     let text = String::from_utf8_lossy(&output.stdout).into_owned();
                     let label = filesystem.label.replace(' ', "\\ ");
                     assert!(text.contains(&format!("\nLABEL={label}\n")), "{text}");
-                    assert!(text.contains(&format!("\nUUID={}\n", filesystem.uuid)), "{text}");
-                    assert!(text.contains(&format!("\nTYPE={}\n", filesystem.fstype)), "{text}");
+                    assert!(
+                        text.contains(&format!("\nUUID={}\n", filesystem.uuid)),
+                        "{text}"
+                    );
+                    assert!(
+                        text.contains(&format!("\nTYPE={}\n", filesystem.fstype)),
+                        "{text}"
+                    );
                 }
                 Err(error) => println!("SKIP: no blkid: {error}"),
             }
@@ -251,16 +291,25 @@ mod tests {
             let plan = plan(&LAYOUT.replace(from, to));
             let planner = planner();
             let error = plan
-                .assemble(128 * MIB, &trees(&plan), None, &mut |filesystem, tree, bytes| {
-                    planner.plan(filesystem, tree, bytes)
-                })
+                .assemble(
+                    128 * MIB,
+                    &trees(&plan),
+                    None,
+                    &mut |filesystem, tree, bytes| planner.plan(filesystem, tree, bytes),
+                )
                 .unwrap_err();
             std::error::Error::source(&error).unwrap().to_string()
         };
         let text = message("type: ext2", "type: reiserfs");
-        assert!(text.starts_with("not supported yet: filesystem type `reiserfs`"), "{text}");
+        assert!(
+            text.starts_with("not supported yet: filesystem type `reiserfs`"),
+            "{text}"
+        );
         let text = message("-F 32", "-s 8");
-        assert_eq!(text, "option `-s` of mkfs.fat is not supported: only `-F 12|16|32` is");
+        assert_eq!(
+            text,
+            "option `-s` of mkfs.fat is not supported: only `-F 12|16|32` is"
+        );
         let text = message("image0}", "image0, block_size: 4096}");
         assert!(text.contains("FAT"), "{text}");
         let text = message("-i 4096", "-Z 4096");
@@ -269,10 +318,21 @@ mod tests {
 
     #[test]
     fn blocks_are_not_smaller_than_sectors() {
-        let text = LAYOUT.replace("image0}", "image0, block_size: 4096}").replace("-i 4096", "-b 1024");
+        let text = LAYOUT
+            .replace("image0}", "image0, block_size: 4096}")
+            .replace("-i 4096", "-b 1024");
         let plan = plan(&text);
-        let root = plan.filesystems().iter().find(|filesystem| filesystem.name == "mkfs_root");
-        let error = planner().ext4_options(root.unwrap()).unwrap_err().to_string();
-        assert!(error.starts_with("blocks of 1024 bytes are smaller"), "{error}");
+        let root = plan
+            .filesystems()
+            .iter()
+            .find(|filesystem| filesystem.name == "mkfs_root");
+        let error = planner()
+            .ext4_options(root.unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("blocks of 1024 bytes are smaller"),
+            "{error}"
+        );
     }
 }

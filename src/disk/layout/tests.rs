@@ -99,7 +99,10 @@ fn plan(text: &str) -> Plan {
 
 fn trees(plan: &Plan) -> BTreeMap<String, Arc<Tree>> {
     let tree = Arc::new(TreeBuilder::new().build().unwrap());
-    plan.mount_points().into_iter().map(|path| (path.to_owned(), tree.clone())).collect()
+    plan.mount_points()
+        .into_iter()
+        .map(|path| (path.to_owned(), tree.clone()))
+        .collect()
 }
 
 /// A volume that says its name at both of its ends.
@@ -118,9 +121,15 @@ fn marked(filesystem: &FilesystemPlan, bytes: u64) -> Volume {
     let extent = |offset| Extent {
         offset,
         length: 512,
-        source: Source::Bytes { bytes: mark.clone(), start: 0 },
+        source: Source::Bytes {
+            bytes: mark.clone(),
+            start: 0,
+        },
     };
-    Volume { length: bytes, extents: vec![extent(0), extent(bytes - 512)] }
+    Volume {
+        length: bytes,
+        extents: vec![extent(0), extent(bytes - 512)],
+    }
 }
 
 /// Assembles with [`marked`] volumes; also the space that each filesystem got.
@@ -147,7 +156,12 @@ fn read(disk: &Disk, offset: u64, length: usize) -> Vec<u8> {
 fn file_of(disk: &Disk) -> tempfile::NamedTempFile {
     let pieces: Vec<(u64, Vec<u8>)> = disk
         .data_ranges()
-        .map(|range| (range.offset, read(disk, range.offset, range.length as usize)))
+        .map(|range| {
+            (
+                range.offset,
+                read(disk, range.offset, range.length as usize),
+            )
+        })
         .collect();
     write(disk.length(), &pieces)
 }
@@ -169,18 +183,27 @@ fn a_bios_disk_has_boot_code_table_core_and_filesystem() {
     let mbr = read(&disk, 0, 512);
     assert_eq!(mbr[0x66..0x68], [0x90, 0x90]);
     assert!(mbr[0x70..440].iter().all(|&byte| byte == 0xCC));
-    assert_eq!(mbr[446..454], [0x80, 0x20, 0x21, 0x00, 0x83, 0x69, 0x27, 0x82][..8]);
+    assert_eq!(
+        mbr[446..454],
+        [0x80, 0x20, 0x21, 0x00, 0x83, 0x69, 0x27, 0x82][..8]
+    );
     assert_eq!(mbr[510..], [0x55, 0xAA]);
     assert_eq!(read(&disk, 1024, 4), [0xDD; 4]);
     assert!(read(&disk, MIB, 512).starts_with(b"mkfs_root."));
 
     let facts = plan.facts();
-    assert_eq!((facts.partition_table.as_str(), facts.sector_size), ("msdos", 512));
+    assert_eq!(
+        (facts.partition_table.as_str(), facts.sector_size),
+        ("msdos", 512)
+    );
     assert_eq!(facts.device, "/dev/image0");
     let root = &facts.filesystems[0];
     assert_eq!(root.device, "/dev/mapper/image0p1");
     assert_eq!(root.mount_point.as_deref(), Some("/"));
-    assert_eq!((root.fstype.as_str(), root.label.as_str()), ("ext4", "cloudimg-rootfs"));
+    assert_eq!(
+        (root.fstype.as_str(), root.label.as_str()),
+        ("ext4", "cloudimg-rootfs")
+    );
     let id = u32::from_le_bytes(mbr[440..444].try_into().unwrap());
     assert_eq!(root.partuuid, format!("{id:08x}-01"));
     assert_eq!(root.partition, Some(1));
@@ -199,7 +222,10 @@ fn an_efi_disk_is_a_hybrid_with_512_byte_sectors() {
     assert_eq!(plan.mount_points(), ["/", "/boot/efi"]);
     let facts = plan.facts();
     let esp = &facts.filesystems[0];
-    assert_eq!((facts.partition_table.as_str(), esp.partition), ("gpt", Some(1)));
+    assert_eq!(
+        (facts.partition_table.as_str(), esp.partition),
+        ("gpt", Some(1))
+    );
     assert_eq!(esp.label, "MKFS_ESP");
     assert_eq!((esp.uuid.len(), esp.uuid.as_bytes()[4]), (9, b'-'));
     assert_eq!(
@@ -232,16 +258,26 @@ fn an_efi_disk_is_a_hybrid_with_512_byte_sectors() {
 
 #[test]
 fn an_efi_disk_may_have_4096_byte_sectors() {
-    let text = EFI.replace("image0}", "image0, block_size: 4096}").replace("550MiB", "500MiB");
+    let text = EFI
+        .replace("image0}", "image0, block_size: 4096}")
+        .replace("550MiB", "500MiB");
     let from_config = plan(&text);
-    let small = PlanParameters { block_size: Some(512), ..parameters() };
+    let small = PlanParameters {
+        block_size: Some(512),
+        ..parameters()
+    };
     assert_eq!(try_plan(&text, &small).unwrap().sector_size(), 512);
     let (disk, sizes) = assemble(&from_config, GIB, None).unwrap();
     assert_eq!(disk.sector_size(), 4096);
     assert_eq!(sizes[1].1, 131_584 * 4096);
     assert!(read(&disk, 256 * 4096, 512).starts_with(b"mkfs_ESP."));
     assert!(read(&disk, 4096, 8).starts_with(b"EFI PART"));
-    assert!(from_config.filesystems().iter().all(|filesystem| filesystem.sector_size == 4096));
+    assert!(
+        from_config
+            .filesystems()
+            .iter()
+            .all(|filesystem| filesystem.sector_size == 4096)
+    );
 }
 
 #[test]
@@ -249,8 +285,12 @@ fn logical_partitions_and_swap_are_in_place() {
     let plan = plan(LOGICAL);
     assert_eq!(plan.fstab(), "LABEL=mkfs_swap none swap sw 0 0\n");
     let (disk, _) = assemble(&plan, GIB, Some(&grub())).unwrap();
-    let numbers: Vec<Option<u32>> =
-        plan.facts().filesystems.iter().map(|filesystem| filesystem.partition).collect();
+    let numbers: Vec<Option<u32>> = plan
+        .facts()
+        .filesystems
+        .iter()
+        .map(|filesystem| filesystem.partition)
+        .collect();
     assert_eq!(numbers, [Some(1), Some(5), Some(6)]);
     let file = file_of(&disk);
     match tool("sfdisk").arg("--verify").arg(file.path()).output() {
@@ -274,13 +314,18 @@ fn logical_partitions_and_swap_are_in_place() {
 
 #[test]
 fn logical_volumes_are_in_place_and_their_group_is_described() {
-    let text = EFI_LVM.replace("550MiB", "64MiB").replace("size: 40G", "size: 100%");
+    let text = EFI_LVM
+        .replace("550MiB", "64MiB")
+        .replace("size: 40G", "size: 100%");
     let plan = plan(&text);
     assert_eq!(plan.facts().filesystems[1].device, "/dev/mapper/vg-lv_root");
     assert_eq!(plan.facts().filesystems[1].partuuid, "");
     let (disk, sizes) = assemble(&plan, GIB, Some(&grub())).unwrap();
     // 1024 - 2 - 64 - 8 = 950 MiB: 237 extents.
-    let extents: Vec<u64> = sizes[1..].iter().map(|(_, bytes)| bytes / (4 * MIB)).collect();
+    let extents: Vec<u64> = sizes[1..]
+        .iter()
+        .map(|(_, bytes)| bytes / (4 * MIB))
+        .collect();
     assert_eq!(extents, [54, 135, 47]);
     let pv = (1 + 64 + 8) * MIB;
     assert_eq!(read(&disk, pv + 512, 8), b"LABELONE");
@@ -299,7 +344,10 @@ fn fixed_partitions_need_a_minimum_size() {
     let minimum = lvm.minimum_size().next_multiple_of(MIB);
     assert!(assemble(&lvm, minimum, None).is_ok());
     let error = assemble(&lvm, GIB, None).unwrap_err().to_string();
-    assert!(error.starts_with("partition `root` asks for 40000000000 bytes, but only"), "{error}");
+    assert!(
+        error.starts_with("partition `root` asks for 40000000000 bytes, but only"),
+        "{error}"
+    );
     assert_eq!(plan(crate::disk::config::FALLBACK).minimum_size(), 0);
 }
 
@@ -313,7 +361,9 @@ fn without_a_table_the_filesystem_is_the_disk() {
     assert_eq!(facts.partition_table, "");
     assert_eq!(facts.filesystems[0].device, "/dev/image0");
     assert_eq!(facts.filesystems[0].partition, None);
-    let error = assemble(&plan, 64 * MIB, Some(&grub())).unwrap_err().to_string();
+    let error = assemble(&plan, 64 * MIB, Some(&grub()))
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("there is no partition table"), "{error}");
 }
 
@@ -322,7 +372,9 @@ fn the_configuration_may_fix_the_size() {
     let plan = plan(&MBR.replace("image0}", "image0, size: 32MiB}"));
     assert_eq!(plan.fixed_size(), Some(32 * MIB));
     assert_eq!(assemble(&plan, GIB, None).unwrap().0.length(), 32 * MIB);
-    let error = assemble(&self::plan(MBR), GIB + 1, None).unwrap_err().to_string();
+    let error = assemble(&self::plan(MBR), GIB + 1, None)
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         error,
         "the image size of 1073741825 bytes (`image0`) is not a whole number of sectors of 512 \
@@ -333,11 +385,21 @@ fn the_configuration_may_fix_the_size() {
 #[test]
 fn the_seed_decides_every_identity() {
     let ids = |seed: Uuid| {
-        let plan = try_plan(EFI, &PlanParameters { seed, ..parameters() }).unwrap();
+        let plan = try_plan(
+            EFI,
+            &PlanParameters {
+                seed,
+                ..parameters()
+            },
+        )
+        .unwrap();
         let (disk, _) = assemble(&plan, GIB, None).unwrap();
         (plan.facts(), read(&disk, 0, 34 * 512))
     };
-    let (a, b) = (parameters().seed, uuid!("0b6d3c8e-9c6a-4a60-8d52-1f5b1d6f0002"));
+    let (a, b) = (
+        parameters().seed,
+        uuid!("0b6d3c8e-9c6a-4a60-8d52-1f5b1d6f0002"),
+    );
     assert_eq!(ids(a), ids(a));
     assert_ne!(ids(a).1, ids(b).1);
     for (one, other) in ids(a).0.filesystems.iter().zip(&ids(b).0.filesystems) {
@@ -347,14 +409,21 @@ fn the_seed_decides_every_identity() {
     let text = EFI.replace("type: ext4,", &format!("type: ext4, uuid: {wanted},"));
     let text = text.replace("type: vfat,", "type: vfat, uuid: 1234-abcd,");
     let facts = plan(&text).facts();
-    assert_eq!((facts.filesystems[0].uuid.as_str(), facts.filesystems[1].uuid.as_str()), ("1234-ABCD", wanted));
+    assert_eq!(
+        (
+            facts.filesystems[0].uuid.as_str(),
+            facts.filesystems[1].uuid.as_str()
+        ),
+        ("1234-ABCD", wanted)
+    );
 }
 
 #[test]
 fn partitions_may_be_discoverable() {
     let text = EFI.replace("8300", "dps").replace("EF00", "dps");
     let (disk, _) = assemble(&plan(&text), GIB, None).unwrap();
-    let kind = |number: u64| Uuid::from_bytes_le(read(&disk, 1024 + number * 128, 16).try_into().unwrap());
+    let kind =
+        |number: u64| Uuid::from_bytes_le(read(&disk, 1024 + number * 128, 16).try_into().unwrap());
     assert_eq!(kind(0), gpt::types::ESP);
     assert_eq!(Some(kind(2)), gpt::types::discoverable("/", "amd64"));
 }
@@ -363,23 +432,62 @@ fn partitions_may_be_discoverable() {
 fn what_cannot_be_planned_says_why() {
     let message = |text: &str| try_plan(text, &parameters()).unwrap_err().to_string();
     let cases = [
-        (MBR.replace("image0}", "image0, block_size: 4096}"), "`partitioning_image0` is an mbr on a disk with sectors of 4096 bytes: use label `gpt`"),
-        (MBR.to_owned() + "- local_loop: {name: image1}\n", "not supported yet: several disks in one configuration (`image0` and `image1`)"),
-        (MBR.replace("size: 100%", "size: 100%\n        type: EF02"), "type `EF02` of partition `root` is no mbr type"),
-        (MBR.replace("size: 100%", "size: 100%\n        type: '0'"), "type `0` of partition `root` is no mbr type"),
-        (EFI.replace("8300", "linux"), "`linux` of partition `root` is no gpt type"),
-        (EFI.replace("EF02", "dps"), "partition `BSP` has type `dps`, but there is no discoverable type for a partition that is not mounted"),
-        (MBR.replace("mkfs: {", "mkfs: {uuid: root-uuid-1234, "), "uuid `root-uuid-1234` of `mkfs_root` is not a uuid like"),
-        (EFI.replace("type: vfat", "type: vfat, uuid: 12345"), "uuid `12345` of `mkfs_ESP` is not a FAT volume id like 1234-ABCD"),
-        (EFI_LVM.replace("extents: 20%VG", "extents: 20%VG, type: thin-pool"), "not supported yet: thin provisioning of LVM (`lv_home`)"),
-        (EFI_LVM.replace("lv_home", "-home"), "`-home` is no name for LVM"),
-        ("- mkfs: {name: a, base: b, type: ext4}".to_owned(), "Edge not defined: b->a"),
+        (
+            MBR.replace("image0}", "image0, block_size: 4096}"),
+            "`partitioning_image0` is an mbr on a disk with sectors of 4096 bytes: use label `gpt`",
+        ),
+        (
+            MBR.to_owned() + "- local_loop: {name: image1}\n",
+            "not supported yet: several disks in one configuration (`image0` and `image1`)",
+        ),
+        (
+            MBR.replace("size: 100%", "size: 100%\n        type: EF02"),
+            "type `EF02` of partition `root` is no mbr type",
+        ),
+        (
+            MBR.replace("size: 100%", "size: 100%\n        type: '0'"),
+            "type `0` of partition `root` is no mbr type",
+        ),
+        (
+            EFI.replace("8300", "linux"),
+            "`linux` of partition `root` is no gpt type",
+        ),
+        (
+            EFI.replace("EF02", "dps"),
+            "partition `BSP` has type `dps`, but there is no discoverable type for a partition that is not mounted",
+        ),
+        (
+            MBR.replace("mkfs: {", "mkfs: {uuid: root-uuid-1234, "),
+            "uuid `root-uuid-1234` of `mkfs_root` is not a uuid like",
+        ),
+        (
+            EFI.replace("type: vfat", "type: vfat, uuid: 12345"),
+            "uuid `12345` of `mkfs_ESP` is not a FAT volume id like 1234-ABCD",
+        ),
+        (
+            EFI_LVM.replace("extents: 20%VG", "extents: 20%VG, type: thin-pool"),
+            "not supported yet: thin provisioning of LVM (`lv_home`)",
+        ),
+        (
+            EFI_LVM.replace("lv_home", "-home"),
+            "`-home` is no name for LVM",
+        ),
+        (
+            "- mkfs: {name: a, base: b, type: ext4}".to_owned(),
+            "Edge not defined: b->a",
+        ),
     ];
     for (text, expected) in cases {
         let message = message(&text);
-        assert!(message.starts_with(expected), "{message}\n  not: {expected}");
+        assert!(
+            message.starts_with(expected),
+            "{message}\n  not: {expected}"
+        );
     }
-    let odd = PlanParameters { block_size: Some(1024), ..parameters() };
+    let odd = PlanParameters {
+        block_size: Some(1024),
+        ..parameters()
+    };
     assert_eq!(
         try_plan(MBR, &odd).unwrap_err().to_string(),
         "`DIB_BLOCK_SIZE` is 1024, but only 512 and 4096 are possible"
@@ -395,7 +503,9 @@ fn what_cannot_be_planned_says_why() {
 fn what_cannot_be_assembled_says_why() {
     let mbr = plan(MBR);
     let empty = BTreeMap::new();
-    let error = mbr.assemble(GIB, &empty, None, &mut |_, _, _| unreachable!()).unwrap_err();
+    let error = mbr
+        .assemble(GIB, &empty, None, &mut |_, _, _| unreachable!())
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "there is no tree of files for mount point `/` of `mkfs_root`"
@@ -406,18 +516,40 @@ fn what_cannot_be_assembled_says_why() {
         error.to_string(),
         "cannot make the ext4 filesystem `mkfs_root` of 1071644672 bytes"
     );
-    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "too many files");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "too many files"
+    );
     let large = &mut |_: &FilesystemPlan, _: Option<&Arc<Tree>>, bytes| {
-        Ok(Volume { length: bytes + 1, extents: Vec::new() })
+        Ok(Volume {
+            length: bytes + 1,
+            extents: Vec::new(),
+        })
     };
-    let error = mbr.assemble(GIB, &trees(&mbr), None, large).unwrap_err().to_string();
-    assert!(error.starts_with("filesystem `mkfs_root` was planned with 1071644673 bytes"), "{error}");
+    let error = mbr
+        .assemble(GIB, &trees(&mbr), None, large)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("filesystem `mkfs_root` was planned with 1071644673 bytes"),
+        "{error}"
+    );
     let without = plan(&EFI.replace("EF02", "8300"));
-    let error = assemble(&without, GIB, Some(&grub())).unwrap_err().to_string();
-    assert!(error.contains("add a partition of 1MiB with type EF02"), "{error}");
+    let error = assemble(&without, GIB, Some(&grub()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("add a partition of 1MiB with type EF02"),
+        "{error}"
+    );
     let tight = plan(&MBR.replace("label: mbr", "label: mbr\n    align: 16KiB"));
-    let error = assemble(&tight, GIB, Some(&grub())).unwrap_err().to_string();
-    assert!(error.contains("core image of 27136 bytes does not fit the 15872 bytes"), "{error}");
+    let error = assemble(&tight, GIB, Some(&grub()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("core image of 27136 bytes does not fit the 15872 bytes"),
+        "{error}"
+    );
 }
 
 proptest! {

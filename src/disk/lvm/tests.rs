@@ -9,11 +9,20 @@ const MIB: u64 = 1 << 20;
 
 fn pv(name: &str, bytes: u64) -> Pv {
     let device = format!("/dev/mapper/image0-{name}");
-    Pv { name: name.to_owned(), uuid: Uuid::new_v5(&SEED, name.as_bytes()), bytes, device }
+    Pv {
+        name: name.to_owned(),
+        uuid: Uuid::new_v5(&SEED, name.as_bytes()),
+        bytes,
+        device,
+    }
 }
 
 fn lv(name: &str, size: LvSize) -> Lv {
-    Lv { name: name.to_owned(), uuid: Uuid::new_v5(&SEED, name.as_bytes()), size }
+    Lv {
+        name: name.to_owned(),
+        uuid: Uuid::new_v5(&SEED, name.as_bytes()),
+        size,
+    }
 }
 
 fn extents(text: &str) -> LvSize {
@@ -21,12 +30,21 @@ fn extents(text: &str) -> LvSize {
 }
 
 fn vg(pvs: Vec<Pv>, lvs: Vec<Lv>) -> Vg {
-    Vg { name: "vg".to_owned(), uuid: SEED, pvs, lvs, creation_time: 1_700_000_000 }
+    Vg {
+        name: "vg".to_owned(),
+        uuid: SEED,
+        pvs,
+        lvs,
+        creation_time: 1_700_000_000,
+    }
 }
 
 fn lengths(vg: &Vg) -> Vec<u64> {
     let plan = plan(vg).unwrap();
-    plan.segments.iter().map(|parts| parts.iter().map(|part| part.length).sum()).collect()
+    plan.segments
+        .iter()
+        .map(|parts| parts.iter().map(|part| part.length).sum())
+        .collect()
 }
 
 #[test]
@@ -37,8 +55,18 @@ fn sizes_are_cut_down_to_extents_as_upstream_does() {
         .map(|(at, mb)| lv(&format!("lv{at}"), LvSize::Bytes(mb * 1_000_000)))
         .collect();
     assert_eq!(
-        lengths(&vg(vec![pv("root", 3_000_000_000), pv("data", 1_000_000_000)], sizes)),
-        [1_799_356_416, 96_468_992, 499_122_176, 96_468_992, 96_468_992, 197_132_288]
+        lengths(&vg(
+            vec![pv("root", 3_000_000_000), pv("data", 1_000_000_000)],
+            sizes
+        )),
+        [
+            1_799_356_416,
+            96_468_992,
+            499_122_176,
+            96_468_992,
+            96_468_992,
+            197_132_288
+        ]
     );
 }
 
@@ -47,15 +75,25 @@ fn percentages_are_of_the_group_or_of_what_is_free() {
     // 49 extents
     let group = |lvs| vg(vec![pv("a", MIB + 49 * EXTENT_SIZE)], lvs);
     let counts = |lvs| -> Vec<u64> {
-        lengths(&group(lvs)).iter().map(|length| length / EXTENT_SIZE).collect()
+        lengths(&group(lvs))
+            .iter()
+            .map(|length| length / EXTENT_SIZE)
+            .collect()
     };
     assert_eq!(counts(vec![lv("a", extents("20%VG"))]), [9]);
     assert_eq!(
-        counts(vec![lv("a", extents("10")), lv("b", extents("50%FREE")), lv("c", extents("100%FREE"))]),
+        counts(vec![
+            lv("a", extents("10")),
+            lv("b", extents("50%FREE")),
+            lv("c", extents("100%FREE"))
+        ]),
         [10, 19, 20]
     );
     let shares = ["28%VG", "4%VG", "40%VG", "23%VG", "4%VG", "1%VG"];
-    let shares = shares.iter().enumerate().map(|(at, share)| lv(&format!("l{at}"), extents(share)));
+    let shares = shares
+        .iter()
+        .enumerate()
+        .map(|(at, share)| lv(&format!("l{at}"), extents(share)));
     let group = vg(vec![pv("a", MIB + 1000 * EXTENT_SIZE)], shares.collect());
     assert_eq!(lengths(&group).iter().sum::<u64>(), 1000 * EXTENT_SIZE);
 }
@@ -69,15 +107,26 @@ fn a_volume_may_span_physical_volumes() {
     assert_eq!(
         plan.segments,
         [[
-            Segment { pv: 0, offset: MIB, length: half },
-            Segment { pv: 1, offset: MIB, length: half },
+            Segment {
+                pv: 0,
+                offset: MIB,
+                length: half
+            },
+            Segment {
+                pv: 1,
+                offset: MIB,
+                length: half
+            },
         ]]
     );
     let bytes: std::sync::Arc<[u8]> = vec![1; 1 << 16].into();
     let extent = |offset, start| Extent {
         offset,
         length: 1 << 15,
-        source: Source::Bytes { bytes: bytes.clone(), start },
+        source: Source::Bytes {
+            bytes: bytes.clone(),
+            start,
+        },
     };
     // The second extent lies on both halves.
     let volume = Volume {
@@ -102,7 +151,11 @@ fn a_volume_may_span_physical_volumes() {
     assert_eq!(
         summary,
         [
-            (5000, half, vec![(0, 1 << 15, 0), (half - 100, 100, 1 << 15)]),
+            (
+                5000,
+                half,
+                vec![(0, 1 << 15, 0), (half - 100, 100, 1 << 15)]
+            ),
             (1 << 40, half, vec![(0, (1 << 15) - 100, (1 << 15) + 100)]),
         ]
     );
@@ -112,7 +165,9 @@ fn a_volume_may_span_physical_volumes() {
 fn what_does_not_fit_says_why() {
     let message = |size: LvSize| {
         let pvs = vec![pv("pv", MIB + 10 * EXTENT_SIZE)];
-        plan(&vg(pvs, vec![lv("lv", size)])).unwrap_err().to_string()
+        plan(&vg(pvs, vec![lv("lv", size)]))
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         message(LvSize::Bytes(11 * EXTENT_SIZE)),
@@ -123,14 +178,35 @@ fn what_does_not_fit_says_why() {
         message(LvSize::Bytes(EXTENT_SIZE - 1)),
         "logical volume `lv` is smaller than one extent of 4MiB"
     );
-    for text in ["", "x", "10%", "10%X", "-1", "99999999999999999999", "18446744073709551615%VG"] {
+    for text in [
+        "",
+        "x",
+        "10%",
+        "10%X",
+        "-1",
+        "99999999999999999999",
+        "18446744073709551615%VG",
+    ] {
         let error = message(extents(text));
-        assert!(error.starts_with(&format!("extents `{text}` of logical volume `lv`")), "{error}");
+        assert!(
+            error.starts_with(&format!("extents `{text}` of logical volume `lv`")),
+            "{error}"
+        );
     }
     let small = vg(vec![pv("pv", 5 * MIB - 1)], vec![]);
-    assert!(plan(&small).unwrap_err().to_string().contains("`pv` of 5242879 bytes is too small"));
+    assert!(
+        plan(&small)
+            .unwrap_err()
+            .to_string()
+            .contains("`pv` of 5242879 bytes is too small")
+    );
     let named = vg(vec![], vec![lv("a b", LvSize::Bytes(1))]);
-    assert!(plan(&named).unwrap_err().to_string().starts_with("`a b` is no name for LVM"));
+    assert!(
+        plan(&named)
+            .unwrap_err()
+            .to_string()
+            .starts_with("`a b` is no name for LVM")
+    );
 }
 
 #[test]
@@ -147,7 +223,10 @@ fn the_checksum_is_that_of_lvm() {
 fn group() -> Vg {
     vg(
         vec![pv("pv0", 64 * MIB), pv("pv1", 32 * MIB)],
-        vec![lv("lv_root", extents("16")), lv("lv_var", extents("100%FREE"))],
+        vec![
+            lv("lv_root", extents("16")),
+            lv("lv_var", extents("100%FREE")),
+        ],
     )
 }
 
@@ -169,10 +248,16 @@ fn pvck_accepts_headers_and_metadata() {
         let errors = String::from_utf8_lossy(&output.stderr).to_lowercase();
         assert!(output.status.success(), "{text}{errors}");
         for word in ["bad", "invalid", "incorrect", "mismatch"] {
-            assert!(!errors.contains(word) && !text.to_lowercase().contains(word), "{text}{errors}");
+            assert!(
+                !errors.contains(word) && !text.to_lowercase().contains(word),
+                "{text}{errors}"
+            );
         }
         if what == "metadata" {
-            assert!(text.contains("lv_var") && text.contains("segment_count = 1"), "{text}");
+            assert!(
+                text.contains("lv_var") && text.contains("segment_count = 1"),
+                "{text}"
+            );
         }
     }
 }

@@ -15,6 +15,8 @@ pub const ACTIVE: u8 = 0x80;
 pub const TYPE_EXTENDED_LBA: u8 = 0x0F;
 /// Type of the link to the next extended boot record.
 pub const TYPE_EXTENDED_LINK: u8 = 0x05;
+/// Types in whose partitions systems look for extended boot records.
+pub const CONTAINER_TYPES: [u8; 3] = [TYPE_EXTENDED_LINK, TYPE_EXTENDED_LBA, 0x85];
 /// Type of the entry that guards a GPT.
 pub const TYPE_GPT_PROTECTIVE: u8 = 0xEE;
 

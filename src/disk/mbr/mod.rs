@@ -66,6 +66,18 @@ pub enum MbrError {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// A partition of a type that systems take for a container.
+    #[error(
+        "partition `{name}` has type {partition_type:#04x}, which is that of a container of \
+         logical partitions: the container is made by itself; give the partition the type of what \
+         is on it"
+    )]
+    ContainerType {
+        /// The partition.
+        name: String,
+        /// Its type.
+        partition_type: u8,
+    },
     /// Beyond what 32 bits count.
     #[error(
         "partition `{name}` ends at sector {end}, but an mbr counts only to {}: use label `gpt`",
@@ -189,6 +201,12 @@ pub fn place(disk_bytes: u64, align: u64, requests: &[Request]) -> Result<Mbr, M
     let mut partitions = Vec::with_capacity(requests.len());
     for request in requests {
         let name = &request.name;
+        if format::CONTAINER_TYPES.contains(&request.partition_type) {
+            return Err(MbrError::ContainerType {
+                name: name.clone(),
+                partition_type: request.partition_type,
+            });
+        }
         // DIB keeps one alignment unit back for an EBR, even for primaries.
         let free = disk_bytes.saturating_sub(next.saturating_add(up(1)).saturating_mul(SECTOR));
         let bytes = request.size.of(free);

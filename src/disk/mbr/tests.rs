@@ -7,15 +7,27 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 fn primary(size: Size) -> Request {
-    Request { name: "p".to_owned(), primary: true, active: false, partition_type: 0x83, size }
+    Request {
+        name: "p".to_owned(),
+        primary: true,
+        active: false,
+        partition_type: 0x83,
+        size,
+    }
 }
 
 fn logical(size: Size) -> Request {
-    Request { primary: false, ..primary(size) }
+    Request {
+        primary: false,
+        ..primary(size)
+    }
 }
 
 fn active(request: Request) -> Request {
-    Request { active: true, ..request }
+    Request {
+        active: true,
+        ..request
+    }
 }
 
 fn ten() -> Size {
@@ -35,7 +47,13 @@ fn rows(mbr: &Mbr) -> Vec<Row> {
         .map(|partition| {
             let flags = if partition.active { 0x80 } else { 0 };
             let (start, end) = (u64::from(partition.start), partition.end() - 1);
-            (partition.number, start, end, partition.partition_type, flags)
+            (
+                partition.number,
+                start,
+                end,
+                partition.partition_type,
+                flags,
+            )
         })
         .collect();
     if let Some(container) = mbr.container {
@@ -60,7 +78,14 @@ fn read_back(pieces: &[(u64, Vec<u8>)]) -> Vec<Row> {
         assert_eq!(tail[70..], [0x55, 0xAA]);
         let entries = tail[6..70].chunks(16);
         entries
-            .map(|entry| (entry[0], entry[4], field(&entry[8..12]), field(&entry[12..16])))
+            .map(|entry| {
+                (
+                    entry[0],
+                    entry[4],
+                    field(&entry[8..12]),
+                    field(&entry[12..16]),
+                )
+            })
             .collect::<Vec<_>>()
     };
     let mut rows = Vec::new();
@@ -96,21 +121,42 @@ fn primary_partitions_lie_where_upstream_puts_them() {
     let one = |request| placed(GIB, 2048, &[request]);
     assert_eq!(placed(GIB, 2048, &[]), []);
     assert_eq!(one(primary(ten())), [(1, 2048, 22527, 0x83, 0)]);
-    let fat = Request { partition_type: 0x0C, ..primary(ten()) };
+    let fat = Request {
+        partition_type: 0x0C,
+        ..primary(ten())
+    };
     assert_eq!(one(fat), [(1, 2048, 22527, 0x0C, 0)]);
     assert_eq!(
         placed(GIB, 2048, &[primary(ten()), primary(ten()), primary(ten())]),
-        [(1, 2048, 22527, 0x83, 0), (2, 22528, 43007, 0x83, 0), (3, 43008, 63487, 0x83, 0)]
+        [
+            (1, 2048, 22527, 0x83, 0),
+            (2, 22528, 43007, 0x83, 0),
+            (3, 43008, 63487, 0x83, 0)
+        ]
     );
-    assert_eq!(one(active(primary(ALL))), [(1, 2048, 2_095_103, 0x83, 0x80)]);
-    assert_eq!(placed(20 * GIB, 2048, &[primary(ALL)]), [(1, 2048, 41_940_991, 0x83, 0)]);
+    assert_eq!(
+        one(active(primary(ALL))),
+        [(1, 2048, 2_095_103, 0x83, 0x80)]
+    );
+    assert_eq!(
+        placed(20 * GIB, 2048, &[primary(ALL)]),
+        [(1, 2048, 41_940_991, 0x83, 0)]
+    );
     // mbr ppc64el
-    let prep = Request { partition_type: 0x41, ..active(primary(Size::Bytes(8 * MIB))) };
+    let prep = Request {
+        partition_type: 0x41,
+        ..active(primary(Size::Bytes(8 * MIB)))
+    };
     assert_eq!(
         placed(GIB, 2048, &[prep, primary(ALL)]),
-        [(1, 2048, 18431, 0x41, 0x80), (2, 18432, 18432 + 2_076_672 - 1, 0x83, 0)]
+        [
+            (1, 2048, 18431, 0x41, 0x80),
+            (2, 18432, 18432 + 2_076_672 - 1, 0x83, 0)
+        ]
     );
-    let sizes = [3_000_000_000, 1_000_000_000, 1_000_000_000].map(Size::Bytes).map(primary);
+    let sizes = [3_000_000_000, 1_000_000_000, 1_000_000_000]
+        .map(Size::Bytes)
+        .map(primary);
     assert_eq!(
         placed(8 * GIB, 2048, &sizes),
         [
@@ -161,7 +207,11 @@ fn logical_partitions_lie_where_upstream_puts_them() {
         ]
     );
     assert_eq!(
-        placed(GIB, 2048, &[33.0, 50.0, 100.0].map(Size::Percent).map(logical)),
+        placed(
+            GIB,
+            2048,
+            &[33.0, 50.0, 100.0].map(Size::Percent).map(logical)
+        ),
         [
             (1, 2048, 2_097_151, 0x0F, 0),
             (5, 4096, 694_803, 0x83, 0),
@@ -170,7 +220,11 @@ fn logical_partitions_lie_where_upstream_puts_them() {
         ]
     );
     assert_eq!(
-        placed(4 * GIB, 2048, &[active(logical(Size::Bytes(GIB))), logical(ALL)]),
+        placed(
+            4 * GIB,
+            2048,
+            &[active(logical(Size::Bytes(GIB))), logical(ALL)]
+        ),
         [
             (1, 2048, 8_388_607, 0x0F, 0),
             (5, 4096, 2_101_247, 0x83, 0x80),
@@ -215,13 +269,22 @@ fn another_alignment_moves_records_and_data() {
     let small = Size::Bytes(100 << 10);
     assert_eq!(
         placed(GIB, 64, &[primary(small), logical(small)]),
-        [(1, 64, 263, 0x83, 0), (2, 320, 2_097_151, 0x0F, 0), (5, 384, 583, 0x83, 0)]
+        [
+            (1, 64, 263, 0x83, 0),
+            (2, 320, 2_097_151, 0x0F, 0),
+            (5, 384, 583, 0x83, 0)
+        ]
     );
 }
 
 #[test]
 fn an_entry_has_the_bytes_that_real_tools_write() {
-    let mbr = place(GIB, 2048, &[active(primary(Size::Bytes(2_093_056 * SECTOR)))]).unwrap();
+    let mbr = place(
+        GIB,
+        2048,
+        &[active(primary(Size::Bytes(2_093_056 * SECTOR)))],
+    )
+    .unwrap();
     let pieces = mbr.render(0x1234_5678);
     assert_eq!(pieces.len(), 1);
     let (offset, tail) = &pieces[0];
@@ -229,7 +292,9 @@ fn an_entry_has_the_bytes_that_real_tools_write() {
     assert_eq!(tail[..6], [0x78, 0x56, 0x34, 0x12, 0, 0]);
     assert_eq!(
         tail[6..22],
-        [0x80, 0x20, 0x21, 0, 0x83, 0x69, 0x27, 0x82, 0, 8, 0, 0, 0, 0xF0, 0x1F, 0]
+        [
+            0x80, 0x20, 0x21, 0, 0x83, 0x69, 0x27, 0x82, 0, 8, 0, 0, 0, 0xF0, 0x1F, 0
+        ]
     );
     assert_eq!(format::chs(u64::from(u32::MAX)), [0xFE, 0xFF, 0xFF]);
     assert_eq!(format::chs(0), [0, 1, 0]);
@@ -245,7 +310,11 @@ fn the_chain_links_as_upstream_links_it() {
     let pieces = mbr.render(1);
     assert_eq!(read_back(&pieces), rows(&mbr));
     let link = |sector: u64, entry: usize| {
-        let tail = &pieces.iter().find(|(at, _)| *at == sector * 512 + 440).unwrap().1;
+        let tail = &pieces
+            .iter()
+            .find(|(at, _)| *at == sector * 512 + 440)
+            .unwrap()
+            .1;
         let entry = &tail[6 + 16 * entry..22 + 16 * entry];
         let field = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
         (entry[4], field(8), field(12))
@@ -262,9 +331,15 @@ fn the_chain_links_as_upstream_links_it() {
 fn what_an_mbr_cannot_hold_says_why() {
     let message = |disk, requests: &[Request]| place(disk, 2048, requests).unwrap_err().to_string();
     let error = message(GIB, &[logical(ten()), primary(ten())]);
-    assert!(error.starts_with("All primary partitions must be given first: `p`"), "{error}");
+    assert!(
+        error.starts_with("All primary partitions must be given first: `p`"),
+        "{error}"
+    );
     let five = message(GIB, &vec![primary(ten()); 5]);
-    assert!(five.contains("an mbr holds four primary partitions"), "{five}");
+    assert!(
+        five.contains("an mbr holds four primary partitions"),
+        "{five}"
+    );
     let mut requests = vec![primary(ten()); 4];
     requests.push(logical(ten()));
     assert_eq!(message(GIB, &requests), five);
@@ -274,11 +349,28 @@ fn what_an_mbr_cannot_hold_says_why() {
          or the partition smaller"
     );
     let error = message(10 * MIB, &[logical(ten())]);
-    assert!(error.starts_with("partition `p` needs sectors 4096 to 24576"), "{error}");
+    assert!(
+        error.starts_with("partition `p` needs sectors 4096 to 24576"),
+        "{error}"
+    );
     let error = message(3 << 40, &[primary(ALL)]);
-    assert!(error.contains("an mbr counts only to 4294967295: use label `gpt`"), "{error}");
+    assert!(
+        error.contains("an mbr counts only to 4294967295: use label `gpt`"),
+        "{error}"
+    );
     let error = message(GIB, &[primary(Size::Bytes(511))]);
     assert_eq!(error, "partition `p` has no sector: its size is 511 bytes");
+    for partition_type in [0x05, 0x0F, 0x85] {
+        let error = message(
+            GIB,
+            &[Request {
+                partition_type,
+                ..primary(ten())
+            }],
+        );
+        let start = format!("partition `p` has type 0x{partition_type:02x}, which is that of a");
+        assert!(error.starts_with(&start), "{error}");
+    }
     assert!(place(GIB + 1, 2048, &[]).is_err());
     assert!(place(0, 2048, &[primary(ALL)]).is_err());
     assert!(place(GIB, u64::MAX, &[logical(ten())]).is_err());
@@ -291,22 +383,26 @@ fn sfdisk_reads_what_is_written() {
     requests.extend(vec![logical(Size::Bytes(3_000_000)); 5]);
     let mbr = place(GIB, 2048, &requests).unwrap();
     let file = write(GIB, &mbr.render(0xCAFE_0001));
-    let output = tool("sfdisk")
-        .arg("--dump")
-        .arg(file.path())
-        .output();
+    let output = tool("sfdisk").arg("--dump").arg(file.path()).output();
     let output = match output {
         Ok(output) => output,
         Err(error) => return println!("SKIP: no sfdisk: {error}"),
     };
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}", output = text);
-    assert!(text.contains("label: dos\nlabel-id: 0xcafe0001\n"), "{text}");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}",
+        output = text
+    );
+    assert!(
+        text.contains("label: dos\nlabel-id: 0xcafe0001\n"),
+        "{text}"
+    );
     for (number, start, end, kind, flags) in rows(&mbr) {
         let boot = if flags == 0x80 { ", bootable" } else { "" };
-        let name = file.path().display();
         let size = end - start + 1;
-        let wanted = format!("{name}{number} : start={start:>12}, size={size:>12}, type={kind:x}{boot}\n");
+        let wanted =
+            format!("{number} : start={start:>12}, size={size:>12}, type={kind:x}{boot}\n");
         assert!(text.contains(&wanted), "{wanted}\n{text}");
     }
 }
@@ -317,9 +413,15 @@ fn any_request() -> impl Strategy<Value = Request> {
         (-10.0..150.0).prop_map(Size::Percent),
         Just(ALL),
     ];
-    (any::<bool>(), any::<bool>(), 1u8.., size).prop_map(|(primary, active, partition_type, size)| {
-        Request { name: "p".to_owned(), primary, active, partition_type, size }
-    })
+    (any::<bool>(), any::<bool>(), 1u8.., size).prop_map(
+        |(primary, active, partition_type, size)| Request {
+            name: "p".to_owned(),
+            primary,
+            active,
+            partition_type,
+            size,
+        },
+    )
 }
 
 proptest! {

@@ -125,7 +125,17 @@ pub(super) mod tests {
     pub fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         for (name, data) in members {
-            out.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", data.len()).bytes());
+            out.extend(
+                format!(
+                    "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+                    0,
+                    0,
+                    0,
+                    "100644",
+                    data.len()
+                )
+                .bytes(),
+            );
             out.extend(*data);
             if data.len() % 2 == 1 {
                 out.push(b'\n');
@@ -149,10 +159,19 @@ pub(super) mod tests {
         assert_eq!(list(&good).expect("valid").len(), 2);
         assert_eq!(list(&good).expect("valid")[1].name, "x");
         assert!(matches!(list(b""), Err(ArError::Magic)));
-        assert!(matches!(list(b"!<arch>\nshort"), Err(ArError::Header { offset: 8 })));
-        assert!(matches!(list(&good[..good.len() - 2]), Err(ArError::Truncated { .. })));
+        assert!(matches!(
+            list(b"!<arch>\nshort"),
+            Err(ArError::Header { offset: 8 })
+        ));
+        assert!(matches!(
+            list(&good[..good.len() - 2]),
+            Err(ArError::Truncated { .. })
+        ));
         let many: Vec<(&str, &[u8])> = vec![("a", b""); 65];
-        assert!(matches!(list(&archive(&many)), Err(ArError::TooMany { .. })));
+        assert!(matches!(
+            list(&archive(&many)),
+            Err(ArError::TooMany { .. })
+        ));
     }
 
     proptest! {

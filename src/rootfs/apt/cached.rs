@@ -166,7 +166,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = Cache::new(dir.path());
         let key = Digest::of(b"x");
-        let error = root(&cache, key, |_| Err(Error::Unconfigured { packages: vec!["a".into()] }));
+        let error = root(&cache, key, |_| {
+            Err(Error::Unconfigured {
+                packages: vec!["a".into()],
+            })
+        });
         assert!(error.is_err());
         let left: Vec<_> = fs_err::read_dir(cache.root().join("roots"))
             .expect("there")
@@ -178,7 +182,13 @@ mod tests {
 
     #[test]
     fn the_key_depends_on_the_id_maps() {
-        let identity = |id_maps| Identity { arch: "amd64", packages: &[], keys: &[], epoch: None, id_maps };
+        let identity = |id_maps| Identity {
+            arch: "amd64",
+            packages: &[],
+            keys: &[],
+            epoch: None,
+            id_maps,
+        };
         assert_eq!(identity("  0 0 1\n").key(), identity("0    0 1").key());
         assert_ne!(identity("0 0 1").key(), identity("0 1000 1").key());
     }

@@ -188,7 +188,10 @@ impl Run<'_, '_> {
         let fail = self.file_error("write", &name);
         self.root.make_dirs(Path::new(PACKAGES)).map_err(&fail)?;
         let blob = self.job.blobs.get(index).ok_or_else(|| {
-            fail(io::Error::new(io::ErrorKind::NotFound, "the package was not fetched"))
+            fail(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the package was not fetched",
+            ))
         })?;
         let mut from = fs_err::File::open(&blob.path).map_err(&fail)?;
         let mut to = self.root.create(Path::new(&name), 0o644).map_err(&fail)?;
@@ -242,7 +245,11 @@ impl Run<'_, '_> {
             return Ok(());
         }
         let shown: Vec<&str> = arguments.iter().copied().take(6).collect();
-        let more = if arguments.len() > shown.len() { " …" } else { "" };
+        let more = if arguments.len() > shown.len() {
+            " …"
+        } else {
+            ""
+        };
         Err(Error::Dpkg {
             command: format!("dpkg {}{more}", shown.join(" ")),
             status: status.to_string(),

@@ -82,7 +82,9 @@ impl Deb {
         let first = rest
             .next()
             .filter(|member| member.name == "debian-binary")
-            .ok_or(DebError::Missing { name: "debian-binary" })?;
+            .ok_or(DebError::Missing {
+                name: "debian-binary",
+            })?;
         let mut version = String::new();
         Section::new(&file, first.offset, first.size)
             .take(64)
@@ -147,9 +149,11 @@ impl Deb {
             128 * 1024,
             Section::new(&self.file, member.offset, member.size),
         );
-        decompress(raw, &member.name).ok_or_else(|| DebError::Compression {
-            name: member.name.clone(),
-        })?.map_err(DebError::Read)
+        decompress(raw, &member.name)
+            .ok_or_else(|| DebError::Compression {
+                name: member.name.clone(),
+            })?
+            .map_err(DebError::Read)
     }
 }
 
@@ -258,15 +262,25 @@ pub(super) mod tests {
     #[test]
     fn members_are_read_whatever_their_compression() {
         use tar::EntryType::Regular;
-        let control = [("./control", Regular, "Package: a\n", 0o644), ("./postinst", Regular, "#!/bin/sh\n", 0o755)];
+        let control = [
+            ("./control", Regular, "Package: a\n", 0o644),
+            ("./postinst", Regular, "#!/bin/sh\n", 0o755),
+        ];
         let tar = tarball(&[("./a", Regular, "hello", 0o644)]);
         let xz = {
-            let mut writer = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).expect("made");
+            let mut writer =
+                lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1))
+                    .expect("made");
             writer.write_all(&tar).expect("compressed");
             writer.finish().expect("compressed")
         };
         let zst = zstd::encode_all(&*tar, 1).expect("compressed");
-        for (name, data) in [("data.tar", tar.clone()), ("data.tar.gz", gzip(&tar)), ("data.tar.xz", xz), ("data.tar.zst", zst)] {
+        for (name, data) in [
+            ("data.tar", tar.clone()),
+            ("data.tar.gz", gzip(&tar)),
+            ("data.tar.xz", xz),
+            ("data.tar.zst", zst),
+        ] {
             let bytes = super::super::ar::tests::archive(&[
                 ("debian-binary", b"2.0\n"),
                 ("control.tar.gz", &gzip(&tarball(&control))),
@@ -276,7 +290,10 @@ pub(super) mod tests {
             let files = deb.control().expect("valid");
             assert_eq!(files["postinst"].mode, 0o755);
             let mut read = Vec::new();
-            deb.data().expect("known").read_to_end(&mut read).expect("read");
+            deb.data()
+                .expect("known")
+                .read_to_end(&mut read)
+                .expect("read");
             assert_eq!(read, tar, "{name}");
         }
     }
@@ -292,12 +309,24 @@ pub(super) mod tests {
             "its format version `3.0` is not supported (2.x is)"
         );
         assert_eq!(
-            message(&archive(&[("debian-binary", b"2.0\n"), ("control.tar", b"")])),
+            message(&archive(&[
+                ("debian-binary", b"2.0\n"),
+                ("control.tar", b"")
+            ])),
             "it has no member `data.tar`"
         );
-        let lzma = archive(&[("debian-binary", b"2.0\n"), ("control.tar", b""), ("data.tar.lzma", b"")]);
+        let lzma = archive(&[
+            ("debian-binary", b"2.0\n"),
+            ("control.tar", b""),
+            ("data.tar.lzma", b""),
+        ]);
         assert_eq!(
-            open(&lzma).expect("opens").data().err().expect("refused").to_string(),
+            open(&lzma)
+                .expect("opens")
+                .data()
+                .err()
+                .expect("refused")
+                .to_string(),
             "the compression of its member `data.tar.lzma` is not supported (none, gz, xz and zst are)"
         );
     }

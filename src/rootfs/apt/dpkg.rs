@@ -113,7 +113,10 @@ fn status_paragraph(entry: &Entry<'_>) -> io::Result<Vec<u8>> {
         }
     }
     if !stated {
-        return Err(invalid(format!("package `{}` does not name itself", entry.name)));
+        return Err(invalid(format!(
+            "package `{}` does not name itself",
+            entry.name
+        )));
     }
     let names = conffiles(entry.control).unwrap_or_default();
     let mut lines = Vec::new();
@@ -246,18 +249,34 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let root = Root::open(dir.path()).expect("opened");
         let control = control(&[
-            ("control", "Package: liba\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: y\n"),
+            (
+                "control",
+                "Package: liba\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: y\n",
+            ),
             ("conffiles", "/etc/a.conf\n/etc/gone\n"),
             ("md5sums", ""),
-            ("triggers", "interest-noawait ldconfig\ninterest /usr/share/x # note\nactivate y\n"),
+            (
+                "triggers",
+                "interest-noawait ldconfig\ninterest /usr/share/x # note\nactivate y\n",
+            ),
         ]);
         let unpacked = Unpacked {
             list: vec![b"/.".to_vec(), b"/etc".to_vec(), b"/etc/a.conf".to_vec()],
-            conffiles: BTreeMap::from([(b"/etc/a.conf".to_vec(), "d41d8cd98f00b204e9800998ecf8427e".to_owned())]),
+            conffiles: BTreeMap::from([(
+                b"/etc/a.conf".to_vec(),
+                "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
+            )]),
         };
-        let entry = Entry { name: "liba", arch: "amd64", qualified: true, control: &control, unpacked: &unpacked };
+        let entry = Entry {
+            name: "liba",
+            arch: "amd64",
+            qualified: true,
+            control: &control,
+            unpacked: &unpacked,
+        };
         write_state(&root, &[entry]).expect("written");
-        let read = |name: &str| fs_err::read_to_string(dir.path().join(ADMIN).join(name)).expect(name);
+        let read =
+            |name: &str| fs_err::read_to_string(dir.path().join(ADMIN).join(name)).expect(name);
         assert_eq!(
             read("status"),
             "Package: liba\nStatus: install ok unpacked\nVersion: 1\nArchitecture: amd64\nMaintainer: x <x@example.org>\n\
@@ -266,7 +285,10 @@ mod tests {
         assert_eq!(read("info/liba:amd64.list"), "/.\n/etc\n/etc/a.conf\n");
         assert_eq!(read("triggers/ldconfig"), "liba:amd64/noawait\n");
         assert_eq!(read("triggers/File"), "/usr/share/x liba:amd64\n");
-        assert_eq!(unconfigured(&read("status")), ["liba (install ok unpacked)"]);
+        assert_eq!(
+            unconfigured(&read("status")),
+            ["liba (install ok unpacked)"]
+        );
     }
 
     #[test]
@@ -276,7 +298,10 @@ mod tests {
             (&[("md5sums", ""), ("conffiles", "/etc/a\n")], false),
             (&[], true),
             (&[("md5sums", ""), ("preinst", "")], true),
-            (&[("md5sums", ""), ("conffiles", "remove-on-upgrade /etc/a\n")], true),
+            (
+                &[("md5sums", ""), ("conffiles", "remove-on-upgrade /etc/a\n")],
+                true,
+            ),
         ] {
             assert_eq!(needs_dpkg(&control(files)).is_some(), left, "{files:?}");
         }

@@ -152,15 +152,19 @@ impl Error {
             }),
             Error::NoIndex { .. } => Some("check `ARCH` and `DIB_DEBIAN_COMPONENTS`"),
             Error::Decompress { .. } | Error::Index { .. } => Some("use another mirror"),
-            Error::Resolve(ResolveError::NoSuchPackage { .. }) => {
-                Some("check the package's name; some are in other components (`DIB_DEBIAN_COMPONENTS`)")
+            Error::Resolve(ResolveError::NoSuchPackage { .. }) => Some(
+                "check the package's name; some are in other components (`DIB_DEBIAN_COMPONENTS`)",
+            ),
+            Error::Resolve(_) => {
+                Some("the archive may be in the middle of an update; try again later")
             }
-            Error::Resolve(_) => Some("the archive may be in the middle of an update; try again later"),
-            Error::Package { .. } | Error::Unpack { .. } => {
-                Some("the package is as its archive signed it; check free space and the file system of the cache")
-            }
+            Error::Package { .. } | Error::Unpack { .. } => Some(
+                "the package is as its archive signed it; check free space and the file system of the cache",
+            ),
             Error::File { source, .. } => Some(match source.kind() {
-                io::ErrorKind::StorageFull => "free some space, or choose another `DIB_IMAGE_CACHE`",
+                io::ErrorKind::StorageFull => {
+                    "free some space, or choose another `DIB_IMAGE_CACHE`"
+                }
                 _ => "check the directory of the cache (`DIB_IMAGE_CACHE`)",
             }),
             Error::Run { source, .. } => Some(match source.raw_os_error() {

@@ -71,7 +71,14 @@ pub fn install(
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some((index, blob)) = queue.take() {
-                    let result = unpack_one(&unpacker, root, selection, index, &blob, Some(index) == first);
+                    let result = unpack_one(
+                        &unpacker,
+                        root,
+                        selection,
+                        index,
+                        &blob,
+                        Some(index) == first,
+                    );
                     match result {
                         Ok(done) => {
                             lock(&results).insert(index, done);
@@ -96,7 +103,10 @@ pub fn install(
         fetched
     });
     fetched?;
-    if let Some((_, error)) = failure.into_inner().unwrap_or_else(|poison| poison.into_inner()) {
+    if let Some((_, error)) = failure
+        .into_inner()
+        .unwrap_or_else(|poison| poison.into_inner())
+    {
         return Err(error);
     }
     unpacker.finish().map_err(|source| Error::Unpack {
@@ -104,7 +114,9 @@ pub fn install(
         source,
     })?;
 
-    let mut results = results.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    let mut results = results
+        .into_inner()
+        .unwrap_or_else(|poison| poison.into_inner());
     for index in unpacker.conflicts() {
         if let Some(done) = results.get_mut(&index) {
             done.for_dpkg = true;
@@ -229,7 +241,9 @@ fn merge_usr(
             shipped.insert(path);
         }
     }
-    let names = ["bin", "sbin", "lib"].iter().chain(library_directories(arch));
+    let names = ["bin", "sbin", "lib"]
+        .iter()
+        .chain(library_directories(arch));
     let make_all = !shipped.contains(Path::new("bin"));
     for name in names {
         let path = Path::new(name);

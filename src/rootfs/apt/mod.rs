@@ -185,7 +185,9 @@ pub fn bootstrap(
     let mut wanted = vec![main];
     wanted.extend(request.extra_suites.iter().cloned());
     let mut suites = access.open_all(&wanted)?;
-    if request.companions && let Some(first) = suites.first() {
+    if request.companions
+        && let Some(first) = suites.first()
+    {
         let companions =
             companion_suites(&request.suite, first.release.is_rolling(), &request.mirrors);
         suites.extend(access.open_all(&companions)?);
@@ -211,7 +213,11 @@ pub fn bootstrap(
         .filter_map(|package| {
             let suite = suites.get(package.repository)?;
             Some(Item {
-                locations: vec![suite.archive.join(package.filename.trim_start_matches("./"))],
+                locations: vec![
+                    suite
+                        .archive
+                        .join(package.filename.trim_start_matches("./")),
+                ],
                 size: package.size,
                 sha256: package.sha256,
             })
@@ -298,3 +304,6 @@ fn make(
     step.finish();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

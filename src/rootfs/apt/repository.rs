@@ -115,7 +115,11 @@ impl Access<'_> {
                 .collect();
             threads
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
                 .collect()
         });
         let mut open = Vec::new();
@@ -174,7 +178,11 @@ impl Access<'_> {
             .into_iter()
             .zip(ready)
             .map(|(index, plain)| {
-                let packed = if plain.is_none() { fetched.next() } else { None };
+                let packed = if plain.is_none() {
+                    fetched.next()
+                } else {
+                    None
+                };
                 (index, plain, packed)
             })
             .collect();
@@ -185,12 +193,21 @@ impl Access<'_> {
                 .collect();
             threads
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
                 .collect()
         })
     }
 
-    fn load(&self, index: Wanted, plain: Option<Blob>, packed: Option<Blob>) -> Result<Index, Error> {
+    fn load(
+        &self,
+        index: Wanted,
+        plain: Option<Blob>,
+        packed: Option<Blob>,
+    ) -> Result<Index, Error> {
         let url = index.url.clone();
         let fail = |reason: String| Error::Decompress {
             url: url.clone(),
@@ -200,7 +217,9 @@ impl Access<'_> {
             (Some(blob), _) => (read_blob(&blob)?, blob),
             (None, Some(packed)) => {
                 let raw = read_blob(&packed)?;
-                let limit = index.plain.map_or(INDEX_LIMIT, |plain| plain.size.min(INDEX_LIMIT));
+                let limit = index
+                    .plain
+                    .map_or(INDEX_LIMIT, |plain| plain.size.min(INDEX_LIMIT));
                 let mut bytes = Vec::new();
                 decompress(raw.as_slice(), &index.file_name)
                     .ok_or_else(|| fail("its compression is not supported".to_owned()))?
@@ -209,7 +228,9 @@ impl Access<'_> {
                 if let Some(plain) = index.plain
                     && Digest::of(&bytes) != plain.sha256
                 {
-                    return Err(fail("the result is not what the Release file promises".to_owned()));
+                    return Err(fail(
+                        "the result is not what the Release file promises".to_owned(),
+                    ));
                 }
                 if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
                     return Err(fail(format!("it has more than {limit} bytes")));
@@ -320,9 +341,9 @@ pub fn universe(suites: &[OpenSuite], indices: &[Index], arch: &str) -> Result<U
         universe
             .add(&index.text, arch, index.suite)
             .map_err(|source| Error::Index {
-                url: suites
-                    .get(index.suite)
-                    .map_or_else(String::new, |suite| suite.base.join(&index.path).to_string()),
+                url: suites.get(index.suite).map_or_else(String::new, |suite| {
+                    suite.base.join(&index.path).to_string()
+                }),
                 source,
             })?;
     }
@@ -354,7 +375,13 @@ pub enum ListContent {
 pub fn apt_lists(suites: &[OpenSuite], indices: &[Index]) -> Vec<ListFile> {
     let mut files = Vec::new();
     for (number, suite) in suites.iter().enumerate() {
-        let url = |path: &str| format!("{}/dists/{}/{path}", suite.suite.mirror.trim_end_matches('/'), suite.suite.name);
+        let url = |path: &str| {
+            format!(
+                "{}/dists/{}/{path}",
+                suite.suite.mirror.trim_end_matches('/'),
+                suite.suite.name
+            )
+        };
         files.push(ListFile {
             name: apt_list_name(&url("InRelease")),
             content: ListContent::Bytes(suite.document.bytes.clone()),
@@ -376,7 +403,9 @@ pub fn apt_list_name(url: &str) -> String {
     let rest = match url.split_once("://") {
         Some((_, rest)) => {
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            let host = authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host);
             format!("{host}{path}")
         }
         None => url.strip_prefix("file:").unwrap_or(url).to_owned(),
@@ -404,9 +433,18 @@ mod tests {
     #[test]
     fn names_of_lists_are_apts() {
         for (url, name) in [
-            ("http://ftp.debian.org/debian/dists/bookworm/InRelease", "ftp.debian.org_debian_dists_bookworm_InRelease"),
-            ("https://u:p@a.example:8080/my_repo/x", "a.example:8080_my%5frepo_x"),
-            ("file:///srv/repo/dists/x/InRelease", "_srv_repo_dists_x_InRelease"),
+            (
+                "http://ftp.debian.org/debian/dists/bookworm/InRelease",
+                "ftp.debian.org_debian_dists_bookworm_InRelease",
+            ),
+            (
+                "https://u:p@a.example:8080/my_repo/x",
+                "a.example:8080_my%5frepo_x",
+            ),
+            (
+                "file:///srv/repo/dists/x/InRelease",
+                "_srv_repo_dists_x_InRelease",
+            ),
         ] {
             assert_eq!(apt_list_name(url), name);
         }

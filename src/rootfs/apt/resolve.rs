@@ -75,6 +75,10 @@ pub struct Resolution<'a> {
     pub base: BTreeSet<String>,
 }
 
+/// Alternatives that are taken although they are not the first: roots are made with a
+/// merged `/usr`, so what merges it later (usrmerge, with all of perl) is not needed.
+const PREFERRED: &[&str] = &["usr-is-merged"];
+
 /// Chooses the packages.
 pub fn resolve<'a>(
     universe: &'a Universe,
@@ -170,8 +174,10 @@ impl<'a> Solver<'a, '_> {
             {
                 continue;
             }
-            let candidates: Vec<&Package> =
+            let mut candidates: Vec<&Package> =
                 clause.iter().flat_map(|r| self.candidates(r)).collect();
+            // Stable, so that all others keep their order.
+            candidates.sort_by_key(|package| !PREFERRED.contains(&package.name.as_str()));
             let free = candidates
                 .iter()
                 .find(|candidate| self.conflict_with(candidate).is_none());
@@ -380,6 +386,22 @@ mod tests {
             paragraph("y", "1", ""),
         ]);
         assert_eq!(names(&universe, &[]).expect("solvable"), ["a", "b", "y"]);
+    }
+
+    #[test]
+    fn a_merged_usr_is_not_merged_again() {
+        let universe = universe(&[
+            paragraph(
+                "init-system-helpers",
+                "1",
+                "Essential: yes\nDepends: usrmerge | usr-is-merged\n",
+            ),
+            paragraph("usrmerge", "1", "Depends: perl\n"),
+            paragraph("usr-is-merged", "1", ""),
+            paragraph("perl", "1", ""),
+        ]);
+        let names = names(&universe, &[]).expect("solvable");
+        assert_eq!(names, ["init-system-helpers", "usr-is-merged"]);
     }
 
     #[test]

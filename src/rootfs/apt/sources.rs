@@ -45,7 +45,9 @@ impl Mirrors {
             host_entries(host_apt)
         };
         let find = |wanted: &dyn Fn(&Entry) -> bool| {
-            host.iter().find(|entry| wanted(entry)).map(|entry| entry.uri.clone())
+            host.iter()
+                .find(|entry| wanted(entry))
+                .map(|entry| entry.uri.clone())
         };
         Mirrors {
             main: main
@@ -99,7 +101,11 @@ impl Entry {
     }
 
     fn path_end(&self) -> &str {
-        self.uri.trim_end_matches('/').rsplit('/').next().unwrap_or("")
+        self.uri
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or("")
     }
 
     fn is_debian(&self) -> bool {
@@ -168,9 +174,9 @@ fn deb822(text: &str) -> Vec<Entry> {
                 .map(str::to_owned)
                 .collect()
         };
-        let disabled = paragraph
-            .get("Enabled")
-            .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "no" | "false" | "0"));
+        let disabled = paragraph.get("Enabled").is_some_and(|value| {
+            matches!(value.to_ascii_lowercase().as_str(), "no" | "false" | "0")
+        });
         if disabled || !words("Types").iter().any(|kind| kind == "deb") {
             continue;
         }
@@ -218,13 +224,25 @@ mod tests {
             main: main.into(),
             security: security.into(),
         };
-        assert_eq!(choose(&[], &[]), both(DEFAULT_MIRROR, DEFAULT_SECURITY_MIRROR));
         assert_eq!(
-            choose(&[list], &[]),
-            both("http://one.example/debian", "http://sec.example/debian-security")
+            choose(&[], &[]),
+            both(DEFAULT_MIRROR, DEFAULT_SECURITY_MIRROR)
         );
         assert_eq!(
-            choose(&[list], &[("DIB_DISTRIBUTION_MIRROR", "http://m/d"), ("DIB_DEBIAN_SECURITY_MIRROR", "")]),
+            choose(&[list], &[]),
+            both(
+                "http://one.example/debian",
+                "http://sec.example/debian-security"
+            )
+        );
+        assert_eq!(
+            choose(
+                &[list],
+                &[
+                    ("DIB_DISTRIBUTION_MIRROR", "http://m/d"),
+                    ("DIB_DEBIAN_SECURITY_MIRROR", "")
+                ]
+            ),
             both("http://m/d", "http://sec.example/debian-security")
         );
         assert_eq!(
@@ -244,11 +262,23 @@ mod tests {
     fn deb822_sources_are_read_and_others_passed_over() {
         let mirrors = choose(
             &[
-                ("sources.list.d/a.sources", "Types: deb\nURIs: https://off.example/debian\nSuites: x\nComponents: main\nEnabled: no\n"),
-                ("sources.list.d/b.list", "deb https://third.example/party x main\ndeb https://bp.example/debian bookworm-backports main\n"),
-                ("sources.list.d/c.sources", "Types: deb deb-src\n# note\nURIs: https://two.example/debian/\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
-                    Types: deb\nURIs: https://two.example/debian-security\nSuites: bookworm-security\nComponents: main\n"),
-                ("sources.list.d/d.save", "deb https://old.example/debian x main\n"),
+                (
+                    "sources.list.d/a.sources",
+                    "Types: deb\nURIs: https://off.example/debian\nSuites: x\nComponents: main\nEnabled: no\n",
+                ),
+                (
+                    "sources.list.d/b.list",
+                    "deb https://third.example/party x main\ndeb https://bp.example/debian bookworm-backports main\n",
+                ),
+                (
+                    "sources.list.d/c.sources",
+                    "Types: deb deb-src\n# note\nURIs: https://two.example/debian/\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
+                    Types: deb\nURIs: https://two.example/debian-security\nSuites: bookworm-security\nComponents: main\n",
+                ),
+                (
+                    "sources.list.d/d.save",
+                    "deb https://old.example/debian x main\n",
+                ),
             ],
             &[],
         );

@@ -67,7 +67,9 @@ impl Version {
         }
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-+~:".contains(&byte);
         if !text[upstream..dash].bytes().all(good) {
-            return Err(fail("the upstream version has a character that is not allowed"));
+            return Err(fail(
+                "the upstream version has a character that is not allowed",
+            ));
         }
         if dash < text.len() && !text[dash + 1..].bytes().all(|b| good(b) && b != b':') {
             return Err(fail("the revision has a character that is not allowed"));
@@ -168,7 +170,10 @@ fn split_number(part: &[u8]) -> (&[u8], &[u8]) {
         .position(|byte| !byte.is_ascii_digit())
         .unwrap_or(part.len());
     let (digits, rest) = part.split_at(end);
-    let zeros = digits.iter().position(|byte| *byte != b'0').unwrap_or(digits.len());
+    let zeros = digits
+        .iter()
+        .position(|byte| *byte != b'0')
+        .unwrap_or(digits.len());
     (&digits[zeros..], rest)
 }
 
@@ -187,26 +192,62 @@ mod tests {
         // Each list ascends strictly.
         let lists: &[&[&str]] = &[
             &["1.0~~", "1.0~~a", "1.0~", "1.0", "1.0a", "1.0+b1", "1.0.1"],
-            &["1.0-1", "1.0-1+b1", "1.0-1.1", "1.0-2", "1.0-10", "1:0.1", "2:0"],
-            &["0.9", "0.10", "9", "10", "99999999999999999999998", "99999999999999999999999"],
+            &[
+                "1.0-1", "1.0-1+b1", "1.0-1.1", "1.0-2", "1.0-10", "1:0.1", "2:0",
+            ],
+            &[
+                "0.9",
+                "0.10",
+                "9",
+                "10",
+                "99999999999999999999998",
+                "99999999999999999999999",
+            ],
             &["2.36-9", "2.36-9+deb12u1", "2.36-9+deb12u10", "2.36-10"],
             &["1.2.3-1~bpo12+1", "1.2.3-1", "1.2.3-1ubuntu1"],
             &["a", "a-1", "a+", "b"],
         ];
         for list in lists {
             for pair in list.windows(2) {
-                assert!(version(pair[0]) < version(pair[1]), "{} < {}", pair[0], pair[1]);
-                assert!(version(pair[1]) > version(pair[0]), "{} > {}", pair[1], pair[0]);
+                assert!(
+                    version(pair[0]) < version(pair[1]),
+                    "{} < {}",
+                    pair[0],
+                    pair[1]
+                );
+                assert!(
+                    version(pair[1]) > version(pair[0]),
+                    "{} > {}",
+                    pair[1],
+                    pair[0]
+                );
             }
         }
-        for (left, right) in [("1.0", "0:1.0"), ("1.0", "1.0-0"), ("1.00", "1.0"), ("01", "1")] {
+        for (left, right) in [
+            ("1.0", "0:1.0"),
+            ("1.0", "1.0-0"),
+            ("1.00", "1.0"),
+            ("01", "1"),
+        ] {
             assert_eq!(version(left), version(right));
         }
     }
 
     #[test]
     fn malformed_versions_are_refused() {
-        for text in ["", ":1", "a:1", "1:", "1-", "-1", "1 0", "1_0", "99999999999:1", "1-a:b", "é"] {
+        for text in [
+            "",
+            ":1",
+            "a:1",
+            "1:",
+            "1-",
+            "-1",
+            "1 0",
+            "1_0",
+            "99999999999:1",
+            "1-a:b",
+            "é",
+        ] {
             assert!(Version::parse(text).is_err(), "`{text}`");
         }
     }
@@ -256,7 +297,10 @@ mod tests {
                 .args(["--compare-versions", &left, operator, &right])
                 .status()
                 .expect("dpkg runs");
-            assert!(status.success(), "dpkg denies `{left}` {operator} `{right}`");
+            assert!(
+                status.success(),
+                "dpkg denies `{left}` {operator} `{right}`"
+            );
         }
     }
 }

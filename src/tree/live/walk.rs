@@ -65,6 +65,7 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
         stack: Mutex::new(Stack {
             jobs: Vec::new(),
             running: 0,
+            waiting: 0,
             error: None,
         }),
         changed: Condvar::new(),
@@ -171,6 +172,8 @@ struct Scan<'o> {
 struct Stack {
     jobs: Vec<Job>,
     running: usize,
+    /// Threads that wait for a job.
+    waiting: usize,
     error: Option<Error>,
 }
 
@@ -213,8 +216,13 @@ impl Scan<'_> {
     }
 
     fn push(&self, job: Job) {
-        self.lock().jobs.push(job);
-        self.changed.notify_one();
+        let mut stack = self.lock();
+        stack.jobs.push(job);
+        let wanted = stack.waiting > 0;
+        drop(stack);
+        if wanted {
+            self.changed.notify_one();
+        }
     }
 
     /// The next job; `None` when there will be no more.
@@ -231,10 +239,12 @@ impl Scan<'_> {
             if stack.running == 0 {
                 return None;
             }
+            stack.waiting += 1;
             stack = self
                 .changed
                 .wait(stack)
                 .unwrap_or_else(PoisonError::into_inner);
+            stack.waiting -= 1;
         }
     }
 

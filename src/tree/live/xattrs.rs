@@ -6,6 +6,28 @@ use nix::errno::Errno;
 
 use crate::tree::Xattrs;
 
+/// Bytes of buffer offered first.
+const FIRST_TRY: usize = 1024;
+/// The kernel's limits for a list and for a value (`XATTR_LIST_MAX`,
+/// `XATTR_SIZE_MAX`): no call needs a third try.
+const LAST_TRY: usize = 65536;
+
+/// Calls again with the largest buffer if the first was too small.
+fn with_room(
+    buffer: &mut Vec<u8>,
+    call: impl Fn(&mut [u8]) -> libc::ssize_t,
+) -> Result<usize, Errno> {
+    buffer.resize(FIRST_TRY, 0);
+    let length = match Errno::result(call(buffer)) {
+        Err(Errno::ERANGE) => {
+            buffer.resize(LAST_TRY, 0);
+            Errno::result(call(buffer))?
+        }
+        result => result?,
+    };
+    usize::try_from(length).map_err(|_| Errno::EIO)
+}
+
 /// Buffers that are reused for every file of a thread.
 #[derive(Debug)]
 pub(super) struct XattrReader {
@@ -15,11 +37,11 @@ pub(super) struct XattrReader {
 
 impl XattrReader {
     pub(super) fn new() -> Self {
-        // The kernel's limits (XATTR_LIST_MAX, XATTR_SIZE_MAX): no call needs a
-        // second try with a larger buffer.
+        // The kernel allocates as much as it is offered, so the first try is
+        // small; nearly all files fit.
         Self {
-            list: vec![0; 65536],
-            value: vec![0; 65536],
+            list: vec![0; FIRST_TRY],
+            value: vec![0; FIRST_TRY],
         }
     }
 
@@ -27,16 +49,12 @@ impl XattrReader {
     ///
     /// Those by which overlayfs keeps its own state are left out.
     pub(super) fn read(&mut self, path: &CStr) -> Result<Option<Xattrs>, Errno> {
-        // SAFETY: the path is terminated and the buffer has the length given.
-        let length = unsafe {
-            libc::llistxattr(
-                path.as_ptr(),
-                self.list.as_mut_ptr().cast(),
-                self.list.len(),
-            )
-        };
-        let length = match Errno::result(length) {
-            Ok(length) => usize::try_from(length).map_err(|_| Errno::EIO)?,
+        let list = with_room(&mut self.list, |buffer| {
+            // SAFETY: the path is terminated and the buffer has the length given.
+            unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+        });
+        let length = match list {
+            Ok(length) => length,
             Err(Errno::ENOTSUP) => 0,
             Err(error) => return Err(error),
         };
@@ -49,19 +67,20 @@ impl XattrReader {
             if bytes.starts_with(b"user.overlay.") || bytes.starts_with(b"trusted.overlay.") {
                 continue;
             }
-            // SAFETY: path and name are terminated and the buffer has the length
-            // given.
-            let length = unsafe {
-                libc::lgetxattr(
-                    path.as_ptr(),
-                    name.as_ptr(),
-                    self.value.as_mut_ptr().cast(),
-                    self.value.len(),
-                )
-            };
-            match Errno::result(length) {
+            let value = with_room(&mut self.value, |buffer| {
+                // SAFETY: path and name are terminated and the buffer has the
+                // length given.
+                unsafe {
+                    libc::lgetxattr(
+                        path.as_ptr(),
+                        name.as_ptr(),
+                        buffer.as_mut_ptr().cast(),
+                        buffer.len(),
+                    )
+                }
+            });
+            match value {
                 Ok(length) => {
-                    let length = usize::try_from(length).map_err(|_| Errno::EIO)?;
                     let value = self.value.get(..length).ok_or(Errno::EIO)?;
                     found.insert(bytes.into(), value.into());
                 }

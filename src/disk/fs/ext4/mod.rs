@@ -100,7 +100,12 @@ pub fn minimum_size(tree: &Arc<Tree>, options: &Options) -> Result<u64, Error> {
             }
             Ok(layout) if layout.needed() <= blocks => layout.geometry.next_size(),
             Ok(layout) => layout.needed(),
-            Err(Error::TooFewInodes { .. }) if options.inodes.is_none() => blocks.saturating_mul(2),
+            // Groups have a limited number of inodes: start one more.
+            Err(Error::TooFewInodes { needed, .. }) if options.inodes.is_none() => {
+                let per_group = 8 * options.block();
+                let groups = (needed / per_group).max(blocks / per_group + 1);
+                groups.saturating_mul(per_group)
+            }
             Err(error) => return Err(error),
         };
         blocks = needed.max(blocks.saturating_add(1));

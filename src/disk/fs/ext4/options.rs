@@ -56,10 +56,11 @@ const FEATURES: [(&str, Feature); 14] = [
 impl Features {
     /// What mke2fs gives `ext3`: no checksums, no 64-bit numbers, block maps.
     pub fn ext3() -> Self {
-        let mut features = Self::default();
-        features.incompat = Incompat::FILETYPE;
-        features.ro_compat = RoCompat::SPARSE_SUPER | RoCompat::LARGE_FILE;
-        features
+        Self {
+            incompat: Incompat::FILETYPE,
+            ro_compat: RoCompat::SPARSE_SUPER | RoCompat::LARGE_FILE,
+            ..Self::default()
+        }
     }
 
     /// What mke2fs gives `ext2`: `ext3` without a journal.

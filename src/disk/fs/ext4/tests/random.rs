@@ -47,7 +47,7 @@ fn inode() -> impl Strategy<Value = Inode> {
     let kind = prop_oneof![
         6 => content().prop_map(Kind::File),
         1 => Just(Kind::Directory),
-        1 => proptest::collection::vec(b'a'..b'z', 1..200).prop_map(|target| Kind::Symlink(target.into())),
+        1 => proptest::collection::vec(b'a'..=b'z', 1..200).prop_map(|target| Kind::Symlink(target.into())),
         1 => Just(Kind::Fifo),
     ];
     let xattrs = proptest::collection::btree_map(

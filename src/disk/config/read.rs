@@ -1,0 +1,493 @@
+//! Reads typed items from their settings.
+
+use super::error::ConfigError;
+use super::flatten::Item;
+use super::nodes::{
+    Fstab, LocalLoop, Lv, LvKind, LvSize, Lvm, Mkfs, Mount, Partition, Partitioning, Pv, TableKind,
+    Vg,
+};
+use super::size;
+use crate::disk::yaml::{Map, Value};
+
+/// Settings of one node, with its name for errors.
+struct Settings<'a> {
+    node: &'a str,
+    map: &'a Map,
+}
+
+impl<'a> Settings<'a> {
+    fn of(item: &'a Item) -> Self {
+        Settings {
+            node: &item.name,
+            map: &item.settings,
+        }
+    }
+
+    fn not_text(&self, key: &str, found: &Value) -> ConfigError {
+        ConfigError::NotText {
+            node: self.node.to_owned(),
+            key: key.to_owned(),
+            found: found.kind_name().to_owned(),
+        }
+    }
+
+    fn not_a_list(&self, key: &str, found: &Value) -> ConfigError {
+        ConfigError::NotAList {
+            node: self.node.to_owned(),
+            key: key.to_owned(),
+            found: found.kind_name().to_owned(),
+        }
+    }
+
+    /// A scalar; null counts as absent.
+    fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_text() {
+                Some(text) => Ok(Some(text)),
+                None => Err(self.not_text(key, value)),
+            },
+        }
+    }
+
+    fn owned(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        Ok(self.text(key)?.map(str::to_owned))
+    }
+
+    fn list(&self, key: &str) -> Result<Option<&'a [Value]>, ConfigError> {
+        match self.map.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::List(items)) => Ok(Some(items)),
+            Some(value) => Err(self.not_a_list(key, value)),
+        }
+    }
+
+    fn texts(&self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(items) = self.list(key)? else {
+            return Ok(None);
+        };
+        items
+            .iter()
+            .map(|item| match item.as_text() {
+                Some(text) => Ok(text.to_owned()),
+                None => Err(self.not_text(key, item)),
+            })
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    fn number(&self, key: &'static str, default: u32) -> Result<u32, ConfigError> {
+        match self.text(key)? {
+            None => Ok(default),
+            Some(text) => text.parse().map_err(|_| ConfigError::Number {
+                node: self.node.to_owned(),
+                key,
+                found: text.to_owned(),
+            }),
+        }
+    }
+
+    fn absolute(&self, key: &'static str) -> Result<Option<u64>, ConfigError> {
+        self.text(key)?
+            .map(|text| {
+                size::absolute(text).map_err(|source| ConfigError::Size {
+                    node: self.node.to_owned(),
+                    key,
+                    source,
+                })
+            })
+            .transpose()
+    }
+
+    /// Warns of keys that no plugin reads; a misspelt one would be lost without a trace.
+    fn warn_unknown(&self, what: &str, known: &[&str], warnings: &mut Vec<String>) {
+        for (key, _) in self.map.iter() {
+            if !known.contains(&key) {
+                warnings.push(format!(
+                    "`{key}` of {what} `{}` is unknown and ignored",
+                    self.node
+                ));
+            }
+        }
+    }
+}
+
+pub(super) fn local_loop(
+    item: &Item,
+    warnings: &mut Vec<String>,
+) -> Result<LocalLoop, ConfigError> {
+    let settings = Settings::of(item);
+    let known = ["name", "base", "size", "directory", "block_size"];
+    settings.warn_unknown("local_loop", &known, warnings);
+    let block_size = match settings.text("block_size")? {
+        None => None,
+        Some("512") => Some(512),
+        Some("4096") => Some(4096),
+        Some(found) => {
+            return Err(ConfigError::BlockSize {
+                node: item.name.clone(),
+                found: found.to_owned(),
+            });
+        }
+    };
+    Ok(LocalLoop {
+        name: item.name.clone(),
+        size: settings.absolute("size")?,
+        block_size,
+    })
+}
+
+pub(super) fn partitioning(
+    item: &Item,
+    warnings: &mut Vec<String>,
+) -> Result<Partitioning, ConfigError> {
+    let settings = Settings::of(item);
+    let known = ["name", "base", "label", "align", "partitions"];
+    settings.warn_unknown("partitioning", &known, warnings);
+    let needs = |key| ConfigError::PartitioningNeeds {
+        node: item.name.clone(),
+        key,
+    };
+    let base = settings.owned("base")?.ok_or_else(|| needs("base"))?;
+    let label = match settings.text("label")?.ok_or_else(|| needs("label"))? {
+        "mbr" => TableKind::Mbr,
+        "gpt" => TableKind::Gpt,
+        other => {
+            return Err(ConfigError::PartitionLabel {
+                node: item.name.clone(),
+                label: other.to_owned(),
+            });
+        }
+    };
+    let align = settings.absolute("align")?.unwrap_or(1 << 20);
+    if align == 0 || !align.is_multiple_of(512) {
+        return Err(ConfigError::Align {
+            node: item.name.clone(),
+            bytes: align,
+        });
+    }
+    let partitions = settings
+        .list("partitions")?
+        .ok_or_else(|| needs("partitions"))?
+        .iter()
+        .map(|value| partition(item, label, value, warnings))
+        .collect::<Result<_, _>>()?;
+    Ok(Partitioning {
+        name: item.name.clone(),
+        base,
+        label,
+        align,
+        partitions,
+    })
+}
+
+fn partition(
+    item: &Item,
+    label: TableKind,
+    value: &Value,
+    warnings: &mut Vec<String>,
+) -> Result<Partition, ConfigError> {
+    let Value::Map(map) = value else {
+        return Err(ConfigError::NotADict {
+            entry: value.to_string(),
+        });
+    };
+    let without_name = || ConfigError::PartitionWithoutName {
+        partitioning: item.name.clone(),
+    };
+    let name = Settings {
+        node: &item.name,
+        map,
+    }
+    .text("name")?
+    .ok_or_else(without_name)?;
+    let settings = Settings { node: name, map };
+    settings.warn_unknown(
+        "partition",
+        &["name", "base", "size", "flags", "type"],
+        warnings,
+    );
+    let text = settings.text("size")?.ok_or_else(|| ConfigError::NoSize {
+        partition: name.to_owned(),
+    })?;
+    let size = size::absolute_or_percent(text).map_err(|source| ConfigError::Size {
+        node: name.to_owned(),
+        key: "size",
+        source,
+    })?;
+    let (mut boot, mut primary) = (false, false);
+    for flag in settings.texts("flags")?.unwrap_or_default() {
+        match flag.as_str() {
+            "boot" => boot = true,
+            "primary" if label == TableKind::Gpt => {
+                return Err(ConfigError::PrimaryOnGpt {
+                    partition: name.to_owned(),
+                });
+            }
+            "primary" => primary = true,
+            _ => {
+                return Err(ConfigError::UnknownFlag {
+                    partition: name.to_owned(),
+                    flag,
+                });
+            }
+        }
+    }
+    let type_code = settings.owned("type")?;
+    Ok(Partition {
+        name: name.to_owned(),
+        size,
+        boot,
+        primary,
+        type_code,
+    })
+}
+
+pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, ConfigError> {
+    let settings = Settings::of(item);
+    settings.warn_unknown("lvm", &["name", "base", "pvs", "vgs", "lvs"], warnings);
+    let needs = |message| ConfigError::LvmNeeds {
+        node: item.name.clone(),
+        message,
+    };
+    let list = |key, message| settings.list(key)?.ok_or_else(|| needs(message));
+    let pvs = list("pvs", "Lvm config requires a 'pvs'")?;
+    let vgs = list("vgs", "Lvm config needs 'vgs'")?;
+    let lvs = list("lvs", "Lvm config needs 'lvs'")?;
+
+    let known_pv = ["name", "base", "options"];
+    let known_lv = [
+        "name",
+        "base",
+        "options",
+        "size",
+        "extents",
+        "type",
+        "thin-pool",
+    ];
+    let pvs = pvs
+        .iter()
+        .map(|value| {
+            let entry = Entry::new(&item.name, value)?;
+            let name = entry.text("name", "Missing 'name' in pvs config")?;
+            let settings = Settings {
+                node: name,
+                map: entry.map,
+            };
+            settings.warn_unknown("pv", &known_pv, warnings);
+            Ok(Pv {
+                name: name.to_owned(),
+                base: entry
+                    .text("base", "Missing 'base' in pvs_config")?
+                    .to_owned(),
+                options: settings.texts("options")?.unwrap_or_default(),
+            })
+        })
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    let vgs = vgs
+        .iter()
+        .map(|value| {
+            let entry = Entry::new(&item.name, value)?;
+            let name = entry.text("name", "Missing 'name' in vgs config")?;
+            let settings = Settings {
+                node: name,
+                map: entry.map,
+            };
+            settings.warn_unknown("vg", &known_pv, warnings);
+            let base = settings
+                .texts("base")?
+                .ok_or_else(|| needs("Missing 'base' in vgs config"))?;
+            for name in &base {
+                if !pvs.iter().any(|pv| pv.name == *name) {
+                    return Err(ConfigError::UnknownPv { base: name.clone() });
+                }
+            }
+            let options = settings.texts("options")?.unwrap_or_default();
+            Ok(Vg {
+                name: name.to_owned(),
+                base,
+                options,
+            })
+        })
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    let lvs = lvs
+        .iter()
+        .map(|value| {
+            let entry = Entry::new(&item.name, value)?;
+            let name = entry.text("name", "Missing 'name' in lvs config")?;
+            let settings = Settings {
+                node: name,
+                map: entry.map,
+            };
+            settings.warn_unknown("lv", &known_lv, warnings);
+            let base = entry
+                .map
+                .get("base")
+                .ok_or_else(|| needs("Missing 'base' in lvs config"))?;
+            let base = match base.as_text() {
+                Some(base) if vgs.iter().any(|vg| vg.name == base) => base.to_owned(),
+                Some(base) => {
+                    return Err(ConfigError::UnknownVg {
+                        base: base.to_owned(),
+                    });
+                }
+                None => {
+                    return Err(ConfigError::UnknownVg {
+                        base: base.to_string(),
+                    });
+                }
+            };
+            let size = match (settings.absolute("size")?, settings.owned("extents")?) {
+                (Some(bytes), _) => LvSize::Bytes(bytes),
+                (None, Some(extents)) => LvSize::Extents(extents),
+                (None, None) => return Err(needs("Missing 'size' or 'extents' in lvs config")),
+            };
+            let kind = match settings.text("type")? {
+                None => LvKind::Linear,
+                Some("thin") => LvKind::Thin,
+                Some("thin-pool") => LvKind::ThinPool,
+                Some(found) => {
+                    return Err(ConfigError::LvType {
+                        found: found.to_owned(),
+                    });
+                }
+            };
+            Ok(Lv {
+                name: name.to_owned(),
+                base,
+                size,
+                kind,
+                thin_pool: settings.owned("thin-pool")?,
+                options: settings.texts("options")?.unwrap_or_default(),
+            })
+        })
+        .collect::<Result<Vec<_>, ConfigError>>()?;
+    Ok(Lvm {
+        name: item.name.clone(),
+        pvs,
+        vgs,
+        lvs,
+    })
+}
+
+/// An entry of `pvs`, `vgs` or `lvs`.
+struct Entry<'a> {
+    node: &'a str,
+    map: &'a Map,
+}
+
+impl<'a> Entry<'a> {
+    fn new(node: &'a str, value: &'a Value) -> Result<Self, ConfigError> {
+        match value {
+            Value::Map(map) => Ok(Entry { node, map }),
+            other => Err(ConfigError::NotADict {
+                entry: other.to_string(),
+            }),
+        }
+    }
+
+    fn text(&self, key: &str, message: &'static str) -> Result<&'a str, ConfigError> {
+        let settings = Settings {
+            node: self.node,
+            map: self.map,
+        };
+        settings.text(key)?.ok_or_else(|| ConfigError::LvmNeeds {
+            node: self.node.to_owned(),
+            message,
+        })
+    }
+}
+
+pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, ConfigError> {
+    let settings = Settings::of(item);
+    settings.warn_unknown(
+        "mkfs",
+        &["name", "base", "type", "label", "opts", "uuid"],
+        warnings,
+    );
+    let needs = |key| ConfigError::MkfsNeeds {
+        node: item.name.clone(),
+        key,
+    };
+    let base = settings.owned("base")?.ok_or_else(|| needs("base"))?;
+    let fstype = settings
+        .owned("type")?
+        .filter(|fstype| !fstype.is_empty())
+        .ok_or_else(|| needs("type"))?;
+    let label = settings.text("label")?.unwrap_or(&item.name);
+    let label = match fstype.as_str() {
+        "vfat" | "fat" => label.to_uppercase(),
+        _ => label.to_owned(),
+    };
+    let limit = match fstype.as_str() {
+        "ext2" | "ext3" | "ext4" | "swap" => Some(16),
+        "xfs" => Some(12),
+        "vfat" | "fat" => Some(11),
+        "btrfs" => Some(255),
+        _ => None,
+    };
+    // Filesystems count bytes; for the ASCII that labels are in practice,
+    // DIB's characters are the same.
+    if let Some(limit) = limit
+        && label.len() > limit
+    {
+        let length = label.len();
+        return Err(ConfigError::LabelTooLong {
+            node: item.name.clone(),
+            label,
+            fstype,
+            length,
+            limit,
+        });
+    }
+    let opts = settings
+        .text("opts")?
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    let uuid = settings.owned("uuid")?;
+    Ok(Mkfs {
+        name: item.name.clone(),
+        base,
+        fstype,
+        label,
+        uuid,
+        opts,
+    })
+}
+
+pub(super) fn mount(item: &Item, warnings: &mut Vec<String>) -> Result<Mount, ConfigError> {
+    let settings = Settings::of(item);
+    settings.warn_unknown("mount", &["name", "base", "mount_point"], warnings);
+    let needs = |key| ConfigError::MountNeeds {
+        node: item.name.clone(),
+        key,
+    };
+    Ok(Mount {
+        name: item.name.clone(),
+        base: settings.owned("base")?.ok_or_else(|| needs("base"))?,
+        mount_point: settings
+            .owned("mount_point")?
+            .ok_or_else(|| needs("mount_point"))?,
+    })
+}
+
+pub(super) fn fstab(item: &Item, warnings: &mut Vec<String>) -> Result<Fstab, ConfigError> {
+    let settings = Settings::of(item);
+    let known = ["name", "base", "options", "dump-freq", "fsck-passno"];
+    settings.warn_unknown("fstab", &known, warnings);
+    let needs = |key| ConfigError::FstabNeeds {
+        node: item.name.clone(),
+        key,
+    };
+    Ok(Fstab {
+        name: item.name.clone(),
+        base: settings.owned("base")?.ok_or_else(|| needs("base"))?,
+        options: settings
+            .owned("options")?
+            .unwrap_or_else(|| "defaults".to_owned()),
+        dump_freq: settings.number("dump-freq", 0)?,
+        fsck_passno: settings.number("fsck-passno", 2)?,
+    })
+}

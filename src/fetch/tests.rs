@@ -1,0 +1,286 @@
+//! Downloads from a server on loopback.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::testing::{Page, Server, client};
+use super::*;
+
+fn item(server: &Server, path: &str, bytes: &[u8]) -> Item {
+    Item {
+        locations: vec![Location::parse(&format!("{}{path}", server.url)).expect("valid")],
+        size: bytes.len().try_into().expect("small"),
+        sha256: Digest::of(bytes),
+    }
+}
+
+fn scene() -> (tempfile::TempDir, Cache, Server) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cache = Cache::new(dir.path());
+    (dir, cache, Server::start())
+}
+
+fn fetch(cache: &Cache, item: &Item) -> Result<Vec<u8>, Error> {
+    let blob = cache.fetch(&client(false), item, &|_| {})?;
+    Ok(fs_err::read(blob.path).expect("there"))
+}
+
+#[test]
+fn what_is_cached_is_not_fetched_again() {
+    let (_dir, cache, server) = scene();
+    server.put("/a", "hello");
+    let item = item(&server, "/a", b"hello");
+    assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
+    assert_eq!(fetch(&cache, &item).expect("cached"), b"hello");
+    assert_eq!(server.requests(), ["/a"]);
+}
+
+#[test]
+fn a_damaged_cache_heals() {
+    let (_dir, cache, server) = scene();
+    server.put("/a", "hello");
+    let item = item(&server, "/a", b"hello");
+    fetch(&cache, &item).expect("fetched");
+    let path = cache.blob_path(item.sha256);
+    fs_err::remove_file(&path).expect("removed");
+    fs_err::write(&path, "jello").expect("written");
+    assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
+}
+
+#[test]
+fn a_broken_transfer_goes_on_where_it_ended() {
+    let (_dir, cache, server) = scene();
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    // More breaks than retries: each brought something.
+    let page = Page {
+        bytes: bytes.clone(),
+        breaks: vec![10_000; 6],
+        ..Page::default()
+    };
+    server.put_page("/a", page);
+    let told = AtomicU64::new(0);
+    let blob = cache
+        .fetch(&client(false), &item(&server, "/a", &bytes), &|count| {
+            told.fetch_add(count, Ordering::Relaxed);
+        })
+        .expect("fetched");
+    assert_eq!(fs_err::read(blob.path).expect("there"), bytes);
+    assert_eq!(told.into_inner(), 100_000);
+    assert!(server.requests().contains(&"/a from 60000".to_owned()));
+}
+
+#[test]
+fn the_next_run_resumes_what_this_one_left() {
+    let (_dir, cache, server) = scene();
+    let item = item(&server, "/a", b"hello");
+    // Cut before the first byte each time after some: retries are used up.
+    let page = Page {
+        bytes: b"hello".to_vec(),
+        breaks: vec![2, 0, 0, 0, 0, 0, 0, 0],
+        ..Page::default()
+    };
+    server.put_page("/a", page);
+    let error = fetch(&cache, &item).expect_err("broken");
+    assert!(error.to_string().contains("/a`: "), "{error}");
+    server.put("/a", "hello");
+    server.requests();
+    assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
+    assert_eq!(server.requests(), ["/a from 2"]);
+}
+
+#[test]
+fn a_server_without_ranges_starts_again() {
+    let (_dir, cache, server) = scene();
+    let page = Page {
+        bytes: b"hello".to_vec(),
+        breaks: vec![3],
+        no_ranges: true,
+        ..Page::default()
+    };
+    server.put_page("/a", page);
+    assert_eq!(
+        fetch(&cache, &item(&server, "/a", b"hello")).expect("fetched"),
+        b"hello"
+    );
+}
+
+#[test]
+fn left_bytes_of_another_version_do_no_harm() {
+    let (_dir, cache, server) = scene();
+    let item = item(&server, "/a", b"hello");
+    let partial = cache.root().join("partial");
+    fs_err::create_dir_all(&partial).expect("made");
+    for left in ["xx", "longer than it is"] {
+        fs_err::write(partial.join(item.sha256.to_string()), left).expect("written");
+        let _ = fs_err::remove_file(cache.blob_path(item.sha256));
+        server.put("/a", "hello");
+        assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
+    }
+}
+
+#[test]
+fn other_bytes_than_promised_are_refused() {
+    let (_dir, cache, server) = scene();
+    let item = item(&server, "/a", b"hello");
+    server.put("/a", "jello");
+    let error = fetch(&cache, &item).expect_err("refused");
+    assert!(matches!(error, Error::Hash { .. }), "{error}");
+    server.put("/a", "hello, world");
+    let error = fetch(&cache, &item).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        format!("`{}/a` has 12 bytes where 5 are promised", server.url)
+    );
+    assert!(!cache.blob_path(item.sha256).exists());
+    assert!(
+        !cache
+            .root()
+            .join("partial")
+            .join(item.sha256.to_string())
+            .exists()
+    );
+}
+
+#[test]
+fn not_found_names_the_url_after_trying_all() {
+    let (_dir, cache, server) = scene();
+    let mut item = item(&server, "/by-hash", b"hello");
+    let second = Location::parse(&format!("{}/plain", server.url)).expect("valid");
+    item.locations.push(second);
+    let error = fetch(&cache, &item).expect_err("missing");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot fetch `{}/plain`: the server answered 404",
+            server.url
+        )
+    );
+    server.put("/plain", "hello");
+    assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
+}
+
+#[test]
+fn redirects_are_followed_but_not_for_ever() {
+    let (_dir, cache, server) = scene();
+    let redirect = |to: &str| Page {
+        status: Some((302, to.to_owned())),
+        ..Page::default()
+    };
+    server.put_page("/a", redirect("/b"));
+    server.put("/b", "hello");
+    assert_eq!(
+        fetch(&cache, &item(&server, "/a", b"hello")).expect("fetched"),
+        b"hello"
+    );
+    server.put_page("/loop", redirect("/loop"));
+    let error = fetch(&cache, &item(&server, "/loop", b"x")).expect_err("endless");
+    assert!(
+        error
+            .to_string()
+            .ends_with("there were more than 10 redirects"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nobody_listening_is_explained() {
+    let (_dir, cache, _server) = scene();
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://{}", listener.local_addr().expect("bound"))
+    };
+    let item = Item {
+        locations: vec![Location::parse(&gone).expect("valid").join("x")],
+        size: 1,
+        sha256: Digest::of(b"x"),
+    };
+    let error = fetch(&cache, &item).expect_err("refused");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("cannot fetch `{gone}/x`: ")),
+        "{error}"
+    );
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn offline_lists_all_that_is_missing() {
+    let (_dir, cache, server) = scene();
+    server.put("/a", "a");
+    let items: Vec<Item> = ["a", "b", "c"]
+        .iter()
+        .map(|name| item(&server, &format!("/{name}"), name.as_bytes()))
+        .collect();
+    fetch(&cache, &items[0]).expect("fetched");
+    let offline = client(true);
+    let error = cache
+        .fetch_all(&offline, &items, &|_| {}, &|_, _| {})
+        .expect_err("missing");
+    match error {
+        Error::Offline { missing, .. } => {
+            assert_eq!(
+                missing,
+                [format!("{}/b", server.url), format!("{}/c", server.url)]
+            );
+        }
+        error => panic!("{error}"),
+    }
+    cache
+        .fetch_all(&offline, &items[..1], &|_| {}, &|_, _| {})
+        .expect("cached");
+    let location = Location::parse(&server.url).expect("valid").join("a");
+    assert!(matches!(
+        cache.document(&offline, &location, 10),
+        Err(Error::Offline { .. })
+    ));
+}
+
+#[test]
+fn documents_are_revalidated_and_kept_only_on_request() {
+    let (_dir, cache, server) = scene();
+    server.put("/d", "one");
+    let location = Location::parse(&server.url).expect("valid").join("d");
+    let get = || {
+        cache
+            .document(&client(false), &location, 10)
+            .expect("fetched")
+    };
+    assert_eq!(get().bytes, b"one");
+    assert!(
+        cache.document(&client(true), &location, 10).is_err(),
+        "not kept"
+    );
+    get().keep().expect("kept");
+    // The server says 304 from now on: what was kept counts.
+    server.put("/d", "two");
+    let document = get();
+    assert_eq!(document.bytes, b"one");
+    assert_eq!(document.modified, parse_date(testing::MODIFIED));
+    assert_eq!(
+        cache
+            .document(&client(true), &location, 10)
+            .expect("kept")
+            .bytes,
+        b"one"
+    );
+    server.put("/big", "12345678901");
+    let big = Location::parse(&server.url).expect("valid").join("big");
+    assert!(matches!(
+        cache.document(&client(false), &big, 10),
+        Err(Error::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn two_builds_share_one_download() {
+    let (_dir, cache, server) = scene();
+    let bytes = vec![7; 200_000];
+    server.put("/a", bytes.clone());
+    let item = item(&server, "/a", &bytes);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(fetch(&cache, &item).expect("fetched"), bytes));
+        }
+    });
+    assert_eq!(server.requests(), ["/a"]);
+}

@@ -1,0 +1,470 @@
+//! A repository of our own, signed and served on loopback.
+
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use pgp::composed::{
+    ArmorOptions, CleartextSignedMessage, EncryptionCaps, KeyType, SecretKeyParamsBuilder,
+    SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
+};
+use pgp::packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData};
+use pgp::ser::Serialize as _;
+use pgp::types::{KeyDetails as _, Password, Timestamp};
+use tar::EntryType::{Directory, Regular};
+
+use super::index::Universe;
+use super::repository::{Index, OpenSuite, apt_lists, universe};
+use super::*;
+use crate::fetch::testing::{Server, client};
+use crate::fetch::{Digest, format_http_date};
+
+/// A key with a signing subkey, as archives have.
+fn key() -> SignedSecretKey {
+    let subkey = SubkeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519Legacy)
+        .can_sign(true)
+        .can_encrypt(EncryptionCaps::None)
+        .build()
+        .expect("valid");
+    SecretKeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519Legacy)
+        .can_certify(true)
+        .can_sign(true)
+        .can_encrypt(EncryptionCaps::None)
+        .primary_user_id("Test Archive <test@example.org>".into())
+        .subkeys(vec![subkey])
+        .build()
+        .expect("valid")
+        .generate(rand::thread_rng())
+        .expect("generated")
+}
+
+fn keyring(key: &SignedSecretKey) -> Keyring {
+    let public = SignedPublicKey::from(key.clone());
+    let mut bytes = Vec::new();
+    public.to_writer(&mut bytes).expect("written");
+    let armored = public
+        .to_armored_string(ArmorOptions::default())
+        .expect("written");
+    assert_eq!(
+        Keyring::parse("armored", armored.as_bytes())
+            .expect("valid")
+            .fingerprints(),
+        Keyring::parse("binary", &bytes)
+            .expect("valid")
+            .fingerprints()
+    );
+    Keyring::parse("the test keyring", &bytes).expect("valid")
+}
+
+/// Signs with the subkey.
+fn sign(key: &SignedSecretKey, text: &str) -> String {
+    CleartextSignedMessage::sign(
+        rand::thread_rng(),
+        text,
+        &key.secret_subkeys[0].key,
+        &Password::empty(),
+    )
+    .expect("signed")
+    .to_armored_string(ArmorOptions::default())
+    .expect("written")
+}
+
+struct Repository {
+    server: Server,
+    key: SignedSecretKey,
+    _dir: tempfile::TempDir,
+    cache: Cache,
+    packages: Vec<(String, Vec<u8>)>,
+}
+
+impl Repository {
+    fn new() -> Repository {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut repository = Repository {
+            server: Server::start(),
+            key: key(),
+            cache: Cache::new(dir.path()),
+            _dir: dir,
+            packages: Vec::new(),
+        };
+        repository.add("base-files", "Essential: yes\n", "/etc/base.conf");
+        repository.add("tool", "Depends: liba (>= 1)\n", "/usr/bin/tool");
+        repository.add("liba", "", "/lib/liba.so");
+        repository.add("apt", "", "/usr/bin/apt");
+        repository.publish("stable", Duration::from_secs(3600));
+        repository
+    }
+
+    fn add(&mut self, name: &str, more: &str, file: &str) {
+        let control = format!("Package: {name}\nVersion: 1:1.0\nArchitecture: amd64\n{more}");
+        let directory = file.rsplit_once('/').expect("a path").0;
+        let deb = deb::tests::package(
+            &[
+                ("./control", Regular, &control, 0o644),
+                ("./md5sums", Regular, "", 0o644),
+            ],
+            &[
+                ("./", Directory, "", 0o755),
+                (&format!(".{directory}/"), Directory, "", 0o755),
+                (&format!(".{file}"), Regular, name, 0o644),
+            ],
+        );
+        let path = format!("pool/{name}.deb");
+        self.server.put(&format!("/debian/{path}"), deb.clone());
+        let paragraph = format!(
+            "{control}Filename: {path}\nSize: {}\nSHA256: {}\n\n",
+            deb.len(),
+            Digest::of(&deb)
+        );
+        self.packages.push((paragraph, deb));
+    }
+
+    fn release(&self, suite: &str, life: Duration) -> String {
+        let index: String = self
+            .packages
+            .iter()
+            .map(|(paragraph, _)| paragraph.as_str())
+            .collect();
+        let packed = deb::tests::gzip(index.as_bytes());
+        let base = format!("/debian/dists/{suite}/main/binary-amd64");
+        self.server
+            .put(&format!("{base}/Packages.gz"), packed.clone());
+        let now = SystemTime::now();
+        format!(
+            "Suite: {suite}\nCodename: woody\nDate: {}\nValid-Until: {}\nAcquire-By-Hash: yes\n\
+             Architectures: amd64\nComponents: main\nSHA256:\n {} {} main/binary-amd64/Packages\n {} {} main/binary-amd64/Packages.gz\n",
+            format_http_date(now - Duration::from_secs(7200)),
+            format_http_date(now - Duration::from_secs(7200) + life + Duration::from_secs(3600)),
+            Digest::of(index.as_bytes()),
+            index.len(),
+            Digest::of(&packed),
+            packed.len(),
+        )
+    }
+
+    fn publish(&self, suite: &str, life: Duration) {
+        let release = self.release(suite, life);
+        let path = format!("/debian/dists/{suite}/InRelease");
+        self.server.put(&path, sign(&self.key, &release));
+    }
+
+    fn suite(&self, name: &str) -> Suite {
+        Suite {
+            mirror: format!("{}/debian", self.server.url),
+            name: name.to_owned(),
+        }
+    }
+
+    fn read(
+        &self,
+        suite: &str,
+        offline: bool,
+    ) -> Result<(Vec<OpenSuite>, Vec<Index>, Universe), Error> {
+        self.read_with(suite, offline, &keyring(&self.key))
+    }
+
+    fn read_with(
+        &self,
+        suite: &str,
+        offline: bool,
+        keyring: &Keyring,
+    ) -> Result<(Vec<OpenSuite>, Vec<Index>, Universe), Error> {
+        let client = client(offline);
+        let access = Access {
+            client: &client,
+            cache: &self.cache,
+            keyring,
+            now: SystemTime::now(),
+        };
+        let suites = access.open_all(&[self.suite(suite)])?;
+        let indices = access.indices(&suites, &["main".to_owned()], "amd64", &|_| {})?;
+        let universe = universe(&suites, &indices, "amd64")?;
+        Ok((suites, indices, universe))
+    }
+
+    fn install(&self, offline: bool) -> Result<tempfile::TempDir, Error> {
+        let (suites, _, universe) = self.read("stable", offline)?;
+        let resolution = resolve::resolve(&universe, "amd64", &["tool".to_owned()])?;
+        let items: Vec<Item> = resolution
+            .packages
+            .iter()
+            .map(|package| Item {
+                locations: vec![suites[package.repository].archive.join(&package.filename)],
+                size: package.size,
+                sha256: package.sha256,
+            })
+            .collect();
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = Root::open(dir.path()).expect("opened");
+        let selection = install::Selection {
+            packages: &resolution.packages,
+            base: &resolution.base,
+            items: &items,
+            arch: "amd64",
+        };
+        let outcome = install::install(&client(offline), &self.cache, selection, &root, &|_| {})?;
+        assert_eq!(outcome.for_dpkg, Vec::<usize>::new());
+        Ok(dir)
+    }
+}
+
+/// An error with its causes, as the user sees it.
+fn text<T>(result: Result<T, Error>) -> String {
+    let error = result.err().expect("refused");
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+#[test]
+fn a_signed_repository_becomes_an_unpacked_root() {
+    let repository = Repository::new();
+    let root = repository.install(false).expect("installed");
+    let read = |name: &str| fs_err::read_to_string(root.path().join(name)).expect(name);
+    assert_eq!(read("usr/bin/tool"), "tool");
+    assert_eq!(read("usr/lib/liba.so"), "liba", "through the merged /lib");
+    assert_eq!(
+        fs_err::read_link(root.path().join("lib")).expect("a link"),
+        Path::new("usr/lib")
+    );
+    let status = read("var/lib/dpkg/status");
+    assert_eq!(dpkg::unconfigured(&status).len(), 3, "{status}");
+    assert_eq!(
+        read("var/lib/dpkg/info/liba.list"),
+        "/.\n/lib\n/lib/liba.so\n"
+    );
+    // Once more without the network, as everything is cached.
+    repository.server.requests();
+    repository.install(true).expect("installed offline");
+    assert_eq!(repository.server.requests(), Vec::<String>::new());
+}
+
+#[test]
+fn apt_finds_the_lists_it_would_have_made() {
+    let repository = Repository::new();
+    let (suites, indices, _) = repository.read("stable", false).expect("read");
+    let names: Vec<String> = apt_lists(&suites, &indices)
+        .into_iter()
+        .map(|list| list.name)
+        .collect();
+    let host = repository.server.url.trim_start_matches("http://");
+    assert_eq!(
+        names,
+        [
+            format!("{host}_debian_dists_stable_InRelease"),
+            format!("{host}_debian_dists_stable_main_binary-amd64_Packages")
+        ]
+    );
+}
+
+#[test]
+fn a_tampered_release_is_not_trusted() {
+    let repository = Repository::new();
+    let path = "/debian/dists/stable/InRelease";
+    let signed = sign(
+        &repository.key,
+        &repository.release("stable", Duration::from_secs(3600)),
+    );
+    repository
+        .server
+        .put(path, signed.replace("Components: main", "Components: evil"));
+    let message = text(repository.read("stable", false));
+    assert!(
+        message.contains("/dists/stable/InRelease` is not trusted: no valid signature"),
+        "{message}"
+    );
+    assert!(message.ends_with("does not match the text"), "{message}");
+    // Text around the signed part is not taken either.
+    repository
+        .server
+        .put(path, format!("Suite: evil\n{signed}"));
+    assert!(text(repository.read("stable", false)).contains("not a clear-signed OpenPGP message"));
+    repository
+        .server
+        .put(path, format!("{signed}\nSuite: evil\n"));
+    assert!(text(repository.read("stable", false)).contains("not a clear-signed OpenPGP message"));
+    // What was refused was not kept.
+    assert!(text(repository.read("stable", true)).starts_with("offline"));
+}
+
+#[test]
+fn a_key_that_is_not_in_the_keyring_does_not_count() {
+    let repository = Repository::new();
+    let message = text(repository.read_with("stable", false, &keyring(&key())));
+    assert!(
+        message.ends_with("the key is not in the keyring"),
+        "{message}"
+    );
+    let debian = Keyring::debian().expect("valid");
+    assert!(
+        text(repository.read_with("stable", false, &debian))
+            .contains("embedded Debian archive keyring")
+    );
+}
+
+#[test]
+fn weak_and_future_signatures_do_not_count() {
+    let repository = Repository::new();
+    let release = repository.release("stable", Duration::from_secs(3600));
+    let signer = &repository.key.secret_subkeys[0].key;
+    let now = Timestamp::now().as_secs();
+    for (hash, created, reason) in [
+        (
+            pgp::crypto::hash::HashAlgorithm::Sha1,
+            now,
+            "hash SHA1 is refused",
+        ),
+        (
+            pgp::crypto::hash::HashAlgorithm::Sha512,
+            now + 10 * 24 * 3600,
+            "check this machine's clock",
+        ),
+    ] {
+        let mut config = SignatureConfig::v4(SignatureType::Text, signer.algorithm(), hash);
+        config.hashed_subpackets = vec![
+            Subpacket::regular(SubpacketData::SignatureCreationTime(Timestamp::from_secs(
+                created,
+            )))
+            .expect("valid"),
+            Subpacket::regular(SubpacketData::IssuerFingerprint(signer.fingerprint()))
+                .expect("valid"),
+        ];
+        let Ok(message) = CleartextSignedMessage::new(&release, config, signer, &Password::empty())
+        else {
+            println!("SKIP: the OpenPGP library does not make a signature with {hash}");
+            continue;
+        };
+        let signed = message
+            .to_armored_string(ArmorOptions::default())
+            .expect("written");
+        repository
+            .server
+            .put("/debian/dists/stable/InRelease", signed);
+        let message = text(repository.read("stable", false));
+        assert!(message.ends_with(reason), "{message}");
+    }
+}
+
+#[test]
+fn an_expired_or_other_release_is_refused() {
+    let repository = Repository::new();
+    repository.read("stable", false).expect("current");
+    repository.publish("old", Duration::ZERO);
+    let message = text(repository.read("old", false));
+    assert!(
+        message.contains("/dists/old/InRelease` cannot be used: it expired at "),
+        "{message}"
+    );
+    let other = sign(
+        &repository.key,
+        &repository.release("stable", Duration::from_secs(3600)),
+    );
+    repository
+        .server
+        .put("/debian/dists/testing/InRelease", other);
+    let message = text(repository.read("testing", false));
+    assert!(
+        message.ends_with("it is that of `stable, woody`, not of `testing`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_tampered_index_or_package_is_refused() {
+    let repository = Repository::new();
+    let path = "/debian/dists/stable/main/binary-amd64/Packages.gz";
+    let message = {
+        let index: String = repository
+            .packages
+            .iter()
+            .map(|(text, _)| text.as_str())
+            .collect();
+        let mut packed = deb::tests::gzip(index.as_bytes());
+        let last = packed.len() - 1;
+        packed[last] ^= 1;
+        repository.server.put(path, packed);
+        text(repository.read("stable", false))
+    };
+    assert!(message.contains("Packages.gz` has SHA-256"), "{message}");
+    repository.release("stable", Duration::from_secs(3600));
+    let mut deb = repository.packages[2].1.clone();
+    deb[100] ^= 1;
+    repository.server.put("/debian/pool/liba.deb", deb);
+    let message = text(repository.install(false).map(|_| ()));
+    assert!(
+        message.contains("/debian/pool/liba.deb` has SHA-256"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let repository = Repository::new();
+    let url = &repository.server.url;
+    assert_eq!(
+        text(repository.read("nosuch", false)),
+        format!("cannot fetch `{url}/debian/dists/nosuch/InRelease`: the server answered 404")
+    );
+    repository.server.remove("/debian/pool/tool.deb");
+    assert_eq!(
+        text(repository.install(false).map(|_| ())),
+        format!("cannot fetch `{url}/debian/pool/tool.deb`: the server answered 404")
+    );
+    // liba may have arrived before or not: only what surely lacks is compared.
+    let message = text(repository.install(true).map(|_| ()));
+    assert!(message.starts_with("offline, and the cache"), "{message}");
+    assert!(message.contains("/debian/pool/tool.deb`"), "{message}");
+    let client = client(false);
+    let keyring = keyring(&repository.key);
+    let access = Access {
+        client: &client,
+        cache: &repository.cache,
+        keyring: &keyring,
+        now: SystemTime::now(),
+    };
+    let suites = access
+        .open_all(&[repository.suite("stable")])
+        .expect("open");
+    let message = text(access.indices(&suites, &["contrib".to_owned()], "arm64", &|_| {}));
+    assert!(
+        message.ends_with(
+            "has no packages of component `contrib` for arm64; it has components main for amd64"
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn gpgv_agrees_where_it_is_installed() {
+    let repository = Repository::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bytes = Vec::new();
+    SignedPublicKey::from(repository.key.clone())
+        .to_writer(&mut bytes)
+        .expect("written");
+    fs_err::write(dir.path().join("ring.gpg"), bytes).expect("written");
+    let mut file = fs_err::File::create(dir.path().join("InRelease")).expect("made");
+    let signed = sign(
+        &repository.key,
+        &repository.release("stable", Duration::from_secs(3600)),
+    );
+    file.write_all(signed.as_bytes()).expect("written");
+    let result = std::process::Command::new("gpgv")
+        .arg("--keyring")
+        .arg(dir.path().join("ring.gpg"))
+        .arg(dir.path().join("InRelease"))
+        .output();
+    match result {
+        Err(_) => println!("SKIP: no `gpgv` on this host"),
+        Ok(output) => assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    }
+}
