@@ -42,14 +42,20 @@ fn dump(toy: &Toy, phase: &str) -> Dump {
     parse(&fs::read(path).expect("the hook wrote it"))
         .into_iter()
         .map(|(name, value)| {
-            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
         })
         .collect()
 }
 
 fn text(toy: &Toy, file: &str) -> String {
     let path = toy.world.work().join("dump").join(file);
-    fs::read_to_string(path).expect("the hook wrote it").trim_end().to_owned()
+    fs::read_to_string(path)
+        .expect("the hook wrote it")
+        .trim_end()
+        .to_owned()
 }
 
 #[test]
@@ -73,16 +79,26 @@ fn every_phase_sees_what_dib_documents() {
         assert_eq!(get("LC_ALL"), Some("C"), "{phase}");
         assert_eq!(get("DIB_ROOT_FSTYPE"), Some("ext4"), "{phase}");
         assert!(get("DIB_ROOT_LABEL").is_some(), "{phase}");
-        assert!(get("DIB_ENV").is_some_and(|text| text.contains("DIB_ODD")), "{phase}");
+        assert!(
+            get("DIB_ENV").is_some_and(|text| text.contains("DIB_ODD")),
+            "{phase}"
+        );
         assert!(get("DIB_ARGS").is_some(), "{phase}");
-        assert!(get("TMP_BUILD_DIR").is_some_and(|path| path.starts_with(&toy.world.tmp().display().to_string())));
+        assert!(
+            get("TMP_BUILD_DIR")
+                .is_some_and(|path| path.starts_with(&toy.world.tmp().display().to_string()))
+        );
         let mount_path = get("TMP_MOUNT_PATH").expect("it is set").to_owned();
         assert!(get("TMP_IMAGE_DIR").is_some(), "{phase}");
         // TARGET_ROOT is for root.d and cleanup.d alone.
-        let target = ["root", "cleanup"].contains(&phase).then_some(mount_path.as_str());
+        let target = ["root", "cleanup"]
+            .contains(&phase)
+            .then_some(mount_path.as_str());
         assert_eq!(get("TARGET_ROOT"), target, "{phase}");
-        let functions: Vec<&String> =
-            seen.keys().filter(|name| name.starts_with("BASH_FUNC_")).collect();
+        let functions: Vec<&String> = seen
+            .keys()
+            .filter(|name| name.starts_with("BASH_FUNC_"))
+            .collect();
         assert_eq!(functions.is_empty(), inside, "{phase}: {functions:?}");
         if inside {
             assert_eq!(get("HOME"), Some("/root"), "{phase}");
@@ -196,15 +212,25 @@ fn what_environment_files_export_is_not_known_to_the_build_itself() {
 
 #[test]
 fn an_environment_file_that_fails_stops_the_build_with_its_status() {
-    for (text, status) in [("exit 3\n", 3), ("false\n", 1), ("echo $NO_SUCH_VARIABLE\n", 1)] {
+    for (text, status) in [
+        ("exit 3\n", 3),
+        ("false\n", 1),
+        ("echo $NO_SUCH_VARIABLE\n", 1),
+    ] {
         let toy = Toy::basic();
         toy.file("toy/environment.d/66-bad", text);
         let built = toy.build("-t tar");
         let (message, hints, found) = built.failure();
         assert_eq!(i32::from(found), built.outcome.code());
         // bash ends with 127 where a variable is unbound in a sourced file.
-        assert!(found == status || (text.contains("NO_SUCH") && found == 127), "{text:?}: {found}");
-        assert!(message.contains("environment.d") && message.contains("root.d"), "{message}");
+        assert!(
+            found == status || (text.contains("NO_SUCH") && found == 127),
+            "{text:?}: {found}"
+        );
+        assert!(
+            message.contains("environment.d") && message.contains("root.d"),
+            "{message}"
+        );
         assert!(
             message.contains("66-bad") || !hints.is_empty(),
             "{message} {hints:?}"
@@ -218,7 +244,11 @@ fn the_install_type_is_known_from_extra_data_on() {
     for (given, expected) in [("", "source"), ("--install-type package", "package")] {
         let toy = Toy::basic();
         for (phase, _) in PHASES {
-            toy.hook(phase, "50-say", "echo \"type ${DIB_DEFAULT_INSTALLTYPE:-none}\"");
+            toy.hook(
+                phase,
+                "50-say",
+                "echo \"type ${DIB_DEFAULT_INSTALLTYPE:-none}\"",
+            );
         }
         let built: Built = toy.build(&format!("-t tar {given}")).success();
         let said = built.lines_after("type ");

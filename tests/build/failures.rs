@@ -39,11 +39,20 @@ fn a_hook_that_fails_in_any_phase_is_named_and_nothing_is_left() {
         let (message, hints, status) = built.failure();
         assert_eq!(status, number, "{phase}");
         assert_eq!(built.outcome.code(), i32::from(number), "{phase}");
-        for part in [format!("{phase}.d"), "55-fail".into(), "toy".into(), number.to_string()] {
+        for part in [
+            format!("{phase}.d"),
+            "55-fail".into(),
+            "toy".into(),
+            number.to_string(),
+        ] {
             assert!(message.contains(&part), "{part:?} is not in {message:?}");
         }
         assert!(!hints.is_empty(), "{phase}");
-        assert_eq!(built.lines().last().map(String::as_str), Some("why it failed"), "{phase}");
+        assert_eq!(
+            built.lines().last().map(String::as_str),
+            Some("why it failed"),
+            "{phase}"
+        );
         assert!(built.outcome.stderr.contains(&message), "{phase}");
         assert_nothing_is_left(&toy, &mark);
     }
@@ -52,12 +61,20 @@ fn a_hook_that_fails_in_any_phase_is_named_and_nothing_is_left() {
 #[test]
 fn a_failure_shows_the_last_lines_where_the_output_was_not_shown() {
     let toy = Toy::basic();
-    toy.hook("install", "55-fail", "for n in {1..50}; do echo \"line $n\"; done\nexit 5");
+    toy.hook(
+        "install",
+        "55-fail",
+        "for n in {1..50}; do echo \"line $n\"; done\nexit 5",
+    );
     let outcome = toy.command("-t tar -q").run();
     assert_eq!(outcome.code(), 5);
     assert_eq!(outcome.stdout, "");
     for part in ["install.d/55-fail", "toy", "status 5", "line 50", "line 40"] {
-        assert!(outcome.stderr.contains(part), "{part} is not in:\n{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(part),
+            "{part} is not in:\n{}",
+            outcome.stderr
+        );
     }
     assert!(!outcome.stderr.contains("line 3\n"), "{}", outcome.stderr);
 }
@@ -77,7 +94,10 @@ fn a_hook_without_its_interpreter_is_explained() {
     toy.plain_hook("install", "55-odd", "#!/no/such/interpreter\n");
     let (message, hints, _) = toy.build("-t tar").failure();
     assert!(message.contains("install.d/55-odd"), "{message}");
-    assert!(hints.iter().any(|hint| hint.contains("interpreter")), "{hints:?}");
+    assert!(
+        hints.iter().any(|hint| hint.contains("interpreter")),
+        "{hints:?}"
+    );
 }
 
 #[test]
@@ -85,11 +105,23 @@ fn what_daemons_of_hooks_print_and_hold_does_not_keep_the_build() {
     let mut toy = Toy::basic();
     let mark = mark(&mut toy);
     // Neither the pipe of the output nor a directory of the target may be held.
-    toy.hook("install", "55-daemon", "(cd /var/lib && exec sleep 600) &\nsleep 600 </var/log &");
-    toy.hook("post-root", "55-daemon", "cd \"$TMP_MOUNT_PATH/var\" && setsid sleep 600 &");
+    toy.hook(
+        "install",
+        "55-daemon",
+        "(cd /var/lib && exec sleep 600) &\nsleep 600 </var/log &",
+    );
+    toy.hook(
+        "post-root",
+        "55-daemon",
+        "cd \"$TMP_MOUNT_PATH/var\" && setsid sleep 600 &",
+    );
     toy.build("-t tar").success();
     toy.assert_swept();
-    assert!(eventually(|| marked(&mark).is_empty()), "{:?}", marked(&mark));
+    assert!(
+        eventually(|| marked(&mark).is_empty()),
+        "{:?}",
+        marked(&mark)
+    );
 }
 
 #[test]
@@ -110,7 +142,11 @@ fn what_is_asked_wrongly_ends_with_status_1_or_2_and_a_hint() {
             outcome.code(),
             outcome.stderr
         );
-        assert!(outcome.stderr.starts_with("error: "), "{arguments}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.starts_with("error: "),
+            "{arguments}: {}",
+            outcome.stderr
+        );
         assert_eq!(toy.outputs(), Vec::<String>::new(), "{arguments}");
         toy.assert_swept();
     }

@@ -50,7 +50,9 @@ fn phases_run_in_the_order_of_dib_and_where_dib_runs_them() {
 #[test]
 fn hooks_run_by_number_and_names_with_a_dot_or_without_x_do_not() {
     let toy = Toy::basic();
-    let order = ["-5q", "0-b", "00-a", "_u", "abc", "1_0", "9-y", "010-x", "10-x", "100-z"];
+    let order = [
+        "-5q", "0-b", "00-a", "_u", "abc", "1_0", "9-y", "010-x", "10-x", "100-z",
+    ];
     for name in order.iter().rev() {
         toy.hook("install", name, "true");
     }
@@ -58,24 +60,41 @@ fn hooks_run_by_number_and_names_with_a_dot_or_without_x_do_not() {
     toy.hook("install", "30-back~", "exit 1");
     toy.file("toy/install.d/40-not-executable", "#!/bin/bash\nexit 1\n");
     let built = toy.build("-t tar").success();
-    let expected: Vec<String> = order.iter().map(|name| format!("install.d/{name}")).collect();
-    let ran: Vec<String> = ran(&built).into_iter().filter(|hook| hook.starts_with("install.d/")).collect();
+    let expected: Vec<String> = order
+        .iter()
+        .map(|name| format!("install.d/{name}"))
+        .collect();
+    let ran: Vec<String> = ran(&built)
+        .into_iter()
+        .filter(|hook| hook.starts_with("install.d/"))
+        .collect();
     assert_eq!(ran, expected);
 }
 
 #[test]
 fn hooks_may_be_scripts_without_an_interpreter_line_programs_and_links() {
     let toy = Toy::basic();
-    toy.plain_hook("install", "10-no-shebang", "echo \"said by ${BASH_VERSION:+bash}\"\n");
-    toy.plain_hook("post-root", "10-no-shebang", "echo \"said by ${BASH_VERSION:+bash}\"\n");
+    toy.plain_hook(
+        "install",
+        "10-no-shebang",
+        "echo \"said by ${BASH_VERSION:+bash}\"\n",
+    );
+    toy.plain_hook(
+        "post-root",
+        "10-no-shebang",
+        "echo \"said by ${BASH_VERSION:+bash}\"\n",
+    );
     toy.plain_hook("install", "20-other", "#!/bin/cat\nsaid by cat\n");
     toy.hook("install", "30-linked", "echo said by a link");
     toy.link("toy/install.d/40-link", "30-linked");
     // A program outside is any executable of the host.
     let program = std::fs::read("/bin/true").expect("a program");
     toy.hook("post-root", "20-program", "true");
-    std::fs::write(toy.world.home().join("elements/toy/post-root.d/20-program"), program)
-        .expect("a program can be written");
+    std::fs::write(
+        toy.world.home().join("elements/toy/post-root.d/20-program"),
+        program,
+    )
+    .expect("a program can be written");
     let built = toy.build("-t tar").success();
     assert_eq!(
         built.lines_after("said by "),
@@ -88,8 +107,15 @@ fn hooks_may_be_scripts_without_an_interpreter_line_programs_and_links() {
 fn hooks_of_several_elements_are_merged_and_each_is_named_with_its_own() {
     let toy = Toy::basic();
     toy.file("other/element-deps", "third\n");
-    for (element, name) in [("toy", "20-toy"), ("other", "10-other"), ("third", "15-third")] {
-        let path = toy.file(&format!("{element}/install.d/{name}"), "#!/bin/bash\ntrue\n");
+    for (element, name) in [
+        ("toy", "20-toy"),
+        ("other", "10-other"),
+        ("third", "15-third"),
+    ] {
+        let path = toy.file(
+            &format!("{element}/install.d/{name}"),
+            "#!/bin/bash\ntrue\n",
+        );
         make_executable(&path);
     }
     let built = Built::run(toy.command("other -t tar").arg("--json")).success();
@@ -97,14 +123,21 @@ fn hooks_of_several_elements_are_merged_and_each_is_named_with_its_own() {
         .events
         .iter()
         .filter_map(|event| match event {
-            Event::HookFinished { phase, hook, element, .. } if phase == "install.d" => {
-                Some((hook.clone(), element.clone()))
-            }
+            Event::HookFinished {
+                phase,
+                hook,
+                element,
+                ..
+            } if phase == "install.d" => Some((hook.clone(), element.clone())),
             _ => None,
         })
         .collect();
-    let expected = [("10-other", "other"), ("15-third", "third"), ("20-toy", "toy")]
-        .map(|(hook, element)| (hook.to_owned(), element.to_owned()));
+    let expected = [
+        ("10-other", "other"),
+        ("15-third", "third"),
+        ("20-toy", "toy"),
+    ]
+    .map(|(hook, element)| (hook.to_owned(), element.to_owned()));
     assert_eq!(found, expected);
 }
 
@@ -149,7 +182,11 @@ fn hooks_inside_are_read_only_and_nothing_of_them_stays_in_the_image() {
          if touch /tmp/in_target.d/new 2>/dev/null; then echo writable; fi\n\
          if touch /tmp/in_target.d/install.d/10-look 2>/dev/null; then echo writable; fi",
     );
-    toy.hook("cleanup", "10-look", "ls -A \"$TARGET_ROOT/tmp\" | sed 's/^/left: /'");
+    toy.hook(
+        "cleanup",
+        "10-look",
+        "ls -A \"$TARGET_ROOT/tmp\" | sed 's/^/left: /'",
+    );
     let built = toy.build("-t tar").success();
     assert!(built.lines().contains(&"given".to_owned()));
     assert!(!built.lines().contains(&"writable".to_owned()));
@@ -159,7 +196,11 @@ fn hooks_inside_are_read_only_and_nothing_of_them_stays_in_the_image() {
 #[test]
 fn a_root_phase_that_makes_nothing_is_an_error_with_a_hint() {
     let toy = Toy::basic();
-    toy.hook("root", "10-toy", "mkdir -p \"$TARGET_ROOT/tmp\" \"$TARGET_ROOT/lost+found\"");
+    toy.hook(
+        "root",
+        "10-toy",
+        "mkdir -p \"$TARGET_ROOT/tmp\" \"$TARGET_ROOT/lost+found\"",
+    );
     let (message, hints, status) = toy.build("-t tar").failure();
     assert_eq!(status, 1);
     assert!(message.contains("target root"), "{message}");
@@ -191,7 +232,11 @@ fn packages_of_p_are_installed_between_install_and_post_install() {
 #[test]
 fn the_target_gets_what_programs_expect_and_the_image_does_not_keep_it() {
     let toy = Toy::basic();
-    toy.hook("root", "20-own", "echo 'nameserver 192.0.2.1' >\"$TARGET_ROOT/etc/resolv.conf\"");
+    toy.hook(
+        "root",
+        "20-own",
+        "echo 'nameserver 192.0.2.1' >\"$TARGET_ROOT/etc/resolv.conf\"",
+    );
     toy.hook(
         "install",
         "10-look",
@@ -208,7 +253,11 @@ fn the_target_gets_what_programs_expect_and_the_image_does_not_keep_it() {
          if grep -q 192.0.2.1 /etc/resolv.conf; then exit 1; fi",
     );
     toy.build("-t tar").success();
-    let listing = toy.world.command("tar").words("-xOf toy.tar ./etc/resolv.conf").success();
+    let listing = toy
+        .world
+        .command("tar")
+        .words("-xOf toy.tar ./etc/resolv.conf")
+        .success();
     assert_eq!(listing, "nameserver 192.0.2.1\n");
     let names = toy.world.command("tar").words("-tf toy.tar").success();
     for name in names.lines() {
@@ -224,7 +273,11 @@ fn a_build_ends_with_a_table_and_the_image_on_plain_output() {
     let toy = Toy::basic();
     toy.hook("install", "10-slow", "sleep 0.1");
     let said = toy.command("-t tar").run().success();
-    for part in ["install.d/10-slow", "toy.tar", "Build completed successfully"] {
+    for part in [
+        "install.d/10-slow",
+        "toy.tar",
+        "Build completed successfully",
+    ] {
         assert!(said.contains(part), "{part} is not in:\n{said}");
     }
     assert!(!CLOCK.is_empty());
@@ -232,7 +285,8 @@ fn a_build_ends_with_a_table_and_the_image_on_plain_output() {
 
 fn make_executable(path: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .expect("a mode can be set");
 }
 
 mod break_points {
@@ -244,7 +298,10 @@ mod break_points {
         let built = Built::run(
             toy.command("-t tar --json")
                 .env("break", "before-install,after-root,after-finalise")
-                .env("break_cmd", "grep -q ID=toy /etc/os-release && echo inside >&2 || echo outside >&2"),
+                .env(
+                    "break_cmd",
+                    "grep -q ID=toy /etc/os-release && echo inside >&2 || echo outside >&2",
+                ),
         )
         .success();
         let said: Vec<&str> = built
@@ -253,18 +310,34 @@ mod break_points {
             .lines()
             .filter(|line| ["inside", "outside"].contains(line))
             .collect();
-        assert_eq!(said, ["outside", "inside", "inside"], "{}", built.outcome.stderr);
+        assert_eq!(
+            said,
+            ["outside", "inside", "inside"],
+            "{}",
+            built.outcome.stderr
+        );
         let points: Vec<String> = built
             .events
             .iter()
             .filter_map(|event| match event {
-                Event::Info { text } => text.strip_prefix("break point ")?.split([':', ' ']).next().map(str::to_owned),
+                Event::Info { text } => text
+                    .strip_prefix("break point ")?
+                    .split([':', ' '])
+                    .next()
+                    .map(str::to_owned),
                 _ => None,
             })
             .collect();
         assert_eq!(
             points,
-            ["after-root", "after-root", "before-install", "before-install", "after-finalise", "after-finalise"]
+            [
+                "after-root",
+                "after-root",
+                "before-install",
+                "before-install",
+                "after-finalise",
+                "after-finalise"
+            ]
         );
     }
 
@@ -281,7 +354,10 @@ mod break_points {
                 toy.command("-t tar --json")
                     .env("break", "after-error")
                     .env("break_outside_target", outside)
-                    .env("break_cmd", "grep -q ID=toy /etc/os-release && echo inside >&2 || echo outside >&2"),
+                    .env(
+                        "break_cmd",
+                        "grep -q ID=toy /etc/os-release && echo inside >&2 || echo outside >&2",
+                    ),
             );
             let (_, _, status) = built.failure();
             assert_eq!(status, 9);
@@ -299,7 +375,9 @@ mod break_points {
         let toy = Toy::basic();
         toy.hook("post-root", "50-fail", "exit 9");
         let built = Built::run(
-            toy.command("-t tar --json").env("break", "after-error").env("break_cmd", "echo reached >&2"),
+            toy.command("-t tar --json")
+                .env("break", "after-error")
+                .env("break_cmd", "echo reached >&2"),
         );
         assert_eq!(built.failure().2, 9);
         assert!(!built.outcome.stderr.contains("reached"));
@@ -309,7 +387,11 @@ mod break_points {
     fn a_shell_that_ends_at_once_does_not_stop_the_build() {
         let toy = Toy::basic();
         // Standard input is empty, so the default shell ends.
-        Built::run(toy.command("-t tar --json").env("break", "before-root,after-install")).success();
+        Built::run(
+            toy.command("-t tar --json")
+                .env("break", "before-root,after-install"),
+        )
+        .success();
         toy.assert_swept();
     }
 }

@@ -159,7 +159,11 @@ impl Toy {
             attribute: false,
         };
         toy.file("toy/element-provides", "operating-system\n");
-        toy.hook("root", "10-toy", &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS));
+        toy.hook(
+            "root",
+            "10-toy",
+            &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS),
+        );
         toy
     }
 
@@ -215,10 +219,13 @@ impl Toy {
         symlink(target, path).expect("a link can be made");
     }
 
-    /// `kiln build toy -n` with more arguments.
+    /// `kiln build toy -n` with more arguments; the output is `toy` unless they say more.
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = self.world.kiln();
-        command.args(["build", "toy", "-n", "-o", "toy"]);
+        command.args(["build", "toy", "-n"]);
+        if !arguments.contains("-o ") {
+            command.args(["-o", "toy"]);
+        }
         command.args(shlex::split(arguments).expect("test lines are well quoted"));
         command
     }
