@@ -3,100 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 
-use crate::common::toy::{GPT, Toy};
-use crate::common::{Outcome, Run as _, tool};
+use crate::common::image::{assert_clean, debugfs, extract, missing, partitions, run};
+use crate::common::tool;
+use crate::common::toy::{Built, GPT, Toy};
 use crate::skip;
-
-/// Runs a tool of the host in the toy's world.
-fn run(toy: &Toy, name: &str, arguments: &str) -> Outcome {
-    let program = tool(name).unwrap_or_else(|| panic!("{name} is not installed"));
-    toy.world.command(program).words(arguments)
-}
-
-/// The first of these tools that is missing.
-fn missing(tools: &[&'static str]) -> Option<&'static str> {
-    tools.iter().copied().find(|name| tool(name).is_none())
-}
-
-/// A partition as `sfdisk --json` describes it; bytes.
-#[derive(Debug)]
-struct Partition {
-    start: u64,
-    length: u64,
-    kind: String,
-    bootable: bool,
-}
-
-fn partitions(toy: &Toy, image: &str) -> (String, Vec<Partition>) {
-    let text = run(toy, "sfdisk", &format!("--json {image}")).success();
-    let json: serde_json::Value = serde_json::from_str(&text).expect("sfdisk prints JSON");
-    let table = &json["partitiontable"];
-    let sector = table["sectorsize"].as_u64().unwrap_or(512);
-    let list = table["partitions"]
-        .as_array()
-        .expect("there are partitions");
-    let parts = list
-        .iter()
-        .map(|part| Partition {
-            start: part["start"].as_u64().expect("a number") * sector,
-            length: part["size"].as_u64().expect("a number") * sector,
-            kind: part["type"].as_str().expect("a type").to_owned(),
-            bootable: part["bootable"].as_bool().unwrap_or(false),
-        })
-        .collect();
-    (table["label"].as_str().expect("a label").to_owned(), parts)
-}
-
-/// Copies a partition into a file of its own, so that any tool can read it.
-fn extract(toy: &Toy, image: &Path, partition: &Partition, name: &str) -> PathBuf {
-    let from = File::open(image).expect("the image is there");
-    let path = toy.world.work().join(name);
-    let to = File::create(&path).expect("a file can be made");
-    to.set_len(partition.length).expect("a size can be set");
-    let mut buffer = vec![0; 1 << 20];
-    let mut done = 0;
-    while done < partition.length {
-        let want = usize::try_from((partition.length - done).min(1 << 20)).expect("it is small");
-        from.read_exact_at(&mut buffer[..want], partition.start + done)
-            .expect("the image is long enough");
-        if buffer[..want].iter().any(|&byte| byte != 0) {
-            to.write_all_at(&buffer[..want], done)
-                .expect("it can be written");
-        }
-        done += want as u64;
-    }
-    path
-}
-
-/// e2fsck finds nothing, without a word of complaint.
-fn assert_clean(toy: &Toy, filesystem: &str) {
-    let outcome = run(toy, "e2fsck", &format!("-fn {filesystem}"));
-    assert_eq!(outcome.code(), 0, "{}\n{}", outcome.stdout, outcome.stderr);
-    for word in ["Fix?", "WARNING", "warning", "should be", "optimi"] {
-        assert!(
-            !outcome.stdout.contains(word),
-            "{word}:\n{}",
-            outcome.stdout
-        );
-    }
-}
-
-/// Runs one command of debugfs.
-fn debugfs(toy: &Toy, filesystem: &str, command: &str) -> String {
-    let program = tool("debugfs").expect("it is installed");
-    let outcome = toy
-        .world
-        .command(program)
-        .args(["-R", command, filesystem])
-        .run();
-    outcome.success()
-}
 
 /// Fields of debugfs's `stat`, by their names.
 fn stat(toy: &Toy, filesystem: &str, path: &str) -> BTreeMap<String, String> {
-    let text = debugfs(toy, filesystem, &format!("stat \"{path}\""));
+    let text = debugfs(&toy.world, filesystem, &format!("stat \"{path}\""));
     assert!(text.starts_with("Inode:"), "{path}: {text}");
     let words: Vec<&str> = text.split_whitespace().collect();
     words
@@ -122,7 +37,7 @@ fn assert_stat(toy: &Toy, filesystem: &str, path: &str, expected: &[(&str, &str)
 
 /// Owners, modes and all else that the full toy root has, in an ext4 filesystem.
 fn assert_root(toy: &Toy, filesystem: &str) {
-    assert_clean(toy, filesystem);
+    assert_clean(&toy.world, filesystem);
     for (path, expected) in [
         (
             "/srv/www",
@@ -159,25 +74,25 @@ fn assert_root(toy: &Toy, filesystem: &str) {
     ] {
         assert_stat(toy, filesystem, path, expected);
     }
-    assert!(debugfs(toy, filesystem, "stat /dev/null").contains("major/minor number: 01:03"));
+    assert!(debugfs(&toy.world, filesystem, "stat /dev/null").contains("major/minor number: 01:03"));
     let same: Vec<String> = ["/srv/first", "/srv/second", "/srv/deep/third"]
         .iter()
         .map(|path| stat(toy, filesystem, path)["Inode"].clone())
         .collect();
     assert!(same.iter().all(|inode| *inode == same[0]), "{same:?}");
-    assert!(debugfs(toy, filesystem, "stat /srv/short-link").contains("dest: \"first\""));
+    assert!(debugfs(&toy.world, filesystem, "stat /srv/short-link").contains("dest: \"first\""));
     // A directory of this size has an index.
-    assert!(debugfs(toy, filesystem, "htree_dump /srv/many").contains("Root node dump"));
-    let many = debugfs(toy, filesystem, "ls -p /srv/many");
+    assert!(debugfs(&toy.world, filesystem, "htree_dump /srv/many").contains("Root node dump"));
+    let many = debugfs(&toy.world, filesystem, "ls -p /srv/many");
     assert_eq!(many.matches("entry-").count(), 3000);
-    let names = debugfs(toy, filesystem, "ls -p /root");
+    let names = debugfs(&toy.world, filesystem, "ls -p /root");
     assert!(
         names.contains("/notes/") && !names.contains("install.log"),
         "{names}"
     );
-    assert!(!debugfs(toy, filesystem, "ls -p /tmp").contains("leftover"));
-    assert!(debugfs(toy, filesystem, "cat /etc/fstab").contains(" / ext4 "));
-    let attributes = |path: &str| debugfs(toy, filesystem, &format!("ea_list {path}"));
+    assert!(!debugfs(&toy.world, filesystem, "ls -p /tmp").contains("leftover"));
+    assert!(debugfs(&toy.world, filesystem, "cat /etc/fstab").contains(" / ext4 "));
+    let attributes = |path: &str| debugfs(&toy.world, filesystem, &format!("ea_list {path}"));
     if tool("setcap").is_some() {
         let text = attributes("/usr/bin/capable");
         // Version 2 of the attribute: no owner of a namespace in it.
@@ -200,28 +115,26 @@ fn raw_qcow2_and_tar_of_one_build_are_right_for_their_tools() {
     toy.build("-t raw,qcow2,tar --extra-size 64").success();
     assert_eq!(toy.outputs(), ["toy.qcow2", "toy.raw", "toy.tar"]);
 
-    run(&toy, "qemu-img", "check -f qcow2 toy.qcow2").success();
-    run(
-        &toy,
+    run(&toy.world, "qemu-img", "check -f qcow2 toy.qcow2").success();
+    run(&toy.world,
         "qemu-img",
         "compare -f raw -F qcow2 toy.raw toy.qcow2",
     )
     .success();
-    let verified = run(&toy, "sgdisk", "--verify toy.raw");
+    let verified = run(&toy.world, "sgdisk", "--verify toy.raw");
     assert!(
         verified.stdout.contains("No problems found"),
         "{}",
         verified.stdout
     );
-    let (label, parts) = partitions(&toy, "toy.raw");
+    let (label, parts) = partitions(&toy.world, "toy.raw");
     assert_eq!((label.as_str(), parts.len()), ("gpt", 2));
     assert_eq!(parts[0].kind, "21686148-6449-6E6F-744E-656564454649");
     assert_eq!(parts[0].length, 8 << 20);
-    extract(&toy, &toy.output("raw"), &parts[1], "root.ext4");
+    extract(&toy.world, &toy.output("raw"), &parts[1], "root.ext4");
     assert_root(&toy, "root.ext4");
 
-    let listing = run(
-        &toy,
+    let listing = run(&toy.world,
         "tar",
         "--numeric-owner -tvf toy.tar --quoting-style=escape",
     )
@@ -278,7 +191,7 @@ fn a_build_without_a_layout_is_a_bare_filesystem() {
     let toy = Toy::full();
     toy.build("-t raw --root-label 'my root'").success();
     assert_root(&toy, "toy.raw");
-    let super_block = debugfs(&toy, "toy.raw", "stats -h");
+    let super_block = debugfs(&toy.world, "toy.raw", "stats -h");
     assert!(super_block.contains("my root"), "{super_block}");
     for feature in [
         "extent",
@@ -302,12 +215,12 @@ fn the_mbr_element_gives_one_active_partition() {
         skip!("{name} is not installed");
     }
     let toy = Toy::full();
-    crate::common::toy::Built::run(toy.command("block-device-mbr -t raw").arg("--json")).success();
-    run(&toy, "sfdisk", "--verify toy.raw").success();
-    let (label, parts) = partitions(&toy, "toy.raw");
+    Built::run(toy.command("block-device-mbr -t raw").arg("--json")).success();
+    run(&toy.world, "sfdisk", "--verify toy.raw").success();
+    let (label, parts) = partitions(&toy.world, "toy.raw");
     assert_eq!((label.as_str(), parts.len()), ("dos", 1));
     assert_eq!((parts[0].kind.as_str(), parts[0].bootable), ("83", true));
-    extract(&toy, &toy.output("raw"), &parts[0], "root.ext4");
+    extract(&toy.world, &toy.output("raw"), &parts[0], "root.ext4");
     assert_root(&toy, "root.ext4");
 }
 
@@ -323,34 +236,33 @@ fn the_efi_element_gives_an_esp_that_holds_the_files_below_boot_efi() {
         "mkdir -p /boot/efi/EFI/BOOT\nhead -c 300000 /dev/zero | tr '\\0' e >/boot/efi/EFI/BOOT/BOOTX64.EFI\n\
          echo 'a long name' >'/boot/efi/a file with a long name.text'",
     );
-    crate::common::toy::Built::run(
-        toy.command("block-device-efi -t raw,tar --extra-size 128")
+    Built::run(toy.command("block-device-efi -t raw,tar --extra-size 128")
             .arg("--json"),
     )
     .success();
-    let verified = run(&toy, "sgdisk", "--verify toy.raw");
+    let verified = run(&toy.world, "sgdisk", "--verify toy.raw");
     assert!(
         verified.stdout.contains("No problems found"),
         "{}",
         verified.stdout
     );
-    let (label, parts) = partitions(&toy, "toy.raw");
+    let (label, parts) = partitions(&toy.world, "toy.raw");
     assert_eq!((label.as_str(), parts.len()), ("gpt", 3));
     assert_eq!(parts[0].kind, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
-    extract(&toy, &toy.output("raw"), &parts[0], "esp.fat");
-    run(&toy, "fsck.fat", "-n esp.fat").success();
-    let listing = run(&toy, "mdir", "-i esp.fat -/ -b ::").success();
+    extract(&toy.world, &toy.output("raw"), &parts[0], "esp.fat");
+    run(&toy.world, "fsck.fat", "-n esp.fat").success();
+    let listing = run(&toy.world, "mdir", "-i esp.fat -/ -b ::").success();
     for name in ["EFI/BOOT/BOOTX64.EFI", "a file with a long name.text"] {
         assert!(listing.contains(name), "{listing}");
     }
-    extract(&toy, &toy.output("raw"), &parts[2], "root.ext4");
+    extract(&toy.world, &toy.output("raw"), &parts[2], "root.ext4");
     assert_root(&toy, "root.ext4");
     // The mount point is there and empty.
-    let below = debugfs(&toy, "root.ext4", "ls -p /boot/efi");
+    let below = debugfs(&toy.world, "root.ext4", "ls -p /boot/efi");
     assert!(!below.contains("EFI"), "{below}");
-    let fstab = debugfs(&toy, "root.ext4", "cat /etc/fstab");
+    let fstab = debugfs(&toy.world, "root.ext4", "cat /etc/fstab");
     assert!(fstab.contains(" /boot/efi vfat "), "{fstab}");
-    let listing = run(&toy, "tar", "-tf toy.tar").success();
+    let listing = run(&toy.world, "tar", "-tf toy.tar").success();
     assert!(listing.contains("./boot/efi/EFI/BOOT/BOOTX64.EFI"));
 }
 
@@ -380,7 +292,7 @@ fn swap_and_several_filesystems_are_laid_out_as_configured() {
 ",
     );
     toy.build("-t raw").success();
-    let (_, parts) = partitions(&toy, "toy.raw");
+    let (_, parts) = partitions(&toy.world, "toy.raw");
     assert_eq!(
         parts
             .iter()
@@ -388,19 +300,19 @@ fn swap_and_several_filesystems_are_laid_out_as_configured() {
             .collect::<Vec<_>>()[..2],
         [64, 200]
     );
-    extract(&toy, &toy.output("raw"), &parts[0], "swap");
+    extract(&toy.world, &toy.output("raw"), &parts[0], "swap");
     let mut mark = [0; 10];
     let swap = File::open(toy.world.work().join("swap")).expect("it is extracted");
     swap.read_exact_at(&mut mark, 4096 - 10)
         .expect("it is a page long");
     assert_eq!(&mark, b"SWAPSPACE2");
     for (number, name) in [(1, "var.ext4"), (2, "root.ext4")] {
-        extract(&toy, &toy.output("raw"), &parts[number], name);
-        assert_clean(&toy, name);
+        extract(&toy.world, &toy.output("raw"), &parts[number], name);
+        assert_clean(&toy.world, name);
     }
-    assert!(debugfs(&toy, "var.ext4", "ls -p /").contains("/log/"));
-    assert!(!debugfs(&toy, "root.ext4", "ls -p /var").contains("/log/"));
-    let fstab = debugfs(&toy, "root.ext4", "cat /etc/fstab");
+    assert!(debugfs(&toy.world, "var.ext4", "ls -p /").contains("/log/"));
+    assert!(!debugfs(&toy.world, "root.ext4", "ls -p /var").contains("/log/"));
+    let fstab = debugfs(&toy.world, "root.ext4", "cat /etc/fstab");
     for part in [" /var ext4 noatime ", " / ext4 "] {
         assert!(fstab.contains(part), "{part} is not in\n{fstab}");
     }
