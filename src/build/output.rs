@@ -323,12 +323,16 @@ fn write_outputs(
         md5: wanted == "1" || wanted.contains("md5"),
         sha256: wanted == "1" || wanted.contains("sha256"),
     };
+    // Checksum files hold paths as they were given, so the sinks get them so. The
+    // directory is entered again because the sandbox put a mount on it.
+    std::env::set_current_dir(&plan.request.current_dir)
+        .map_err(Failure::io("entering the directory of the build"))?;
     let specs: Vec<sink::Spec> = plan
         .outputs
         .iter()
         .map(|&format| sink::Spec {
             format,
-            path: plan.output_path(&format),
+            path: plan.output_name(&format),
             checksums,
             existing: existing.clone(),
             durable: false,

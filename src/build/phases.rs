@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::sandbox::command::{Program, shell_status};
+use crate::sandbox::command::{self, Program, shell_status};
 use crate::sandbox::seccomp::Filter;
 
 use super::engine::Engine;
@@ -272,12 +272,10 @@ impl Engine<'_> {
                 .environment
                 .push(("KILN_EVENTS_FD".into(), fd.to_string().into()));
         }
-        let mut result = self.run_program(&program);
-        if matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ENOEXEC)) {
-            // A script without `#!` is run by the shell, as a shell would do.
+        if command::is_plain_script(&self.dirs.hooks.join(directory).join(name)) {
             program.arguments.insert(0, "/bin/bash".into());
-            result = self.run_program(&program);
         }
+        let result = self.run_program(&program);
         let what = format!("hook `{directory}/{name}` of element `{element}`");
         let status = result.map_err(|error| {
             Failure::new(format!("{what} cannot be started: {error}"))

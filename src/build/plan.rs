@@ -232,11 +232,12 @@ impl Plan {
 
     /// The output file of a format.
     pub fn output_path(&self, format: &sink::Format) -> PathBuf {
-        let mut name = self
-            .request
-            .current_dir
-            .join(&self.request.image_name)
-            .into_os_string();
+        self.request.current_dir.join(self.output_name(format))
+    }
+
+    /// The output file of a format as the user named it, which may be relative.
+    pub fn output_name(&self, format: &sink::Format) -> PathBuf {
+        let mut name = self.request.image_name.clone().into_os_string();
         name.push(".");
         name.push(format.name());
         PathBuf::from(name)
