@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::disk::boot::BiosBoot;
 use crate::disk::Disk;
+use crate::disk::boot::BiosBoot;
 use crate::disk::layout::{NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{ScanOptions, scan};
@@ -119,8 +119,16 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
 /// The time at which the image counts as made: `SOURCE_DATE_EPOCH`, else that of
 /// the newest file, so that the image is a function of the tree.
 fn now(tree: &Tree, epoch: Option<i64>) -> Timestamp {
-    let newest = || tree.inodes().map(|(_, inode)| inode.mtime.seconds).max().unwrap_or(0);
-    Timestamp { seconds: epoch.unwrap_or_else(newest), nanoseconds: 0 }
+    let newest = || {
+        tree.inodes()
+            .map(|(_, inode)| inode.mtime.seconds)
+            .max()
+            .unwrap_or(0)
+    };
+    Timestamp {
+        seconds: epoch.unwrap_or_else(newest),
+        nanoseconds: 0,
+    }
 }
 
 /// What the finished root has that the build could not make: device nodes are
@@ -283,7 +291,9 @@ fn assemble(
     };
     let trees: BTreeMap<String, Arc<Tree>> =
         points.iter().map(ToString::to_string).zip(parts).collect();
-    let planner = NativePlanner { timestamp: now(tree, engine.plan.epoch) };
+    let planner = NativePlanner {
+        timestamp: now(tree, engine.plan.epoch),
+    };
     layout
         .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
             planner.plan(filesystem, tree, length)

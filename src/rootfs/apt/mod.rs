@@ -257,7 +257,10 @@ fn open_suites(request: &Request, access: &Access<'_>) -> Result<Vec<OpenSuite>,
         name: name.to_owned(),
     };
     let asked = access.open(&suite(&request.suite))?;
-    let code_name = asked.release.code_name_of_alias(&request.suite).map(str::to_owned);
+    let code_name = asked
+        .release
+        .code_name_of_alias(&request.suite)
+        .map(str::to_owned);
     let mut extra = request.extra_suites.clone();
     let (name, mut suites) = match code_name {
         None => (request.suite.clone(), vec![asked]),
@@ -275,7 +278,11 @@ fn open_suites(request: &Request, access: &Access<'_>) -> Result<Vec<OpenSuite>,
     if request.companions
         && let Some(first) = suites.first()
     {
-        extra.extend(companion_suites(&name, first.release.is_rolling(), &request.mirrors));
+        extra.extend(companion_suites(
+            &name,
+            first.release.is_rolling(),
+            &request.mirrors,
+        ));
     }
     suites.extend(access.open_all(&extra)?);
     Ok(suites)
