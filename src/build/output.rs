@@ -113,6 +113,12 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let kib = rule
         .image_size_kib()
         .map_err(|error| Failure::from_error(&error))?;
+    // Layouts with large partitions of fixed size need more than the content says.
+    let kib = if plan.request.image_size.is_some() {
+        kib
+    } else {
+        kib.max(plan.layout.minimum_size().div_ceil(1024).next_multiple_of(64))
+    };
     Ok(Size { kib })
 }
 
