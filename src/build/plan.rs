@@ -20,19 +20,6 @@ use super::failure::Failure;
 use super::phases;
 use super::request::Request;
 
-/// The layout where no element brings one: a filesystem on the bare image.
-const BARE_LAYOUT: &str = "
-- local_loop:
-    name: image0
-    mkfs:
-      name: mkfs_root
-      mount:
-        mount_point: /
-        fstab:
-          options: defaults
-          fsck-passno: 1
-";
-
 /// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
 const SEED_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7c52_90aa_4e0b_b1f4_2c85_d3a6_917e);
 
@@ -319,7 +306,7 @@ fn block_device_config(
             }
         }
     }
-    Ok(BARE_LAYOUT.to_owned())
+    Ok(crate::disk::config::FALLBACK.to_owned())
 }
 
 /// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.
