@@ -16,11 +16,12 @@ mod client;
 mod date;
 mod error;
 mod location;
+mod lock;
+mod resolver;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod lock;
 
 pub use cache::{Blob, Cache, Document, Item};
 pub use client::{Answer, Body, Client, Condition, Options};

@@ -334,7 +334,7 @@ mod tests {
         fs_err::create_dir_all(from.join("d/e")).expect("made");
         fs_err::create_dir(&to).expect("made");
         fs_err::write(from.join("d/file"), "text").expect("written");
-        fs_err::set_permissions(from.join("d/file"), PermissionsExt::from_mode(0o4711))
+        fs_err::set_permissions(from.join("d/file"), std::os::unix::fs::PermissionsExt::from_mode(0o4711))
             .expect("set");
         fs_err::hard_link(from.join("d/file"), from.join("d/e/twin")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", from.join("link")).expect("linked");
@@ -342,7 +342,7 @@ mod tests {
         let sparse = fs_err::File::create(from.join("sparse")).expect("made");
         sparse.set_len(1 << 30).expect("set");
         std::os::unix::fs::FileExt::write_all_at(sparse.file(), b"x", 1 << 29).expect("written");
-        fs_err::set_permissions(from.join("d"), PermissionsExt::from_mode(0o1750)).expect("set");
+        fs_err::set_permissions(from.join("d"), std::os::unix::fs::PermissionsExt::from_mode(0o1750)).expect("set");
 
         copy_tree(&from, &to).expect("copied");
 
