@@ -7,10 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use common::World;
 use common::image::{assert_clean, debugfs, extract, missing, partitions, run};
 use common::qemu::{Firmware, boot, ovmf};
 use common::toy::Built;
-use common::World;
 
 /// Where downloads and roots are kept from one test run to the next.
 fn cache() -> PathBuf {
@@ -18,7 +18,10 @@ fn cache() -> PathBuf {
         return PathBuf::from(path);
     }
     let name = format!("kiln-cache-{}", nix::unistd::geteuid());
-    let candidates = [PathBuf::from(env!("CARGO_TARGET_TMPDIR")), std::env::temp_dir()];
+    let candidates = [
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+        std::env::temp_dir(),
+    ];
     for directory in &candidates {
         let path = directory.join(&name);
         if fs::create_dir_all(&path).is_ok() {
@@ -30,8 +33,11 @@ fn cache() -> PathBuf {
 
 /// Whether packets could leave this machine at all.
 fn has_network() -> bool {
-    let route = |path, lines| fs::read_to_string(path).is_ok_and(|text| text.lines().count() > lines);
-    let proxy = ["http_proxy", "https_proxy"].iter().any(|name| std::env::var_os(name).is_some());
+    let route =
+        |path, lines| fs::read_to_string(path).is_ok_and(|text| text.lines().count() > lines);
+    let proxy = ["http_proxy", "https_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
     // The first of these tables has a heading; the second always has loopback's.
     proxy || route("/proc/net/route", 1) || route("/proc/net/ipv6_route", 2)
 }
@@ -40,10 +46,15 @@ fn has_network() -> bool {
 fn build(world: &World, arguments: &str) -> Built {
     let started = Instant::now();
     let mut command = world.kiln();
-    command.arg("build").args(shlex::split(arguments).expect("well quoted"));
+    command
+        .arg("build")
+        .args(shlex::split(arguments).expect("well quoted"));
     command.arg("--json").arg("--image-cache").arg(cache());
     let built = Built::run(&mut command).success();
-    println!("kiln build {arguments}: {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "kiln build {arguments}: {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     for event in &built.events {
         use kiln::build::event::Event;
         match event {
@@ -79,10 +90,17 @@ fn assert_debian(world: &World, filesystem: &str) {
         .collect();
     assert_eq!(not_installed, Vec::<&str>::new());
     for package in ["linux-image-", "systemd", "grub-pc"] {
-        assert!(status.contains(&format!("Package: {package}")), "{package} is not installed");
+        assert!(
+            status.contains(&format!("Package: {package}")),
+            "{package} is not installed"
+        );
     }
     // What only the build needed.
-    for path in ["/etc/resolv.conf.ORIG", "/usr/sbin/policy-rc.d", "/tmp/in_target.d"] {
+    for path in [
+        "/etc/resolv.conf.ORIG",
+        "/usr/sbin/policy-rc.d",
+        "/tmp/in_target.d",
+    ] {
         let found = debugfs(world, filesystem, &format!("stat {path}"));
         assert!(!found.contains("Inode:"), "{path} is in the image");
     }
@@ -95,7 +113,15 @@ fn assert_debian(world: &World, filesystem: &str) {
 
 #[test]
 fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
-    let tools = ["e2fsck", "debugfs", "sfdisk", "sgdisk", "fsck.fat", "qemu-img", "qemu-system-x86_64"];
+    let tools = [
+        "e2fsck",
+        "debugfs",
+        "sfdisk",
+        "sgdisk",
+        "fsck.fat",
+        "qemu-img",
+        "qemu-system-x86_64",
+    ];
     if let Some(name) = missing(&tools) {
         skip!("{name} is not installed");
     }
@@ -111,25 +137,52 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
         // A guest needs no more than the finished file, so the next build runs beside it.
         let booted = scope.spawn(|| boot(&world, "debian.qcow2", Firmware::Bios, "login:"));
         run(&world, "qemu-img", "check -f qcow2 debian.qcow2").success();
-        run(&world, "qemu-img", "compare -f raw -F qcow2 debian.raw debian.qcow2").success();
+        run(
+            &world,
+            "qemu-img",
+            "compare -f raw -F qcow2 debian.raw debian.qcow2",
+        )
+        .success();
         run(&world, "sfdisk", "--verify debian.raw").success();
         let (label, parts) = partitions(&world, "debian.raw");
         assert_eq!((label.as_str(), parts.len()), ("dos", 1));
         assert!(parts[0].bootable);
-        extract(&world, &world.work().join("debian.raw"), &parts[0], "debian.ext4");
+        extract(
+            &world,
+            &world.work().join("debian.raw"),
+            &parts[0],
+            "debian.ext4",
+        );
         assert_debian(&world, "debian.ext4");
         for name in ["debian.raw", "debian.ext4"] {
             fs::remove_file(world.work().join(name)).expect("it can be removed");
         }
         // Everything that it needs is in the cache by now.
-        build(&world, "block-device-efi vm debian-minimal -o efi -t qcow2,raw --offline");
-        let console = booted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        assert!(console.contains("Linux version"), "the kernel's messages are not on the console");
+        build(
+            &world,
+            "block-device-efi vm debian-minimal -o efi -t qcow2,raw --offline",
+        );
+        let console = booted
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert!(
+            console.contains("Linux version"),
+            "the kernel's messages are not on the console"
+        );
     });
     run(&world, "qemu-img", "check -f qcow2 efi.qcow2").success();
-    run(&world, "qemu-img", "compare -f raw -F qcow2 efi.raw efi.qcow2").success();
+    run(
+        &world,
+        "qemu-img",
+        "compare -f raw -F qcow2 efi.raw efi.qcow2",
+    )
+    .success();
     let verified = run(&world, "sgdisk", "--verify efi.raw");
-    assert!(verified.stdout.contains("No problems found"), "{}", verified.stdout);
+    assert!(
+        verified.stdout.contains("No problems found"),
+        "{}",
+        verified.stdout
+    );
     let (label, parts) = partitions(&world, "efi.raw");
     assert_eq!((label.as_str(), parts.len()), ("gpt", 3));
     let raw = world.work().join("efi.raw");
@@ -151,7 +204,15 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
 fn offline_with_an_empty_cache_names_what_is_missing() {
     let world = world();
     let mut command = world.kiln();
-    command.args(["build", "vm", "debian-minimal", "-o", "debian", "--offline", "--json"]);
+    command.args([
+        "build",
+        "vm",
+        "debian-minimal",
+        "-o",
+        "debian",
+        "--offline",
+        "--json",
+    ]);
     let built = Built::run(&mut command);
     let (message, hints, status) = built.failure();
     assert_eq!(status, 1, "{message}");

@@ -53,6 +53,8 @@ fn every_target_has_a_program_and_an_entry_in_the_manifest() {
         assert!(program.contains(&format!("targets::{name}(")), "{path}");
         assert!(manifest.contains(&format!("path = \"{path}\"")), "{path}");
     }
-    let programs = fs::read_dir(fuzz().join("fuzz_targets")).expect("it is there").count();
+    let programs = fs::read_dir(fuzz().join("fuzz_targets"))
+        .expect("it is there")
+        .count();
     assert_eq!(programs, TARGETS.len());
 }

@@ -2,9 +2,9 @@
 
 use nix::sys::signal::Signal;
 
+use crate::common::Run as _;
 use crate::common::toy::{PHASES, Toy};
 use crate::common::watch::{Started, eventually, marked};
-use crate::common::Run as _;
 
 /// A mark for the environment of all processes of one build.
 fn mark(toy: &mut Toy) -> String {

@@ -74,7 +74,9 @@ fn assert_root(toy: &Toy, filesystem: &str) {
     ] {
         assert_stat(toy, filesystem, path, expected);
     }
-    assert!(debugfs(&toy.world, filesystem, "stat /dev/null").contains("major/minor number: 01:03"));
+    assert!(
+        debugfs(&toy.world, filesystem, "stat /dev/null").contains("major/minor number: 01:03")
+    );
     let same: Vec<String> = ["/srv/first", "/srv/second", "/srv/deep/third"]
         .iter()
         .map(|path| stat(toy, filesystem, path)["Inode"].clone())
@@ -116,7 +118,8 @@ fn raw_qcow2_and_tar_of_one_build_are_right_for_their_tools() {
     assert_eq!(toy.outputs(), ["toy.qcow2", "toy.raw", "toy.tar"]);
 
     run(&toy.world, "qemu-img", "check -f qcow2 toy.qcow2").success();
-    run(&toy.world,
+    run(
+        &toy.world,
         "qemu-img",
         "compare -f raw -F qcow2 toy.raw toy.qcow2",
     )
@@ -134,7 +137,8 @@ fn raw_qcow2_and_tar_of_one_build_are_right_for_their_tools() {
     extract(&toy.world, &toy.output("raw"), &parts[1], "root.ext4");
     assert_root(&toy, "root.ext4");
 
-    let listing = run(&toy.world,
+    let listing = run(
+        &toy.world,
         "tar",
         "--numeric-owner -tvf toy.tar --quoting-style=escape",
     )
@@ -236,7 +240,8 @@ fn the_efi_element_gives_an_esp_that_holds_the_files_below_boot_efi() {
         "mkdir -p /boot/efi/EFI/BOOT\nhead -c 300000 /dev/zero | tr '\\0' e >/boot/efi/EFI/BOOT/BOOTX64.EFI\n\
          echo 'a long name' >'/boot/efi/a file with a long name.text'",
     );
-    Built::run(toy.command("block-device-efi -t raw,tar --extra-size 128")
+    Built::run(
+        toy.command("block-device-efi -t raw,tar --extra-size 128")
             .arg("--json"),
     )
     .success();

@@ -2,8 +2,8 @@
 
 use kiln::build::event::Event;
 
-use crate::common::toy::{Built, PHASES, Toy};
 use crate::common::Run as _;
+use crate::common::toy::{Built, PHASES, Toy};
 
 /// `phase.d/hook` of every hook that ran, in order.
 fn ran(built: &Built) -> Vec<String> {

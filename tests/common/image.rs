@@ -94,4 +94,3 @@ pub fn debugfs(world: &World, filesystem: &str, command: &str) -> String {
         .run();
     outcome.success()
 }
-

@@ -26,14 +26,17 @@ pub enum Firmware {
 
 /// OVMF's code and its variables, where they are installed.
 pub fn ovmf() -> Option<(PathBuf, PathBuf)> {
-    ["OVMF_CODE_4M.fd OVMF_VARS_4M.fd", "OVMF_CODE.fd OVMF_VARS.fd"]
-        .iter()
-        .filter_map(|pair| pair.split_once(' '))
-        .map(|(code, variables)| {
-            let directory = Path::new("/usr/share/OVMF");
-            (directory.join(code), directory.join(variables))
-        })
-        .find(|(code, variables)| code.is_file() && variables.is_file())
+    [
+        "OVMF_CODE_4M.fd OVMF_VARS_4M.fd",
+        "OVMF_CODE.fd OVMF_VARS.fd",
+    ]
+    .iter()
+    .filter_map(|pair| pair.split_once(' '))
+    .map(|(code, variables)| {
+        let directory = Path::new("/usr/share/OVMF");
+        (directory.join(code), directory.join(variables))
+    })
+    .find(|(code, variables)| code.is_file() && variables.is_file())
 }
 
 /// Whether KVM really runs guests here; found out by the first boot.
@@ -62,10 +65,16 @@ impl Drop for Guest {
 fn start(world: &World, image: &str, firmware: Firmware, kvm: bool, console: &Path) -> Guest {
     let program = tool("qemu-system-x86_64").expect("QEMU is installed");
     let mut command = world.command(program);
-    let (accelerator, processor) = if kvm { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+    let (accelerator, processor) = if kvm {
+        ("kvm", "host")
+    } else {
+        ("tcg,thread=multi", "max")
+    };
     command
         .args(["-machine", "q35", "-accel", accelerator, "-cpu", processor])
-        .args(["-m", "1024", "-smp", "2", "-display", "none", "-monitor", "none"])
+        .args([
+            "-m", "1024", "-smp", "2", "-display", "none", "-monitor", "none",
+        ])
         .args(["-nic", "none", "-no-reboot"])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
@@ -77,9 +86,15 @@ fn start(world: &World, image: &str, firmware: Firmware, kvm: bool, console: &Pa
         fs::copy(variables, &copy).expect("the variables can be copied");
         command
             .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()))
+            .arg(format!(
+                "if=pflash,format=raw,unit=0,readonly=on,file={}",
+                code.display()
+            ))
             .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=1,file={}", copy.display()));
+            .arg(format!(
+                "if=pflash,format=raw,unit=1,file={}",
+                copy.display()
+            ));
     }
     let log = fs::File::create(console.with_extension("log")).expect("a file can be made");
     command.stdout(Stdio::null()).stderr(log);

@@ -121,14 +121,22 @@ pub fn block_device(bytes: &[u8]) {
         label: None,
     };
     if let Ok(config) = Config::parse(&String::from_utf8_lossy(bytes), &root) {
-        let _ = (config.root_label().is_ok(), config.mount_points(), config.fstab());
+        let _ = (
+            config.root_label().is_ok(),
+            config.mount_points(),
+            config.fstab(),
+        );
     }
 }
 
 /// `element.yaml`.
 pub fn element_metadata(bytes: &[u8]) {
     with_file("library/fuzz/element.yaml", bytes, |path| {
-        let directory = path.ancestors().nth(2).expect("it was made three deep").to_owned();
+        let directory = path
+            .ancestors()
+            .nth(2)
+            .expect("it was made three deep")
+            .to_owned();
         if let Ok(library) = Library::with_directories(&[directory])
             && let Some(element) = library.get("fuzz")
         {
