@@ -332,7 +332,7 @@ fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), 
         }
     }
     for user in &certificate.details.users {
-        let own = |signature: &&Signature| is_issued_by(*signature, key);
+        let own = |signature: &&Signature| is_issued_by(signature, key);
         let verified = |signature: &&Signature| {
             signature
                 .verify_certification(key, Tag::UserId, &user.id)
@@ -385,10 +385,11 @@ fn usable_subkey(
             Some(SignatureType::SubkeyRevocation) => {
                 return Err(format!("key {} is revoked", name()));
             }
-            Some(SignatureType::SubkeyBinding) if is_current(signature, now) => {
-                if newest.is_none_or(|best| best.created() < signature.created()) {
-                    newest = Some(signature);
-                }
+            Some(SignatureType::SubkeyBinding)
+                if is_current(signature, now)
+                    && newest.is_none_or(|best| best.created() < signature.created()) =>
+            {
+                newest = Some(signature);
             }
             _ => {}
         }
