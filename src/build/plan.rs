@@ -20,19 +20,6 @@ use super::failure::Failure;
 use super::phases;
 use super::request::Request;
 
-/// The layout where no element brings one: a filesystem on the bare image.
-const BARE_LAYOUT: &str = "
-- local_loop:
-    name: image0
-    mkfs:
-      name: mkfs_root
-      mount:
-        mount_point: /
-        fstab:
-          options: defaults
-          fsck-passno: 1
-";
-
 /// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
 const SEED_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7c52_90aa_4e0b_b1f4_2c85_d3a6_917e);
 
@@ -232,11 +219,12 @@ impl Plan {
 
     /// The output file of a format.
     pub fn output_path(&self, format: &sink::Format) -> PathBuf {
-        let mut name = self
-            .request
-            .current_dir
-            .join(&self.request.image_name)
-            .into_os_string();
+        self.request.current_dir.join(self.output_name(format))
+    }
+
+    /// The output file of a format as the user named it, which may be relative.
+    pub fn output_name(&self, format: &sink::Format) -> PathBuf {
+        let mut name = self.request.image_name.clone().into_os_string();
         name.push(".");
         name.push(format.name());
         PathBuf::from(name)
@@ -318,7 +306,7 @@ fn block_device_config(
             }
         }
     }
-    Ok(BARE_LAYOUT.to_owned())
+    Ok(crate::disk::config::FALLBACK.to_owned())
 }
 
 /// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.

@@ -202,7 +202,8 @@ impl Text {
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.text.push_str(&self.colour.paint(Tone::Strong, heading));
+        self.text
+            .push_str(&self.colour.paint(Tone::Strong, heading));
         self.text.push('\n');
         let indented: Vec<Vec<String>> = rows
             .iter()
@@ -252,7 +253,10 @@ fn text(view: &View, colour: Colour) -> String {
         .iter()
         .map(|filesystem| {
             vec![
-                filesystem.mount_point.clone().unwrap_or_else(|| "-".to_owned()),
+                filesystem
+                    .mount_point
+                    .clone()
+                    .unwrap_or_else(|| "-".to_owned()),
                 filesystem.fstype.clone(),
                 filesystem.base.clone(),
                 filesystem.label.clone(),
@@ -274,10 +278,19 @@ fn text(view: &View, colour: Colour) -> String {
         .variables
         .iter()
         // A value of several lines would look like more variables.
-        .map(|variable| vec![format!("{}={}", variable.name, variable.value.escape_default())])
+        .map(|variable| {
+            vec![format!(
+                "{}={}",
+                variable.name,
+                variable.value.escape_default()
+            )]
+        })
         .collect();
     text.section("Variables that hooks get on top of yours", &variables);
-    text.section("Image cache", &lines(&view.image_cache.display().to_string()));
+    text.section(
+        "Image cache",
+        &lines(&view.image_cache.display().to_string()),
+    );
     let outputs: Vec<Vec<String>> = view
         .outputs
         .iter()

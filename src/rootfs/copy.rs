@@ -334,15 +334,22 @@ mod tests {
         fs_err::create_dir_all(from.join("d/e")).expect("made");
         fs_err::create_dir(&to).expect("made");
         fs_err::write(from.join("d/file"), "text").expect("written");
-        fs_err::set_permissions(from.join("d/file"), PermissionsExt::from_mode(0o4711))
-            .expect("set");
+        fs_err::set_permissions(
+            from.join("d/file"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o4711),
+        )
+        .expect("set");
         fs_err::hard_link(from.join("d/file"), from.join("d/e/twin")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", from.join("link")).expect("linked");
         nix::unistd::mkfifo(&from.join("fifo"), Mode::from_bits_truncate(0o640)).expect("made");
         let sparse = fs_err::File::create(from.join("sparse")).expect("made");
         sparse.set_len(1 << 30).expect("set");
         std::os::unix::fs::FileExt::write_all_at(sparse.file(), b"x", 1 << 29).expect("written");
-        fs_err::set_permissions(from.join("d"), PermissionsExt::from_mode(0o1750)).expect("set");
+        fs_err::set_permissions(
+            from.join("d"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o1750),
+        )
+        .expect("set");
 
         copy_tree(&from, &to).expect("copied");
 
