@@ -66,6 +66,7 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
             seconds,
             nanoseconds: 0,
         }),
+        threads: engine.plan.jobs,
         ..ScanOptions::default()
     };
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
@@ -368,7 +369,7 @@ fn write_outputs(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
         &specs,
-        0,
+        plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );
     progress.into_inner().finish();
