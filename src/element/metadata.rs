@@ -160,14 +160,13 @@ pub fn catalogue<'a>(
             page(element),
             cell(&metadata.summary)
         );
-        shelves
-            .entry(metadata.category)
-            .or_default()
-            .push_str(&row);
+        shelves.entry(metadata.category).or_default().push_str(&row);
     }
     Ok(shelves
         .into_iter()
-        .map(|(shelf, rows)| format!("\n## {shelf}\n\n| element | what it does |\n|---|---|\n{rows}"))
+        .map(|(shelf, rows)| {
+            format!("\n## {shelf}\n\n| element | what it does |\n|---|---|\n{rows}")
+        })
         .collect())
 }
 
