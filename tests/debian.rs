@@ -70,11 +70,6 @@ fn world() -> World {
     let mut world = World::new();
     let temporary = world.tmp();
     world.set("TMP_DIR", temporary);
-    // For machines whose archive is frozen: its main suite does not expire, but
-    // those of updates do. The value is that of DIB_APT_SOURCES_CONF.
-    if let Some(sources) = std::env::var_os("KILN_TEST_APT_SOURCES") {
-        world.set("DIB_APT_SOURCES_CONF", sources);
-    }
     world
 }
 
