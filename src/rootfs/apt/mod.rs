@@ -126,6 +126,10 @@ pub struct Bootstrapped {
     pub packages: Vec<(String, PathBuf)>,
     /// Names and versions.
     pub manifest: Vec<(String, String)>,
+    /// Packages, by name, that are there only because others need them.
+    pub automatic: Vec<String>,
+    /// The architecture.
+    pub arch: String,
 }
 
 struct Step<'a> {
@@ -243,6 +247,8 @@ pub fn bootstrap(
             .iter()
             .map(|package| (package.name.clone(), package.version.to_string()))
             .collect(),
+        automatic: resolution.automatic(),
+        arch: request.arch.clone(),
     })
 }
 
