@@ -1,7 +1,8 @@
 //! `kiln-bootstrap`: fills an empty target with a base system.
 //!
 //! Prints to standard output where the packages came from, quoted for the shell:
-//! `MIRROR='…'` and, if a security suite was asked for, `SECURITY_MIRROR='…'`.
+//! `SUITE='…'` (the code name where an alias was asked for), `MIRROR='…'` and, if
+//! a security suite was asked for, `SECURITY_MIRROR='…'`.
 //! Progress goes to standard error as lines, and to the descriptor
 //! `KILN_EVENTS_FD` as events.
 
@@ -247,7 +248,11 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
         packages: Some(image_cache.join("apt/debian")),
     };
     apt::deliver(&root, &delivery, &report)?;
-    let mut out = format!("MIRROR={}\n", quote(&request.mirrors.main));
+    let mut out = format!(
+        "SUITE={}\nMIRROR={}\n",
+        quote(&root.suite),
+        quote(&request.mirrors.main)
+    );
     if security {
         out.push_str(&format!(
             "SECURITY_MIRROR={}\n",
@@ -311,11 +316,13 @@ impl Reporter {
             Notice::Info(text) => say(text),
             Notice::Output(line) => say(line),
             Notice::Started { step, total } => {
-                self.send(&Event::StepStarted {
+                let sent = self.send(&Event::StepStarted {
                     step: step.to_owned(),
                     total,
                 });
                 match total {
+                    // Who gets events tells the user.
+                    _ if sent => {}
                     Some(bytes) => say(&format!("{step} ({:.1} MB)", megabytes(bytes))),
                     None => say(step),
                 }
@@ -338,11 +345,13 @@ impl Reporter {
             }
             Notice::Finished { step, milliseconds } => {
                 let seconds = Duration::from_millis(milliseconds).as_secs_f64();
-                self.send(&Event::StepFinished {
+                let sent = self.send(&Event::StepFinished {
                     step: step.to_owned(),
                     seconds,
                 });
-                say(&format!("{step}: {seconds:.1} s"));
+                if !sent {
+                    say(&format!("{step}: {seconds:.1} s"));
+                }
             }
         }
     }

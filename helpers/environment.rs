@@ -25,7 +25,9 @@ impl Explain for Error {}
 
 /// Runs the program.
 pub fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let [file] = args else { return Err(Error::Usage) };
+    let [file] = args else {
+        return Err(Error::Usage);
+    };
     let mut block = Vec::new();
     for (name, value) in std::env::vars_os() {
         block.extend_from_slice(name.as_bytes());

@@ -342,7 +342,12 @@ fn sudo_runs_its_command_with_the_same_environment() {
         "yes\n1\n"
     );
     assert_eq!(stdout(&sudo("-H -- printenv HOME")), "/root\n");
-    assert_eq!(run(bench.helper("sudo").args(["sh", "-c", "exit 5"])).status.code(), Some(5));
+    assert_eq!(
+        run(bench.helper("sudo").args(["sh", "-c", "exit 5"]))
+            .status
+            .code(),
+        Some(5)
+    );
     assert_eq!(sudo("false").status.code(), Some(1));
     let output = sudo("no-such-command-here");
     assert_eq!(output.status.code(), Some(127));

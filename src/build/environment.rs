@@ -92,7 +92,12 @@ pub fn inside(base: &Variables) -> Variables {
         .filter(|(name, _)| !stays_outside(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    helper_paths(&mut variables, Path::new(HOOKS_INSIDE), "bin", OsStr::new(PATH_INSIDE));
+    helper_paths(
+        &mut variables,
+        Path::new(HOOKS_INSIDE),
+        "bin",
+        OsStr::new(PATH_INSIDE),
+    );
     variables.insert("TMP_HOOKS_PATH".into(), HOOKS_INSIDE.into());
     for (name, value) in [
         ("HOME", "/root"),

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::disk::boot::BiosBoot;
 use crate::disk::Disk;
+use crate::disk::boot::BiosBoot;
 use crate::disk::layout::{NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
@@ -71,6 +71,7 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
             .supervisor
             .as_ref()
             .map(|supervisor| Arc::new(Recorded(supervisor.store().clone())) as Arc<dyn Owners>),
+        threads: engine.plan.jobs,
         ..ScanOptions::default()
     };
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
@@ -118,14 +119,33 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let kib = rule
         .image_size_kib()
         .map_err(|error| Failure::from_error(&error))?;
+    // Layouts with large partitions of fixed size need more than the content says.
+    let kib = if plan.request.image_size.is_some() {
+        kib
+    } else {
+        kib.max(
+            plan.layout
+                .minimum_size()
+                .div_ceil(1024)
+                .next_multiple_of(64),
+        )
+    };
     Ok(Size { kib })
 }
 
 /// The time at which the image counts as made: `SOURCE_DATE_EPOCH`, else that of
 /// the newest file, so that the image is a function of the tree.
 fn now(tree: &Tree, epoch: Option<i64>) -> Timestamp {
-    let newest = || tree.inodes().map(|(_, inode)| inode.mtime.seconds).max().unwrap_or(0);
-    Timestamp { seconds: epoch.unwrap_or_else(newest), nanoseconds: 0 }
+    let newest = || {
+        tree.inodes()
+            .map(|(_, inode)| inode.mtime.seconds)
+            .max()
+            .unwrap_or(0)
+    };
+    Timestamp {
+        seconds: epoch.unwrap_or_else(newest),
+        nanoseconds: 0,
+    }
 }
 
 /// What the finished root has that the build could not make: device nodes are
@@ -288,7 +308,9 @@ fn assemble(
     };
     let trees: BTreeMap<String, Arc<Tree>> =
         points.iter().map(ToString::to_string).zip(parts).collect();
-    let planner = NativePlanner { timestamp: now(tree, engine.plan.epoch) };
+    let planner = NativePlanner {
+        timestamp: now(tree, engine.plan.epoch),
+    };
     layout
         .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
             planner.plan(filesystem, tree, length)
@@ -328,12 +350,16 @@ fn write_outputs(
         md5: wanted == "1" || wanted.contains("md5"),
         sha256: wanted == "1" || wanted.contains("sha256"),
     };
+    // Checksum files hold paths as they were given, so the sinks get them so. The
+    // directory is entered again because the sandbox put a mount on it.
+    std::env::set_current_dir(&plan.request.current_dir)
+        .map_err(Failure::io("entering the directory of the build"))?;
     let specs: Vec<sink::Spec> = plan
         .outputs
         .iter()
         .map(|&format| sink::Spec {
             format,
-            path: plan.output_path(&format),
+            path: plan.output_name(&format),
             checksums,
             existing: existing.clone(),
             durable: false,
@@ -348,7 +374,7 @@ fn write_outputs(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
         &specs,
-        0,
+        plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );
     progress.into_inner().finish();

@@ -320,15 +320,19 @@ mod tests {
     }
 
     fn hook(events: &mut dyn FnMut(Event), seconds: Option<f64>) {
-        let (phase, hook, element) =
-            ("install.d".to_owned(), "50-x".to_owned(), "mine".to_owned());
-        events(Event::PhaseStarted { phase: phase.clone(), hooks: 1 });
+        let (phase, hook, element) = ("install.d".to_owned(), "50-x".to_owned(), "mine".to_owned());
+        events(Event::PhaseStarted {
+            phase: phase.clone(),
+            hooks: 1,
+        });
         events(Event::HookStarted {
             phase: phase.clone(),
             hook: hook.clone(),
             element: element.clone(),
         });
-        events(Event::Output { line: "hello".to_owned() });
+        events(Event::Output {
+            line: "hello".to_owned(),
+        });
         if let Some(seconds) = seconds {
             events(Event::HookFinished {
                 phase: phase.clone(),
@@ -336,7 +340,11 @@ mod tests {
                 element,
                 seconds,
             });
-            events(Event::PhaseFinished { phase, seconds, profile: vec![(hook, seconds)] });
+            events(Event::PhaseFinished {
+                phase,
+                seconds,
+                profile: vec![(hook, seconds)],
+            });
         }
     }
 
@@ -366,9 +374,16 @@ mod tests {
     fn display(runner: Runner, style: Style, log: Option<PathBuf>) -> (u8, String, String) {
         let (out, err) = (Shared::default(), Shared::default());
         let mut printer = Printer::to(Box::new(out.clone()), Box::new(err.clone()));
-        let given = Given { elements: vec!["x".to_owned()], ..Given::default() };
+        let given = Given {
+            elements: vec!["x".to_owned()],
+            ..Given::default()
+        };
         let request = given.into_request(&Caller::default()).expect("valid");
-        let options = Options { style, log_file: log, announce: true };
+        let options = Options {
+            style,
+            log_file: log,
+            announce: true,
+        };
         let status = show(runner, request, &options, &mut printer).expect("it can be shown");
         (status, out.text(), err.text())
     }

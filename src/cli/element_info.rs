@@ -38,8 +38,7 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
         }
     }
     if names.is_empty() {
-        return Err(misused("no elements are given")
-            .hint("usage: element-info [--env] ELEMENT..."));
+        return Err(misused("no elements are given").hint("usage: element-info [--env] ELEMENT..."));
     }
     let library = library(&context.caller, &[])?;
     let options = element::Options {

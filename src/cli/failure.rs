@@ -28,7 +28,11 @@ pub fn print(failure: &Failure, printer: &mut Printer) {
 
 /// The text of [`print`], without the last newline.
 pub fn render(failure: &Failure, colour: Colour) -> String {
-    let mut text = format!("{} {}", colour.paint(Tone::Error, "error:"), failure.message);
+    let mut text = format!(
+        "{} {}",
+        colour.paint(Tone::Error, "error:"),
+        failure.message
+    );
     for hint in &failure.hints {
         text.push('\n');
         text.push_str(&colour.paint(Tone::Accent, "hint:"));
@@ -112,7 +116,11 @@ mod tests {
     #[test]
     fn what_the_parser_says_becomes_message_and_hints() {
         let error = clap::Command::new("x")
-            .arg(clap::Arg::new("size").long("size").value_parser(["big", "small"]))
+            .arg(
+                clap::Arg::new("size")
+                    .long("size")
+                    .value_parser(["big", "small"]),
+            )
             .try_get_matches_from(["x", "--size", "bigg"])
             .expect_err("no such size");
         let failure = Failure::from(error);

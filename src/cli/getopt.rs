@@ -363,11 +363,9 @@ mod tests {
             text.starts_with("  -a ARCH                     Does it.\n"),
             "{text}"
         );
-        assert!(
-            text.contains(
-                "      --max-online-resize BLOCKS\n                              Does it.\n"
-            )
-        );
+        assert!(text.contains(
+            "      --max-online-resize BLOCKS\n                              Does it.\n"
+        ));
     }
 
     proptest::proptest! {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::date::{format_http_date, parse_date};
+use super::resolver::CachingResolver;
 use super::{Error, Location};
 
 /// Redirects that are followed before giving up.
@@ -392,7 +393,7 @@ fn agent(options: &Options, proxy: Option<ureq::Proxy>) -> ureq::Agent {
     let tls = ureq::tls::TlsConfig::builder()
         .root_certs(ureq::tls::RootCerts::PlatformVerifier)
         .build();
-    ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .proxy(proxy)
         .tls_config(tls)
         .http_status_as_error(false)
@@ -405,8 +406,12 @@ fn agent(options: &Options, proxy: Option<ureq::Proxy>) -> ureq::Agent {
         .timeout_per_read(Some(options.stall_timeout))
         .max_idle_connections(options.connections * 2)
         .max_idle_connections_per_host(options.connections)
-        .build()
-        .into()
+        .build();
+    ureq::Agent::with_parts(
+        config,
+        ureq::unversioned::transport::DefaultConnector::default(),
+        CachingResolver::default(),
+    )
 }
 
 fn is_redirect(status: StatusCode) -> bool {

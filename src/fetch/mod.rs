@@ -16,15 +16,16 @@ mod client;
 mod date;
 mod error;
 mod location;
+mod lock;
+mod resolver;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-mod lock;
 
 pub use cache::{Blob, Cache, Document, Item};
 pub use client::{Answer, Body, Client, Condition, Options};
-pub use date::{format_http_date, parse_date};
+pub use date::{civil_from_days, format_http_date, parse_date};
 pub use error::Error;
 pub use location::Location;
 pub use lock::Lock;

@@ -234,10 +234,12 @@ pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
 fn copy_data(source: &File, target: &File) -> io::Result<()> {
     let length = source.metadata()?.len();
     target.set_len(length)?;
+    if length == 0 {
+        return Ok(());
+    }
     // SAFETY: FICLONE takes a descriptor by value; both are open.
-    if length == 0
-        || unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0
-    {
+    let cloned = unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) };
+    if cloned == 0 {
         return Ok(());
     }
     let end = i64::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -323,7 +325,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
 
@@ -334,15 +336,22 @@ mod tests {
         fs_err::create_dir_all(from.join("d/e")).expect("made");
         fs_err::create_dir(&to).expect("made");
         fs_err::write(from.join("d/file"), "text").expect("written");
-        fs_err::set_permissions(from.join("d/file"), PermissionsExt::from_mode(0o4711))
-            .expect("set");
+        fs_err::set_permissions(
+            from.join("d/file"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o4711),
+        )
+        .expect("set");
         fs_err::hard_link(from.join("d/file"), from.join("d/e/twin")).expect("linked");
         std::os::unix::fs::symlink("/nowhere", from.join("link")).expect("linked");
         nix::unistd::mkfifo(&from.join("fifo"), Mode::from_bits_truncate(0o640)).expect("made");
         let sparse = fs_err::File::create(from.join("sparse")).expect("made");
         sparse.set_len(1 << 30).expect("set");
         std::os::unix::fs::FileExt::write_all_at(sparse.file(), b"x", 1 << 29).expect("written");
-        fs_err::set_permissions(from.join("d"), PermissionsExt::from_mode(0o1750)).expect("set");
+        fs_err::set_permissions(
+            from.join("d"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o1750),
+        )
+        .expect("set");
 
         copy_tree(&from, &to).expect("copied");
 

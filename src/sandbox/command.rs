@@ -229,6 +229,17 @@ pub fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
+/// Whether `path` is a text that names no interpreter, which bash would run itself.
+///
+/// The kernel refuses such a file, and `execvp(3)` then takes `/bin/sh`, which
+/// on many systems is not bash.
+pub fn is_plain_script(path: &Path) -> bool {
+    let mut start = Vec::new();
+    // As much as bash looks at to tell a text from a program.
+    let read = std::fs::File::open(path).and_then(|file| file.take(80).read_to_end(&mut start));
+    read.is_ok() && !start.starts_with(b"#!") && !start.contains(&0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,11 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+pub mod image;
+pub mod qemu;
+pub mod toy;
+pub mod watch;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;

@@ -30,10 +30,10 @@ mod unpack;
 mod version;
 
 pub use control::{Paragraph, ParseControlError, paragraphs};
-pub use deb::DebError;
+pub use deb::{Deb, DebError};
 pub use deliver::{Delivery, deliver};
 pub use error::Error;
-pub use index::{IndexError, Package, Priority};
+pub use index::{IndexError, Package, Priority, Universe};
 pub use openpgp::{Keyring, Verified, VerifyError};
 pub use relation::{Operator, ParseRelationError, Relation, parse_clauses};
 pub use release::{Release, ReleaseError};
@@ -48,7 +48,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::fetch::{Cache, Client, Item};
 use crate::rootfs::beneath::Root;
-use repository::Access;
+use repository::{Access, OpenSuite};
 use sources::{Mirrors, Suite, companion_suites};
 
 /// The root that is wanted.
@@ -114,6 +114,8 @@ pub type Report<'a> = &'a (dyn Fn(Notice<'_>) + Sync);
 /// A finished root and what belongs to it.
 #[derive(Debug)]
 pub struct Bootstrapped {
+    /// Name of the suite, where an alias was asked for its code name.
+    pub suite: String,
     /// The tree, in the cache; never to be changed.
     pub root: PathBuf,
     /// Whether it was there already.
@@ -124,6 +126,10 @@ pub struct Bootstrapped {
     pub packages: Vec<(String, PathBuf)>,
     /// Names and versions.
     pub manifest: Vec<(String, String)>,
+    /// Packages, by name, that are there only because others need them.
+    pub automatic: Vec<String>,
+    /// The architecture.
+    pub arch: String,
 }
 
 struct Step<'a> {
@@ -178,20 +184,7 @@ pub fn bootstrap(
         now: request.now,
     };
     let step = Step::start(report, "reading package lists", None);
-    let main = Suite {
-        mirror: request.mirrors.main.clone(),
-        name: request.suite.clone(),
-    };
-    let mut wanted = vec![main];
-    wanted.extend(request.extra_suites.iter().cloned());
-    let mut suites = access.open_all(&wanted)?;
-    if request.companions
-        && let Some(first) = suites.first()
-    {
-        let companions =
-            companion_suites(&request.suite, first.release.is_rolling(), &request.mirrors);
-        suites.extend(access.open_all(&companions)?);
-    }
+    let suites = open_suites(request, &access)?;
     let indices = access.indices(&suites, &request.components, &request.arch, &|count| {
         step.advance(count);
     })?;
@@ -238,7 +231,11 @@ pub fn bootstrap(
     if was_cached {
         report(Notice::Info("using the cached root of the same packages"));
     }
+    let suite = suites
+        .first()
+        .map_or_else(|| request.suite.clone(), |first| first.suite.name.clone());
     Ok(Bootstrapped {
+        suite,
         root,
         was_cached,
         lists,
@@ -250,7 +247,51 @@ pub fn bootstrap(
             .iter()
             .map(|package| (package.name.clone(), package.version.to_string()))
             .collect(),
+        automatic: resolution.automatic(),
+        arch: request.arch.clone(),
     })
+}
+
+/// Opens the suite that was asked for and those that go with it.
+///
+/// An alias of a released suite (`stable`) is followed to its code name first,
+/// and the others by the same code name: on release day, and on mirrors that are
+/// updated in steps, `stable` and `stable-updates` can belong to two releases.
+fn open_suites(request: &Request, access: &Access<'_>) -> Result<Vec<OpenSuite>, Error> {
+    let suite = |name: &str| Suite {
+        mirror: request.mirrors.main.clone(),
+        name: name.to_owned(),
+    };
+    let asked = access.open(&suite(&request.suite))?;
+    let code_name = asked
+        .release
+        .code_name_of_alias(&request.suite)
+        .map(str::to_owned);
+    let mut extra = request.extra_suites.clone();
+    let (name, mut suites) = match code_name {
+        None => (request.suite.clone(), vec![asked]),
+        Some(code_name) => {
+            let prefix = format!("{}-", request.suite);
+            for suite in &mut extra {
+                if let Some(rest) = suite.name.strip_prefix(&prefix) {
+                    suite.name = format!("{code_name}-{rest}");
+                }
+            }
+            let main = access.open(&suite(&code_name))?;
+            (code_name, vec![main])
+        }
+    };
+    if request.companions
+        && let Some(first) = suites.first()
+    {
+        extra.extend(companion_suites(
+            &name,
+            first.release.is_rolling(),
+            &request.mirrors,
+        ));
+    }
+    suites.extend(access.open_all(&extra)?);
+    Ok(suites)
 }
 
 fn make(

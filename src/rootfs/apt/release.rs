@@ -76,6 +76,16 @@ pub enum ReleaseError {
 }
 
 impl Release {
+    /// The code name, if `name` is an alias of a released suite such as `stable`.
+    ///
+    /// `testing` and `unstable` are no such aliases: who asks for them wants what
+    /// they will be, too.
+    pub fn code_name_of_alias(&self, name: &str) -> Option<&str> {
+        let code_name = self.codename.as_deref()?;
+        let is_alias = self.suite.as_deref() == Some(name) && code_name != name;
+        (is_alias && !self.is_rolling()).then_some(code_name)
+    }
+
     /// Parses the signed text.
     pub fn parse(text: &str) -> Result<Release, ReleaseError> {
         let paragraph = control::single(text)?;
@@ -188,6 +198,16 @@ mod tests {
             Digest::of(b"")
         );
         assert!(!release.is_rolling());
+    }
+
+    #[test]
+    fn aliases_of_releases_have_a_code_name_and_rolling_suites_have_none() {
+        let release = Release::parse(TEXT).expect("valid");
+        assert_eq!(release.code_name_of_alias("oldstable"), Some("bookworm"));
+        assert_eq!(release.code_name_of_alias("bookworm"), None);
+        let testing = TEXT.replace("oldstable", "testing");
+        let release = Release::parse(&testing).expect("valid");
+        assert_eq!(release.code_name_of_alias("testing"), None);
     }
 
     #[test]

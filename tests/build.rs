@@ -1,0 +1,14 @@
+//! Whole builds through the real binary, of a toy operating system.
+
+mod common;
+
+#[path = "build/environment.rs"]
+mod environment;
+#[path = "build/failures.rs"]
+mod failures;
+#[path = "build/images.rs"]
+mod images;
+#[path = "build/outputs.rs"]
+mod outputs;
+#[path = "build/phases.rs"]
+mod phases;

@@ -1,0 +1,257 @@
+//! The variables that hooks see, in every phase.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use kiln::build::environment::parse;
+
+use crate::common::toy::{Built, PHASES, Toy};
+
+/// Writes the environment and the working directory of every phase, and takes
+/// them out of the target at the end.
+fn record_environments(toy: &Toy) {
+    for (phase, inside) in PHASES {
+        let directory = if inside {
+            "/var/lib/toy".to_owned()
+        } else {
+            toy.world.work().join("dump").display().to_string()
+        };
+        toy.hook(
+            phase,
+            "90-dump",
+            &format!(
+                "mkdir -p '{directory}'\nenv -0 >'{directory}/{phase}.env'\npwd >'{directory}/{phase}.cwd'\n\
+                 umask >'{directory}/{phase}.umask'"
+            ),
+        );
+    }
+    toy.hook(
+        "cleanup",
+        "95-fetch",
+        &format!(
+            "cp \"$TARGET_ROOT\"/var/lib/toy/* '{}'",
+            toy.world.work().join("dump").display()
+        ),
+    );
+}
+
+type Dump = BTreeMap<String, String>;
+
+fn dump(toy: &Toy, phase: &str) -> Dump {
+    let path = toy.world.work().join(format!("dump/{phase}.env"));
+    parse(&fs::read(path).expect("the hook wrote it"))
+        .into_iter()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect()
+}
+
+fn text(toy: &Toy, file: &str) -> String {
+    let path = toy.world.work().join("dump").join(file);
+    fs::read_to_string(path)
+        .expect("the hook wrote it")
+        .trim_end()
+        .to_owned()
+}
+
+#[test]
+fn every_phase_sees_what_dib_documents() {
+    let mut toy = Toy::basic();
+    record_environments(&toy);
+    let odd = "spaces  and\nnewlines\n\n\"quotes' $HOME `id` \\ = äö\n";
+    toy.world.set("DIB_ODD", odd).set("OWN_VARIABLE", "kept");
+    toy.world.set("LD_TEST", "x").set("TMPDIR_LIKE", "x");
+    toy.build("-t tar,raw -a amd64").success();
+    let home = toy.world.home().display().to_string();
+    for (phase, inside) in PHASES {
+        let seen = dump(&toy, phase);
+        let get = |name: &str| seen.get(name).map(String::as_str);
+        assert_eq!(get("DIB_ODD"), Some(odd), "{phase}");
+        assert_eq!(get("OWN_VARIABLE"), Some("kept"), "{phase}");
+        assert_eq!(get("ARCH"), Some("amd64"), "{phase}");
+        assert_eq!(get("IMAGE_NAME"), Some("toy"), "{phase}");
+        assert_eq!(get("IMAGE_ELEMENT"), Some("toy"), "{phase}");
+        assert_eq!(get("FS_TYPE"), Some("ext4"), "{phase}");
+        assert_eq!(get("LC_ALL"), Some("C"), "{phase}");
+        assert_eq!(get("DIB_ROOT_FSTYPE"), Some("ext4"), "{phase}");
+        assert!(get("DIB_ROOT_LABEL").is_some(), "{phase}");
+        assert!(
+            get("DIB_ENV").is_some_and(|text| text.contains("DIB_ODD")),
+            "{phase}"
+        );
+        assert!(get("DIB_ARGS").is_some(), "{phase}");
+        assert!(
+            get("TMP_BUILD_DIR")
+                .is_some_and(|path| path.starts_with(&toy.world.tmp().display().to_string()))
+        );
+        let mount_path = get("TMP_MOUNT_PATH").expect("it is set").to_owned();
+        assert!(get("TMP_IMAGE_DIR").is_some(), "{phase}");
+        // TARGET_ROOT is for root.d and cleanup.d alone.
+        let target = ["root", "cleanup"]
+            .contains(&phase)
+            .then_some(mount_path.as_str());
+        assert_eq!(get("TARGET_ROOT"), target, "{phase}");
+        let functions: Vec<&String> = seen
+            .keys()
+            .filter(|name| name.starts_with("BASH_FUNC_"))
+            .collect();
+        assert_eq!(functions.is_empty(), inside, "{phase}: {functions:?}");
+        if inside {
+            assert_eq!(get("HOME"), Some("/root"), "{phase}");
+            assert_eq!(get("TMP_HOOKS_PATH"), Some("/tmp/in_target.d"), "{phase}");
+            assert_eq!(text(&toy, &format!("{phase}.cwd")), "/");
+            for gone in ["TMPDIR", "LD_TEST", "VIRTUAL_ENV"] {
+                assert_eq!(get(gone), None, "{phase}");
+            }
+            let path = get("PATH").expect("it is set");
+            assert!(
+                path.ends_with(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+                "{path}"
+            );
+        } else {
+            assert_eq!(get("HOME"), Some(home.as_str()), "{phase}");
+            let hooks = format!("{}/hooks", get("TMP_BUILD_DIR").expect("it is set"));
+            assert_eq!(get("TMP_HOOKS_PATH"), Some(hooks.as_str()), "{phase}");
+            let work = toy.world.work().display().to_string();
+            assert_eq!(text(&toy, &format!("{phase}.cwd")), work, "{phase}");
+            assert_eq!(get("LD_TEST"), Some("x"), "{phase}");
+        }
+        assert_eq!(text(&toy, &format!("{phase}.umask")), "0022", "{phase}");
+    }
+}
+
+#[test]
+fn values_that_only_later_phases_can_know_come_when_they_are_known() {
+    let toy = Toy::basic();
+    record_environments(&toy);
+    toy.build("-t tar").success();
+    let mut size_from = None;
+    let mut device_from = None;
+    for (phase, _) in PHASES {
+        let seen = dump(&toy, phase);
+        if let Some(size) = seen.get("DIB_IMAGE_SIZE") {
+            assert!(size.parse::<u64>().is_ok_and(|kib| kib > 1024), "{size}");
+            size_from.get_or_insert(phase);
+        }
+        if let Some(device) = seen.get("IMAGE_BLOCK_DEVICE") {
+            assert!(device.starts_with('/'), "{device}");
+            assert!(seen.contains_key("IMAGE_BLOCK_DEVICES"), "{phase}");
+            device_from.get_or_insert(phase);
+        }
+    }
+    assert_eq!(size_from, Some("block-device"));
+    assert_eq!(device_from, Some("pre-finalise"));
+}
+
+#[test]
+fn functions_of_dib_work_in_hooks_outside() {
+    let toy = Toy::basic();
+    toy.hook(
+        "extra-data",
+        "10-functions",
+        "eval declare -A elements=\"($(get_image_element_array))\"\n\
+         for name in \"${!elements[@]}\"; do echo \"element $name at $(ls \"${elements[$name]}\" | head -1)\"; done",
+    );
+    toy.hook("post-root", "10-die", "die 'what now'");
+    let built = toy.build("-t tar");
+    assert_eq!(built.failure().2, 1);
+    assert_eq!(built.lines_after("element toy at "), ["element-provides"]);
+    assert!(built.lines().iter().any(|line| line == "ERROR: what now"));
+}
+
+#[test]
+fn environment_files_are_sourced_for_each_phase_in_bytewise_order() {
+    let mut toy = Toy::basic();
+    toy.world.set("FROM_CALLER", "caller");
+    for name in ["10-x", "100-z", "9-y", "99-a", "50-with.dot"] {
+        toy.file(
+            &format!("toy/environment.d/{name}"),
+            &format!("export ORDER=\"${{ORDER:-}} {name}\"\n"),
+        );
+    }
+    toy.file(
+        "toy/environment.d/60-values",
+        "export FROM_ENVIRONMENT='two\nlines'\nNOT_EXPORTED=1\nexport FROM_CALLER=\"${FROM_CALLER}-changed\"\nreturn 0\n",
+    );
+    toy.file(
+        "toy/environment.d/61-sees",
+        "export SEEN=${NOT_EXPORTED}\nexport SOURCE=${BASH_SOURCE[0]##*/}\nhelper() { :; }\nexport -f helper\n",
+    );
+    for (phase, _) in PHASES {
+        toy.hook(
+            phase,
+            "50-say",
+            "echo \"order:$ORDER\"\necho \"rest: $FROM_CALLER $SEEN $SOURCE ${NOT_EXPORTED:-none} ${FROM_ENVIRONMENT//$'\\n'/+}\"\nhelper",
+        );
+    }
+    let built = toy.build("-t tar").success();
+    assert_eq!(
+        built.lines_after("order: "),
+        vec!["10-x 100-z 50-with.dot 9-y 99-a"; PHASES.len()]
+    );
+    assert_eq!(
+        built.lines_after("rest: "),
+        vec!["caller-changed 1 61-sees none two+lines"; PHASES.len()]
+    );
+}
+
+#[test]
+fn what_environment_files_export_is_not_known_to_the_build_itself() {
+    let toy = Toy::basic();
+    toy.file(
+        "toy/environment.d/10-size",
+        "export DIB_IMAGE_SIZE=1000 IMAGE_NAME=other TMP_MOUNT_PATH=/nowhere\n",
+    );
+    toy.build("-t tar").success();
+    assert_eq!(toy.outputs(), ["toy.tar"]);
+}
+
+#[test]
+fn an_environment_file_that_fails_stops_the_build_with_its_status() {
+    for (text, status) in [
+        ("exit 3\n", 3),
+        ("false\n", 1),
+        ("echo $NO_SUCH_VARIABLE\n", 1),
+    ] {
+        let toy = Toy::basic();
+        toy.file("toy/environment.d/66-bad", text);
+        let built = toy.build("-t tar");
+        let (message, hints, found) = built.failure();
+        assert_eq!(i32::from(found), built.outcome.code());
+        // bash ends with 127 where a variable is unbound in a sourced file.
+        assert!(
+            found == status || (text.contains("NO_SUCH") && found == 127),
+            "{text:?}: {found}"
+        );
+        assert!(
+            message.contains("environment.d") && message.contains("root.d"),
+            "{message}"
+        );
+        assert!(
+            message.contains("66-bad") || !hints.is_empty(),
+            "{message} {hints:?}"
+        );
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn the_install_type_is_known_from_extra_data_on() {
+    for (given, expected) in [("", "source"), ("--install-type package", "package")] {
+        let toy = Toy::basic();
+        for (phase, _) in PHASES {
+            toy.hook(
+                phase,
+                "50-say",
+                "echo \"type ${DIB_DEFAULT_INSTALLTYPE:-none}\"",
+            );
+        }
+        let built: Built = toy.build(&format!("-t tar {given}")).success();
+        let said = built.lines_after("type ");
+        assert_eq!(said[1..], vec![expected; PHASES.len() - 1], "{given}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Builds that fail: what is said, and that nothing is left.
+
+use nix::sys::signal::Signal;
+
+use crate::common::Run as _;
+use crate::common::toy::{PHASES, Toy};
+use crate::common::watch::{Started, eventually, marked};
+
+/// A mark for the environment of all processes of one build.
+fn mark(toy: &mut Toy) -> String {
+    let mark = format!("kiln-mark-{}-{:p}", std::process::id(), toy);
+    toy.world.set("KILN_TEST_MARK", &mark);
+    mark
+}
+
+#[track_caller]
+fn assert_nothing_is_left(toy: &Toy, mark: &str) {
+    assert_eq!(toy.outputs(), Vec::<String>::new(), "something was written");
+    toy.assert_swept();
+    assert!(
+        eventually(|| marked(mark).is_empty()),
+        "processes are left: {:?}",
+        marked(mark)
+    );
+}
+
+#[test]
+fn a_hook_that_fails_in_any_phase_is_named_and_nothing_is_left() {
+    for (number, (phase, _)) in (20u8..).zip(PHASES) {
+        let mut toy = Toy::basic();
+        let mark = mark(&mut toy);
+        toy.hook(
+            phase,
+            "55-fail",
+            &format!("sleep 600 &\nsetsid sleep 601 >/dev/null 2>&1 &\necho why it failed >&2\nexit {number}"),
+        );
+        toy.hook(phase, "60-never", "echo went on");
+        let built = toy.build("-t tar,raw,qcow2");
+        let (message, hints, status) = built.failure();
+        assert_eq!(status, number, "{phase}");
+        assert_eq!(built.outcome.code(), i32::from(number), "{phase}");
+        for part in [
+            format!("{phase}.d"),
+            "55-fail".into(),
+            "toy".into(),
+            number.to_string(),
+        ] {
+            assert!(message.contains(&part), "{part:?} is not in {message:?}");
+        }
+        assert!(!hints.is_empty(), "{phase}");
+        assert_eq!(
+            built.lines().last().map(String::as_str),
+            Some("why it failed"),
+            "{phase}"
+        );
+        assert!(built.outcome.stderr.contains(&message), "{phase}");
+        assert_nothing_is_left(&toy, &mark);
+    }
+}
+
+#[test]
+fn a_failure_shows_the_last_lines_where_the_output_was_not_shown() {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "55-fail",
+        "for n in {1..50}; do echo \"line $n\"; done\nexit 5",
+    );
+    let outcome = toy.command("-t tar -q").run();
+    assert_eq!(outcome.code(), 5);
+    assert_eq!(outcome.stdout, "");
+    for part in ["install.d/55-fail", "toy", "status 5", "line 50", "line 40"] {
+        assert!(
+            outcome.stderr.contains(part),
+            "{part} is not in:\n{}",
+            outcome.stderr
+        );
+    }
+    assert!(!outcome.stderr.contains("line 3\n"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_hook_killed_by_a_signal_has_the_status_that_a_shell_gives() {
+    let toy = Toy::basic();
+    toy.hook("install", "55-die", "kill -TERM $$");
+    let built = toy.build("-t tar");
+    assert_eq!(built.failure().2, 143);
+    assert_eq!(built.outcome.code(), 143);
+}
+
+#[test]
+fn a_hook_without_its_interpreter_is_explained() {
+    let toy = Toy::basic();
+    toy.plain_hook("install", "55-odd", "#!/no/such/interpreter\n");
+    let (message, hints, _) = toy.build("-t tar").failure();
+    assert!(message.contains("install.d/55-odd"), "{message}");
+    assert!(
+        hints.iter().any(|hint| hint.contains("interpreter")),
+        "{hints:?}"
+    );
+}
+
+#[test]
+fn what_daemons_of_hooks_print_and_hold_does_not_keep_the_build() {
+    let mut toy = Toy::basic();
+    let mark = mark(&mut toy);
+    // Neither the pipe of the output nor a directory of the target may be held.
+    toy.hook(
+        "install",
+        "55-daemon",
+        "(cd /var/lib && exec sleep 600) &\nsleep 600 </var/log &",
+    );
+    toy.hook(
+        "post-root",
+        "55-daemon",
+        "cd \"$TMP_MOUNT_PATH/var\" && setsid sleep 600 &",
+    );
+    toy.build("-t tar").success();
+    toy.assert_swept();
+    assert!(
+        eventually(|| marked(&mark).is_empty()),
+        "{:?}",
+        marked(&mark)
+    );
+}
+
+#[test]
+fn what_is_asked_wrongly_ends_with_status_1_or_2_and_a_hint() {
+    let toy = Toy::basic();
+    for (arguments, status) in [
+        ("no-such-element -t tar", 1),
+        ("-t no-such-format", 2),
+        ("-t tar --image-size nonsense", 1),
+        ("-t tar -o no/such/directory/name", 1),
+        ("-t tar --mode no-such-mode", 2),
+        ("-t tar --no-such-option", 2),
+    ] {
+        let outcome = toy.command(arguments).run();
+        assert!(
+            [1, 2].contains(&outcome.code()),
+            "{arguments}: {} instead of {status}\n{}",
+            outcome.code(),
+            outcome.stderr
+        );
+        assert!(
+            outcome.stderr.starts_with("error: "),
+            "{arguments}: {}",
+            outcome.stderr
+        );
+        assert_eq!(toy.outputs(), Vec::<String>::new(), "{arguments}");
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn signals_stop_a_build_in_any_phase_with_their_status() {
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    for (number, (phase, _)) in PHASES.into_iter().enumerate() {
+        let signal = signals[number % signals.len()];
+        let mut toy = Toy::basic();
+        let mark = mark(&mut toy);
+        // A hook that does not care for signals, with a child that neither does.
+        toy.hook(
+            phase,
+            "55-wait",
+            "trap '' INT TERM HUP\nsetsid sleep 600 >/dev/null 2>&1 &\necho READY\nsleep 600",
+        );
+        let mut build = Started::new(&mut toy.command("-t tar,raw"));
+        build.until("READY");
+        let parts = build.parts();
+        let family = parts.main.family();
+        parts.main.signal(signal);
+        let (status, _, said) = build.end();
+        assert_eq!(status, 128 + signal as i32, "{phase}: {said}");
+        assert!(said.contains(&signal.to_string()), "{phase}: {said}");
+        assert!(
+            eventually(|| family.iter().all(|process| !process.lives())),
+            "{phase}: a process is left"
+        );
+        assert_nothing_is_left(&toy, &mark);
+    }
+}

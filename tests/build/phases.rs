@@ -1,0 +1,396 @@
+//! Which hooks run, in what order, where.
+
+use kiln::build::event::Event;
+
+use crate::common::Run as _;
+use crate::common::toy::{Built, PHASES, Toy};
+
+/// `phase.d/hook` of every hook that ran, in order.
+fn ran(built: &Built) -> Vec<String> {
+    built
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::HookStarted { phase, hook, .. } => Some(format!("{phase}/{hook}")),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn phases_run_in_the_order_of_dib_and_where_dib_runs_them() {
+    let toy = Toy::basic();
+    for (phase, inside) in PHASES {
+        // Only a root that is the target's own has this file at this place.
+        let place = if inside {
+            "[ -e /etc/os-release ] && grep -q ID=toy /etc/os-release && echo 'at inside'"
+        } else {
+            "grep -q ID=toy /etc/os-release || echo 'at outside'"
+        };
+        toy.hook(phase, "50-where", &format!("{place}\necho \"as $(id -u)\""));
+    }
+    let built = toy.build("-t tar").success();
+    let expected: Vec<String> = PHASES
+        .iter()
+        .flat_map(|(phase, _)| {
+            let more = (*phase == "root").then(|| "root.d/10-toy".to_owned());
+            more.into_iter().chain([format!("{phase}.d/50-where")])
+        })
+        .collect();
+    assert_eq!(ran(&built), expected);
+    let places: Vec<String> = PHASES
+        .iter()
+        .map(|(_, inside)| if *inside { "inside" } else { "outside" }.to_owned())
+        .collect();
+    assert_eq!(built.lines_after("at "), places);
+    assert_eq!(built.lines_after("as "), vec!["0"; PHASES.len()]);
+    toy.assert_swept();
+}
+
+#[test]
+fn hooks_run_by_number_and_names_with_a_dot_or_without_x_do_not() {
+    let toy = Toy::basic();
+    let order = [
+        "-5q", "0-b", "00-a", "_u", "abc", "1_0", "9-y", "010-x", "10-x", "100-z",
+    ];
+    for name in order.iter().rev() {
+        toy.hook("install", name, "true");
+    }
+    toy.hook("install", "20-with.dot", "exit 1");
+    toy.hook("install", "30-back~", "exit 1");
+    toy.file("toy/install.d/40-not-executable", "#!/bin/bash\nexit 1\n");
+    let built = toy.build("-t tar").success();
+    let expected: Vec<String> = order
+        .iter()
+        .map(|name| format!("install.d/{name}"))
+        .collect();
+    let ran: Vec<String> = ran(&built)
+        .into_iter()
+        .filter(|hook| hook.starts_with("install.d/"))
+        .collect();
+    assert_eq!(ran, expected);
+}
+
+#[test]
+fn hooks_may_be_scripts_without_an_interpreter_line_programs_and_links() {
+    let toy = Toy::basic();
+    toy.plain_hook(
+        "install",
+        "10-no-shebang",
+        "echo \"said by ${BASH_VERSION:+bash}\"\n",
+    );
+    toy.plain_hook(
+        "post-root",
+        "10-no-shebang",
+        "echo \"said by ${BASH_VERSION:+bash}\"\n",
+    );
+    toy.plain_hook("install", "20-other", "#!/bin/cat\nsaid by cat\n");
+    toy.hook("install", "30-linked", "echo said by a link");
+    toy.link("toy/install.d/40-link", "30-linked");
+    // A program outside is any executable of the host.
+    let program = std::fs::read("/bin/true").expect("a program");
+    toy.hook("post-root", "20-program", "true");
+    std::fs::write(
+        toy.world.home().join("elements/toy/post-root.d/20-program"),
+        program,
+    )
+    .expect("a program can be written");
+    let built = toy.build("-t tar").success();
+    assert_eq!(
+        built.lines_after("said by "),
+        ["bash", "cat", "a link", "a link", "bash"]
+    );
+    assert!(ran(&built).contains(&"post-root.d/20-program".to_owned()));
+}
+
+#[test]
+fn hooks_of_several_elements_are_merged_and_each_is_named_with_its_own() {
+    let toy = Toy::basic();
+    toy.file("other/element-deps", "third\n");
+    for (element, name) in [
+        ("toy", "20-toy"),
+        ("other", "10-other"),
+        ("third", "15-third"),
+    ] {
+        let path = toy.file(
+            &format!("{element}/install.d/{name}"),
+            "#!/bin/bash\ntrue\n",
+        );
+        make_executable(&path);
+    }
+    let built = Built::run(toy.command("other -t tar").arg("--json")).success();
+    let found: Vec<(String, String)> = built
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::HookFinished {
+                phase,
+                hook,
+                element,
+                ..
+            } if phase == "install.d" => Some((hook.clone(), element.clone())),
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        ("10-other", "other"),
+        ("15-third", "third"),
+        ("20-toy", "toy"),
+    ]
+    .map(|(hook, element)| (hook.to_owned(), element.to_owned()));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn two_elements_with_a_hook_of_one_name_are_refused_before_anything_runs() {
+    let toy = Toy::basic();
+    toy.hook("install", "10-same", "true");
+    toy.file("other/install.d/10-same", "#!/bin/bash\ntrue\n");
+    let built = Built::run(toy.command("other -t tar").arg("--json"));
+    let (message, _, status) = built.failure();
+    assert_eq!(status, 1);
+    for part in ["install.d/10-same", "toy", "other"] {
+        assert!(message.contains(part), "{part} is not in {message:?}");
+    }
+    assert!(ran(&built).is_empty());
+    toy.assert_swept();
+}
+
+#[test]
+fn a_hook_may_add_hooks_to_a_later_phase() {
+    let toy = Toy::basic();
+    toy.hook(
+        "extra-data",
+        "10-add",
+        "mkdir -p \"$TMP_HOOKS_PATH/install.d\"\n\
+         printf '#!/bin/bash\\necho added\\n' >\"$TMP_HOOKS_PATH/install.d/77-added\"\n\
+         chmod +x \"$TMP_HOOKS_PATH/install.d/77-added\"",
+    );
+    let built = toy.build("-t tar").success();
+    assert!(ran(&built).contains(&"install.d/77-added".to_owned()));
+    assert!(built.lines().contains(&"added".to_owned()));
+}
+
+#[test]
+fn hooks_inside_are_read_only_and_nothing_of_them_stays_in_the_image() {
+    let toy = Toy::basic();
+    toy.file("toy/static-data", "given\n");
+    toy.hook(
+        "install",
+        "10-look",
+        "cat /tmp/in_target.d/static-data\n\
+         if touch /tmp/in_target.d/new 2>/dev/null; then echo writable; fi\n\
+         if touch /tmp/in_target.d/install.d/10-look 2>/dev/null; then echo writable; fi",
+    );
+    toy.hook(
+        "cleanup",
+        "10-look",
+        "ls -A \"$TARGET_ROOT/tmp\" | sed 's/^/left: /'",
+    );
+    let built = toy.build("-t tar").success();
+    assert!(built.lines().contains(&"given".to_owned()));
+    assert!(!built.lines().contains(&"writable".to_owned()));
+    assert_eq!(built.lines_after("left: "), Vec::<String>::new());
+}
+
+#[test]
+fn a_root_phase_that_makes_nothing_is_an_error_with_a_hint() {
+    let toy = Toy::basic();
+    toy.hook(
+        "root",
+        "10-toy",
+        "mkdir -p \"$TARGET_ROOT/tmp\" \"$TARGET_ROOT/lost+found\"",
+    );
+    let (message, hints, status) = toy.build("-t tar").failure();
+    assert_eq!(status, 1);
+    assert!(message.contains("target root"), "{message}");
+    assert!(!hints.is_empty());
+    assert_eq!(toy.outputs(), Vec::<String>::new());
+    toy.assert_swept();
+}
+
+#[test]
+fn packages_of_p_are_installed_between_install_and_post_install() {
+    let toy = Toy::basic();
+    // The name under which elements bring their own, and the first one in PATH.
+    toy.hook(
+        "pre-install",
+        "10-manager",
+        "mkdir -p /usr/local/bin\n\
+         printf '#!/bin/bash\\necho \"order: packages $*\"\\n' >/usr/local/bin/install-packages\n\
+         chmod 755 /usr/local/bin/install-packages",
+    );
+    toy.hook("install", "10-say", "echo order: install");
+    toy.hook("post-install", "10-say", "echo order: post-install");
+    let built = toy.build("-t tar -p one,two -p three").success();
+    assert_eq!(
+        built.lines_after("order: "),
+        ["install", "packages one two three", "post-install"]
+    );
+}
+
+#[test]
+fn the_target_gets_what_programs_expect_and_the_image_does_not_keep_it() {
+    let toy = Toy::basic();
+    toy.hook(
+        "root",
+        "20-own",
+        "echo 'nameserver 192.0.2.1' >\"$TARGET_ROOT/etc/resolv.conf\"",
+    );
+    toy.hook(
+        "install",
+        "10-look",
+        "for node in null zero full random urandom; do [ -c /dev/$node ]; done\n\
+         echo kiln >/dev/null\n\
+         [ \"$(head -c 4 /dev/zero | tr '\\0' z)\" = zzzz ]\n\
+         [ -r /proc/self/status ]\n\
+         [ -d /sys/kernel ]\n\
+         if mkdir /sys/kernel/kiln 2>/dev/null; then exit 1; fi\n\
+         [ -d /dev/shm ] && [ -d /dev/pts ] && [ -e /dev/ptmx ]\n\
+         [ -e /dev/fd/0 ] && [ -e /dev/stdin ]\n\
+         : >/dev/shm/test\n\
+         grep -q 192.0.2.1 /etc/resolv.conf.ORIG\n\
+         if grep -q 192.0.2.1 /etc/resolv.conf; then exit 1; fi",
+    );
+    toy.build("-t tar").success();
+    let listing = toy
+        .world
+        .command("tar")
+        .words("-xOf toy.tar ./etc/resolv.conf")
+        .success();
+    assert_eq!(listing, "nameserver 192.0.2.1\n");
+    let names = toy.world.command("tar").words("-tf toy.tar").success();
+    for name in names.lines() {
+        let inside = ["./proc/", "./sys/", "./tmp/"]
+            .iter()
+            .any(|top| name.starts_with(top) && name.len() > top.len());
+        assert!(!inside && !name.ends_with(".ORIG"), "{name}");
+    }
+}
+
+#[test]
+fn a_build_ends_with_a_table_and_the_image_on_plain_output() {
+    let toy = Toy::basic();
+    toy.hook("install", "10-slow", "sleep 0.1");
+    let said = toy.command("-t tar").run().success();
+    for part in [
+        "install.d/10-slow",
+        "toy.tar",
+        "Build completed successfully",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+}
+
+fn make_executable(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .expect("a mode can be set");
+}
+
+mod break_points {
+    use super::*;
+
+    #[test]
+    fn stop_before_and_after_a_phase_on_the_right_side() {
+        let toy = Toy::basic();
+        let built = Built::run(
+            toy.command("-t tar --json")
+                .env("break", "before-install,after-root,after-finalise")
+                .env(
+                    "break_cmd",
+                    "grep -q ID=toy /etc/os-release && echo inside >&2 || echo outside >&2",
+                ),
+        )
+        .success();
+        let said: Vec<&str> = built
+            .outcome
+            .stderr
+            .lines()
+            .filter(|line| ["inside", "outside"].contains(line))
+            .collect();
+        assert_eq!(
+            said,
+            ["outside", "inside", "inside"],
+            "{}",
+            built.outcome.stderr
+        );
+        let points: Vec<String> = built
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Info { text } => text
+                    .strip_prefix("break point ")?
+                    .split([':', ' '])
+                    .next()
+                    .map(str::to_owned),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            points,
+            [
+                "after-root",
+                "after-root",
+                "before-install",
+                "before-install",
+                "after-finalise",
+                "after-finalise"
+            ]
+        );
+    }
+
+    #[test]
+    fn after_error_runs_where_the_hook_failed_and_its_status_is_kept() {
+        for (phase, outside, expected) in [
+            ("install", "", "inside"),
+            ("install", "1", "outside"),
+            ("block-device", "", "outside"),
+        ] {
+            let toy = Toy::basic();
+            toy.hook(phase, "50-fail", "exit 9");
+            let built = Built::run(
+                toy.command("-t tar --json")
+                    .env("break", "after-error")
+                    .env("break_outside_target", outside)
+                    .env(
+                        "break_cmd",
+                        "grep -q ID=toy /etc/os-release && echo inside >&2 || echo outside >&2",
+                    ),
+            );
+            let (_, _, status) = built.failure();
+            assert_eq!(status, 9);
+            assert!(
+                built.outcome.stderr.lines().any(|line| line == expected),
+                "{phase}, {outside:?}: {}",
+                built.outcome.stderr
+            );
+            toy.assert_swept();
+        }
+    }
+
+    #[test]
+    fn after_error_is_not_reached_from_phases_where_dib_has_none() {
+        let toy = Toy::basic();
+        toy.hook("post-root", "50-fail", "exit 9");
+        let built = Built::run(
+            toy.command("-t tar --json")
+                .env("break", "after-error")
+                .env("break_cmd", "echo reached >&2"),
+        );
+        assert_eq!(built.failure().2, 9);
+        assert!(!built.outcome.stderr.contains("reached"));
+    }
+
+    #[test]
+    fn a_shell_that_ends_at_once_does_not_stop_the_build() {
+        let toy = Toy::basic();
+        // Standard input is empty, so the default shell ends.
+        Built::run(
+            toy.command("-t tar --json")
+                .env("break", "before-root,after-install"),
+        )
+        .success();
+        toy.assert_swept();
+    }
+}

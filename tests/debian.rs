@@ -1,0 +1,223 @@
+//! The main job for real: Debian images from the archive that this machine
+//! uses, checked by the tools of others and booted to their login prompts.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use common::World;
+use common::image::{assert_clean, debugfs, extract, missing, partitions, run};
+use common::qemu::{Firmware, boot, ovmf};
+use common::toy::Built;
+
+/// Where downloads and roots are kept from one test run to the next.
+fn cache() -> PathBuf {
+    if let Some(path) = std::env::var_os("KILN_TEST_CACHE") {
+        return PathBuf::from(path);
+    }
+    let name = format!("kiln-cache-{}", nix::unistd::geteuid());
+    let candidates = [
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+        std::env::temp_dir(),
+    ];
+    for directory in &candidates {
+        let path = directory.join(&name);
+        if fs::create_dir_all(&path).is_ok() {
+            return path;
+        }
+    }
+    panic!("none of {candidates:?} can be written: name a directory with KILN_TEST_CACHE");
+}
+
+/// Whether packets could leave this machine at all.
+fn has_network() -> bool {
+    let route =
+        |path, lines| fs::read_to_string(path).is_ok_and(|text| text.lines().count() > lines);
+    let proxy = ["http_proxy", "https_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    // The first of these tables has a heading; the second always has loopback's.
+    proxy || route("/proc/net/route", 1) || route("/proc/net/ipv6_route", 2)
+}
+
+/// Builds, and prints what took how long.
+fn build(world: &World, arguments: &str) -> Built {
+    let started = Instant::now();
+    let mut command = world.kiln();
+    command
+        .arg("build")
+        .args(shlex::split(arguments).expect("well quoted"));
+    command.arg("--json").arg("--image-cache").arg(cache());
+    let built = Built::run(&mut command).success();
+    println!(
+        "kiln build {arguments}: {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+    for event in &built.events {
+        use kiln::build::event::Event;
+        match event {
+            Event::PhaseFinished { phase, seconds, .. } => println!("  {seconds:7.1} s  {phase}"),
+            Event::StepFinished { step, seconds } => println!("  {seconds:7.1} s  ({step})"),
+            _ => {}
+        }
+    }
+    built
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    let temporary = world.tmp();
+    world.set("TMP_DIR", temporary);
+    world
+}
+
+/// What every Debian root must be like.
+fn assert_debian(world: &World, filesystem: &str) {
+    assert_clean(world, filesystem);
+    let release = debugfs(world, filesystem, "cat /usr/lib/os-release");
+    assert!(release.contains("ID=debian"), "{release}");
+    let status = debugfs(world, filesystem, "cat /var/lib/dpkg/status");
+    let not_installed: Vec<&str> = status
+        .lines()
+        .filter(|line| line.starts_with("Status: ") && *line != "Status: install ok installed")
+        .collect();
+    assert_eq!(not_installed, Vec::<&str>::new());
+    for package in ["linux-image-", "systemd", "grub-pc"] {
+        assert!(
+            status.contains(&format!("Package: {package}")),
+            "{package} is not installed"
+        );
+    }
+    // What only the build needed.
+    for path in [
+        "/etc/resolv.conf.ORIG",
+        "/usr/sbin/policy-rc.d",
+        "/tmp/in_target.d",
+    ] {
+        let found = debugfs(world, filesystem, &format!("stat {path}"));
+        assert!(!found.contains("Inode:"), "{path} is in the image");
+    }
+    let unsafe_io = debugfs(world, filesystem, "ls -p /etc/dpkg/dpkg.cfg.d");
+    assert!(!unsafe_io.contains("speedup"), "{unsafe_io}");
+    let fstab = debugfs(world, filesystem, "cat /etc/fstab");
+    assert!(fstab.contains(" / ext4 "), "{fstab}");
+    assert!(!fstab.contains("/work/"), "{fstab}");
+}
+
+#[test]
+fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
+    let tools = [
+        "e2fsck",
+        "debugfs",
+        "sfdisk",
+        "sgdisk",
+        "fsck.fat",
+        "qemu-img",
+        "qemu-system-x86_64",
+    ];
+    if let Some(name) = missing(&tools) {
+        skip!("{name} is not installed");
+    }
+    if ovmf().is_none() {
+        skip!("OVMF is not installed (package ovmf)");
+    }
+    if !has_network() {
+        skip!("this machine has no network");
+    }
+    let world = world();
+    build(&world, "vm debian-minimal -o debian -t qcow2,raw");
+    std::thread::scope(|scope| {
+        // A guest needs no more than the finished file, so the next build runs beside it.
+        let booted = scope.spawn(|| boot(&world, "debian.qcow2", Firmware::Bios, "login:"));
+        run(&world, "qemu-img", "check -f qcow2 debian.qcow2").success();
+        run(
+            &world,
+            "qemu-img",
+            "compare -f raw -F qcow2 debian.raw debian.qcow2",
+        )
+        .success();
+        run(&world, "sfdisk", "--verify debian.raw").success();
+        let (label, parts) = partitions(&world, "debian.raw");
+        assert_eq!((label.as_str(), parts.len()), ("dos", 1));
+        assert!(parts[0].bootable);
+        extract(
+            &world,
+            &world.work().join("debian.raw"),
+            &parts[0],
+            "debian.ext4",
+        );
+        assert_debian(&world, "debian.ext4");
+        for name in ["debian.raw", "debian.ext4"] {
+            fs::remove_file(world.work().join(name)).expect("it can be removed");
+        }
+        // The root comes from the cache; the packages for EFI are new.
+        build(
+            &world,
+            "block-device-efi vm debian-minimal -o efi -t qcow2,raw",
+        );
+        let console = booted
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert!(
+            console.contains("Linux version"),
+            "the kernel's messages are not on the console"
+        );
+    });
+    run(&world, "qemu-img", "check -f qcow2 efi.qcow2").success();
+    run(
+        &world,
+        "qemu-img",
+        "compare -f raw -F qcow2 efi.raw efi.qcow2",
+    )
+    .success();
+    let verified = run(&world, "sgdisk", "--verify efi.raw");
+    assert!(
+        verified.stdout.contains("No problems found"),
+        "{}",
+        verified.stdout
+    );
+    let (label, parts) = partitions(&world, "efi.raw");
+    assert_eq!((label.as_str(), parts.len()), ("gpt", 3));
+    let raw = world.work().join("efi.raw");
+    extract(&world, &raw, &parts[0], "esp.fat");
+    run(&world, "fsck.fat", "-n esp.fat").success();
+    extract(&world, &raw, &parts[2], "efi.ext4");
+    assert_debian(&world, "efi.ext4");
+    for name in ["efi.raw", "efi.ext4", "esp.fat"] {
+        fs::remove_file(world.work().join(name)).expect("it can be removed");
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| boot(&world, "efi.qcow2", Firmware::Bios, "login:"));
+        scope.spawn(|| boot(&world, "efi.qcow2", Firmware::Uefi, "login:"));
+        // What was built once can be built again without the network.
+        build(&world, "vm debian-minimal -o again -t tar --offline");
+    });
+    assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
+}
+
+#[test]
+fn offline_with_an_empty_cache_names_what_is_missing() {
+    let world = world();
+    let mut command = world.kiln();
+    command.args([
+        "build",
+        "vm",
+        "debian-minimal",
+        "-o",
+        "debian",
+        "--offline",
+        "--json",
+    ]);
+    let built = Built::run(&mut command);
+    let (message, hints, status) = built.failure();
+    assert_eq!(status, 1, "{message}");
+    let said = format!("{message}\n{}", built.lines().join("\n"));
+    assert!(said.contains("InRelease"), "{said}");
+    assert!(said.to_lowercase().contains("offline"), "{said}");
+    let told = hints.iter().any(|hint| hint.contains("offline")) || said.contains("--offline");
+    assert!(told, "{hints:?}\n{said}");
+    assert_eq!(common::toy::names(&world.work()), Vec::<String>::new());
+    assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
+}
