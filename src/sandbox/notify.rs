@@ -10,7 +10,13 @@
 //! `SYNC_WAKE_UP` (6.6) it runs on the caller's processor, and more workers would
 //! only take turns. A call may wait for another trapped one, though (a file
 //! system served from inside the sandbox), so workers are added while all are busy
-//! without progress. See `seccomp_unotify(2)`.
+//! without progress.
+//!
+//! Once a call is received, only a fatal signal ends its wait
+//! (`WAIT_KILLABLE_RECV`, Linux 5.19). A signal that lands in the microseconds
+//! before makes the call start anew, or end with `EINTR` if the handler was
+//! installed without `SA_RESTART`; no system call but one that is traced could
+//! hide that. See `seccomp_unotify(2)`.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
