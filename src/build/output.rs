@@ -118,7 +118,12 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let kib = if plan.request.image_size.is_some() {
         kib
     } else {
-        kib.max(plan.layout.minimum_size().div_ceil(1024).next_multiple_of(64))
+        kib.max(
+            plan.layout
+                .minimum_size()
+                .div_ceil(1024)
+                .next_multiple_of(64),
+        )
     };
     Ok(Size { kib })
 }

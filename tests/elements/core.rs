@@ -316,7 +316,10 @@ pub fn service_names_are_merged_for_the_distribution() {
             "mysql:\n  default: x\n",
             "Check two for duplicate service name",
         ),
-        ("web: [x]\n", "`svc-map` of element `two` is not a service map"),
+        (
+            "web: [x]\n",
+            "`svc-map` of element `two` is not a service map",
+        ),
     ] {
         fs::write(second.join("svc-map"), text).unwrap();
         let output = scratch.outside_hook("extra-data.d/10-merge-svc-map-files");

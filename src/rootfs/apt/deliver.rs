@@ -41,6 +41,7 @@ pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> 
         })?;
     }
     write_lists(root, target)?;
+    write_marks(root, target)?;
     if let Some(directory) = &delivery.packages {
         share_packages(root, directory)?;
     }
@@ -90,6 +91,35 @@ fn write_lists(root: &Bootstrapped, target: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// What apt remembers about packages; see `pkgDepCache::writeStateFile` of libapt-pkg.
+const EXTENDED_STATES: &str = "var/lib/apt/extended_states";
+
+/// Tells apt which packages nobody asked for, as if it had installed them itself.
+fn write_marks(root: &Bootstrapped, target: &Path) -> Result<(), Error> {
+    if root.automatic.is_empty() {
+        return Ok(());
+    }
+    let fail = |source| Error::File {
+        action: "write",
+        path: target.join(EXTENDED_STATES),
+        source,
+    };
+    let inside = Root::open(target).map_err(fail)?;
+    inside.make_dirs(Path::new("var/lib/apt")).map_err(fail)?;
+    let text = marks(&root.automatic, &root.arch);
+    inside
+        .write(Path::new(EXTENDED_STATES), text.as_bytes(), 0o644)
+        .map_err(fail)
+}
+
+/// The stanzas; packages for all architectures count as of the native one.
+fn marks(names: &[String], arch: &str) -> String {
+    names
+        .iter()
+        .map(|name| format!("Package: {name}\nArchitecture: {arch}\nAuto-Installed: 1\n\n"))
+        .collect()
+}
+
 /// Links the packages under apt's names; what is there already is left alone.
 fn share_packages(root: &Bootstrapped, directory: &Path) -> Result<(), Error> {
     let fail = |path: &Path| {
@@ -120,4 +150,18 @@ fn share_packages(root: &Bootstrapped, directory: &Path) -> Result<(), Error> {
         copy().map_err(fail(&path))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_written_as_apt_writes_them() {
+        assert_eq!(
+            marks(&["a".into(), "b".into()], "amd64"),
+            "Package: a\nArchitecture: amd64\nAuto-Installed: 1\n\n\
+             Package: b\nArchitecture: amd64\nAuto-Installed: 1\n\n"
+        );
+    }
 }

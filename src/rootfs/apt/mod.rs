@@ -30,10 +30,10 @@ mod unpack;
 mod version;
 
 pub use control::{Paragraph, ParseControlError, paragraphs};
-pub use deb::DebError;
+pub use deb::{Deb, DebError};
 pub use deliver::{Delivery, deliver};
 pub use error::Error;
-pub use index::{IndexError, Package, Priority};
+pub use index::{IndexError, Package, Priority, Universe};
 pub use openpgp::{Keyring, Verified, VerifyError};
 pub use relation::{Operator, ParseRelationError, Relation, parse_clauses};
 pub use release::{Release, ReleaseError};
@@ -126,6 +126,10 @@ pub struct Bootstrapped {
     pub packages: Vec<(String, PathBuf)>,
     /// Names and versions.
     pub manifest: Vec<(String, String)>,
+    /// Packages, by name, that are there only because others need them.
+    pub automatic: Vec<String>,
+    /// The architecture.
+    pub arch: String,
 }
 
 struct Step<'a> {
@@ -243,6 +247,8 @@ pub fn bootstrap(
             .iter()
             .map(|package| (package.name.clone(), package.version.to_string()))
             .collect(),
+        automatic: resolution.automatic(),
+        arch: request.arch.clone(),
     })
 }
 

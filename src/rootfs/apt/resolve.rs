@@ -38,15 +38,13 @@ pub enum ResolveError {
         reason: String,
     },
     /// Two chosen packages exclude each other.
-    #[error("`{package}` ({}) does not go with `{other}` ({}): it declares `{field}: {relation}`", chain(.needed_by), chain(.other_needed_by))]
+    #[error("`{package}` ({}) does not go with `{other}` ({}): it declares `{relation}`", chain(.needed_by), chain(.other_needed_by))]
     Conflict {
         /// Who says so.
         package: String,
         /// Whom it excludes.
         other: String,
-        /// `Conflicts` or `Breaks`.
-        field: &'static str,
-        /// The relation.
+        /// The relation with its field, `Conflicts` or `Breaks`.
         relation: String,
         /// Why the package is there.
         needed_by: Vec<String>,
@@ -73,6 +71,21 @@ pub struct Resolution<'a> {
     pub packages: Vec<&'a Package>,
     /// Names of those that make the base: essential, required, and what these need.
     pub base: BTreeSet<String>,
+    /// Names of those that were asked for, or that provide what was.
+    pub asked: BTreeSet<String>,
+}
+
+impl Resolution<'_> {
+    /// Names, sorted, of those that are there only because what was asked for needs
+    /// them: `apt autoremove` may take them once nothing does. The base stays.
+    pub fn automatic(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.packages.iter().map(|package| &package.name).collect();
+        names
+            .into_iter()
+            .filter(|name| !self.base.contains(*name) && !self.asked.contains(*name))
+            .cloned()
+            .collect()
+    }
 }
 
 /// Alternatives that are taken although they are not the first: roots are made with a
@@ -104,13 +117,15 @@ pub fn resolve<'a>(
     }
     solver.close()?;
     let base: BTreeSet<String> = solver.chosen.keys().cloned().collect();
+    let mut meant = BTreeSet::new();
     for name in asked {
         let relation = Relation {
             name: name.clone(),
             arch: None,
             version: None,
         };
-        if solver.present(&relation).is_some() {
+        if let Some(present) = solver.present(&relation) {
+            meant.insert(present.name.clone());
             continue;
         }
         let package = solver
@@ -121,6 +136,7 @@ pub fn resolve<'a>(
                 name: name.clone(),
                 arch: arch.to_owned(),
             })?;
+        meant.insert(package.name.clone());
         solver.choose(package, "the request");
     }
     solver.close()?;
@@ -128,6 +144,7 @@ pub fn resolve<'a>(
     Ok(Resolution {
         packages: solver.order(),
         base,
+        asked: meant,
     })
 }
 
@@ -253,8 +270,7 @@ impl<'a> Solver<'a, '_> {
                         return Err(ResolveError::Conflict {
                             package: package.name.clone(),
                             other: other.name.clone(),
-                            field,
-                            relation: relation.to_string(),
+                            relation: format!("{field}: {relation}"),
                             needed_by: self.reasons(&package.name),
                             other_needed_by: self.reasons(&other.name),
                         });
@@ -375,6 +391,27 @@ mod tests {
             .collect();
         let at = |name| order.iter().position(|n| *n == name).expect("present");
         assert!(at("lib") < at("base") && at("base") < at("extra") && at("mawk") < at("req"));
+    }
+
+    #[test]
+    fn automatic_are_those_that_only_a_request_needs() {
+        let universe = universe(&[
+            paragraph("base", "1", "Essential: yes\nDepends: lib\n"),
+            paragraph("lib", "1", ""),
+            paragraph("top", "1", "Depends: lib, low\n"),
+            paragraph("low", "1", ""),
+            paragraph("mta", "1", "Provides: mail\nDepends: queue\n"),
+            paragraph("queue", "1", ""),
+        ]);
+        let automatic = |asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+            resolve(&universe, "amd64", &asked)
+                .expect("solvable")
+                .automatic()
+        };
+        assert!(automatic(&[]).is_empty());
+        assert_eq!(automatic(&["top", "mail"]), ["low", "queue"]);
+        assert_eq!(automatic(&["top", "low", "mta"]), ["queue"]);
     }
 
     #[test]
