@@ -303,7 +303,7 @@ fn hooks_of_the_usual_build_run_in_the_known_order() {
         ),
         ("post-root.d", ""),
         ("block-device.d", ""),
-        ("pre-finalise.d", ""),
+        ("pre-finalise.d", "+50-shared-apt-cache"),
         (
             "finalise.d",
             "50-bootloader 99-clean-up-cache 99-clear-machine-id 99-write-dpkg-manifest",
