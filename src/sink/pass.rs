@@ -159,6 +159,8 @@ pub(crate) fn run(
                 .map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
             progress(shared.done.load(Ordering::Relaxed), total);
         }
+        // A short pass may be over before anybody looked.
+        progress(shared.done.load(Ordering::Relaxed), total);
     });
     let error = lock(&shared.error).take();
     error.map_or(Ok(()), Err)
