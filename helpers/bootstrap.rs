@@ -316,11 +316,13 @@ impl Reporter {
             Notice::Info(text) => say(text),
             Notice::Output(line) => say(line),
             Notice::Started { step, total } => {
-                self.send(&Event::StepStarted {
+                let sent = self.send(&Event::StepStarted {
                     step: step.to_owned(),
                     total,
                 });
                 match total {
+                    // Who gets events tells the user.
+                    _ if sent => {}
                     Some(bytes) => say(&format!("{step} ({:.1} MB)", megabytes(bytes))),
                     None => say(step),
                 }
@@ -343,11 +345,13 @@ impl Reporter {
             }
             Notice::Finished { step, milliseconds } => {
                 let seconds = Duration::from_millis(milliseconds).as_secs_f64();
-                self.send(&Event::StepFinished {
+                let sent = self.send(&Event::StepFinished {
                     step: step.to_owned(),
                     seconds,
                 });
-                say(&format!("{step}: {seconds:.1} s"));
+                if !sent {
+                    say(&format!("{step}: {seconds:.1} s"));
+                }
             }
         }
     }

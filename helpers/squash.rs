@@ -130,6 +130,19 @@ impl Sources {
         Ok((sources, rest))
     }
 
+    /// An element's file of that name as the build itself sees the element: from
+    /// the one directory where it was found.
+    pub fn read_chosen(
+        &self,
+        element: &str,
+        name: &str,
+    ) -> Result<Option<SourceFile>, SourcesError> {
+        let Some(directory) = self.found.get(element) else {
+            return Ok(self.read(element, name)?.into_iter().next());
+        };
+        read_file(directory.join(name))
+    }
+
     /// An element's file of that name from **every** directory that has the
     /// element; from where the build found it, or from the embedded library,
     /// when none has.
@@ -144,17 +157,7 @@ impl Sources {
             directories.extend(found.cloned());
         }
         for directory in &directories {
-            let path = directory.join(name);
-            match std::fs::read(&path) {
-                Ok(bytes) => {
-                    let location = format!("`{}`", path.display());
-                    let text =
-                        String::from_utf8(bytes).map_err(|_| SourcesError::NotText { path })?;
-                    found.push(SourceFile { location, text });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(SourcesError::Read { path, source }),
-            }
+            found.extend(read_file(directory.join(name))?);
         }
         if directories.is_empty() {
             let library = element::Library::new(&[])?;
@@ -172,6 +175,18 @@ impl Sources {
         }
         Ok(found)
     }
+}
+
+/// A file of an element's directory; `None` where there is none.
+fn read_file(path: PathBuf) -> Result<Option<SourceFile>, SourcesError> {
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SourcesError::Read { path, source }),
+    };
+    let location = format!("`{}`", path.display());
+    let text = String::from_utf8(bytes).map_err(|_| SourcesError::NotText { path })?;
+    Ok(Some(SourceFile { location, text }))
 }
 
 /// Why package lists cannot be merged.

@@ -125,12 +125,8 @@ pub(super) fn merge_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error
     let output = output.ok_or(Error::NoOutput)?;
     let mut maps = Vec::new();
     for element in &sources.elements {
-        maps.extend(
-            sources
-                .read(element, "svc-map")?
-                .into_iter()
-                .map(|file| (element.clone(), file.text)),
-        );
+        let file = sources.read_chosen(element, "svc-map")?;
+        maps.extend(file.map(|file| (element.clone(), file.text)));
     }
     let services = merge(&maps, &distro)?;
     // JSON strings are YAML strings, so that every name survives.

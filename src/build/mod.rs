@@ -4,7 +4,6 @@ pub mod engine;
 pub mod environment;
 pub mod event;
 pub mod failure;
-pub mod listing;
 pub mod output;
 pub mod phases;
 pub mod plan;

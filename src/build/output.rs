@@ -66,6 +66,7 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
             seconds,
             nanoseconds: 0,
         }),
+        threads: engine.plan.jobs,
         ..ScanOptions::default()
     };
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
@@ -113,6 +114,17 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let kib = rule
         .image_size_kib()
         .map_err(|error| Failure::from_error(&error))?;
+    // Layouts with large partitions of fixed size need more than the content says.
+    let kib = if plan.request.image_size.is_some() {
+        kib
+    } else {
+        kib.max(
+            plan.layout
+                .minimum_size()
+                .div_ceil(1024)
+                .next_multiple_of(64),
+        )
+    };
     Ok(Size { kib })
 }
 
@@ -357,7 +369,7 @@ fn write_outputs(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
         &specs,
-        0,
+        plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );
     progress.into_inner().finish();

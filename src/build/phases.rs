@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::helpers::run_parts;
 use crate::sandbox::command::{self, Program, shell_status};
 use crate::sandbox::seccomp::Filter;
 
@@ -17,7 +18,6 @@ use super::engine::Engine;
 use super::environment::{self, HOOKS_INSIDE, Variables};
 use super::event::Event;
 use super::failure::Failure;
-use super::listing;
 
 /// A phase, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,10 +129,10 @@ impl Engine<'_> {
 
     fn run_hooks(&mut self, phase: Phase, directory: &str) -> Result<(), Failure> {
         let started = Instant::now();
-        let names = listing::hooks(&self.dirs.hooks.join(directory), &self.plan.hook_names)
-            .map_err(|error| {
-                Failure::new(format!("cannot list the hooks of `{directory}`: {error}"))
-            })?;
+        // Listed now and not from the plan: hooks may add hooks.
+        let names = run_parts::list(&self.dirs.hooks.join(directory), &self.plan.hook_names)
+            .map_err(|error| Failure::from_error(&error))?
+            .run;
         self.events.send(&Event::PhaseStarted {
             phase: directory.to_owned(),
             hooks: names.len(),
@@ -192,8 +192,8 @@ impl Engine<'_> {
     /// The environment of a phase's hooks, `environment.d` included.
     fn phase_environment(&mut self, phase: Phase, place: &Place) -> Result<Variables, Failure> {
         let base = self.base_environment(phase);
-        let files = listing::environment(&self.dirs.hooks.join("environment.d"))
-            .map_err(|error| Failure::new(format!("cannot list `environment.d`: {error}")))?;
+        let files = run_parts::environment(&self.dirs.hooks.join(phase.directory()))
+            .map_err(|error| Failure::from_error(&error))?;
         if files.is_empty() {
             return Ok(base);
         }
@@ -202,11 +202,9 @@ impl Engine<'_> {
             .map(OsString::from)
             .to_vec();
         arguments.push(place.hooks.join(&record).into());
-        arguments.extend(
-            files
-                .iter()
-                .map(|name| place.hooks.join("environment.d").join(name).into()),
-        );
+        let directory = place.hooks.join(crate::element::hooks::ENVIRONMENT);
+        let names = files.iter().filter_map(|file| file.file_name());
+        arguments.extend(names.map(|name| directory.join(name).into()));
         let program = Program {
             arguments,
             environment: base.into_iter().collect(),

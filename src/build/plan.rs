@@ -14,24 +14,12 @@ use crate::disk::layout;
 use crate::element::order::NamePattern;
 use crate::element::{self, ElementSet, Library};
 use crate::sink;
+use crate::tree::Timestamp;
 
 use super::environment::Variables;
 use super::failure::Failure;
 use super::phases;
 use super::request::Request;
-
-/// The layout where no element brings one: a filesystem on the bare image.
-const BARE_LAYOUT: &str = "
-- local_loop:
-    name: image0
-    mkfs:
-      name: mkfs_root
-      mount:
-        mount_point: /
-        fstab:
-          options: defaults
-          fsck-passno: 1
-";
 
 /// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
 const SEED_NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_7c52_90aa_4e0b_b1f4_2c85_d3a6_917e);
@@ -60,6 +48,8 @@ pub struct Plan {
     pub variables: Variables,
     /// Where downloads and roots are kept.
     pub cache: PathBuf,
+    /// Threads that write at the same time; 0 stands for one for each processor.
+    pub jobs: usize,
     /// Latest time stamp in the image, in seconds since the epoch (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
     /// What is odd but allowed: one sentence each.
@@ -166,6 +156,10 @@ impl Plan {
         let layout =
             layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))?;
         warnings.extend(layout.warnings().iter().cloned());
+        if outputs.iter().any(|format| *format != sink::Format::Tar) {
+            check_filesystems(&layout)?;
+        }
+        let jobs = jobs(&request)?;
         let cache = request
             .image_cache
             .clone()
@@ -180,6 +174,7 @@ impl Plan {
             outputs,
             variables,
             cache,
+            jobs,
             epoch,
             warnings,
             request,
@@ -244,6 +239,44 @@ impl Plan {
     }
 }
 
+/// Refuses filesystems that kiln cannot make before anything runs.
+fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
+    let planner = layout::NativePlanner {
+        timestamp: Timestamp {
+            seconds: 0,
+            nanoseconds: 0,
+        },
+    };
+    for filesystem in layout.filesystems() {
+        planner.check(filesystem).map_err(|error| {
+            let cause = Failure::from_error(error.as_ref());
+            Failure::new(format!(
+                "cannot make filesystem `{}`: {}",
+                filesystem.name, cause.message
+            ))
+            .hint("its type and options come from `FS_TYPE`, `--mkfs-options` and the block device configuration")
+        })?;
+    }
+    Ok(())
+}
+
+/// `KILN_JOBS`: threads that work at the same time; 0 stands for one for each processor.
+fn jobs(request: &Request) -> Result<usize, Failure> {
+    let Some(text) = text_variable(request, "KILN_JOBS")? else {
+        return Ok(0);
+    };
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|&jobs| jobs > 0)
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "`KILN_JOBS` is `{text}`, which is not a number of threads"
+            ))
+            .hint("leave it unset for one thread for each processor")
+        })
+}
+
 /// A directory of ours below `~/.cache`.
 fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> {
     let home = variable(request, "HOME").ok_or_else(|| {
@@ -298,9 +331,15 @@ fn block_device_config(
         let Some(path) = given.strip_prefix("file://") else {
             return Ok(given);
         };
-        return fs_err::read_to_string(request.current_dir.join(path)).map_err(Failure::io(
-            "reading the file that `DIB_BLOCK_DEVICE_CONFIG` names",
-        ));
+        return fs_err::read_to_string(request.current_dir.join(path))
+            .map_err(Failure::io(
+                "reading the file that `DIB_BLOCK_DEVICE_CONFIG` names",
+            ))
+            .map_err(|failure| {
+                failure.hint(
+                    "`file://` is followed by a path; relative ones start at the current directory",
+                )
+            });
     }
     let arch = if arch == "ppc64le" { "ppc64el" } else { arch };
     let names = [
@@ -319,7 +358,7 @@ fn block_device_config(
             }
         }
     }
-    Ok(BARE_LAYOUT.to_owned())
+    Ok(crate::disk::config::FALLBACK.to_owned())
 }
 
 /// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.

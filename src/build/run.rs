@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{AccessFlags, access};
 
 use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::{host, identity, sweep};
@@ -15,7 +16,7 @@ use crate::sandbox::{host, identity, sweep};
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
-use super::plan::Plan;
+use super::plan::{Plan, host_arch};
 use super::request::Request;
 
 /// Signals that stop a build.
@@ -51,15 +52,12 @@ pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
 /// Runs a plan.
 pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
     let identity = identity::choose(plan.request.mode.as_deref())?;
-    let parent = plan
-        .variables
-        .get(std::ffi::OsStr::new("TMP_DIR"))
-        .filter(|value| !value.is_empty())
-        .map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    let parent = parent_of_work(plan);
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
     let work = sweep::WorkDir::create(&parent).map_err(|error| {
-        Failure::from(error).hint("`TMP_DIR` names another place for the build")
+        Failure::from(error)
+            .hint("`TMPDIR` names the directory for the build; without it, it is `/tmp`")
     })?;
     let memory = memory_for_build(plan);
     let view = host::View {
@@ -89,6 +87,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         },
     ];
     remarks.extend(memory.err().map(|text| Event::Info { text }));
+    remarks.extend(foreign(&plan.arch).map(|text| Event::Warning { text }));
     remarks.extend(swept.iter().map(|path| Event::Info {
         text: format!(
             "removed `{}`, left over from a build that was cut off",
@@ -104,6 +103,19 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let (events, running) = sandbox.enter(|events| engine::main(plan, &view, events))?;
     remarks.into_iter().for_each(&mut *on_event);
     follow(events, running, on_event)
+}
+
+/// Where the build's own directory is made. `TMPDIR` comes before `TMP_DIR`, since
+/// that is what DIB's `mktemp` makes of the two.
+fn parent_of_work(plan: &Plan) -> PathBuf {
+    ["TMPDIR", "TMP_DIR"]
+        .iter()
+        .filter_map(|name| plan.variables.get(std::ffi::OsStr::new(name)))
+        .find(|value| !value.is_empty())
+        .map_or_else(
+            || PathBuf::from("/tmp"),
+            |value| plan.request.current_dir.join(value),
+        )
 }
 
 /// Passes events on until the sandbox ends or a signal ends it.
@@ -214,6 +226,20 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         ))
         .hint("make it first, or name another one with `-o`"));
     }
+    for (path, what, option) in [
+        (&output, "the directory for the output", "-o"),
+        (&plan.cache, "the image cache", "--image-cache"),
+    ] {
+        // Better now than after a build of minutes.
+        access(path.as_path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
+            Failure::new(format!(
+                "{what}, `{}`, cannot be written to: {}",
+                path.display(),
+                std::io::Error::from(error)
+            ))
+            .hint(format!("`{option}` names another one"))
+        })?;
+    }
     paths.push(plan.request.current_dir.clone());
     paths.push(output);
     let mut canonical = Vec::new();
@@ -225,6 +251,30 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     Ok(canonical)
+}
+
+/// What to know when programs of the image do not run on this host by themselves.
+fn foreign(arch: &str) -> Option<String> {
+    let host = host_arch();
+    let runs = match host.as_str() {
+        "amd64" => ["amd64", "i386"].contains(&arch),
+        "arm64" => ["arm64", "armhf", "armel"].contains(&arch),
+        _ => host == arch,
+    };
+    // A handler may exist although a container does not show it, so this is no error.
+    let handlers = Path::new("/proc/sys/fs/binfmt_misc");
+    let handled = std::fs::read_dir(handlers).is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("qemu-"))
+        })
+    });
+    (!runs && !handled).then(|| {
+        format!(
+            "this host is {host}: programs of {arch} run here only through binfmt handlers, and \
+             `{}` shows none (Debian, Ubuntu: `sudo apt install qemu-user-binfmt`)",
+            handlers.display()
+        )
+    })
 }
 
 /// Whether the build fits into memory; the reason where it does not.

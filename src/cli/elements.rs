@@ -10,7 +10,7 @@ use super::Context;
 use super::failure::Failure;
 use super::given::{Caller, arch};
 use super::printer::{Tone, table};
-use crate::element::metadata::{Metadata, readme};
+use crate::element::metadata::{self, Metadata, readme};
 use crate::element::{self, Element, ElementSet, Error, Library, Reason};
 
 /// Arguments of `kiln elements`.
@@ -60,6 +60,16 @@ enum Command {
         #[arg(value_name = "ELEMENT")]
         names: Vec<String>,
     },
+    /// Print the README of an element as it is kept beside its `element.yaml`
+    #[command(hide = true)]
+    Readme {
+        /// The element
+        #[arg(value_name = "ELEMENT")]
+        name: String,
+    },
+    /// Print the index of the bundled elements, `docs/elements.md`
+    #[command(hide = true)]
+    Catalogue,
 }
 
 impl From<Error> for Failure {
@@ -97,6 +107,11 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         Command::Show { name, json } => show(find(&library, &name)?, json, context)?,
         Command::Search { words } => return search(&library, &words, context),
         Command::Graph { names } => graph(&library, &names, context)?,
+        Command::Readme { name } => {
+            let text = readme(find(&library, &name)?)?;
+            context.printer.data(generated(&text, "element.yaml"));
+        }
+        Command::Catalogue => catalogue(context)?,
     }
     Ok(0)
 }
@@ -146,6 +161,30 @@ fn show(element: &Element, json: bool, context: &mut Context) -> Result<(), Fail
             .printer
             .line(format_args!("\nFound in `{}`.", element.location()));
     }
+    Ok(())
+}
+
+/// Marks a page as generated, below its title.
+fn generated(text: &str, from: &str) -> String {
+    let (title, rest) = text.split_once('\n').unwrap_or((text, ""));
+    format!(
+        "{title}\n\n<!-- Generated from {from}; `KILN_UPDATE=1 cargo test --test elements` writes it anew. -->\n{rest}"
+    )
+}
+
+/// The bundled elements alone: the page belongs to the source tree.
+fn catalogue(context: &mut Context) -> Result<(), Failure> {
+    let library = Library::new(&[])?;
+    let tables = metadata::catalogue(library.iter(), |element| {
+        let location = element.location();
+        let path = location.strip_prefix("embedded:").unwrap_or(&location);
+        format!("../elements/{path}/README.md")
+    })?;
+    let text = format!(
+        "# Elements\n\nThe elements in the binary. `kiln elements show NAME` prints the same pages, and finds those of \
+         `ELEMENTS_PATH` too.\n{tables}"
+    );
+    context.printer.data(generated(&text, "each element.yaml"));
     Ok(())
 }
 

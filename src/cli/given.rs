@@ -209,6 +209,7 @@ impl Given {
             None => caller.text("ARCH")?,
         };
         if let Some(arch) = &arch {
+            known_arch(arch)?;
             export("ARCH", OsStr::new(arch));
         }
 
@@ -364,6 +365,26 @@ impl Given {
 /// The architecture to look elements up for: `ARCH`, else the host's.
 pub fn arch(caller: &Caller) -> Result<String, Failure> {
     Ok(caller.text("ARCH")?.unwrap_or_else(host_arch))
+}
+
+/// Architectures of the distributions that elements are for, in Debian's names and
+/// in the kernel's, which some elements take as well.
+const ARCHES: [&str; 22] = [
+    "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "mipsel", "powerpc",
+    "ppc64", "ppc64el", "ppc64le", "riscv64", "s390x", "x86", "x86_64", "aarch64", "arm", "armv7l",
+    "i686", "ppc", "s390",
+];
+
+/// Refuses an architecture that no distribution has, before anything is fetched.
+fn known_arch(arch: &str) -> Result<(), Failure> {
+    if ARCHES.contains(&arch) {
+        return Ok(());
+    }
+    let failure = Failure::new(format!("unknown architecture `{arch}`"));
+    Err(match nearest(arch, ARCHES) {
+        Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
+        None => failure.hint("for example: `amd64`, `arm64`, `armhf`, `ppc64el`, `riscv64`"),
+    })
 }
 
 /// A value and the option or variable that it came from.

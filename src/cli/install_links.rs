@@ -79,7 +79,17 @@ fn link(program: &Path, path: &Path) -> Result<(), Failure> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let temporary = path.with_file_name(name);
-    fs::os::unix::fs::symlink(program, &temporary)?;
+    std::os::unix::fs::symlink(program, &temporary).map_err(|error| {
+        let failure = Failure::from(error);
+        Failure {
+            message: format!(
+                "cannot make the link `{}`: {}",
+                path.display(),
+                failure.message
+            ),
+            ..failure
+        }
+    })?;
     fs::rename(&temporary, path).map_err(|error| {
         // The error that matters is that of the renaming.
         let _ = fs::remove_file(&temporary);

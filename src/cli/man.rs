@@ -185,7 +185,7 @@ fn describe(command: &Command, depth: usize, text: &mut String) {
     if let Some(after) = command.get_after_help() {
         let _ = writeln!(text, "{}\n", plain(after));
     }
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         describe(subcommand, depth + 1, text);
     }
 }

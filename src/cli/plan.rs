@@ -34,6 +34,8 @@ struct View {
     elements: Vec<ElementView>,
     environment: Vec<HookView>,
     phases: Vec<PhaseView>,
+    /// `gpt`, `msdos`, or empty for a disk that is one filesystem.
+    partition_table: String,
     filesystems: Vec<FilesystemView>,
     /// Bytes of the disk, where they do not depend on its content.
     disk_size: Option<u64>,
@@ -76,6 +78,10 @@ struct FilesystemView {
     uuid: String,
     mount_point: Option<String>,
     options: Vec<String>,
+    /// Number in the partition table, from 1; absent on the bare disk.
+    partition: Option<u32>,
+    /// Empty without a partition.
+    partuuid: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,11 +139,14 @@ fn view(plan: &Plan, context: &Context) -> View {
             hooks: hooks(plan.hooks.phase(&phase.directory(), &plan.hook_names)),
         })
         .collect();
+    let facts = plan.layout.facts();
     let filesystems = plan
         .layout
         .filesystems()
         .iter()
-        .map(|filesystem| FilesystemView {
+        // The facts are in the same order.
+        .zip(&facts.filesystems)
+        .map(|(filesystem, fact)| FilesystemView {
             name: filesystem.name.clone(),
             base: filesystem.base.clone(),
             fstype: filesystem.fstype.clone(),
@@ -145,6 +154,8 @@ fn view(plan: &Plan, context: &Context) -> View {
             uuid: filesystem.id.to_string(),
             mount_point: filesystem.mount_point.clone(),
             options: filesystem.opts.clone(),
+            partition: fact.partition,
+            partuuid: fact.partuuid.clone(),
         })
         .collect();
     let outputs = plan
@@ -169,6 +180,7 @@ fn view(plan: &Plan, context: &Context) -> View {
         elements,
         environment: hooks(plan.hooks.environment()),
         phases,
+        partition_table: facts.partition_table,
         filesystems,
         disk_size: plan.layout.fixed_size(),
         fstab: plan.layout.fstab(),
@@ -258,7 +270,10 @@ fn text(view: &View, colour: Colour) -> String {
                     .clone()
                     .unwrap_or_else(|| "-".to_owned()),
                 filesystem.fstype.clone(),
-                filesystem.base.clone(),
+                match filesystem.partition {
+                    Some(number) => format!("partition {number} (`{}`)", filesystem.base),
+                    None => filesystem.base.clone(),
+                },
                 filesystem.label.clone(),
                 filesystem.uuid.clone(),
                 filesystem.options.join(" "),
@@ -266,8 +281,12 @@ fn text(view: &View, colour: Colour) -> String {
         })
         .collect();
     let size = match view.disk_size {
-        Some(size) => format!("Filesystems, on a disk of {}", units::bytes(size)),
-        None => "Filesystems, on a disk as large as the content needs".to_owned(),
+        Some(size) => format!("of {}", units::bytes(size)),
+        None => "as large as the content needs".to_owned(),
+    };
+    let size = match view.partition_table.as_str() {
+        "" => format!("Filesystems, on a disk {size} without a partition table"),
+        kind => format!("Filesystems, on a disk {size} with a table of type {kind}"),
     };
     text.section(&size, &filesystems);
     let lines = |lines: &str| -> Vec<Vec<String>> {

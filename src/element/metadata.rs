@@ -1,5 +1,7 @@
 //! What an element says about itself, and the README made from it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Body, Element, Error};
@@ -141,6 +143,31 @@ pub fn readme(element: &Element) -> Result<String, Error> {
         paragraph(&format!("## Hooks\n\n{}", hooks.join("\n")));
     }
     Ok(out)
+}
+
+/// The index of a library in Markdown: a table for each shelf. `page` gives the
+/// address of an element's own page.
+pub fn catalogue<'a>(
+    elements: impl Iterator<Item = &'a Element>,
+    page: impl Fn(&Element) -> String,
+) -> Result<String, Error> {
+    let mut shelves: BTreeMap<String, String> = BTreeMap::new();
+    for element in elements {
+        let metadata = element.metadata()?.unwrap_or_default();
+        let row = format!(
+            "| [{}]({}) | {} |\n",
+            element.name,
+            page(element),
+            cell(&metadata.summary)
+        );
+        shelves.entry(metadata.category).or_default().push_str(&row);
+    }
+    Ok(shelves
+        .into_iter()
+        .map(|(shelf, rows)| {
+            format!("\n## {shelf}\n\n| element | what it does |\n|---|---|\n{rows}")
+        })
+        .collect())
 }
 
 /// Text that stays in its cell of a table.

@@ -53,7 +53,8 @@ fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             walk(&entry.path(), files)?;
-        } else {
+        } else if entry.file_name() != "README.md" {
+            // An element's README is made by this program, from the other files.
             files.push(entry.path());
         }
     }

@@ -25,7 +25,7 @@ mod tests;
 
 pub use cache::{Blob, Cache, Document, Item};
 pub use client::{Answer, Body, Client, Condition, Options};
-pub use date::{format_http_date, parse_date};
+pub use date::{civil_from_days, format_http_date, parse_date};
 pub use error::Error;
 pub use location::Location;
 pub use lock::Lock;

@@ -234,10 +234,12 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
 fn copy_data(source: &File, target: &File) -> io::Result<()> {
     let length = source.metadata()?.len();
     target.set_len(length)?;
+    if length == 0 {
+        return Ok(());
+    }
     // SAFETY: FICLONE takes a descriptor by value; both are open.
-    if length == 0
-        || unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0
-    {
+    let cloned = unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) };
+    if cloned == 0 {
         return Ok(());
     }
     let end = i64::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -323,7 +325,7 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
 

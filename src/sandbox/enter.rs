@@ -275,6 +275,19 @@ pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), E
         .map_err(super::probe::explain_refusal)
 }
 
+/// Makes the mounts of the calling process final for itself and what it starts.
+///
+/// A mount namespace that belongs to a less privileged user namespace cannot
+/// undo what it was given: what is read-only stays so, and what is mounted over
+/// (devices, switches of the kernel) stays hidden, whatever hooks mount, although
+/// they have every capability. See "Restrictions on mount namespaces" in
+/// `mount_namespaces(7)`. The ids stay as they are.
+pub fn lock_mounts() -> Result<(), Error> {
+    require_one_thread()?;
+    let maps = super::idmap::Maps::full().map_err(Error::system("reading the current id map"))?;
+    become_root(&Identity::Root(maps), CloneFlags::CLONE_NEWNS)
+}
+
 pub(super) fn flatten(error: &Error) -> String {
     use std::error::Error as _;
     error

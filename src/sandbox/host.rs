@@ -109,6 +109,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
                 .map_err(failed("a read-only part of /proc", path))?;
         }
     }
+    super::enter::lock_mounts()?;
     Ok(remarks)
 }
 

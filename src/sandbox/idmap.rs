@@ -154,7 +154,7 @@ impl Maps {
                 let found = size(&map) - 1;
                 return Err(refuse(
                     format!("`{file}` gives {found} ids, {} are needed", NEEDED_IDS - 1),
-                    range_hints(&user),
+                    range_hints(&user, &first_free()),
                 ));
             }
             maps.push(map);
@@ -251,14 +251,34 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn range_hints(user: &str) -> Vec<String> {
+fn range_hints(user: &str, first: &str) -> Vec<String> {
     vec![
         format!(
-            "as an administrator, once: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` \
-             (pick a range that no other line of /etc/subuid has)"
+            "as an administrator, once: `usermod --add-subuids {first} --add-subgids {first} {user}`"
         ),
         "then run kiln again; no logout is needed".to_owned(),
     ]
+}
+
+/// A range that no line of `/etc/subuid` and `/etc/subgid` has, as `usermod` takes it.
+fn first_free() -> String {
+    let text: String = ["/etc/subuid", "/etc/subgid"]
+        .iter()
+        .map(|file| fs_err::read_to_string(file).unwrap_or_default() + "\n")
+        .collect();
+    let first = free_after(&text);
+    format!("{first}-{}", first.saturating_add(NEEDED_IDS - 1))
+}
+
+/// The first id behind every range of a `subuid` file, at least 100000 as in `login.defs(5)`.
+fn free_after(text: &str) -> u32 {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.trim().split(':').skip(1);
+            let (first, count) = (fields.next()?, fields.next()?);
+            u32::checked_add(first.parse().ok()?, count.parse().ok()?)
+        })
+        .fold(100_000, u32::max)
 }
 
 fn tool_hints() -> Vec<String> {
@@ -324,6 +344,15 @@ mod tests {
                     count: 65536
                 }
             ]
+        );
+    }
+
+    #[test]
+    fn the_suggested_range_lies_behind_all_others() {
+        assert_eq!(free_after(""), 100_000);
+        assert_eq!(
+            free_after("a:100000:65536\nb:300000:10\nbad\nc:1:x\n"),
+            300_010
         );
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::library::{PHASES, base_name, closure, elements, entries, hook_order, is_executable};
@@ -317,4 +318,39 @@ fn hooks_of_the_usual_build_run_in_the_known_order() {
         let order = hook_order(&names, phase).join(" ");
         assert_eq!(order, expected.replace('+', ""), "{phase}");
     }
+}
+
+/// Compares a generated page with the one in the source tree, or writes it if
+/// `KILN_UPDATE` is set.
+fn is_current(path: &Path, words: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_kiln"))
+        .arg("elements")
+        .args(words)
+        .env_remove("ELEMENTS_PATH")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{words:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    if std::env::var_os("KILN_UPDATE").is_some() {
+        fs::write(path, text).unwrap();
+        return;
+    }
+    assert!(
+        fs::read_to_string(path).unwrap_or_default() == text,
+        "{} is out of date; write it anew with `KILN_UPDATE=1 cargo test --test elements`",
+        path.display()
+    );
+}
+
+#[test]
+fn every_readme_is_what_kiln_makes_of_the_element() {
+    for element in elements() {
+        is_current(&element.path.join("README.md"), &["readme", &element.name]);
+    }
+}
+
+#[test]
+fn the_catalogue_lists_the_bundled_elements() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/elements.md");
+    is_current(&path, &["catalogue"]);
 }

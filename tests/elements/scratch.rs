@@ -233,6 +233,14 @@ impl Scratch {
         self.install(&self.root().join("stubs").join(name), body);
     }
 
+    /// Puts helpers first on the path of outside hooks, as a build does.
+    pub fn helpers(&self, names: &[&str]) {
+        for name in names {
+            let link = self.root().join("stubs").join(name);
+            symlink(env!("CARGO_BIN_EXE_kiln"), link).unwrap();
+        }
+    }
+
     /// Puts a shell script among the root's own programs.
     pub fn program(&self, name: &str, body: &str) {
         self.install(&self.root().join("usr/bin").join(name), body);

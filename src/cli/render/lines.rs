@@ -24,7 +24,10 @@ pub fn lines(event: &Event) -> Vec<String> {
         Event::Output { line } => vec![line.trim_end_matches(['\r', '\n']).to_owned()],
         Event::HookFinished { hook, .. } => vec![format!("dib-run-parts {hook} completed")],
         Event::PhaseFinished { phase, profile, .. } => profile_table(phase, profile),
-        Event::StepStarted { step, .. } => vec![format!("{step} ...")],
+        Event::StepStarted { step, total } => vec![match total {
+            Some(total) => format!("{step} ({}) ...", units::bytes(*total)),
+            None => format!("{step} ..."),
+        }],
         Event::StepProgress { .. } => Vec::new(),
         Event::StepFinished { step, seconds } => {
             vec![format!("{step}: done in {}", units::seconds(*seconds))]

@@ -81,6 +81,23 @@ impl NativePlanner {
         }
     }
 
+    /// Checks what can be checked before there is anything to put into it: the
+    /// type and the mkfs options.
+    ///
+    /// # Errors
+    /// Those that [`NativePlanner::plan`] would give.
+    pub fn check(&self, filesystem: &FilesystemPlan) -> Result<(), PlannerError> {
+        match filesystem.fstype.as_str() {
+            "ext2" | "ext3" | "ext4" => self.ext4_options(filesystem).map(drop),
+            "vfat" | "fat" | "msdos" => Ok(fat_options(filesystem).map(drop)?),
+            "swap" => Ok(()),
+            fstype => Err(PlanError::Type {
+                fstype: fstype.to_owned(),
+            }
+            .into()),
+        }
+    }
+
     /// The options of an ext2, ext3 or ext4 filesystem. Label and UUID are those
     /// of the plan, whatever the mkfs options say: hooks have been told them.
     ///

@@ -161,7 +161,7 @@ impl Deb {
 ///
 /// Returns `None` for any other suffix.
 pub fn decompress<'a>(
-    raw: impl Read + io::BufRead + 'a,
+    raw: impl io::BufRead + 'a,
     name: &str,
 ) -> Option<io::Result<Box<dyn Read + 'a>>> {
     let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);

@@ -62,11 +62,11 @@ pub enum Error {
         /// The index.
         url: String,
         /// Why not.
-        source: IndexError,
+        source: Box<IndexError>,
     },
     /// No set of packages fits.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    Resolve(Box<ResolveError>),
     /// A package cannot be read.
     #[error("package `{package}` cannot be read")]
     Package {
@@ -129,6 +129,12 @@ fn tail(output: &[String]) -> String {
     }
 }
 
+impl From<ResolveError> for Error {
+    fn from(error: ResolveError) -> Error {
+        Error::Resolve(Box::new(error))
+    }
+}
+
 impl Error {
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<&str> {
@@ -152,12 +158,12 @@ impl Error {
             }),
             Error::NoIndex { .. } => Some("check `ARCH` and `DIB_DEBIAN_COMPONENTS`"),
             Error::Decompress { .. } | Error::Index { .. } => Some("use another mirror"),
-            Error::Resolve(ResolveError::NoSuchPackage { .. }) => Some(
-                "check the package's name; some are in other components (`DIB_DEBIAN_COMPONENTS`)",
-            ),
-            Error::Resolve(_) => {
-                Some("the archive may be in the middle of an update; try again later")
-            }
+            Error::Resolve(error) => Some(match **error {
+                ResolveError::NoSuchPackage { .. } => {
+                    "check the package's name; some are in other components (`DIB_DEBIAN_COMPONENTS`)"
+                }
+                _ => "the archive may be in the middle of an update; try again later",
+            }),
             Error::Package { .. } | Error::Unpack { .. } => Some(
                 "the package is as its archive signed it; check free space and the file system of the cache",
             ),

@@ -30,10 +30,10 @@ mod unpack;
 mod version;
 
 pub use control::{Paragraph, ParseControlError, paragraphs};
-pub use deb::DebError;
+pub use deb::{Deb, DebError};
 pub use deliver::{Delivery, deliver};
 pub use error::Error;
-pub use index::{IndexError, Package, Priority};
+pub use index::{IndexError, Package, Priority, Universe};
 pub use openpgp::{Keyring, Verified, VerifyError};
 pub use relation::{Operator, ParseRelationError, Relation, parse_clauses};
 pub use release::{Release, ReleaseError};

@@ -158,7 +158,8 @@ impl Keyring {
             return Err("a signature is not one over a document".to_owned());
         }
         let issuer = issuer_name(signature);
-        check_hash(signature).map_err(|reason| format!("signature by {issuer}: {reason}"))?;
+        check_hash(signature.hash_alg())
+            .map_err(|reason| format!("signature by {issuer}: {reason}"))?;
         check_times(signature, now).map_err(|reason| format!("signature by {issuer}: {reason}"))?;
 
         let mut reason = None;
@@ -234,8 +235,8 @@ fn is_issued_by(signature: &Signature, key: &impl KeyDetails) -> bool {
     }
 }
 
-fn check_hash(signature: &Signature) -> Result<(), String> {
-    match signature.hash_alg() {
+fn check_hash(algorithm: Option<HashAlgorithm>) -> Result<(), String> {
+    match algorithm {
         Some(
             HashAlgorithm::Sha256
             | HashAlgorithm::Sha384
@@ -303,7 +304,7 @@ fn check_key_life(
 
 /// Tells whether a self-signature may be believed: strong, in time and not expired itself.
 fn is_current(signature: &Signature, now: SystemTime) -> bool {
-    check_hash(signature).is_ok() && check_times(signature, now).is_ok()
+    check_hash(signature.hash_alg()).is_ok() && check_times(signature, now).is_ok()
 }
 
 fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), String> {
@@ -332,7 +333,7 @@ fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), 
         }
     }
     for user in &certificate.details.users {
-        let own = |signature: &&Signature| is_issued_by(*signature, key);
+        let own = |signature: &&Signature| is_issued_by(signature, key);
         let verified = |signature: &&Signature| {
             signature
                 .verify_certification(key, Tag::UserId, &user.id)
@@ -385,10 +386,11 @@ fn usable_subkey(
             Some(SignatureType::SubkeyRevocation) => {
                 return Err(format!("key {} is revoked", name()));
             }
-            Some(SignatureType::SubkeyBinding) if is_current(signature, now) => {
-                if newest.is_none_or(|best| best.created() < signature.created()) {
-                    newest = Some(signature);
-                }
+            Some(SignatureType::SubkeyBinding)
+                if is_current(signature, now)
+                    && newest.is_none_or(|best| best.created() < signature.created()) =>
+            {
+                newest = Some(signature);
             }
             _ => {}
         }
@@ -399,7 +401,7 @@ fn usable_subkey(
     }
     let back = binding
         .embedded_signature()
-        .filter(|back| check_hash(back).is_ok())
+        .filter(|back| check_hash(back.hash_alg()).is_ok())
         .is_some_and(|back| {
             back.verify_primary_key_binding(&subkey.key, primary)
                 .is_ok()
@@ -413,6 +415,19 @@ fn usable_subkey(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_that_can_be_forged_are_refused() {
+        for weak in [
+            HashAlgorithm::Md5,
+            HashAlgorithm::Sha1,
+            HashAlgorithm::Ripemd160,
+        ] {
+            assert!(check_hash(Some(weak)).is_err(), "{weak}");
+        }
+        assert!(check_hash(None).is_err());
+        assert!(check_hash(Some(HashAlgorithm::Sha512)).is_ok());
+    }
 
     #[test]
     fn embedded_keyring_has_the_documented_keys() {

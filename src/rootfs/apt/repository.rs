@@ -344,7 +344,7 @@ pub fn universe(suites: &[OpenSuite], indices: &[Index], arch: &str) -> Result<U
                 url: suites.get(index.suite).map_or_else(String::new, |suite| {
                     suite.base.join(&index.path).to_string()
                 }),
-                source,
+                source: Box::new(source),
             })?;
     }
     universe.seal();

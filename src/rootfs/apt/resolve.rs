@@ -38,15 +38,13 @@ pub enum ResolveError {
         reason: String,
     },
     /// Two chosen packages exclude each other.
-    #[error("`{package}` ({}) does not go with `{other}` ({}): it declares `{field}: {relation}`", chain(.needed_by), chain(.other_needed_by))]
+    #[error("`{package}` ({}) does not go with `{other}` ({}): it declares `{relation}`", chain(.needed_by), chain(.other_needed_by))]
     Conflict {
         /// Who says so.
         package: String,
         /// Whom it excludes.
         other: String,
-        /// `Conflicts` or `Breaks`.
-        field: &'static str,
-        /// The relation.
+        /// The relation with its field, `Conflicts` or `Breaks`.
         relation: String,
         /// Why the package is there.
         needed_by: Vec<String>,
@@ -272,8 +270,7 @@ impl<'a> Solver<'a, '_> {
                         return Err(ResolveError::Conflict {
                             package: package.name.clone(),
                             other: other.name.clone(),
-                            field,
-                            relation: relation.to_string(),
+                            relation: format!("{field}: {relation}"),
                             needed_by: self.reasons(&package.name),
                             other_needed_by: self.reasons(&other.name),
                         });

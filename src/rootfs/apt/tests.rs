@@ -307,46 +307,34 @@ fn a_key_that_is_not_in_the_keyring_does_not_count() {
 }
 
 #[test]
-fn weak_and_future_signatures_do_not_count() {
+fn signatures_from_the_future_do_not_count() {
     let repository = Repository::new();
     let release = repository.release("stable", DAY);
     let signer = &repository.key.secret_subkeys[0].key;
     let now = Timestamp::now().as_secs();
-    for (hash, created, reason) in [
-        (
-            pgp::crypto::hash::HashAlgorithm::Sha1,
-            now,
-            "hash SHA1 is refused",
-        ),
-        (
-            pgp::crypto::hash::HashAlgorithm::Sha512,
-            now + 10 * 24 * 3600,
-            "check this machine's clock",
-        ),
-    ] {
-        let mut config = SignatureConfig::v4(SignatureType::Text, signer.algorithm(), hash);
-        config.hashed_subpackets = vec![
-            Subpacket::regular(SubpacketData::SignatureCreationTime(Timestamp::from_secs(
-                created,
-            )))
-            .expect("valid"),
-            Subpacket::regular(SubpacketData::IssuerFingerprint(signer.fingerprint()))
-                .expect("valid"),
-        ];
-        let Ok(message) = CleartextSignedMessage::new(&release, config, signer, &Password::empty())
-        else {
-            println!("SKIP: the OpenPGP library does not make a signature with {hash}");
-            continue;
-        };
-        let signed = message
-            .to_armored_string(ArmorOptions::default())
-            .expect("written");
-        repository
-            .server
-            .put("/debian/dists/stable/InRelease", signed);
-        let message = text(repository.read("stable", false));
-        assert!(message.ends_with(reason), "{message}");
-    }
+    let created = now + 10 * 24 * 3600;
+    let mut config = SignatureConfig::v4(
+        SignatureType::Text,
+        signer.algorithm(),
+        pgp::crypto::hash::HashAlgorithm::Sha512,
+    );
+    config.hashed_subpackets = vec![
+        Subpacket::regular(SubpacketData::SignatureCreationTime(Timestamp::from_secs(
+            created,
+        )))
+        .expect("valid"),
+        Subpacket::regular(SubpacketData::IssuerFingerprint(signer.fingerprint())).expect("valid"),
+    ];
+    let message =
+        CleartextSignedMessage::new(&release, config, signer, &Password::empty()).expect("signed");
+    let signed = message
+        .to_armored_string(ArmorOptions::default())
+        .expect("written");
+    repository
+        .server
+        .put("/debian/dists/stable/InRelease", signed);
+    let message = text(repository.read("stable", false));
+    assert!(message.ends_with("check this machine's clock"), "{message}");
 }
 
 #[test]
