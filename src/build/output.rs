@@ -250,7 +250,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
         .plan
         .outputs
         .iter()
-        .any(|format| !matches!(format, sink::Format::Tar));
+        .any(sink::Format::is_disk);
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
         Some(assemble(engine, size, &tree, boot.as_ref())?)
@@ -392,6 +392,7 @@ fn write_outputs(
             checksums,
             existing: existing.clone(),
             durable: false,
+            seed: plan.seed,
         })
         .collect();
     // The sinks call back through a shared reference.
