@@ -111,7 +111,9 @@ sample() {
                 if [ "$(stat -c %Hd:%Ld "/proc/$pid/root$mountpoint" 2>/dev/null)" != "$device" ]; then
                     continue
                 fi
-                used=$(df --output=used -k "/proc/$pid/root$mountpoint" 2>/dev/null | tail -n 1 || :)
+                # df would look for the file system in the mounts of this namespace.
+                used=$(stat -f -c '%b %f %S' "/proc/$pid/root$mountpoint" 2>/dev/null |
+                    awk '{ printf "%d", ($1 - $2) * $3 / 1024 }' || :)
                 devices[$device]=1
                 tmpfs=$((tmpfs + ${used:-0}))
             done < <(tmpfs_devices "$pid")

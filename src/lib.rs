@@ -15,6 +15,7 @@
 //! | [`element`] | library search path, dependencies, merged hooks (pure) |
 //! | [`fetch`] | downloads, checksums, the image cache, offline |
 //! | [`sandbox`] | namespaces, id maps, mounts, PID 1 |
+//! | [`inspect`] | readers of disk images |
 //! | [`sink`] | output formats: each takes a disk or a tree |
 //! | [`disk`] | extents, partition tables, filesystems, boot code |
 //! | [`tree`] | the immutable tree of files that an image is made from |
@@ -28,6 +29,7 @@ pub mod embed;
 pub mod fetch;
 #[path = "../helpers/mod.rs"]
 pub mod helpers;
+pub mod inspect;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;

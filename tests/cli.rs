@@ -33,6 +33,7 @@ fn every_command_explains_itself() {
         "build --help",
         "build -h",
         "plan --help",
+        "convert --help",
         "elements --help",
         "elements list --help",
         "elements show --help",
@@ -115,14 +116,14 @@ fn mistakes_are_named_with_what_to_do() {
             "-t qcwo2 tiny",
             1,
             "error: unknown image type `qcwo2`\nhint: did you mean `qcow2`?\n\
-             hint: supported are raw, qcow2, tar\n",
+             hint: supported are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz\n",
         ),
         (
             "disk-image-create",
-            "-t raw,vhd tiny",
+            "-t raw,squashfs tiny",
             1,
-            "error: image type `vhd` is not written by kiln yet\n\
-             hint: supported are raw, qcow2, tar\n",
+            "error: image type `squashfs` is not written by kiln yet\n\
+             hint: supported are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz\n",
         ),
         (
             "disk-image-create",

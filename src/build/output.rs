@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
-use crate::disk::layout::{NativePlanner, SizeRule};
+use crate::disk::fs::ext4;
+use crate::disk::layout::{LayoutError, NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
@@ -254,7 +255,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
         .plan
         .outputs
         .iter()
-        .any(|format| !matches!(format, sink::Format::Tar));
+        .any(sink::Format::is_disk);
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
         Some(assemble(engine, size, &tree, boot.as_ref())?)
@@ -311,14 +312,47 @@ fn assemble(
     let planner = NativePlanner {
         timestamp: now(tree, engine.plan.epoch),
     };
-    layout
-        .assemble(size.kib.saturating_mul(1024), &trees, boot, &mut |filesystem, tree, length| {
+    let mut bytes = size.kib.saturating_mul(1024);
+    let mut attempts = 0;
+    loop {
+        let result = layout.assemble(bytes, &trees, boot, &mut |filesystem, tree, length| {
             planner.plan(filesystem, tree, length)
-        })
-        .map_err(|error| {
-            Failure::from_error(&error)
-                .hint("`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is too small")
-        })
+        });
+        let error = match result {
+            Ok(disk) => return Ok(disk),
+            Err(error) => error,
+        };
+        // DIB's rule leaves too little to trees of a few files, whose filesystem is
+        // mostly inode tables. A size that the user chose is not ours to change.
+        let larger = missing_bytes(&error)
+            .filter(|_| engine.plan.request.image_size.is_none() && attempts < 16)
+            .and_then(|missing| {
+                bytes
+                    .checked_add(missing)?
+                    .checked_next_multiple_of(1 << 20)
+            });
+        match larger {
+            Some(larger) => bytes = larger,
+            None => {
+                return Err(Failure::from_error(&error)
+                    .hint("`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is too small"));
+            }
+        }
+        attempts += 1;
+    }
+}
+
+/// What a filesystem lacks for its files, and a tenth of it to write to.
+fn missing_bytes(error: &LayoutError) -> Option<u64> {
+    let LayoutError::Filesystem { source, .. } = error else {
+        return None;
+    };
+    match source.downcast_ref()? {
+        ext4::Error::TooSmall { needed, given } => {
+            needed.checked_add(needed / 10)?.checked_sub(*given)
+        }
+        _ => None,
+    }
 }
 
 /// A path as the user would write it.
@@ -363,6 +397,7 @@ fn write_outputs(
             checksums,
             existing: existing.clone(),
             durable: false,
+            seed: plan.seed,
         })
         .collect();
     // The sinks call back through a shared reference.

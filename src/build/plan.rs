@@ -44,6 +44,8 @@ pub struct Plan {
     pub layout: layout::Plan,
     /// What is written, in order.
     pub outputs: Vec<sink::Format>,
+    /// What every id in the image and in the files that hold it derives from.
+    pub seed: Uuid,
     /// Variables of all hooks, without the paths that only a run has.
     pub variables: Variables,
     /// Where downloads and roots are kept.
@@ -145,8 +147,9 @@ impl Plan {
             Failure::from_error(&error).hint("the configuration comes from `DIB_BLOCK_DEVICE_CONFIG` or from an element's `block-device-*.yaml`")
         })?;
         warnings.extend(config.warnings.iter().cloned());
+        let seed = seed(&request, &arch, &elements, &config_text)?;
         let parameters = layout::PlanParameters {
-            seed: seed(&request, &arch, &elements, &config_text)?,
+            seed,
             arch: arch.clone(),
             block_size: block_size(&request)?,
             creation_time: epoch
@@ -172,6 +175,7 @@ impl Plan {
             hook_names,
             layout,
             outputs,
+            seed,
             variables,
             cache,
             jobs,
@@ -288,37 +292,16 @@ fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> 
 
 /// The formats of `-t`, each once.
 fn outputs(request: &Request) -> Result<Vec<sink::Format>, Failure> {
-    let mut outputs: Vec<sink::Format> = Vec::new();
-    for name in &request.image_types {
-        let format = match name.as_str() {
-            "raw" => sink::Format::Raw,
-            "tar" => sink::Format::Tar,
-            "qcow2" => qcow2(request)?,
-            other => {
-                return Err(Failure::new(format!("there is no output format `{other}`"))
-                    .hint("the formats are raw, qcow2 and tar"));
-            }
-        };
-        if !outputs.iter().any(|known| known.name() == format.name()) {
-            outputs.push(format);
-        }
-    }
-    Ok(outputs)
-}
-
-fn qcow2(request: &Request) -> Result<sink::Format, Failure> {
-    use sink::qcow2::{Compression, Options};
-    let mut options = Options::default();
-    if !request.compress {
-        options.compression = Compression::None;
-    }
-    Options::from_pairs(&request.qemu_img_options, options)
-        .map(sink::Format::Qcow2)
-        .map_err(|error| {
-            let mut failure = Failure::from_error(&error);
-            failure.hints.extend(error.hint());
-            failure
-        })
+    sink::formats(sink::Request {
+        names: &request.image_types,
+        compress: request.compress,
+        options: &request.qemu_img_options,
+    })
+    .map_err(|error| {
+        let mut failure = Failure::from_error(&error);
+        failure.hints.extend(error.hint());
+        failure
+    })
 }
 
 /// The block-device configuration: the user's, else the first element's.

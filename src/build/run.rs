@@ -169,7 +169,7 @@ fn follow(
     if let Some(signal) = stopped_by {
         let status = 128u8.saturating_add(signal as u8);
         on_event(Event::Failed {
-            message: format!("stopped by {signal}; nothing was written"),
+            message: format!("stopped by {signal}; no image was written"),
             hints: Vec::new(),
             status,
         });

@@ -16,11 +16,9 @@ use crate::build::plan::host_arch;
 use crate::build::request::Request;
 
 /// Image types that kiln writes.
-pub const TYPES: [&str; 3] = ["raw", "qcow2", "tar"];
+pub const TYPES: [&str; 8] = crate::sink::NAMES;
 /// Image types of DIB and others that kiln does not write yet.
-const LATER_TYPES: [&str; 8] = [
-    "tgz", "vhd", "vhdx", "vmdk", "squashfs", "docker", "aci", "oci",
-];
+const LATER_TYPES: [&str; 4] = ["squashfs", "docker", "aci", "oci"];
 /// Identities that can be asked for instead of the probed one.
 pub const MODES: [&str; 3] = ["root", "subordinate", "single"];
 /// Identities that have a name but do not work yet.

@@ -7,6 +7,7 @@
 mod build;
 mod cache;
 mod completions;
+mod convert;
 mod dib;
 mod doctor;
 mod element_info;
@@ -57,6 +58,8 @@ enum Command {
     Build(build::Arguments),
     /// Show what a build would do, without doing it
     Plan(plan::Arguments),
+    /// Write a disk image in another format
+    Convert(convert::Arguments),
     /// Look at the elements that images are built from
     Elements(elements::Arguments),
     /// Look at the image cache, or empty it
@@ -232,6 +235,7 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
     match cli.command {
         Command::Build(arguments) => build::run(arguments, &words, context),
         Command::Plan(arguments) => plan::run(arguments, &words, context),
+        Command::Convert(arguments) => convert::run(arguments, context),
         Command::Elements(arguments) => elements::run(arguments, context),
         Command::Cache(arguments) => cache::run(arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

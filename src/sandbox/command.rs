@@ -211,16 +211,25 @@ pub fn shell_status(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Kills every process of the PID namespace but PID 1 and the caller.
+/// Kills every process of the PID namespace but PID 1 and the caller, and waits
+/// until they are gone.
 ///
 /// Does nothing in a process that is not the engine of a sandbox: there "every
 /// process" would be the user's.
 pub fn kill_others() {
-    if super::enter::is_engine() {
-        let everybody = nix::unistd::Pid::from_raw(-1);
-        // No process at all is the usual, good case.
-        let _ = nix::sys::signal::kill(everybody, nix::sys::signal::SIGKILL);
+    if !super::enter::is_engine() {
+        return;
     }
+    let everybody = nix::unistd::Pid::from_raw(-1);
+    // ESRCH says that nobody is left. PID 1 reaps them meanwhile; a process that
+    // sleeps in the kernel may take a moment, one that never wakes must not hang us.
+    for _ in 0..500 {
+        if nix::sys::signal::kill(everybody, nix::sys::signal::SIGKILL).is_err() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    tracing::warn!("some processes of the build do not end");
 }
 
 /// Whether `path` can be run by its owner.

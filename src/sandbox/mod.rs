@@ -57,6 +57,14 @@ pub enum Error {
         /// How to get it.
         hints: Vec<String>,
     },
+    /// What a probe in a process of its own failed with, in its words.
+    #[error("{message}")]
+    Probe {
+        /// Its error with all causes.
+        message: String,
+        /// What to do, most likely remedy first.
+        hints: Vec<String>,
+    },
     /// `--mode` names something unknown or not possible here.
     #[error("mode `{mode}` cannot be used: {reason}")]
     Mode {
@@ -95,6 +103,7 @@ impl Error {
         match self {
             Error::NoUserNamespace { hints, .. }
             | Error::NoSubordinateIds { hints, .. }
+            | Error::Probe { hints, .. }
             | Error::Mode { hints, .. } => hints.clone(),
             Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
             Error::System { .. } => Vec::new(),

@@ -73,13 +73,9 @@ pub fn try_identity(identity: &Identity) -> Result<(), Error> {
             if said.is_empty() {
                 return Ok(());
             }
-            let (reason, hints) = serde_json::from_slice(&said)
+            let (message, hints) = serde_json::from_slice(&said)
                 .unwrap_or_else(|_| ("the probe failed".to_owned(), Vec::new()));
-            Err(Error::NoUserNamespace {
-                reason,
-                hints,
-                source: io::Error::from(io::ErrorKind::PermissionDenied),
-            })
+            Err(Error::Probe { message, hints })
         }
     }
 }

@@ -142,6 +142,16 @@ pub enum Error {
         /// Cluster size in bytes.
         cluster_size: u64,
     },
+    /// The disk does not fit into the format.
+    #[error("a disk of {} does not fit into {format}, whose limit is {}", Bytes(*length), Bytes(*limit))]
+    TooLargeForFormat {
+        /// The format's name.
+        format: &'static str,
+        /// Length of the disk in bytes.
+        length: u64,
+        /// Length of the largest disk in bytes.
+        limit: u64,
+    },
     /// A compressor could not be set up.
     #[error("cannot set up {compressor} at level {level}")]
     Compressor {
@@ -189,6 +199,7 @@ impl Error {
                 "see `ulimit -f`, and the largest file that the filesystem allows; or choose another place with `-o`"
             }
             Error::DiskTooLarge { .. } => "use a larger `cluster_size`, or a smaller disk",
+            Error::TooLargeForFormat { .. } => "use `qcow2` or `raw`, or a smaller disk",
             Error::NoDisk { .. } => "add the element `vm`, or ask for `tar` only",
             Error::Compressor { .. } => "leave the level at its default",
             _ => return None,

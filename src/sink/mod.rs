@@ -8,21 +8,31 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::tree::Tree;
 
 mod at;
+mod blocks;
 mod checksum;
 mod error;
+mod identity;
+mod options;
 mod order;
 mod output;
 mod pass;
 pub mod qcow2;
 mod raw;
-mod source;
+pub(crate) mod source;
 mod tar;
+pub mod vdi;
+pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;
 
 pub use checksum::{Checksums, Digests};
 pub use error::{Cause, Error};
+pub use options::{DISK_FORMATS, FormatError, NAMES, Request, formats};
 pub use output::{Committed, Existing, Output, local_stamp};
 pub use source::{FileRange, ReadAt, Reader};
 
@@ -38,8 +48,18 @@ pub enum Format {
     Raw,
     /// QEMU's format, compressed unless its options say otherwise.
     Qcow2(qcow2::Options),
+    /// VMware's format.
+    Vmdk(vmdk::Options),
+    /// Virtual PC's format, which Xen, Hyper-V and Azure take.
+    Vhd(vhd::Subformat),
+    /// Hyper-V's newer format.
+    Vhdx,
+    /// VirtualBox's format.
+    Vdi,
     /// The tree in a pax archive.
     Tar,
+    /// The same, compressed by gzip.
+    Tgz,
 }
 
 impl Format {
@@ -48,7 +68,25 @@ impl Format {
         match self {
             Format::Raw => "raw",
             Format::Qcow2(_) => "qcow2",
+            Format::Vmdk(_) => "vmdk",
+            Format::Vhd(_) => "vhd",
+            Format::Vhdx => "vhdx",
+            Format::Vdi => "vdi",
             Format::Tar => "tar",
+            Format::Tgz => "tgz",
+        }
+    }
+
+    /// Whether it holds a disk, and not just the files of the tree.
+    pub fn is_disk(&self) -> bool {
+        !matches!(self, Format::Tar | Format::Tgz)
+    }
+
+    /// Size of a disk of `length` bytes as a guest sees it, in bytes.
+    pub fn virtual_size(&self, length: u64) -> u64 {
+        match self {
+            Format::Vhd(_) => vhd::virtual_size(length),
+            _ => length,
         }
     }
 }
@@ -66,6 +104,8 @@ pub struct Spec {
     pub existing: Existing,
     /// Wait until it is on its device before it gets its name.
     pub durable: bool,
+    /// What ids inside of the file derive from (those of vmdk, vhd, vhdx and vdi).
+    pub seed: Uuid,
 }
 
 /// An output that is complete and has its name.
@@ -133,7 +173,7 @@ pub fn write_all(
         .iter()
         .map(|spec| {
             let needed = match (spec.format, disk) {
-                (Format::Tar, _) => tar::estimate(tree),
+                (Format::Tar | Format::Tgz, _) => tar::estimate(tree),
                 (_, None) => {
                     return Err(Error::NoDisk {
                         target: spec.path.clone(),
@@ -154,14 +194,18 @@ pub fn write_all(
     if let Some(disk) = disk {
         let disks: Vec<&Open<'_>> = open
             .iter()
-            .filter(|one| one.spec.format != Format::Tar)
+            .filter(|one| one.spec.format.is_disk())
             .collect();
         write_disks(disk, &disks, threads, progress)?;
     }
-    for one in open.iter_mut().filter(|one| one.spec.format == Format::Tar) {
+    for one in open.iter_mut().filter(|one| !one.spec.format.is_disk()) {
         let step = format!("writing {}", short_name(&one.spec.path));
         let total = tar::estimate(tree);
-        let report = tar::write(tree, &one.output, one.spec.checksums, &mut |done| {
+        let form = match one.spec.format {
+            Format::Tgz => tar::Form::Gzip,
+            _ => tar::Form::Plain,
+        };
+        let report = tar::write(tree, &one.output, form, one.spec.checksums, &mut |done| {
             progress(&step, done.min(total), total);
         })?;
         progress(&step, total, total);
@@ -196,7 +240,11 @@ fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
             data.saturating_add(tables)
                 .saturating_add(8 * u64::from(options.cluster_size))
         }
-        Format::Raw | Format::Tar => data,
+        // Blocks in use are whole in the file's size, but their zeros are holes;
+        // the tables are small. A grain may grow by a marker and a sector.
+        Format::Vmdk(_) => data.saturating_add(data / 64).saturating_add(1 << 20),
+        Format::Vhd(_) | Format::Vhdx | Format::Vdi => data.saturating_add(8 << 20),
+        Format::Raw | Format::Tar | Format::Tgz => data,
     }
 }
 
@@ -211,31 +259,52 @@ fn write_disks(
         return Ok(());
     }
     let mut chunk = COPY_CHUNK;
-    let (mut raws, mut qcow2s) = (Vec::new(), Vec::new());
+    let mut writers: Vec<Box<dyn pass::Writer + '_>> = Vec::with_capacity(outputs.len());
     for one in outputs {
+        let (output, seed) = (&one.output, &one.spec.seed);
+        let length = disk.length();
         match one.spec.format {
-            Format::Raw => raws.push(raw::Raw::create(disk, &one.output)?),
+            Format::Raw => writers.push(Box::new(raw::Raw::create(disk, output)?)),
             Format::Qcow2(options) => {
                 chunk = chunk.max(COMPRESS_CHUNK).max(options.cluster_size as usize);
-                qcow2s.push(qcow2::write::Qcow2::create(
-                    &one.output,
-                    options,
-                    disk.length(),
-                    threads,
-                )?);
+                let image = qcow2::write::Qcow2::create(output, options, length, threads)?;
+                writers.push(Box::new(image));
             }
-            Format::Tar => {}
+            Format::Vmdk(options) => match options.subformat {
+                vmdk::Subformat::StreamOptimized => {
+                    chunk = chunk.max(COMPRESS_CHUNK);
+                    let image =
+                        vmdk::stream::Stream::create(output, options, length, seed, threads)?;
+                    writers.push(Box::new(image));
+                }
+                vmdk::Subformat::MonolithicSparse => {
+                    let format = vmdk::sparse::Sparse::new(output, options, length, seed)?;
+                    writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+                }
+            },
+            Format::Vhd(vhd::Subformat::Fixed) => {
+                writers.push(Box::new(vhd::write::Fixed::create(disk, output, seed)?));
+            }
+            Format::Vhd(vhd::Subformat::Dynamic) => {
+                let format = vhd::write::Dynamic::new(length, seed)?;
+                writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+            }
+            Format::Vhdx => {
+                let format = vhdx::write::Vhdx::new(length, seed)?;
+                writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+            }
+            Format::Vdi => {
+                let format = vdi::write::Vdi::new(length, seed)?;
+                writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+            }
+            Format::Tar | Format::Tgz => {}
         }
     }
     let mut ranges = disk.data_ranges();
     // What the only output shares with files need not even be read.
-    if let ([only], []) = (&raws[..], &qcow2s[..]) {
-        ranges = raw::without(&ranges, only.cloned());
+    if let [only] = &writers[..] {
+        ranges = raw::without(&ranges, only.complete());
     }
-    let raw_writers = raws.iter().map(|raw| raw as &dyn pass::Writer);
-    let writers: Vec<&dyn pass::Writer> = raw_writers
-        .chain(qcow2s.iter().map(|qcow2| qcow2 as &dyn pass::Writer))
-        .collect();
     let names: Vec<_> = outputs
         .iter()
         .map(|one| short_name(&one.spec.path))
@@ -251,7 +320,7 @@ fn write_disks(
             progress(&step, done, total);
         },
     )?;
-    qcow2s.into_iter().try_for_each(qcow2::write::Qcow2::finish)
+    writers.into_iter().try_for_each(pass::Writer::finish)
 }
 
 /// Computes digests where they are wanted and not known yet, and writes the
@@ -326,10 +395,10 @@ fn finish(one: Open<'_>, checksums: Vec<Output>, virtual_size: u64) -> Result<Wr
     Ok(Written {
         path: spec.path.clone(),
         format: spec.format.name(),
-        virtual_size: if spec.format == Format::Tar {
-            about.len()
+        virtual_size: if spec.format.is_disk() {
+            spec.format.virtual_size(virtual_size)
         } else {
-            virtual_size
+            about.len()
         },
         file_size: about.len(),
         disk_size: about.blocks().saturating_mul(512),
@@ -371,4 +440,6 @@ impl Drop for IgnoreFileSizeSignal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod format_tests;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -30,6 +30,16 @@ pub(crate) trait Writer: Sync {
 
     /// Another thread failed: nothing may wait for chunks that will never come.
     fn stop(&self);
+
+    /// What is complete without any chunk: sorted ranges.
+    fn complete(&self) -> &[Range<u64>] {
+        &[]
+    }
+
+    /// Writes what is left after the last chunk (tables, header).
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// What one thread does for one writer.
@@ -83,7 +93,7 @@ pub(crate) fn run(
     ranges: &[Range<u64>],
     chunk_size: usize,
     threads: usize,
-    writers: &[&dyn Writer],
+    writers: &[Box<dyn Writer + '_>],
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Error> {
     let unit = chunk_size as u64;
@@ -159,6 +169,8 @@ pub(crate) fn run(
                 .map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
             progress(shared.done.load(Ordering::Relaxed), total);
         }
+        // A short pass may be over before anybody looked.
+        progress(shared.done.load(Ordering::Relaxed), total);
     });
     let error = lock(&shared.error).take();
     error.map_or(Ok(()), Err)
@@ -177,7 +189,7 @@ struct Shared {
 /// Tells the others when a thread ends, however it ends.
 struct EndOfThread<'a> {
     shared: &'a Shared,
-    writers: &'a [&'a dyn Writer],
+    writers: &'a [Box<dyn Writer + 'a>],
 }
 
 impl EndOfThread<'_> {
@@ -193,7 +205,7 @@ impl EndOfThread<'_> {
 
     fn stop(&self) {
         self.shared.failed.store(true, Ordering::Relaxed);
-        for writer in self.writers {
+        for writer in self.writers.iter() {
             writer.stop();
         }
     }
@@ -256,9 +268,9 @@ mod tests {
 
     struct Collect(Mutex<Vec<(u64, u64, Vec<u8>)>>, Option<u64>);
 
-    impl Writer for Collect {
+    impl Writer for &Collect {
         fn worker(&self) -> Result<Box<dyn Worker + '_>, Error> {
-            Ok(Box::new(self))
+            Ok(Box::new(*self))
         }
         fn stop(&self) {}
     }
@@ -286,7 +298,7 @@ mod tests {
                 &disk.data_ranges(),
                 65536,
                 threads,
-                &[&a, &b],
+                &[Box::new(&a), Box::new(&b)],
                 &mut |done, all| last = (done, all),
             )
             .unwrap();
@@ -317,7 +329,7 @@ mod tests {
             &disk.data_ranges(),
             65536,
             4,
-            &[&collect],
+            &[Box::new(&collect)],
             &mut |_, _| {},
         )
         .unwrap_err();
@@ -334,7 +346,7 @@ mod tests {
                 &disk.data_ranges(),
                 65536,
                 4,
-                &[&collect],
+                &[Box::new(&collect)],
                 &mut |_, _| {},
             )
         }));

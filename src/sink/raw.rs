@@ -40,11 +40,6 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// What is complete without any chunk: sorted ranges.
-    pub fn cloned(&self) -> &[Range<u64>] {
-        &self.cloned
-    }
-
     /// Whether the block at `offset` came by cloning.
     fn is_cloned(&self, offset: u64) -> bool {
         let after = self.cloned.partition_point(|range| range.end <= offset);
@@ -60,6 +55,10 @@ impl Writer for Raw<'_> {
     }
 
     fn stop(&self) {}
+
+    fn complete(&self) -> &[Range<u64>] {
+        &self.cloned
+    }
 }
 
 impl Worker for &Raw<'_> {
@@ -183,7 +182,7 @@ mod tests {
             &disk.data_ranges(),
             256 << 10,
             threads,
-            &[&raw],
+            &[Box::new(raw)],
             &mut |_, _| {},
         )
         .unwrap();

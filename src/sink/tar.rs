@@ -10,7 +10,10 @@
 //! Specifications: POSIX.1-2017 `pax`, and “Sparse Formats” and “Extended
 //! Attributes” of GNU tar's manual.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
+
+use flate2::write::GzEncoder;
 
 use super::checksum::{Checksums, Digests, Hasher};
 use super::error::Error;
@@ -31,6 +34,18 @@ const OCTAL_11: u64 = 0o777_7777_7777;
 const MIN_HOLES: u64 = 64 << 10;
 /// Directories whose contents exist only while a system runs.
 const EMPTIED: [&[u8]; 2] = [b"proc", b"sys"];
+
+/// Level of gzip. DIB's `gzip -9` takes three times as long for 1 % less.
+const GZIP_LEVEL: u32 = 6;
+
+/// How an archive is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As it is.
+    Plain,
+    /// Compressed, with no name and no time in its header.
+    Gzip,
+}
 
 /// What was written besides the file itself.
 #[derive(Debug, Default)]
@@ -55,13 +70,14 @@ pub(crate) fn estimate(tree: &Tree) -> u64 {
 pub(crate) fn write(
     tree: &Arc<Tree>,
     output: &Output,
+    form: Form,
     checksums: Checksums,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, Error> {
     let mut archive = Archive {
         tree,
         reader: tree.reader(),
-        stream: Stream::new(output, checksums),
+        stream: Stream::new(output, form, checksums),
         first_names: vec![None; tree.inodes().len()],
         warnings: Vec::new(),
     };
@@ -247,9 +263,8 @@ impl Archive<'_> {
         self.stream.zeros(2 * BLOCK)?;
         let rest = self.stream.offset.next_multiple_of(RECORD) - self.stream.offset;
         self.stream.zeros(rest)?;
-        self.stream.flush()?;
         Ok(Report {
-            digests: self.stream.hasher.finish(),
+            digests: self.stream.finish()?,
             warnings: self.warnings,
         })
     }
@@ -488,34 +503,107 @@ fn decimal(time: Timestamp) -> String {
 
 /// Writes in order, in units that the page cache takes best.
 struct Stream<'a> {
-    output: &'a Output,
+    target: Target<'a>,
     /// Bytes so far, those in the buffer too.
     offset: u64,
     buffer: Box<[u8]>,
     /// Bytes of the buffer that are not written yet.
     used: usize,
+}
+
+/// Where an archive goes.
+enum Target<'a> {
+    Plain(Sequential<'a>),
+    Gzip(GzEncoder<Sequential<'a>>),
+}
+
+/// An output that is written from start to end.
+struct Sequential<'a> {
+    output: &'a Output,
+    offset: u64,
     hasher: Hasher,
+    /// What failed, which the compressor cannot hand on.
+    error: Option<Error>,
+}
+
+impl io::Write for Sequential<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        if let Err(error) = self.output.write_at(bytes, self.offset) {
+            self.error = Some(error);
+            return Err(io::ErrorKind::Other.into());
+        }
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sequential<'_> {
+    /// The error behind a failure of the compressor's.
+    fn failure(&mut self, source: io::Error) -> Error {
+        let error = self.error.take();
+        error.unwrap_or_else(|| self.output.write_error(source))
+    }
 }
 
 impl<'a> Stream<'a> {
-    fn new(output: &'a Output, checksums: Checksums) -> Stream<'a> {
+    fn new(output: &'a Output, form: Form, checksums: Checksums) -> Stream<'a> {
         let buffer = vec![0; WRITE_SIZE].into();
-        Stream {
+        let sequential = Sequential {
             output,
+            offset: 0,
+            hasher: Hasher::new(checksums),
+            error: None,
+        };
+        let target = match form {
+            Form::Plain => Target::Plain(sequential),
+            Form::Gzip => {
+                let level = flate2::Compression::new(GZIP_LEVEL);
+                Target::Gzip(GzEncoder::new(sequential, level))
+            }
+        };
+        Stream {
+            target,
             offset: 0,
             buffer,
             used: 0,
-            hasher: Hasher::new(checksums),
         }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
         let bytes = &self.buffer[..self.used];
-        self.hasher.update(bytes);
-        self.output
-            .write_at(bytes, self.offset - bytes.len() as u64)?;
+        let result = match &mut self.target {
+            Target::Plain(file) => file.write_all(bytes),
+            Target::Gzip(encoder) => encoder.write_all(bytes),
+        };
+        result.map_err(|source| {
+            let file = match &mut self.target {
+                Target::Plain(file) => file,
+                Target::Gzip(encoder) => encoder.get_mut(),
+            };
+            file.failure(source)
+        })?;
         self.used = 0;
         Ok(())
+    }
+
+    /// Writes what is left and returns the digests of the file.
+    fn finish(mut self) -> Result<Digests, Error> {
+        self.flush()?;
+        match self.target {
+            Target::Plain(file) => Ok(file.hasher.finish()),
+            Target::Gzip(mut encoder) => {
+                encoder
+                    .try_finish()
+                    .map_err(|source| encoder.get_mut().failure(source))?;
+                let hasher = std::mem::take(&mut encoder.get_mut().hasher);
+                Ok(hasher.finish())
+            }
+        }
     }
 
     /// Room for the next bytes, never empty; they count after [`Stream::wrote`].

@@ -8,7 +8,7 @@ use crate::tree::{Origin, ScanOptions, TreeBuilder};
 fn archive(tree: Tree, path: &std::path::Path) -> (Arc<Tree>, Report) {
     let tree = Arc::new(tree);
     let output = Output::create(path, estimate(&tree)).unwrap();
-    let report = write(&tree, &output, Checksums::ALL, &mut |_| {}).unwrap();
+    let report = write(&tree, &output, Form::Plain, Checksums::ALL, &mut |_| {}).unwrap();
     output.commit(&Existing::Replace, false).unwrap();
     assert!(std::fs::metadata(path).unwrap().len() <= estimate(&tree) + 64 * RECORD);
     (tree, report)

@@ -8,7 +8,7 @@ use super::*;
 use crate::tree::TreeBuilder;
 
 /// Whether a host tool is there; says so where it is not.
-pub(super) fn have(tool: &str) -> bool {
+pub(crate) fn have(tool: &str) -> bool {
     let found = Command::new(tool)
         .arg("--version")
         .stdout(Stdio::null())
@@ -21,7 +21,7 @@ pub(super) fn have(tool: &str) -> bool {
 }
 
 /// Runs a tool and returns its standard output; panics with all of it on failure.
-pub(super) fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -37,17 +37,18 @@ fn empty_tree() -> Arc<Tree> {
     Arc::new(TreeBuilder::new().build().unwrap())
 }
 
-fn spec(format: Format, path: impl Into<PathBuf>) -> Spec {
+pub(crate) fn spec(format: Format, path: impl Into<PathBuf>) -> Spec {
     Spec {
         format,
         path: path.into(),
         checksums: Checksums::default(),
         existing: Existing::Replace,
         durable: false,
+        seed: uuid::uuid!("0b6d3c8e-9c6a-4a60-8d52-1f5b1d6f0002"),
     }
 }
 
-fn write(disk: &Memory, specs: &[Spec], threads: usize) -> Result<Vec<Written>, Error> {
+pub(crate) fn write(disk: &Memory, specs: &[Spec], threads: usize) -> Result<Vec<Written>, Error> {
     write_all(Some(disk), &empty_tree(), specs, threads, &|_, _, _| {})
 }
 
@@ -551,7 +552,8 @@ fn clone_child() {
     };
     let disk = disk_of_files(&place.join("tree"));
     let output = Output::create(&place.join("probe"), 0).unwrap();
-    let cloned = raw::Raw::create(&disk, &output).unwrap().cloned().to_vec();
+    let cloned = raw::Raw::create(&disk, &output).unwrap();
+    let cloned = pass::Writer::complete(&cloned).to_vec();
     assert_eq!(cloned.len(), 1, "{cloned:?}");
     assert_eq!(cloned[0].end - cloned[0].start, 1_000_003 / 4096 * 4096);
     drop(output);

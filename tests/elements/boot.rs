@@ -175,6 +175,7 @@ fn grub_root() -> Option<Scratch> {
     )
 }
 
+const PACKAGES: &str = "post-install.d/90-bootloader-packages";
 const HOOK: &str = "finalise.d/50-bootloader";
 
 #[test]
@@ -225,6 +226,7 @@ pub fn bootloader_configures_and_installs_grub_for_each_layout() {
         };
         scratch.set("ARCH", arch);
         scratch.set("DIB_BLOCK_DEVICE", layout);
+        scratch.run(PACKAGES);
         scratch.run(HOOK);
         let mut calls = scratch.calls();
         assert_eq!(
@@ -357,6 +359,7 @@ fn signed_packages_keep_the_vendor_directory() {
         "boot/loader/entries/x.conf",
         "linux /vmlinuz-1\ninitrd /initramfs-1.img\n",
     );
+    scratch.run(PACKAGES);
     scratch.run(HOOK);
     let calls = scratch.calls();
     assert_eq!(

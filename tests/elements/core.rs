@@ -126,7 +126,8 @@ pub fn dib_python_links_the_interpreter_for_the_build_only() {
 #[test]
 pub fn dib_run_parts_brings_nothing() {
     let element = element("dib-run-parts");
-    assert_eq!(element.files(), [element.path.join("element.yaml")]);
+    let files = ["README.md", "element.yaml"].map(|name| element.path.join(name));
+    assert_eq!(element.files(), files);
 }
 
 #[test]

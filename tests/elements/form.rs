@@ -299,11 +299,12 @@ fn hooks_of_the_usual_build_run_in_the_known_order() {
         ),
         (
             "post-install.d",
-            "00-package-installs 10-enable-init-scripts 95-package-uninstalls",
+            "00-package-installs 10-enable-init-scripts +90-bootloader-packages \
+             95-package-uninstalls",
         ),
         ("post-root.d", ""),
         ("block-device.d", ""),
-        ("pre-finalise.d", ""),
+        ("pre-finalise.d", "+50-shared-apt-cache"),
         (
             "finalise.d",
             "50-bootloader 99-clean-up-cache 99-clear-machine-id 99-write-dpkg-manifest",

@@ -11,6 +11,12 @@ pub const MAGIC: u32 = 0x5146_49FB;
 pub const HEADER_LENGTH_V2: usize = 72;
 /// Length of the header of version 3 with the compression type, padded to 8 bytes.
 pub const HEADER_LENGTH_V3: usize = 112;
+/// Incompatible feature: reference counts may be wrong.
+pub const INCOMPATIBLE_DIRTY: u64 = 1 << 0;
+/// Incompatible feature: the image is known to be damaged.
+pub const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
+/// Incompatible feature: entries of L2 tables have sub-clusters.
+pub const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
 /// Incompatible feature: [`Header::compression_type`] is not zlib.
 pub const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
 /// Reference counts of 1 << 4 = 16 bits, the only width that version 2 has.
@@ -23,6 +29,10 @@ pub const COMPRESSION_ZSTD: u8 = 1;
 pub const FLAG_COPIED: u64 = 1 << 63;
 /// Entry of an L2 table: the cluster is compressed.
 pub const FLAG_COMPRESSED: u64 = 1 << 62;
+/// Entry of an L2 table: the cluster reads as zeros (version 3).
+pub const FLAG_ZERO: u64 = 1;
+/// Entry of an L1 or L2 table: bits of the offset.
+pub const OFFSET_MASK: u64 = 0x00FF_FFFF_FFFF_FE00;
 /// Units in which the length of a compressed cluster is counted.
 pub const SECTOR: u64 = 512;
 /// Largest L1 table that QEMU opens, in bytes.

@@ -106,7 +106,7 @@ impl OptionsError {
 }
 
 /// What `--qemu-img-options` understands.
-const SUPPORTED: [&str; 6] = [
+pub(crate) const SUPPORTED: [&str; 6] = [
     "compat=0.10|1.1",
     "cluster_size=512..2M",
     "compression_type=zlib|zstd",

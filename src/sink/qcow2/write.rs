@@ -64,24 +64,6 @@ impl<'a> Qcow2<'a> {
         })
     }
 
-    /// Writes what is left after the last chunk; the header comes last.
-    pub fn finish(self) -> Result<(), Error> {
-        let (options, length) = (self.options, self.length);
-        let placer = self
-            .placer
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (tables, header, end) = placer
-            .finish()
-            .map_err(|TooLarge| too_large(&options, length))?;
-        for table in tables {
-            self.output.write_at(&table.bytes, table.offset)?;
-        }
-        // Readers round compressed clusters up to sectors and tables to clusters.
-        self.output.set_length(end)?;
-        self.output.write_at(&header.bytes, header.offset)
-    }
-
     /// Assigns places to the clusters of a chunk; called in order.
     fn place(&self, encoded: Encoded) -> Result<Placed, TooLarge> {
         let mut placer = lock(&self.placer);
@@ -132,6 +114,29 @@ impl Writer for Qcow2<'_> {
 
     fn stop(&self) {
         self.order.stop();
+    }
+
+    /// The header comes last.
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        let Qcow2 {
+            output,
+            options,
+            length,
+            placer,
+            ..
+        } = *self;
+        let placer = placer
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (tables, header, end) = placer
+            .finish()
+            .map_err(|TooLarge| too_large(&options, length))?;
+        for table in tables {
+            output.write_at(&table.bytes, table.offset)?;
+        }
+        // Readers round compressed clusters up to sectors and tables to clusters.
+        output.set_length(end)?;
+        output.write_at(&header.bytes, header.offset)
     }
 }
 

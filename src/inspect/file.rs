@@ -1,0 +1,100 @@
+//! Reads structures and tables of an image file, with bounds.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use zerocopy::FromBytes;
+
+use super::error::Problem;
+
+/// Largest table that is read at once, in bytes: for qcow2 more than QEMU opens, for
+/// VHDX a disk of 16 TiB in the smallest blocks.
+const MAX_TABLE: u64 = 128 << 20;
+
+/// An image file.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub file: File,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+impl Source {
+    /// A structure at `offset`.
+    pub fn structure<T: FromBytes>(&self, offset: u64) -> Result<T, Problem> {
+        let bytes = self.bytes(offset, size_of::<T>() as u64)?;
+        match T::read_from_bytes(&bytes) {
+            Ok(value) => Ok(value),
+            Err(_) => Problem::corrupt(offset, "the structure is cut off"),
+        }
+    }
+
+    /// `length` bytes at `offset`, which the file must have.
+    pub fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>, Problem> {
+        self.check(offset, length)?;
+        if length > MAX_TABLE {
+            return Problem::corrupt(offset, "a table is too large");
+        }
+        let Ok(size) = usize::try_from(length) else {
+            return Problem::corrupt(offset, "a table is too large");
+        };
+        let mut bytes = vec![0; size];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// A table of big-endian 64-bit numbers.
+    pub fn table_be64(&self, offset: u64, entries: u64) -> Result<Vec<u64>, Problem> {
+        let bytes = self.entries(offset, entries, 8)?;
+        let (entries, _) = bytes.as_chunks();
+        Ok(entries
+            .iter()
+            .map(|entry| u64::from_be_bytes(*entry))
+            .collect())
+    }
+
+    /// A table of little-endian 64-bit numbers.
+    pub fn table_le64(&self, offset: u64, entries: u64) -> Result<Vec<u64>, Problem> {
+        let bytes = self.entries(offset, entries, 8)?;
+        let (entries, _) = bytes.as_chunks();
+        Ok(entries
+            .iter()
+            .map(|entry| u64::from_le_bytes(*entry))
+            .collect())
+    }
+
+    /// A table of big-endian 32-bit numbers.
+    pub fn table_be32(&self, offset: u64, entries: u64) -> Result<Vec<u32>, Problem> {
+        let bytes = self.entries(offset, entries, 4)?;
+        let (entries, _) = bytes.as_chunks();
+        Ok(entries
+            .iter()
+            .map(|entry| u32::from_be_bytes(*entry))
+            .collect())
+    }
+
+    /// A table of little-endian 32-bit numbers.
+    pub fn table_le32(&self, offset: u64, entries: u64) -> Result<Vec<u32>, Problem> {
+        let bytes = self.entries(offset, entries, 4)?;
+        let (entries, _) = bytes.as_chunks();
+        Ok(entries
+            .iter()
+            .map(|entry| u32::from_le_bytes(*entry))
+            .collect())
+    }
+
+    fn entries(&self, offset: u64, entries: u64, size: u64) -> Result<Vec<u8>, Problem> {
+        match entries.checked_mul(size) {
+            Some(length) => self.bytes(offset, length),
+            None => Problem::corrupt(offset, "a table is too large"),
+        }
+    }
+
+    /// That the file has `length` bytes at `offset`.
+    pub fn check(&self, offset: u64, length: u64) -> Result<(), Problem> {
+        match offset.checked_add(length) {
+            Some(end) if end <= self.length => Ok(()),
+            _ => Problem::corrupt(offset, "the file ends before this"),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A disk image that is open for reading.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
+
+use super::map::{Map, Method, Piece, Place};
+use crate::sink::{Cause, FileRange, ReadAt, Reader};
+
+/// File ranges shorter than this are not worth sharing.
+const MIN_SHARED: u64 = 128 << 10;
+
+/// A disk image: its bytes can be read in any order by many threads.
+#[derive(Debug)]
+pub struct Image {
+    pub(super) file: File,
+    pub(super) format: &'static str,
+    pub(super) map: Map,
+}
+
+/// A compressed part of an image is not what it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("the image is damaged at byte {offset}: what is compressed there cannot be decompressed")]
+pub struct BadCompression {
+    /// Where in the file.
+    pub offset: u64,
+}
+
+impl Image {
+    /// Name of its format.
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+}
+
+impl ReadAt for Image {
+    fn length(&self) -> u64 {
+        self.map.length
+    }
+
+    fn data_ranges(&self) -> Vec<Range<u64>> {
+        self.map.ranges()
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        Box::new(ImageReader {
+            image: self,
+            decompressor: Decompressor::None,
+            stored: Vec::new(),
+            unit: Vec::new(),
+            unit_at: None,
+        })
+    }
+
+    fn file_ranges(&self) -> Vec<FileRange> {
+        let pieces = self.map.pieces().iter();
+        pieces
+            .filter_map(|piece| match piece.place {
+                Place::Plain(file_offset) if piece.length >= MIN_SHARED => Some(FileRange {
+                    offset: piece.start,
+                    length: piece.length,
+                    file_offset,
+                    file: 0,
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn open(&self, _range: &FileRange) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+/// Decompresses units, with state that is used again.
+enum Decompressor {
+    /// Nothing was compressed so far.
+    None,
+    Deflate(libdeflater::Decompressor),
+    Zstd(zstd::bulk::Decompressor<'static>),
+}
+
+impl Decompressor {
+    /// Fills `unit` exactly; `None` for anything that does not.
+    fn decompress(&mut self, method: Method, stored: &[u8], unit: &mut [u8]) -> Option<()> {
+        if matches!(self, Decompressor::None) {
+            *self = match method {
+                Method::Deflate | Method::Zlib => {
+                    Decompressor::Deflate(libdeflater::Decompressor::new())
+                }
+                Method::Zstd => Decompressor::Zstd(zstd::bulk::Decompressor::new().ok()?),
+            };
+        }
+        let length = match self {
+            Decompressor::None => 0,
+            Decompressor::Deflate(deflate) if method == Method::Zlib => {
+                deflate.zlib_decompress(stored, unit).ok()?
+            }
+            Decompressor::Deflate(deflate) => deflate.deflate_decompress(stored, unit).ok()?,
+            Decompressor::Zstd(zstd) => {
+                // Whole sectors are stored, so something may follow the frame.
+                let frame = zstd::zstd_safe::find_frame_compressed_size(stored).ok()?;
+                zstd.decompress_to_buffer(stored.get(..frame)?, unit).ok()?
+            }
+        };
+        (length == unit.len()).then_some(())
+    }
+}
+
+/// Reads an image on behalf of one thread.
+struct ImageReader<'a> {
+    image: &'a Image,
+    decompressor: Decompressor,
+    stored: Vec<u8>,
+    /// The unit that was decompressed last, and where it begins on the disk.
+    unit: Vec<u8>,
+    unit_at: Option<u64>,
+}
+
+impl ImageReader<'_> {
+    /// Decompresses the unit of a piece.
+    fn load(&mut self, piece: &Piece, offset: u64, stored: u32) -> Result<(), Cause> {
+        if self.unit_at == Some(piece.start) {
+            return Ok(());
+        }
+        self.unit_at = None;
+        let map = &self.image.map;
+        let bad = || Box::new(BadCompression { offset });
+        self.stored.resize(usize::try_from(stored)?, 0);
+        self.unit.resize(usize::try_from(map.unit)?, 0);
+        self.image.file.read_exact_at(&mut self.stored, offset)?;
+        self.decompressor
+            .decompress(map.method, &self.stored, &mut self.unit)
+            .ok_or_else(bad)?;
+        self.unit_at = Some(piece.start);
+        Ok(())
+    }
+}
+
+impl Reader for ImageReader<'_> {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
+        buffer.fill(0);
+        let end = offset.saturating_add(buffer.len() as u64);
+        let image = self.image;
+        for piece in image.map.from(offset) {
+            if piece.start >= end {
+                break;
+            }
+            let start = offset.max(piece.start);
+            let stop = end.min(piece.start + piece.length);
+            let within = start - piece.start;
+            let part =
+                &mut buffer[usize::try_from(start - offset)?..usize::try_from(stop - offset)?];
+            match piece.place {
+                Place::Plain(at) => read_to_end(&image.file, part, at.saturating_add(within))?,
+                Place::Compressed { offset, stored } => {
+                    self.load(piece, offset, stored)?;
+                    let from = usize::try_from(within)?;
+                    part.copy_from_slice(&self.unit[from..from + part.len()]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads until the buffer is full or the file ends; the rest stays as it is.
+fn read_to_end(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => return Ok(()),
+            Ok(read) => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Ranges of a file that are not holes.
+pub(super) fn data_ranges(file: &File, length: u64) -> Vec<Range<u64>> {
+    let seek = |from: u64, whence| -> io::Result<u64> {
+        let from = libc::off_t::try_from(from).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is open; lseek touches no memory.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+        u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    };
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    while at < length {
+        let start = match seek(at, libc::SEEK_DATA) {
+            Ok(start) => start,
+            // A hole up to the end.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => break,
+            // No filesystem that knows holes: all is data.
+            Err(_) => at,
+        };
+        let end = seek(start, libc::SEEK_HOLE).unwrap_or(length).min(length);
+        if start >= end {
+            break;
+        }
+        ranges.push(start..end);
+        at = end;
+    }
+    ranges
+}

@@ -1,0 +1,156 @@
+//! Readers of disk images, whoever made them.
+//!
+//! An image is untrusted input. [`open`] reads its tables once into a map from
+//! the disk to the file, with every offset checked and memory bounded; what comes
+//! after is the same for all formats. No file but the image itself is ever
+//! opened: images that stand on others are refused.
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+mod error;
+mod file;
+mod image;
+mod map;
+mod qcow2;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vmdk;
+
+pub use error::Error;
+pub use image::{BadCompression, Image};
+
+use error::Problem;
+use file::Source;
+use map::{Map, Piece, Place};
+
+/// A format that kiln reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The disk's bytes.
+    Raw,
+    /// QEMU's.
+    Qcow2,
+    /// VMware's, in one sparse file.
+    Vmdk,
+    /// Virtual PC's.
+    Vhd,
+    /// Hyper-V's.
+    Vhdx,
+    /// VirtualBox's.
+    Vdi,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 6] = [
+        Format::Raw,
+        Format::Qcow2,
+        Format::Vmdk,
+        Format::Vhd,
+        Format::Vhdx,
+        Format::Vdi,
+    ];
+
+    /// Its name, as in `sink`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+            Format::Vmdk => "vmdk",
+            Format::Vhd => "vhd",
+            Format::Vhdx => "vhdx",
+            Format::Vdi => "vdi",
+        }
+    }
+
+    /// The format of this name; `vpc` is QEMU's for VHD.
+    pub fn from_name(name: &str) -> Option<Format> {
+        let name = if name == "vpc" { "vhd" } else { name };
+        Format::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// The format of a file by its content; raw if it is none of the others.
+    fn detect(source: &Source) -> Format {
+        let start = source.bytes(0, source.length.min(64)).unwrap_or_default();
+        let vmdk: [&[u8]; 3] = [b"KDMV", vmdk::DESCRIPTOR, vmdk::MAGIC_ESX];
+        if start.starts_with(b"QFI\xfb") {
+            Format::Qcow2
+        } else if vmdk.iter().any(|magic| start.starts_with(magic)) {
+            Format::Vmdk
+        } else if start.starts_with(b"vhdxfile") {
+            Format::Vhdx
+        } else if vdi::is_vdi(source) {
+            Format::Vdi
+        } else if vhd::is_vhd(source) {
+            Format::Vhd
+        } else {
+            Format::Raw
+        }
+    }
+}
+
+/// Opens an image of a format, or of the one that its content shows.
+///
+/// A guest can write anything into a raw image, the start of another format
+/// too; where that matters, name the format.
+///
+/// # Errors
+/// The file cannot be read; it is damaged, stands on another file, or has
+/// something that is not read (by name).
+pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    // A FIFO must not block before it is refused.
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(io)?;
+    let kind = file.metadata().map_err(io)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(Error::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    // Block devices have no length in their metadata.
+    let length = file.seek(SeekFrom::End(0)).map_err(io)?;
+    let source = Source { file, length };
+    let format = format.unwrap_or_else(|| Format::detect(&source));
+    let map = match format {
+        Format::Raw => raw(&source),
+        Format::Qcow2 => qcow2::read(&source),
+        Format::Vmdk => vmdk::read(&source),
+        Format::Vhd => vhd::read(&source),
+        Format::Vhdx => vhdx::read(&source),
+        Format::Vdi => vdi::read(&source),
+    };
+    let map = map.map_err(|problem| problem.into_error(path.to_owned(), format.name()))?;
+    Ok(Image {
+        file: source.file,
+        format: format.name(),
+        map,
+    })
+}
+
+/// A raw image: its holes are holes of the disk.
+fn raw(source: &Source) -> Result<Map, Problem> {
+    let mut map = Map::new(source.length);
+    for range in image::data_ranges(&source.file, source.length) {
+        let piece = Piece {
+            start: range.start,
+            length: range.end - range.start,
+            place: Place::Plain(range.start),
+        };
+        map.push(piece, range.start)?;
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests;

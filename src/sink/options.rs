@@ -1,0 +1,335 @@
+//! Formats by name, with options in the notation of `qemu-img -o`.
+//!
+//! One list of options serves all outputs of a build: each format takes what it
+//! has, and an option (or a value) that no format takes is an error.
+
+use super::qcow2::{self, OptionsError};
+use super::{Format, vhd, vmdk};
+
+/// Names of all formats.
+pub const NAMES: [&str; 8] = ["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "tar", "tgz"];
+
+/// Names of the formats that hold a disk.
+pub const DISK_FORMATS: [&str; 6] = ["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"];
+
+/// Formats and options as the user gave them.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Names of formats.
+    pub names: &'a [String],
+    /// Compress what can be (off with `-u`).
+    pub compress: bool,
+    /// Options; the last of several for one key counts.
+    pub options: &'a [(String, String)],
+}
+
+/// A format or option that there is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// No format of this name.
+    #[error("there is no output format `{name}`")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// An option that none of the formats has.
+    #[error("no output format here has an option `{key}`")]
+    UnknownOption {
+        /// Its name.
+        key: String,
+        /// The formats.
+        formats: Vec<&'static str>,
+    },
+    /// A value that none of the formats takes.
+    #[error("{} option `{key}` cannot be `{value}`", formats.join(" and "))]
+    Value {
+        /// Its name.
+        key: String,
+        /// The value.
+        value: String,
+        /// The formats that have the option.
+        formats: Vec<&'static str>,
+        /// What they take.
+        expected: String,
+    },
+    /// An option of qcow2.
+    #[error(transparent)]
+    Qcow2(#[from] OptionsError),
+}
+
+impl FormatError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            FormatError::Unknown { .. } => Some(format!("the formats are {}", NAMES.join(", "))),
+            FormatError::UnknownOption { formats, .. } => {
+                let known: Vec<String> = formats
+                    .iter()
+                    .flat_map(|format| supported(format))
+                    .map(|option| format!("`{option}`"))
+                    .collect();
+                Some(if known.is_empty() {
+                    format!("{} has no options", formats.join(", "))
+                } else {
+                    format!("supported are {}", known.join(", "))
+                })
+            }
+            FormatError::Value { expected, .. } => Some(format!("it is {expected}")),
+            FormatError::Qcow2(error) => error.hint(),
+        }
+    }
+}
+
+/// Options of a format.
+fn supported(format: &str) -> &'static [&'static str] {
+    match format {
+        "qcow2" => &qcow2::options::SUPPORTED,
+        "vmdk" => &[
+            "subformat=streamOptimized|monolithicSparse",
+            "adapter_type=ide|buslogic|lsilogic",
+            "compression_level=N",
+        ],
+        "vhd" => &["subformat=dynamic|fixed", "force_size=on"],
+        "vhdx" => &["subformat=dynamic"],
+        _ => &[],
+    }
+}
+
+/// Whether a format has an option.
+fn has(format: &str, key: &str) -> bool {
+    let names = supported(format).iter();
+    names
+        .filter_map(|option| option.split_once('='))
+        .any(|(name, _)| name == key)
+}
+
+/// Whether a format takes a value of an option that has a list of values.
+fn takes(format: &str, key: &str, value: &str) -> bool {
+    values(format, key).is_some_and(|values| values.split('|').any(|known| known == value))
+}
+
+fn values(format: &str, key: &str) -> Option<&'static str> {
+    let mut options = supported(format)
+        .iter()
+        .filter_map(|option| option.split_once('='));
+    options
+        .find(|(name, _)| *name == key)
+        .map(|(_, values)| values)
+}
+
+/// The formats, each once, in order.
+///
+/// # Errors
+/// An unknown format, option or value, by name.
+pub fn formats(request: Request<'_>) -> Result<Vec<Format>, FormatError> {
+    let mut names: Vec<&'static str> = Vec::new();
+    for name in request.names {
+        // QEMU's name.
+        let name = if name == "vpc" { "vhd" } else { name };
+        let known = NAMES.into_iter().find(|known| *known == name);
+        let known = known.ok_or_else(|| FormatError::Unknown {
+            name: name.to_owned(),
+        })?;
+        if !names.contains(&known) {
+            names.push(known);
+        }
+    }
+    for (key, value) in request.options {
+        check(&names, key, value)?;
+    }
+    names
+        .iter()
+        .map(|name| format(name, request.compress, request.options))
+        .collect()
+}
+
+/// Finds a format that takes an option; qcow2 checks its own values.
+fn check(names: &[&'static str], key: &str, value: &str) -> Result<(), FormatError> {
+    let having: Vec<&'static str> = names
+        .iter()
+        .copied()
+        .filter(|name| has(name, key))
+        .collect();
+    if having.is_empty() {
+        return Err(FormatError::UnknownOption {
+            key: key.to_owned(),
+            formats: names.to_vec(),
+        });
+    }
+    // A level is a number; the range depends on other options.
+    let open = |name: &str| name == "qcow2" || key == "compression_level";
+    if having
+        .iter()
+        .any(|name| open(name) || takes(name, key, value))
+    {
+        return Ok(());
+    }
+    let expected: Vec<String> = having
+        .iter()
+        .filter_map(|name| values(name, key))
+        .map(|values| format!("`{}`", values.replace('|', "`, `")))
+        .collect();
+    Err(FormatError::Value {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        formats: having,
+        expected: expected.join(", "),
+    })
+}
+
+fn format(
+    name: &'static str,
+    compress: bool,
+    options: &[(String, String)],
+) -> Result<Format, FormatError> {
+    let mine: Vec<(String, String)> = options
+        .iter()
+        .filter(|(key, value)| {
+            has(name, key)
+                && (name == "qcow2" || key == "compression_level" || takes(name, key, value))
+        })
+        .cloned()
+        .collect();
+    let last = |key: &str| {
+        let of_key = mine.iter().rfind(|(known, _)| known == key);
+        of_key.map(|(_, value)| value.as_str())
+    };
+    Ok(match name {
+        "qcow2" => {
+            let mut base = qcow2::Options::default();
+            if !compress {
+                base.compression = qcow2::Compression::None;
+            }
+            Format::Qcow2(qcow2::Options::from_pairs(&mine, base)?)
+        }
+        "vmdk" => {
+            let default = if compress {
+                vmdk::Subformat::StreamOptimized
+            } else {
+                vmdk::Subformat::MonolithicSparse
+            };
+            let level = last("compression_level")
+                .map(|value| {
+                    let level = value.parse().ok().filter(|level| (1..=12).contains(level));
+                    level.ok_or_else(|| FormatError::Value {
+                        key: "compression_level".to_owned(),
+                        value: value.to_owned(),
+                        formats: vec!["vmdk"],
+                        expected: "a number from 1 to 12".to_owned(),
+                    })
+                })
+                .transpose()?;
+            Format::Vmdk(vmdk::Options {
+                subformat: named(&vmdk::Subformat::NAMES, last("subformat"), default),
+                adapter: named(
+                    &vmdk::Adapter::NAMES,
+                    last("adapter_type"),
+                    vmdk::Adapter::default(),
+                ),
+                level,
+            })
+        }
+        "vhd" => Format::Vhd(named(
+            &vhd::Subformat::NAMES,
+            last("subformat"),
+            vhd::Subformat::default(),
+        )),
+        "vhdx" => Format::Vhdx,
+        "vdi" => Format::Vdi,
+        "tar" => Format::Tar,
+        "tgz" => Format::Tgz,
+        _ => Format::Raw,
+    })
+}
+
+fn named<T: Copy>(names: &[(&str, T)], given: Option<&str>, default: T) -> T {
+    let found = names.iter().find(|(name, _)| Some(*name) == given);
+    found.map_or(default, |(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(names: &str, compress: bool, options: &str) -> Result<Vec<Format>, FormatError> {
+        let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+        let options: Vec<(String, String)> = options
+            .split(',')
+            .filter_map(|option| option.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        formats(Request {
+            names: &names,
+            compress,
+            options: &options,
+        })
+    }
+
+    #[test]
+    fn every_format_takes_the_options_that_it_has() {
+        let formats = ask(
+            "vmdk,vpc,qcow2,vhd",
+            true,
+            "subformat=fixed,cluster_size=4k,adapter_type=ide",
+        )
+        .unwrap();
+        assert_eq!(
+            formats,
+            [
+                Format::Vmdk(vmdk::Options {
+                    adapter: vmdk::Adapter::Ide,
+                    ..vmdk::Options::default()
+                }),
+                Format::Vhd(vhd::Subformat::Fixed),
+                Format::Qcow2(qcow2::Options {
+                    cluster_size: 4096,
+                    ..qcow2::Options::default()
+                }),
+            ]
+        );
+        let Format::Vmdk(options) = ask("vmdk", false, "").unwrap()[0] else {
+            panic!()
+        };
+        assert_eq!(options.subformat, vmdk::Subformat::MonolithicSparse);
+    }
+
+    #[test]
+    fn what_no_format_takes_is_named() {
+        for (names, options, message, hint) in [
+            (
+                "qcow3",
+                "",
+                "there is no output format `qcow3`",
+                "the formats are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz",
+            ),
+            (
+                "raw,vdi",
+                "cluster_size=4k",
+                "no output format here has an option `cluster_size`",
+                "raw, vdi has no options",
+            ),
+            (
+                "vhd,raw",
+                "subformat=streamOptimized",
+                "vhd option `subformat` cannot be `streamOptimized`",
+                "it is `dynamic`, `fixed`",
+            ),
+            (
+                "vmdk",
+                "compression_level=13",
+                "vmdk option `compression_level` cannot be `13`",
+                "it is a number from 1 to 12",
+            ),
+            (
+                "vhd",
+                "x=y",
+                "no output format here has an option `x`",
+                "supported are `subformat=dynamic|fixed`, `force_size=on`",
+            ),
+        ] {
+            let error = ask(names, true, options).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert_eq!(error.hint().as_deref(), Some(hint));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! VDI images (VirtualBox), dynamic.
+
+pub mod format;
+pub(crate) mod write;
