@@ -261,10 +261,11 @@ pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), E
         }
     }
     let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
-    let groups = match identity {
-        // Refused there, and the groups that stay are nobody's.
-        Identity::Single { .. } => Ok(()),
-        _ => nix::unistd::setgroups(&[]),
+    let groups = if identity.maps().without_setgroups() {
+        // Refused then, and the groups that stay are nobody's.
+        Ok(())
+    } else {
+        nix::unistd::setgroups(&[])
     };
     groups
         .and_then(|()| setresgid(root_group, root_group, root_group))

@@ -191,7 +191,7 @@ impl Maps {
 
     /// Whether `setgroups(2)` has to be given up for the map of groups: without
     /// privilege the kernel takes no other than that of one's own group then.
-    fn without_setgroups(&self) -> bool {
+    pub(super) fn without_setgroups(&self) -> bool {
         !self.by_tool && size(&self.groups) == 1
     }
 
