@@ -321,7 +321,11 @@ fn assemble(
         // mostly inode tables. A size that the user chose is not ours to change.
         let larger = missing_bytes(&error)
             .filter(|_| engine.plan.request.image_size.is_none() && attempts < 16)
-            .and_then(|missing| bytes.checked_add(missing)?.checked_next_multiple_of(1 << 20));
+            .and_then(|missing| {
+                bytes
+                    .checked_add(missing)?
+                    .checked_next_multiple_of(1 << 20)
+            });
         match larger {
             Some(larger) => bytes = larger,
             None => {
