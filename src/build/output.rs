@@ -73,7 +73,6 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
             .as_ref()
             .map(|supervisor| Arc::new(Recorded(supervisor.store().clone())) as Arc<dyn Owners>),
         threads: engine.plan.jobs,
-        ..ScanOptions::default()
     };
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
 }
@@ -251,11 +250,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
         total: None,
     });
     let tree = Arc::new(add_devices(&scan_target(engine)?, engine.plan.epoch)?);
-    let needs_disk = engine
-        .plan
-        .outputs
-        .iter()
-        .any(sink::Format::is_disk);
+    let needs_disk = engine.plan.outputs.iter().any(sink::Format::is_disk);
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
         Some(assemble(engine, size, &tree, boot.as_ref())?)

@@ -82,11 +82,12 @@ impl Map {
             if piece.start < end {
                 return Problem::corrupt(table_at, "two places for one part of the disk");
             }
-            if let (Place::Plain(before), Place::Plain(here)) = (last.place, piece.place) {
-                if piece.start == end && before.checked_add(last.length) == Some(here) {
-                    last.length += length;
-                    return Ok(());
-                }
+            if let (Place::Plain(before), Place::Plain(here)) = (last.place, piece.place)
+                && piece.start == end
+                && before.checked_add(last.length) == Some(here)
+            {
+                last.length += length;
+                return Ok(());
             }
         }
         if self.pieces.len() >= MAX_PIECES {

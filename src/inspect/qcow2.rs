@@ -50,7 +50,7 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
         if table == 0 {
             continue;
         }
-        if table % cluster != 0 {
+        if !table.is_multiple_of(cluster) {
             return Problem::corrupt(l1_offset + 8 * number, "a table is not aligned");
         }
         seen.add(table)?;
@@ -140,7 +140,7 @@ impl Cluster {
         if offset == 0 {
             return Ok(());
         }
-        if offset % self.size != 0 {
+        if !offset.is_multiple_of(self.size) {
             return Problem::corrupt(self.at, "a cluster is not aligned");
         }
         // The file may end within its last cluster: zeros follow.

@@ -130,11 +130,11 @@ fn descriptor(source: &Source, header: &Header) -> Result<(), Problem> {
             .find(|(key, _)| key.trim() == wanted)
             .map(|(_, value)| value.trim().trim_matches(['"', '\0']).to_owned())
     };
-    if let Some(parent) = value("parentCID") {
-        if !parent.eq_ignore_ascii_case("ffffffff") {
-            let name = value("parentFileNameHint").unwrap_or(parent);
-            return Err(Problem::Backing(name));
-        }
+    if let Some(parent) = value("parentCID")
+        && !parent.eq_ignore_ascii_case("ffffffff")
+    {
+        let name = value("parentFileNameHint").unwrap_or(parent);
+        return Err(Problem::Backing(name));
     }
     match value("createType").as_deref() {
         Some("monolithicSparse" | "streamOptimized") => Ok(()),

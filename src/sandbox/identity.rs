@@ -108,9 +108,7 @@ pub fn choose(mode: Option<&str>) -> Result<Identity, Error> {
             return Err(Error::Mode {
                 mode: other.to_owned(),
                 reason: "there is no such mode".to_owned(),
-                hints: vec![
-                    "the modes are `auto`, `root`, `subordinate` and `single`".to_owned(),
-                ],
+                hints: vec!["the modes are `auto`, `root`, `subordinate` and `single`".to_owned()],
             });
         }
     };

@@ -41,10 +41,7 @@ pub struct Filter {
 
 impl Filter {
     /// A filter that hands calls to whoever reads from `register`'s other end.
-    pub(super) fn with_listener(
-        program: Vec<libc::sock_filter>,
-        register: Arc<OwnedFd>,
-    ) -> Filter {
+    pub(super) fn with_listener(program: Vec<libc::sock_filter>, register: Arc<OwnedFd>) -> Filter {
         Filter {
             program,
             register: Some(register),
@@ -105,7 +102,10 @@ pub fn install(filter: &Filter) -> io::Result<()> {
         return load(program, 0).map(drop);
     };
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let listener = match load(program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+    let listener = match load(
+        program,
+        flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+    ) {
         // Before Linux 5.19.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => load(program, flags)?,
         result => result?,
@@ -117,10 +117,7 @@ pub fn install(filter: &Filter) -> io::Result<()> {
 }
 
 /// `seccomp(2)`; the listener's descriptor if the flags ask for one.
-pub(super) fn load(
-    program: &[libc::sock_filter],
-    flags: libc::c_ulong,
-) -> io::Result<libc::c_int> {
+pub(super) fn load(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_int> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut(),

@@ -63,17 +63,20 @@ pub struct Record {
 /// The name of an access control list.
 pub const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
+/// By device and inode number: when the file was made, and its record.
+type Records = HashMap<(u64, u64), ((i64, u32), Record)>;
+
 /// Records of all files that have one.
 #[derive(Debug, Default)]
 pub struct Store {
-    records: Mutex<HashMap<(u64, u64), ((i64, u32), Record)>>,
+    records: Mutex<Records>,
     /// Whether there ever was a record with attributes: until then nobody needs
     /// to look for one.
     attributes: AtomicBool,
 }
 
 impl Store {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(u64, u64), ((i64, u32), Record)>> {
+    fn lock(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -220,7 +223,12 @@ mod tests {
     #[test]
     fn the_mode_and_the_list_follow_each_other() {
         let entry = |tag: u16, bits: u16, id: u32| {
-            [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+            [
+                &tag.to_le_bytes()[..],
+                &bits.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
         };
         let list = |mask: u16| {
             [

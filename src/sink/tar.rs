@@ -513,8 +513,8 @@ struct Stream<'a> {
 
 /// Where an archive goes.
 enum Target<'a> {
-    Plain(Sequential<'a>),
-    Gzip(GzEncoder<Sequential<'a>>),
+    Plain(Box<Sequential<'a>>),
+    Gzip(Box<GzEncoder<Sequential<'a>>>),
 }
 
 /// An output that is written from start to end.
@@ -560,10 +560,10 @@ impl<'a> Stream<'a> {
             error: None,
         };
         let target = match form {
-            Form::Plain => Target::Plain(sequential),
+            Form::Plain => Target::Plain(Box::new(sequential)),
             Form::Gzip => {
                 let level = flate2::Compression::new(GZIP_LEVEL);
-                Target::Gzip(GzEncoder::new(sequential, level))
+                Target::Gzip(Box::new(GzEncoder::new(sequential, level)))
             }
         };
         Stream {
