@@ -42,7 +42,9 @@ fn listing(toy: &Toy) -> Listing {
             header.size().expect("a size"),
             header.device_major().ok().flatten(),
             header.device_minor().ok().flatten(),
-            entry.link_name_bytes().map(|link| link.escape_ascii().to_string()),
+            entry
+                .link_name_bytes()
+                .map(|link| link.escape_ascii().to_string()),
         );
         let mut content = Vec::new();
         entry.read_to_end(&mut content).expect("content");
@@ -126,9 +128,15 @@ fn devices_are_made_moved_copied_and_removed() {
         let found = &listing[name];
         assert!(found.starts_with(start), "{name}: {found}");
     };
-    starts("./dev/old/copied", "Char 620 0:33 size 0 device Some(5):Some(70000)");
+    starts(
+        "./dev/old/copied",
+        "Char 620 0:33 size 0 device Some(5):Some(70000)",
+    );
     starts("./dev/old/terminal", "Regular 644 0:0 size 0");
-    starts("./dev/old/linked", "Block 644 0:0 size 0 device Some(8):Some(17)");
+    starts(
+        "./dev/old/linked",
+        "Block 644 0:0 size 0 device Some(8):Some(17)",
+    );
     starts("./dev/old/moved", "Link 644 0:0");
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, UnlinkatFlags, Uid};
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 
 use super::beneath::{Place, Root, kind};
@@ -182,7 +182,12 @@ fn attribute(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0_u8; ATTRIBUTE_MAX];
     // SAFETY: path and name are terminated; pointer and length describe `value`.
     let count = unsafe {
-        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
     };
     if let Ok(count) = usize::try_from(count) {
         value.truncate(count);
@@ -198,9 +203,19 @@ fn attribute(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
 fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: path and name are terminated; pointer and length describe `value`.
     let result = unsafe {
-        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Gives the files of a copy what the list says. Returns the path of what failed.
@@ -211,8 +226,8 @@ pub fn apply(list: &Path, root: &Path) -> Result<(), (PathBuf, io::Error)> {
         .map(|file| OwnedFd::from(file.into_parts().0))
         .map_err(|error| (PathBuf::new(), error))?;
     for line in text.lines() {
-        let entry: Entry = serde_json::from_str(line)
-            .map_err(|error| (PathBuf::new(), io::Error::from(error)))?;
+        let entry: Entry =
+            serde_json::from_str(line).map_err(|error| (PathBuf::new(), io::Error::from(error)))?;
         let path = entry
             .path
             .bytes()
@@ -233,7 +248,11 @@ pub fn apply(list: &Path, root: &Path) -> Result<(), (PathBuf, io::Error)> {
 fn apply_to(entry: &Entry, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let stat = nix::sys::stat::fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     if let Some((letter, number)) = entry.device {
-        let wanted = if letter == 'b' { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+        let wanted = if letter == 'b' {
+            SFlag::S_IFBLK
+        } else {
+            SFlag::S_IFCHR
+        };
         if kind(&stat) != wanted {
             make_device(directory, name, wanted, number, &stat)?;
         }
@@ -241,7 +260,11 @@ fn apply_to(entry: &Entry, directory: &OwnedFd, name: &OsStr) -> io::Result<()> 
     let file = open_path(directory, name)?;
     let link = kind(&stat) == SFlag::S_IFLNK;
     let path = by_descriptor(&file)?;
-    let capability = if link { None } else { attribute(&path, CAPABILITY)? };
+    let capability = if link {
+        None
+    } else {
+        attribute(&path, CAPABILITY)?
+    };
     nix::unistd::fchownat(
         directory,
         name,
@@ -315,7 +338,11 @@ mod tests {
         save(&root, &list).expect("listed");
         let text = fs_err::read_to_string(&list).expect("read");
         // As another user than root every file is special.
-        let expected = if nix::unistd::geteuid().is_root() { 0 } else { 3 };
+        let expected = if nix::unistd::geteuid().is_root() {
+            0
+        } else {
+            3
+        };
         assert_eq!(text.lines().count(), expected, "{text}");
         apply(&list, &root).expect("nothing changes");
     }

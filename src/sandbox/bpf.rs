@@ -212,8 +212,16 @@ mod tests {
             (libc::SYS_newfstatat, [0; 6], notify),
             (libc::SYS_openat, [0, 0, 0, 0, 0, 0], allow),
             (libc::SYS_openat, [0, 0, create | 1, 0, 0, 0], notify),
-            (libc::SYS_openat, [0, 0, libc::O_DIRECTORY as u32, 0, 0, 0], allow),
-            (libc::SYS_openat, [0, 0, libc::O_TMPFILE as u32, 0, 0, 0], notify),
+            (
+                libc::SYS_openat,
+                [0, 0, libc::O_DIRECTORY as u32, 0, 0, 0],
+                allow,
+            ),
+            (
+                libc::SYS_openat,
+                [0, 0, libc::O_TMPFILE as u32, 0, 0, 0],
+                notify,
+            ),
             (libc::SYS_prlimit64, [0, locks, 0, 0, 0, 0], notify),
             (libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0], allow),
             (libc::SYS_prctl, [8, 1, 0, 0, 0, 0], notify),

@@ -53,9 +53,7 @@ impl Listener {
         // A hint for speed; kernels before 6.6 do not know it.
         let flags: u64 = 1;
         // SAFETY: the flags are passed by value to a listener that is open.
-        let _ = unsafe {
-            libc::ioctl(fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags)
-        };
+        let _ = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) };
         Listener {
             fd,
             answered: AtomicU64::new(0),
@@ -122,12 +120,13 @@ impl Listener {
             Answer::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
             Answer::Value(value) => response.val = value,
             Answer::Error(errno) => response.error = -(errno as i32),
-            Answer::Descriptor { file, close_on_exec } => {
-                match self.send_descriptor(id, &file, close_on_exec) {
-                    Ok(()) => return,
-                    Err(errno) => response.error = -(errno as i32),
-                }
-            }
+            Answer::Descriptor {
+                file,
+                close_on_exec,
+            } => match self.send_descriptor(id, &file, close_on_exec) {
+                Ok(()) => return,
+                Err(errno) => response.error = -(errno as i32),
+            },
         }
         // SAFETY: the kernel reads a structure that lives across the call. That
         // the task was killed meanwhile is the only likely error.
@@ -147,7 +146,11 @@ impl Listener {
             flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
             srcfd: u32::try_from(file.as_raw_fd()).map_err(|_| Errno::EBADF)?,
             newfd: 0,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+            newfd_flags: if close_on_exec {
+                libc::O_CLOEXEC as u32
+            } else {
+                0
+            },
         };
         // SAFETY: the kernel reads a structure that lives across the call.
         Errno::result(unsafe {
@@ -168,7 +171,8 @@ impl Listener {
             self.answered.fetch_add(1, Ordering::Relaxed);
             self.busy.fetch_sub(1, Ordering::Relaxed);
             // Added workers leave as soon as there is somebody else again.
-            if !first && self.busy.load(Ordering::Relaxed) + 1 < self.workers.load(Ordering::Relaxed)
+            if !first
+                && self.busy.load(Ordering::Relaxed) + 1 < self.workers.load(Ordering::Relaxed)
             {
                 break;
             }
@@ -191,7 +195,9 @@ impl Supervisor {
         let failed = || Error::system("starting the supervisor of system calls");
         let proc = nix::fcntl::open(
             "/proc",
-            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
+            nix::fcntl::OFlag::O_PATH
+                | nix::fcntl::OFlag::O_DIRECTORY
+                | nix::fcntl::OFlag::O_CLOEXEC,
             nix::sys::stat::Mode::empty(),
         )
         .map_err(io::Error::from)
@@ -232,7 +238,10 @@ impl Supervisor {
 fn require_own_proc(proc: &OwnedFd) -> Result<(), Error> {
     let link = nix::fcntl::readlinkat(proc, "self");
     let own = std::process::id().to_string();
-    if link.as_ref().is_ok_and(|link| link.as_encoded_bytes() == own.as_bytes()) {
+    if link
+        .as_ref()
+        .is_ok_and(|link| link.as_encoded_bytes() == own.as_bytes())
+    {
         return Ok(());
     }
     Err(Error::Mode {

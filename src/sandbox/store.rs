@@ -220,7 +220,12 @@ mod tests {
     #[test]
     fn the_mode_and_the_list_follow_each_other() {
         let entry = |tag: u16, bits: u16, id: u32| {
-            [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+            [
+                &tag.to_le_bytes()[..],
+                &bits.to_le_bytes(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
         };
         let list = |mask: u16| {
             [

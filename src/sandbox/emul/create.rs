@@ -31,7 +31,10 @@ struct Place {
 /// A path's directory and last name; `None` if it ends in no proper name.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = path.iter().rposition(|&byte| byte != b'/')? + 1;
-    let start = path[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+    let start = path[..end]
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |at| at + 1);
     let name = &path[start..end];
     (name != b"." && name != b"..").then_some((&path[..start], name))
 }
@@ -39,7 +42,12 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 impl Call<'_> {
     /// Where a file is to be made, and whose it is to be; `None` where that is
     /// root, or where the kernel will refuse it.
-    fn place(&mut self, directory: i32, path: &[u8], any_owner: bool) -> Result<Option<Place>, Errno> {
+    fn place(
+        &mut self,
+        directory: i32,
+        path: &[u8],
+        any_owner: bool,
+    ) -> Result<Option<Place>, Errno> {
         let Some((parent, name)) = split(path) else {
             return Ok(None);
         };
@@ -68,7 +76,9 @@ impl Call<'_> {
             return Ok(None);
         };
         let gid = if u32::from(found.stx_mode) & libc::S_ISGID != 0 {
-            self.store().get(Key::of(&found)).map_or(0, |record| record.gid)
+            self.store()
+                .get(Key::of(&found))
+                .map_or(0, |record| record.gid)
         } else {
             credentials.group.filesystem
         };
@@ -127,7 +137,10 @@ impl Call<'_> {
 
     fn open_path(&mut self, directory: i32, path: &[u8], flags: i32, mode: u64) -> Outcome {
         // Shells open it all the time.
-        if path == b"/dev/null" || flags & libc::O_PATH != 0 || path.ends_with(b"/") && flags & UNNAMED == 0 {
+        if path == b"/dev/null"
+            || flags & libc::O_PATH != 0
+            || path.ends_with(b"/") && flags & UNNAMED == 0
+        {
             return Ok(Answer::Continue);
         }
         // Only these bits of the mode are meant.
@@ -137,13 +150,17 @@ impl Call<'_> {
             let Ok(target) = self.target(directory, path, true) else {
                 return Ok(Answer::Continue);
             };
-            let Some((uid, gid)) = self.first_owner(&target)?.filter(|&owner| owner != (0, 0)) else {
+            let Some((uid, gid)) = self.first_owner(&target)?.filter(|&owner| owner != (0, 0))
+            else {
                 return Ok(Answer::Continue);
             };
             self.take_umask()?;
             let file = target.open(flags, mode)?;
             self.record(&statx_of(&file)?, uid, gid, None);
-            return Ok(Answer::Descriptor { file, close_on_exec });
+            return Ok(Answer::Descriptor {
+                file,
+                close_on_exec,
+            });
         }
         let Some(place) = self.place(directory, path, false)? else {
             return Ok(Answer::Continue);
@@ -153,7 +170,10 @@ impl Call<'_> {
         match open_at(parent.as_raw_fd(), &place.name, flags, mode) {
             Ok(file) => {
                 self.record(&statx_of(&file)?, place.uid, place.gid, None);
-                Ok(Answer::Descriptor { file, close_on_exec })
+                Ok(Answer::Descriptor {
+                    file,
+                    close_on_exec,
+                })
             }
             // There is something: that is opened, or it is an error.
             Err(Errno::EEXIST) => Ok(Answer::Continue),
@@ -169,7 +189,11 @@ impl Call<'_> {
         let parent = self.enter(&place)?;
         // SAFETY: the descriptor is open, and the name is terminated.
         Errno::result(unsafe {
-            libc::mkdirat(parent.as_raw_fd(), place.name.as_ptr(), mode as u32 & 0o7777)
+            libc::mkdirat(
+                parent.as_raw_fd(),
+                place.name.as_ptr(),
+                mode as u32 & 0o7777,
+            )
         })?;
         self.record_name(&parent, &place)?;
         Ok(Answer::Value(0))

@@ -280,7 +280,10 @@ mod tests {
         assert_eq!((of.groups.clone(), of.user.filesystem), (vec![5, 9], 42));
         assert_eq!(user(Change::One(0), &mut of), Err(Errno::EPERM));
         assert_eq!(of.set_groups(Vec::new()), Err(Errno::EPERM));
-        assert_eq!(user(Change::Three([KEEP, 0, KEEP]), &mut of), Err(Errno::EPERM));
+        assert_eq!(
+            user(Change::Three([KEEP, 0, KEEP]), &mut of),
+            Err(Errno::EPERM)
+        );
         assert!(of.in_group(9) && !of.in_group(0));
     }
 

@@ -52,7 +52,11 @@ impl Call<'_> {
             Kind::User => credentials.user,
             Kind::Group => credentials.group,
         };
-        for (address, id) in self.arguments.into_iter().zip([ids.real, ids.effective, ids.saved]) {
+        for (address, id) in self
+            .arguments
+            .into_iter()
+            .zip([ids.real, ids.effective, ids.saved])
+        {
             self.write(address, &id.to_ne_bytes())?;
         }
         Ok(Answer::Value(0))
@@ -66,7 +70,10 @@ impl Call<'_> {
             if room < groups.len() {
                 return Err(Errno::EINVAL);
             }
-            let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
+            let bytes: Vec<u8> = groups
+                .iter()
+                .flat_map(|group| group.to_ne_bytes())
+                .collect();
             self.write(self.arguments[1], &bytes)?;
         }
         Ok(Answer::Value(groups.len() as i64))

@@ -123,9 +123,7 @@ impl Call<'_> {
             libc::SYS_openat => self.open(self.int(0), 1, self.flags(2), self.arguments[3]),
             libc::SYS_openat2 => self.open2(),
             libc::SYS_mkdirat => self.mkdir(self.int(0), 1, self.arguments[2]),
-            libc::SYS_mknodat => {
-                self.mknod(self.int(0), 1, self.arguments[2], self.arguments[3])
-            }
+            libc::SYS_mknodat => self.mknod(self.int(0), 1, self.arguments[2], self.arguments[3]),
             libc::SYS_symlinkat => self.symlink(0, self.int(1), 2),
             libc::SYS_fchown => self.chown_descriptor(),
             libc::SYS_fchownat => self.chown_at(),
@@ -157,9 +155,7 @@ impl Call<'_> {
             #[cfg(target_arch = "x86_64")]
             libc::SYS_mkdir => self.mkdir(libc::AT_FDCWD, 0, self.arguments[1]),
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_mknod => {
-                self.mknod(libc::AT_FDCWD, 0, self.arguments[1], self.arguments[2])
-            }
+            libc::SYS_mknod => self.mknod(libc::AT_FDCWD, 0, self.arguments[1], self.arguments[2]),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_symlink => self.symlink(0, libc::AT_FDCWD, 1),
             #[cfg(target_arch = "x86_64")]

@@ -63,7 +63,11 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let sync = flags & (libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC);
-        let nofollow = if target.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        let nofollow = if target.follow {
+            0
+        } else {
+            libc::AT_SYMLINK_NOFOLLOW
+        };
         let mask = self.word(3);
         let found = statx(target.directory, &target.path, sync | nofollow, mask);
         let Ok(mut found) = found else {
@@ -84,7 +88,11 @@ fn correct(found: &mut libc::statx, record: Option<Record>) -> bool {
     if let Some(record) = record {
         (found.stx_uid, found.stx_gid) = (record.uid, record.gid);
         if let Some(node) = record.node {
-            let kind = if node.block { libc::S_IFBLK } else { libc::S_IFCHR };
+            let kind = if node.block {
+                libc::S_IFBLK
+            } else {
+                libc::S_IFCHR
+            };
             // The type is in the upper four of the 16 bits.
             found.stx_mode = found.stx_mode & 0o7777 | kind as u16;
             (found.stx_rdev_major, found.stx_rdev_minor) = (node.major, node.minor);

@@ -18,7 +18,11 @@ const PAGE: u64 = 4096;
 pub fn read(pid: u32, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes = vec![0; length];
     let count = read_some(pid, address, &mut bytes)?;
-    if count == length { Ok(bytes) } else { Err(Errno::EFAULT) }
+    if count == length {
+        Ok(bytes)
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 fn remote(address: u64, len: usize) -> Result<RemoteIoVec, Errno> {
@@ -27,7 +31,9 @@ fn remote(address: u64, len: usize) -> Result<RemoteIoVec, Errno> {
 }
 
 fn process(pid: u32) -> Result<Pid, Errno> {
-    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Errno::ESRCH)
+    i32::try_from(pid)
+        .map(Pid::from_raw)
+        .map_err(|_| Errno::ESRCH)
 }
 
 fn read_some(pid: u32, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
@@ -45,7 +51,11 @@ pub fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
     }
     let to = remote(address, bytes.len())?;
     let count = process_vm_writev(process(pid)?, &[IoSlice::new(bytes)], &[to])?;
-    if count == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    if count == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Reads a string without its end; `limit` bytes at most.
@@ -54,12 +64,21 @@ pub fn read_string(pid: u32, address: u64, limit: usize) -> Result<Vec<u8>, Errn
     let mut at = address;
     let mut chunk = [0; 256];
     while bytes.len() <= limit {
-        let room = usize::try_from(PAGE - at % PAGE).unwrap_or(1).min(chunk.len());
+        let room = usize::try_from(PAGE - at % PAGE)
+            .unwrap_or(1)
+            .min(chunk.len());
         let count = read_some(pid, at, &mut chunk[..room])?;
-        let read = chunk.get(..count).filter(|read| !read.is_empty()).ok_or(Errno::EFAULT)?;
+        let read = chunk
+            .get(..count)
+            .filter(|read| !read.is_empty())
+            .ok_or(Errno::EFAULT)?;
         if let Some(end) = read.iter().position(|&byte| byte == 0) {
             bytes.extend_from_slice(&read[..end]);
-            return if bytes.len() < limit { Ok(bytes) } else { Err(Errno::ENAMETOOLONG) };
+            return if bytes.len() < limit {
+                Ok(bytes)
+            } else {
+                Err(Errno::ENAMETOOLONG)
+            };
         }
         bytes.extend_from_slice(read);
         at = at.checked_add(count as u64).ok_or(Errno::EFAULT)?;
@@ -242,7 +261,11 @@ fn own_proc_path(pid: u32, path: &[u8]) -> Option<Vec<u8>> {
 
 impl Target {
     fn flags(&self) -> i32 {
-        let nofollow = if self.follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        let nofollow = if self.follow {
+            0
+        } else {
+            libc::AT_SYMLINK_NOFOLLOW
+        };
         nofollow | libc::AT_NO_AUTOMOUNT
     }
 
@@ -312,13 +335,20 @@ mod tests {
     #[test]
     fn paths_of_the_asking_process_are_found_under_its_number() {
         let own = |path: &str| {
-            own_proc_path(7, path.as_bytes()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            own_proc_path(7, path.as_bytes())
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         };
         assert_eq!(own("/proc/self/fd/3"), Some("7/fd/3".into()));
         assert_eq!(own("/proc/thread-self/exe"), Some("7/exe".into()));
         assert_eq!(own("/dev/stdin"), Some("7/fd/0".into()));
         assert_eq!(own("/dev/fd/9"), Some("7/fd/9".into()));
-        for other in ["/proc/self", "/proc/selfish", "/dev/stdin2", "/proc/7/fd/1", "/dev/fd"] {
+        for other in [
+            "/proc/self",
+            "/proc/selfish",
+            "/dev/stdin2",
+            "/proc/7/fd/1",
+            "/dev/fd",
+        ] {
             assert_eq!(own(other), None, "{other}");
         }
     }
@@ -328,7 +358,10 @@ mod tests {
         let pid = std::process::id();
         let long = CString::new(vec![b'x'; 1000]).expect("no zero");
         let address = long.as_ptr() as u64;
-        assert_eq!(read_string(pid, address, PATH_MAX).as_deref(), Ok(long.as_bytes()));
+        assert_eq!(
+            read_string(pid, address, PATH_MAX).as_deref(),
+            Ok(long.as_bytes())
+        );
         assert_eq!(read_string(pid, address, 1000), Err(Errno::ENAMETOOLONG));
         assert_eq!(read_path(pid, 8), Err(Errno::EFAULT));
     }

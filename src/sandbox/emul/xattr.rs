@@ -63,8 +63,13 @@ impl Call<'_> {
         }
         let name = match verb {
             Verb::List => Vec::new(),
-            _ => tracee::read_string(self.pid, self.arguments[1], NAME_MAX)
-                .map_err(|errno| if errno == Errno::ENAMETOOLONG { Errno::ERANGE } else { errno })?,
+            _ => tracee::read_string(self.pid, self.arguments[1], NAME_MAX).map_err(|errno| {
+                if errno == Errno::ENAMETOOLONG {
+                    Errno::ERANGE
+                } else {
+                    errno
+                }
+            })?,
         };
         if name.starts_with(b"user.") || name == b"security.capability" {
             return Ok(Answer::Continue);
@@ -122,16 +127,18 @@ impl Call<'_> {
         let Ok(file) = target.open_path() else {
             return Ok(Answer::Continue);
         };
-        let record = self.store().get(Key::of(&statx_of(&file)?)).unwrap_or_default();
+        let record = self
+            .store()
+            .get(Key::of(&statx_of(&file)?))
+            .unwrap_or_default();
         if record.xattrs.is_empty() {
             return Ok(Answer::Continue);
         }
         let path = by_descriptor(file.as_raw_fd())?;
         let mut names = vec![0; VALUE_MAX];
         // SAFETY: path and buffer live across the call; the length is the buffer's.
-        let count = unsafe {
-            libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len())
-        };
+        let count =
+            unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
         names.truncate(usize::try_from(Errno::result(count).unwrap_or(0)).unwrap_or(0));
         for name in record.xattrs.keys() {
             if !names.split(|&byte| byte == 0).any(|other| other == &**name) {
@@ -171,14 +178,18 @@ impl Call<'_> {
         match result {
             Ok(_) => {
                 // The kernel's own takes the place of one that it refused before.
-                self.store().update(key, |record| drop(record.xattrs.remove(name)));
+                self.store()
+                    .update(key, |record| drop(record.xattrs.remove(name)));
                 return Ok(Answer::Value(0));
             }
             Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES) => {}
             Err(errno) => return Err(errno),
         }
         self.require_recordable(name, &value)?;
-        let there = self.store().get(key).is_some_and(|record| record.xattrs.contains_key(name));
+        let there = self
+            .store()
+            .get(key)
+            .is_some_and(|record| record.xattrs.contains_key(name));
         if there && flags & libc::XATTR_CREATE != 0 {
             return Err(Errno::EEXIST);
         }
@@ -216,11 +227,15 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let key = Key::of(&found);
-        let recorded = self.store().get(key).is_some_and(|record| record.xattrs.contains_key(name));
+        let recorded = self
+            .store()
+            .get(key)
+            .is_some_and(|record| record.xattrs.contains_key(name));
         if !recorded {
             return Ok(Answer::Continue);
         }
-        self.store().update(key, |record| drop(record.xattrs.remove(name)));
+        self.store()
+            .update(key, |record| drop(record.xattrs.remove(name)));
         Ok(Answer::Value(0))
     }
 }
