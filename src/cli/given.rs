@@ -707,8 +707,8 @@ mod tests {
             ),
             (types("qcwo2"), "unknown image type `qcwo2`"),
             (
-                types("raw,vhd"),
-                "image type `vhd` is not written by kiln yet",
+                types("raw,squashfs"),
+                "image type `squashfs` is not written by kiln yet",
             ),
             (types(","), "the list of image types is empty"),
             (

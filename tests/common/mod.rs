@@ -35,8 +35,8 @@ const KEPT: [&str; 7] = [
 
 /// Says that a test cannot run here and returns from it.
 ///
-/// With `KILN_NO_SKIP=1` (CI sets it) that is a failure. `KILN_SKIP_LOG` names
-/// a file that collects the reasons.
+/// With `KILN_NO_SKIP=1` that is a failure. `KILN_SKIP_LOG` names a file that
+/// collects the reasons. `.ci/run` fails if a test skips for both of its users.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)*) => {{
