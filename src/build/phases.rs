@@ -280,8 +280,14 @@ impl Engine<'_> {
                 .hint("its first line names an interpreter that must exist where the hook runs")
         })?;
         if status != 0 {
-            return Err(Failure::status(format!("{what} failed with exit status {status}"), status)
-                .hint(format!("to look around where it failed, run again with `break=after-error` in the environment (phase `{directory}`)")));
+            return Err(Failure::status(
+                format!("{what} failed with exit status {status}"),
+                status,
+            )
+            .hint(format!(
+                "to look around, run again with `break={}` in the environment",
+                break_hint(directory)
+            )));
         }
         let seconds = started.elapsed().as_secs_f64();
         self.events.send(&Event::HookFinished {
@@ -404,6 +410,16 @@ impl Engine<'_> {
         };
         Failure::new(format!("cannot start `{what}` {place}: {error}"))
             .hint(format!("hooks need bash and coreutils {place}"))
+    }
+}
+
+/// The break point that leads to a failing hook of a phase: not every phase
+/// reaches `after-error`.
+fn break_hint(directory: &str) -> String {
+    let phase = ALL.iter().find(|phase| phase.directory() == directory);
+    match phase {
+        Some(phase) if !phase.breaks_after_error => format!("before-{}", phase.name),
+        _ => "after-error".to_owned(),
     }
 }
 
