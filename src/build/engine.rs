@@ -277,17 +277,10 @@ impl Engine<'_> {
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
-        let hooks = mounts::bind_below(&self.dirs.hooks, root, inside, true)
+        let hooks = mounts::show_below(&self.dirs.hooks, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
-        let record = mounts::bind_below(
-            &self.dirs.record,
-            root,
-            &format!("{inside}/.kiln/record"),
-            false,
-        )
-        .map_err(Failure::io("mounting the record in the target"))?;
         Ok(HooksMount {
-            mounts: Some((record, hooks)),
+            hooks: Some(hooks),
             root: root.clone(),
         })
     }
@@ -366,14 +359,13 @@ impl Engine<'_> {
 /// The hooks inside a target; taken away when dropped.
 #[derive(Debug)]
 pub struct HooksMount {
-    mounts: Option<(mounts::BindGuard, mounts::BindGuard)>,
+    hooks: Option<mounts::Shown>,
     root: PathBuf,
 }
 
 impl Drop for HooksMount {
     fn drop(&mut self) {
-        // The record lies on the hooks, so it goes first: tuple fields drop in order.
-        drop(self.mounts.take());
+        drop(self.hooks.take());
         if let Err(error) = target::remove_directory(&self.root, super::environment::HOOKS_INSIDE) {
             tracing::warn!("{error}");
         }

@@ -114,6 +114,22 @@ const LEGACY: &[(c_long, When)] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const LEGACY: &[(c_long, When)] = &[];
 
+/// Calls that name a file below `/proc`, where none can be mounted: all that take a
+/// path and can be answered for another process.
+const NAMING: &[(c_long, When)] = &[
+    (libc::SYS_openat, Always),
+    (libc::SYS_readlinkat, Always),
+    (libc::SYS_faccessat, Always),
+    (libc::SYS_faccessat2, Always),
+    (libc::SYS_statfs, Always),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, Always),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_readlink, Always),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_access, Always),
+];
+
 /// Calls that would go past the supervisor, and for which every program has
 /// another way: `io_uring_setup`, and `setxattrat` with its three siblings
 /// (Linux 6.13, the same numbers everywhere).
@@ -128,8 +144,8 @@ fn answer(k: u32) -> sock_filter {
 }
 
 /// The program for hooks of a namespace with a single id. `silent` are calls
-/// that succeed without being made.
-pub fn supervised(silent: &[c_long]) -> Vec<sock_filter> {
+/// that succeed without being made; `naming` hands over calls that only name files too.
+pub fn supervised(silent: &[c_long], naming: bool) -> Vec<sock_filter> {
     const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     let mut program = vec![
         instruction(LOAD, 0, 0, DATA_ARCH),
@@ -140,7 +156,8 @@ pub fn supervised(silent: &[c_long]) -> Vec<sock_filter> {
     #[cfg(target_arch = "x86_64")]
     program.extend([instruction(JUMP_ANY_BIT, 0, 1, X32), answer(ENOSYS)]);
     let number = |nr: c_long| u32::try_from(nr).unwrap_or(u32::MAX);
-    for &(nr, when) in COMMON.iter().chain(LEGACY) {
+    let first: &[(c_long, When)] = if naming { NAMING } else { &[] };
+    for &(nr, when) in first.iter().chain(COMMON).chain(LEGACY) {
         let (argument, code, k) = match when {
             Always => {
                 program.push(instruction(JUMP_EQUAL, 0, 1, number(nr)));
@@ -202,7 +219,7 @@ mod tests {
 
     #[test]
     fn each_call_gets_its_answer() {
-        let program = supervised(&[libc::SYS_fsync]);
+        let program = supervised(&[libc::SYS_fsync], false);
         assert!(program.len() < 4096, "longer than BPF_MAXINSNS");
         let (create, locks) = (libc::O_CREAT as u32, RLIMIT_LOCKS);
         let (notify, allow) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
@@ -236,6 +253,10 @@ mod tests {
             let nr = nr as u32;
             assert_eq!(run(&program, ARCH, nr, arguments), expected, "call {nr}");
             assert_eq!(run(&program, 0x4000_0003, nr, arguments), allow);
+        }
+        let naming = supervised(&[], true);
+        for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
+            assert_eq!(run(&naming, ARCH, nr as u32, [0; 6]), notify, "call {nr}");
         }
     }
 }

@@ -225,7 +225,8 @@ impl Supervisor {
 
     /// The filter for programs that it is to answer. Syncs succeed unmade.
     pub fn filter(&self) -> Filter {
-        Filter::with_listener(bpf::supervised(&seccomp::SYNCS), self.register.clone())
+        let program = bpf::supervised(&seccomp::SYNCS, self.emulation.virtual_proc);
+        Filter::with_listener(program, self.register.clone())
     }
 
     /// What files should have.
@@ -310,9 +311,13 @@ fn start_worker(listener: Arc<Listener>, emulation: &Arc<Emulation>, first: bool
     let emulation = emulation.clone();
     let started = std::thread::Builder::new()
         .name("supervisor".to_owned())
-        .spawn(move || match Worker::new(emulation) {
-            Ok(mut worker) => listener.work(&mut worker, first),
-            Err(error) => tracing::error!("a supervisor could not start: {error}"),
+        .spawn(move || {
+            let worked = super::root::own_context(|| {
+                Worker::new(emulation).map(|mut worker| listener.work(&mut worker, first))
+            });
+            if let Err(error) = worked.and_then(|worked| worked) {
+                tracing::error!("a supervisor could not start: {error}");
+            }
         });
     // Without any worker the listener closes and the calls fail with ENOSYS,
     // which ends the hook.

@@ -17,6 +17,7 @@ mod ids;
 mod own;
 mod stat;
 pub mod tracee;
+mod vproc;
 mod xattr;
 
 use std::os::fd::OwnedFd;
@@ -60,15 +61,23 @@ pub struct Emulation {
     pub store: Arc<Store>,
     credentials: Table,
     proc: OwnedFd,
+    /// Whether `/proc` and devices are answered for targets that have none.
+    pub virtual_proc: bool,
+    own_files: Option<vproc::OwnFiles>,
 }
 
 impl Emulation {
     /// `proc` is `/proc` of this process's PID namespace.
     pub fn new(proc: OwnedFd) -> Emulation {
+        let virtual_proc = !super::standin::mounts_are_possible();
         Emulation {
             store: Arc::default(),
             credentials: Table::default(),
             proc,
+            virtual_proc,
+            own_files: virtual_proc
+                .then(vproc::OwnFiles::open)
+                .and_then(Result::ok),
         }
     }
 }
@@ -96,6 +105,7 @@ impl Worker {
             pid: call.pid,
             number: i64::from(call.data.nr),
             arguments: call.data.args,
+            read_path: None,
         };
         match call.answer() {
             Ok(answer) => answer,
@@ -112,10 +122,15 @@ struct Call<'a> {
     pid: u32,
     number: i64,
     arguments: [u64; 6],
+    /// A path that was read already, and which argument it is.
+    read_path: Option<(usize, Vec<u8>)>,
 }
 
 impl Call<'_> {
     fn answer(&mut self) -> Outcome {
+        if let Some(answer) = self.virtual_file()? {
+            return Ok(answer);
+        }
         match self.number {
             libc::SYS_newfstatat => self.stat_at(),
             libc::SYS_fstat => self.stat_descriptor(),
@@ -210,6 +225,11 @@ impl Call<'_> {
 
     /// The path that an argument points to.
     fn path(&self, argument: usize) -> Result<Vec<u8>, Errno> {
+        if let Some((read, path)) = &self.read_path
+            && *read == argument
+        {
+            return Ok(path.clone());
+        }
         tracee::read_path(self.pid, self.arguments[argument])
     }
 

@@ -83,7 +83,7 @@ impl Call<'_> {
 }
 
 /// Changes what was found to what should be shown; false if that is the same.
-fn correct(found: &mut libc::statx, record: Option<Record>) -> bool {
+pub(super) fn correct(found: &mut libc::statx, record: Option<Record>) -> bool {
     let foreign = found.stx_uid == OVERFLOW || found.stx_gid == OVERFLOW;
     if let Some(record) = record {
         (found.stx_uid, found.stx_gid) = (record.uid, record.gid);
@@ -113,7 +113,7 @@ fn correct(found: &mut libc::statx, record: Option<Record>) -> bool {
 }
 
 /// The older structure with the same content.
-fn stat_of(found: &libc::statx) -> libc::stat {
+pub(super) fn stat_of(found: &libc::statx) -> libc::stat {
     // SAFETY: the structure has integers only.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     stat.st_dev = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
