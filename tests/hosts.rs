@@ -250,7 +250,10 @@ fn devices_that_cannot_be_made_are_the_containers_own() {
         .into_iter()
         .filter(|&one| one != caps::Capability::CAP_MKNOD)
         .collect();
-    let host = Host::new().masked().docker_filter(&kept).capabilities(&kept);
+    let host = Host::new()
+        .masked()
+        .docker_filter(&kept)
+        .capabilities(&kept);
     works(&host, &toy, "", "chroot", &[]);
 }
 
@@ -406,15 +409,12 @@ fn odd_temporary_directories_work_in_memory_and_are_refused_on_disk() {
     let toy = toy();
     let tmp = toy.world.tmp();
     let open = "mode=0777";
-    let noexec = user(&toy, 65536).memory(&tmp, MsFlags::MS_NOEXEC, open).user(USER);
+    let noexec = user(&toy, 65536)
+        .memory(&tmp, MsFlags::MS_NOEXEC, open)
+        .user(USER);
     works(&noexec, &toy, "--overwrite", "subordinate", &[]);
     std::fs::remove_file(toy.output("tar")).expect("ours");
-    refuses(
-        &noexec,
-        &toy,
-        "--no-tmpfs",
-        &["noexec", "TMPDIR"],
-    );
+    refuses(&noexec, &toy, "--no-tmpfs", &["noexec", "TMPDIR"]);
     let small = user(&toy, 65536)
         .memory(&tmp, MsFlags::empty(), "mode=0777,size=8m")
         .user(USER);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
 use crate::disk::fs::ext4;
-use crate::disk::layout::{LayoutError, NativePlanner, SizeRule};
+use crate::disk::layout::{self, LayoutError, NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
@@ -281,22 +281,43 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lays out the disk with all its filesystems.
+/// Lays out the disk of a build with all its filesystems.
 fn assemble(
     engine: &Engine<'_>,
     size: Size,
     tree: &Arc<Tree>,
     boot: Option<&BiosBoot>,
 ) -> Result<Disk, Failure> {
-    let layout = &engine.plan.layout;
+    // A size that the user chose is not ours to change.
+    let may_grow = engine.plan.request.image_size.is_none();
+    let bytes = size.kib.saturating_mul(1024);
+    lay_out(
+        &engine.plan.layout,
+        tree,
+        boot,
+        engine.plan.epoch,
+        bytes,
+        may_grow,
+    )
+}
+
+/// Lays out a disk of `bytes` bytes, or of more where that is allowed and needed.
+pub(super) fn lay_out(
+    layout: &layout::Plan,
+    tree: &Arc<Tree>,
+    boot: Option<&BiosBoot>,
+    epoch: Option<i64>,
+    mut bytes: u64,
+    may_grow: bool,
+) -> Result<Disk, Failure> {
     let mut points = layout.mount_points();
     // The root first, then in order of depth: what is below goes to the deeper one.
     points.sort();
-    let bytes: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
+    let names: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
     let parts = if points == ["/"] {
         vec![Arc::clone(tree)]
     } else {
-        tree.split(&bytes)
+        tree.split(&names)
             .map_err(|error| Failure::from_error(&error))?
             .into_iter()
             .map(Arc::new)
@@ -305,9 +326,8 @@ fn assemble(
     let trees: BTreeMap<String, Arc<Tree>> =
         points.iter().map(ToString::to_string).zip(parts).collect();
     let planner = NativePlanner {
-        timestamp: now(tree, engine.plan.epoch),
+        timestamp: now(tree, epoch),
     };
-    let mut bytes = size.kib.saturating_mul(1024);
     let mut attempts = 0;
     loop {
         let result = layout.assemble(bytes, &trees, boot, &mut |filesystem, tree, length| {
@@ -318,9 +338,9 @@ fn assemble(
             Err(error) => error,
         };
         // DIB's rule leaves too little to trees of a few files, whose filesystem is
-        // mostly inode tables. A size that the user chose is not ours to change.
+        // mostly inode tables.
         let larger = missing_bytes(&error)
-            .filter(|_| engine.plan.request.image_size.is_none() && attempts < 16)
+            .filter(|_| may_grow && attempts < 16)
             .and_then(|missing| {
                 bytes
                     .checked_add(missing)?
@@ -335,6 +355,27 @@ fn assemble(
         }
         attempts += 1;
     }
+}
+
+/// Refuses filesystems that kiln cannot make before anything runs.
+pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
+    let planner = layout::NativePlanner {
+        timestamp: Timestamp {
+            seconds: 0,
+            nanoseconds: 0,
+        },
+    };
+    for filesystem in layout.filesystems() {
+        planner.check(filesystem).map_err(|error| {
+            let cause = Failure::from_error(error.as_ref());
+            Failure::new(format!(
+                "cannot make filesystem `{}`: {}",
+                filesystem.name, cause.message
+            ))
+            .hint("its type and options come from `FS_TYPE`, `--mkfs-options` and the block device configuration")
+        })?;
+    }
+    Ok(())
 }
 
 /// What a filesystem lacks for its files, and a tenth of it to write to.

@@ -14,7 +14,6 @@ use crate::disk::layout;
 use crate::element::order::NamePattern;
 use crate::element::{self, ElementSet, Library};
 use crate::sink;
-use crate::tree::Timestamp;
 
 use super::environment::Variables;
 use super::failure::Failure;
@@ -160,7 +159,7 @@ impl Plan {
             layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))?;
         warnings.extend(layout.warnings().iter().cloned());
         if outputs.iter().any(|format| *format != sink::Format::Tar) {
-            check_filesystems(&layout)?;
+            super::output::check_filesystems(&layout)?;
         }
         let jobs = jobs(&request)?;
         let cache = request
@@ -241,27 +240,6 @@ impl Plan {
         name.push(format.name());
         PathBuf::from(name)
     }
-}
-
-/// Refuses filesystems that kiln cannot make before anything runs.
-fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
-    let planner = layout::NativePlanner {
-        timestamp: Timestamp {
-            seconds: 0,
-            nanoseconds: 0,
-        },
-    };
-    for filesystem in layout.filesystems() {
-        planner.check(filesystem).map_err(|error| {
-            let cause = Failure::from_error(error.as_ref());
-            Failure::new(format!(
-                "cannot make filesystem `{}`: {}",
-                filesystem.name, cause.message
-            ))
-            .hint("its type and options come from `FS_TYPE`, `--mkfs-options` and the block device configuration")
-        })?;
-    }
-    Ok(())
 }
 
 /// `KILN_JOBS`: threads that work at the same time; 0 stands for one for each processor.
@@ -497,9 +475,14 @@ fn base_variables(
         ("DIB_IMAGE_CACHE", cache.to_owned().into()),
         ("DIB_LOCKFILES", lockfiles.into()),
         ("DIB_OFFLINE", flag(request.offline).into()),
+        // What the caller wrote may name the sums that are wanted.
         (
             "DIB_CHECKSUM",
-            if request.checksum { "1" } else { "0" }.into(),
+            match variable(request, "DIB_CHECKSUM") {
+                Some(wanted) if request.checksum => wanted.to_owned(),
+                _ if request.checksum => "1".into(),
+                _ => "0".into(),
+            },
         ),
         ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
         (

@@ -364,7 +364,7 @@ pub fn arch(caller: &Caller) -> Result<String, Failure> {
 
 /// Architectures of the distributions that elements are for, in Debian's names and
 /// in the kernel's, which some elements take as well.
-const ARCHES: [&str; 22] = [
+pub const ARCHES: [&str; 22] = [
     "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "mipsel", "powerpc",
     "ppc64", "ppc64el", "ppc64le", "riscv64", "s390x", "x86", "x86_64", "aarch64", "arm", "armv7l",
     "i686", "ppc", "s390",

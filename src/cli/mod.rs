@@ -4,17 +4,21 @@
 //! by; every command gets a [`Context`] and returns its exit status or a
 //! [`failure::Failure`], which is printed here and nowhere else.
 
+mod block_device;
 mod build;
 mod cache;
 mod completions;
 mod convert;
 mod dib;
+mod dib_lint;
 mod doctor;
 mod element_info;
 mod elements;
 mod failure;
+mod get_kernel;
 mod getopt;
 mod given;
+mod image_list;
 mod install_links;
 mod man;
 mod nearest;
@@ -105,13 +109,28 @@ static FACES: &[Face] = &[
     },
     Face {
         name: "diskimage-builder",
-        run: diskimage_builder,
+        run: image_list::run,
+    },
+    Face {
+        name: "disk-image-get-kernel",
+        run: get_kernel::run,
+    },
+    Face {
+        name: "dib-block-device",
+        run: block_device::run,
+    },
+    Face {
+        name: "dib-lint",
+        run: dib_lint::run,
     },
 ];
 
-fn diskimage_builder(_: &str, _: &[String], _: &mut Context) -> Result<u8, Failure> {
-    Err(Failure::new("kiln does not read image lists in YAML yet")
-        .hint("build one image at a time with `disk-image-create` or `kiln build`"))
+/// Helper programs of hooks that people call as well, under their own names.
+static TOOLS: [&str; 1] = ["dib-run-parts"];
+
+/// Every name that kiln is installed under besides its own.
+fn link_names() -> impl Iterator<Item = &'static str> {
+    FACES.iter().map(|face| face.name).chain(TOOLS)
 }
 
 fn face(name: &str) -> Option<&'static Face> {

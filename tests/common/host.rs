@@ -541,7 +541,11 @@ const CONDITIONAL: &[(Capability, &[c_long])] = &[
     ),
     (
         Capability::CAP_SYS_PTRACE,
-        &[libc::SYS_kcmp, libc::SYS_pidfd_getfd, libc::SYS_process_madvise],
+        &[
+            libc::SYS_kcmp,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_process_madvise,
+        ],
     ),
     (
         Capability::CAP_SYS_BOOT,

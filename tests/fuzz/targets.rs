@@ -17,7 +17,7 @@ use kiln::rootfs::apt::{self, Deb, Keyring, Release, Universe, Version};
 pub type Target = fn(&[u8]);
 
 /// All of them, by their names.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("in_release", in_release),
     ("release", release),
     ("keyring", keyring),
@@ -30,6 +30,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("element_metadata", element_metadata),
     ("package_installs", package_installs),
     ("pkg_map", pkg_map),
+    ("journal", journal),
 ];
 
 /// A signed index of an archive.
@@ -167,6 +168,18 @@ pub fn pkg_map(bytes: &[u8]) {
             let _ = map.get("python3", "debian", "trixie");
         }
     });
+}
+
+/// Records of owners that an earlier build left.
+pub fn journal(bytes: &[u8]) {
+    let (entries, sound) = kiln::sandbox::journal::read(bytes, 7);
+    assert!(sound <= bytes.len());
+    // What is believed can be written again, and is then believed again.
+    let mut again = bytes[..sound.min(16)].to_vec();
+    for (key, record) in &entries {
+        again.extend(kiln::sandbox::journal::entry(key, record));
+    }
+    assert_eq!(kiln::sandbox::journal::read(&again, 7).0, entries);
 }
 
 /// For what is read by its path: a file in a directory of its own.

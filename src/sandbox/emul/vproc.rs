@@ -16,65 +16,37 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 
+use super::layout::Layout;
+use super::table::Handler;
 use super::tracee::{self, Target, open_at};
-use super::{Answer, Call, Outcome, bytes_of, stat};
+use super::{Answer, Call, Outcome, bytes_of};
 use crate::sandbox::bpf::CREATING;
 use crate::sandbox::standin::NODES;
 
-/// What a call wants of a file.
+/// What a call wants of a file. What it says of arguments are those that follow the
+/// path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    /// Flags and mode in the following arguments.
+pub(super) enum Verb {
+    /// Flags and mode.
     Open,
-    /// `struct open_how` and its size in the following arguments.
+    /// `struct open_how` and its size.
     OpenHow,
-    /// A buffer in the following argument; whether a last link is followed.
-    Stat(bool),
-    /// A buffer and flags in the following arguments.
-    StatAt,
-    /// Flags, a mask and a buffer in the following arguments.
+    /// A buffer; whether a last link is followed.
+    Stat(bool, Layout),
+    /// A buffer and flags.
+    StatAt(Layout),
+    /// Flags, a mask and a buffer.
     Statx,
-    /// A mode in the following argument, and whether flags come then.
+    /// A mode, and whether flags come then.
     Access(bool),
-    /// A buffer and its size in the following arguments.
+    /// A buffer and its size.
     ReadLink,
-    /// A buffer in the following argument.
+    /// A buffer.
     StatFs,
-    /// It is run.
-    Execute,
+    /// It is run; where the flags are, if there are any.
+    Execute(Option<usize>),
     /// An extended attribute, of which there are none.
     Attribute,
-}
-
-/// The verb of a call, the argument with its directory, and that with its path.
-fn request(number: i64) -> Option<(Verb, Option<usize>, usize)> {
-    use Verb::{Access, Attribute, Execute, Open, OpenHow, ReadLink, Stat, StatAt, StatFs, Statx};
-    Some(match number {
-        libc::SYS_openat => (Open, Some(0), 1),
-        libc::SYS_openat2 => (OpenHow, Some(0), 1),
-        libc::SYS_newfstatat => (StatAt, Some(0), 1),
-        libc::SYS_statx => (Statx, Some(0), 1),
-        libc::SYS_faccessat => (Access(false), Some(0), 1),
-        libc::SYS_faccessat2 => (Access(true), Some(0), 1),
-        libc::SYS_readlinkat => (ReadLink, Some(0), 1),
-        libc::SYS_statfs => (StatFs, None, 0),
-        libc::SYS_execve => (Execute, None, 0),
-        libc::SYS_execveat => (Execute, Some(0), 1),
-        libc::SYS_getxattr | libc::SYS_lgetxattr | libc::SYS_listxattr | libc::SYS_llistxattr => {
-            (Attribute, None, 0)
-        }
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => (Open, None, 0),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_stat => (Stat(true), None, 0),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_lstat => (Stat(false), None, 0),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_access => (Access(false), None, 0),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_readlink => (ReadLink, None, 0),
-        _ => return None,
-    })
 }
 
 /// Where a path of a target leads that is not in the target.
@@ -190,27 +162,24 @@ fn status_number(text: &[u8], field: &[u8]) -> Option<u32> {
     })
 }
 
+/// The kernel makes the call.
+pub(super) fn go_on(_: &mut Call<'_>) -> Outcome {
+    Ok(Answer::Continue)
+}
+
 impl Call<'_> {
-    /// Answers a call about a file that is not in the target; `None` for any other.
-    /// Calls that only name files, and are handed over for this alone, go on.
-    pub(super) fn virtual_file(&mut self) -> Result<Option<Answer>, Errno> {
-        if !self.worker.shared.virtual_proc {
-            return Ok(None);
-        }
-        let Some((verb, directory, argument)) = request(self.number) else {
-            return Ok(None);
-        };
-        let otherwise = match verb {
-            Verb::Access(_) | Verb::ReadLink | Verb::StatFs => Some(Answer::Continue),
-            Verb::Open => {
-                let flags = self.word(argument + 1);
-                (flags & CREATING == 0).then_some(Answer::Continue)
-            }
-            _ => None,
-        };
+    /// Answers a call about a file that is not in the target, or hands it on. Paths
+    /// start at the directory in an argument, if there is one.
+    pub(super) fn named(
+        &mut self,
+        verb: Verb,
+        directory: Option<usize>,
+        argument: usize,
+        otherwise: Handler,
+    ) -> Outcome {
         let Ok(path) = tracee::read_path(self.pid, self.arguments[argument]) else {
             // No path, or one that the kernel refuses in its own way.
-            return Ok(otherwise);
+            return otherwise(self);
         };
         let found = if suspicious(&path) {
             let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
@@ -220,9 +189,21 @@ impl Call<'_> {
         };
         self.read_path = Some((argument, path));
         match found {
-            Some(place) => self.at_place(&place, verb, argument).map(Some),
-            None => Ok(otherwise),
+            Some(place) => self.at_place(&place, verb, argument),
+            None => otherwise(self),
         }
+    }
+
+    /// `open`, of which only what makes files matters otherwise.
+    pub(super) fn named_open(
+        &mut self,
+        directory: Option<usize>,
+        argument: usize,
+        otherwise: Handler,
+    ) -> Outcome {
+        let makes = self.word(argument + 1) & CREATING != 0;
+        let otherwise = if makes { otherwise } else { go_on };
+        self.named(Verb::Open, directory, argument, otherwise)
     }
 
     /// Where a path leads, unless that is in the target or the process has the
@@ -232,7 +213,7 @@ impl Call<'_> {
         if absolute && place(path).is_none() {
             return Ok(None);
         }
-        if path.is_empty() || !self.worker.view.enter_other_root(self.pid)? {
+        if path.is_empty() || !self.enters_other_root()? {
             return Ok(None);
         }
         let full = if absolute {
@@ -271,6 +252,11 @@ impl Call<'_> {
                 .map(|_| place),
             place => Some(place),
         })
+    }
+
+    fn enters_other_root(&mut self) -> Result<bool, Errno> {
+        let roots = &self.listener.roots;
+        self.worker.view.enter_other_root(self.pid, roots)
     }
 
     fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
@@ -337,12 +323,12 @@ impl Call<'_> {
         let followed = |flags: i32| flags & libc::AT_SYMLINK_NOFOLLOW == 0;
         let itself = match verb {
             Verb::Open => self.int(next) & libc::O_NOFOLLOW != 0,
-            Verb::Stat(follow) => !follow,
-            Verb::StatAt => !followed(self.int(next + 1)),
+            Verb::Stat(follow, _) => !follow,
+            Verb::StatAt(_) => !followed(self.int(next + 1)),
             Verb::Statx => !followed(self.int(next)),
             Verb::Access(true) => !followed(self.int(next + 1)),
             Verb::ReadLink | Verb::Attribute => true,
-            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute => false,
+            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute(_) => false,
         };
         // Links to there are the target's own.
         let place = &match place {
@@ -359,12 +345,14 @@ impl Call<'_> {
                 let mode = u64::from_ne_bytes(words[1]);
                 self.open_place(place, flags as i32, mode as u32)
             }
-            Verb::Stat(follow) => self.stat_place(place, follow, next),
-            Verb::StatAt => self.stat_place(place, followed(self.int(next + 1)), next),
+            Verb::Stat(follow, layout) => self.stat_place(place, follow, next, layout),
+            Verb::StatAt(layout) => {
+                self.stat_place(place, followed(self.int(next + 1)), next, layout)
+            }
             Verb::Statx => {
                 let target = self.target_of(place, followed(self.int(next)))?;
                 let mut found = target.statx(self.word(next + 1))?;
-                stat::correct(&mut found, None);
+                self.correct(&mut found);
                 self.write(self.arguments[next + 2], bytes_of(&found))?;
                 Ok(Answer::Value(0))
             }
@@ -390,7 +378,7 @@ impl Call<'_> {
                 self.write(self.arguments[next], bytes_of(&found))?;
                 Ok(Answer::Value(0))
             }
-            Verb::Execute => self.execute_place(place, argument),
+            Verb::Execute(flags) => self.execute_place(place, argument, flags),
             Verb::Attribute => Err(Errno::EOPNOTSUPP),
         }
     }
@@ -427,12 +415,18 @@ impl Call<'_> {
         })
     }
 
-    fn stat_place(&mut self, place: &Place, follow: bool, buffer: usize) -> Outcome {
+    fn stat_place(
+        &mut self,
+        place: &Place,
+        follow: bool,
+        buffer: usize,
+        layout: Layout,
+    ) -> Outcome {
         let target = self.target_of(place, follow)?;
         let mut found = target.statx(libc::STATX_BASIC_STATS)?;
-        let record = self.store().get(crate::sandbox::store::Key::of(&found));
-        stat::correct(&mut found, record);
-        self.write(self.arguments[buffer], bytes_of(&stat::stat_of(&found)))?;
+        self.correct(&mut found);
+        let bytes = layout.bytes(&found).ok_or(Errno::EOVERFLOW)?;
+        self.write(self.arguments[buffer], &bytes)?;
         Ok(Answer::Value(0))
     }
 
@@ -460,7 +454,7 @@ impl Call<'_> {
 
     /// Lets a program run that is named below `/proc`, such as `/proc/self/exe`: the
     /// path in the caller's memory becomes that of a short link in the target.
-    fn execute_place(&mut self, place: &Place, argument: usize) -> Outcome {
+    fn execute_place(&mut self, place: &Place, argument: usize, flags: Option<usize>) -> Outcome {
         let target = self.target_of(place, true)?;
         let found = target.statx(0)?;
         let text = {
@@ -494,12 +488,9 @@ impl Call<'_> {
             &bytes,
         )?;
         self.read_path = Some((argument, new));
-        let (directory, flags) = if self.number == libc::SYS_execveat {
-            (self.int(0), self.int(4))
-        } else {
-            (libc::AT_FDCWD, 0)
-        };
-        self.execute(directory, argument, flags)
+        // The new path is absolute.
+        let flags = flags.map_or(0, |flags| self.int(flags));
+        self.execute(libc::AT_FDCWD, argument, flags)
     }
 }
 
