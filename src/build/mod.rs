@@ -8,6 +8,7 @@ pub mod failure;
 pub mod output;
 mod owners;
 pub mod phases;
+pub mod place;
 pub mod plan;
 pub mod request;
 pub mod run;

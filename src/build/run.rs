@@ -16,6 +16,7 @@ use crate::sandbox::{host, identity, sweep};
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
+use super::place;
 use super::plan::{Plan, host_arch};
 use super::request::Request;
 
@@ -55,18 +56,21 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         identity,
         own_processes,
     } = identity::choose(plan.request.mode.as_deref())?;
-    let parent = parent_of_work(plan);
+    let parent = place::parent(&plan.request.current_dir, |name| {
+        plan.variables.get(std::ffi::OsStr::new(name))
+    });
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
-    let work = sweep::WorkDir::create(&parent).map_err(|error| {
-        Failure::from(error)
-            .hint("`TMPDIR` names the directory for the build; without it, it is `/tmp`")
-    })?;
     let memory = if identity.has_namespaces() {
         memory_for_build(plan)
     } else {
         Err("building on disk: no filesystem in memory can be mounted here".to_owned())
     };
+    if memory.is_err() {
+        place::require(&parent)?;
+    }
+    let work = sweep::WorkDir::create(&parent)
+        .map_err(|error| Failure::from(error).hint(place::ADVICE))?;
     let view = host::View {
         work: work.path().to_owned(),
         work_in_memory: memory.is_ok(),
@@ -115,19 +119,6 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let (events, running) = sandbox.enter(|events| engine::main(plan, &view, events))?;
     remarks.into_iter().for_each(&mut *on_event);
     follow(events, running, on_event)
-}
-
-/// Where the build's own directory is made. `TMPDIR` comes before `TMP_DIR`, since
-/// that is what DIB's `mktemp` makes of the two.
-fn parent_of_work(plan: &Plan) -> PathBuf {
-    ["TMPDIR", "TMP_DIR"]
-        .iter()
-        .filter_map(|name| plan.variables.get(std::ffi::OsStr::new(name)))
-        .find(|value| !value.is_empty())
-        .map_or_else(
-            || PathBuf::from("/tmp"),
-            |value| plan.request.current_dir.join(value),
-        )
 }
 
 /// Passes events on until the sandbox ends or a signal ends it.

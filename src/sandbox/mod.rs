@@ -21,6 +21,7 @@
 
 pub mod bpf;
 pub mod command;
+pub mod doctor;
 pub mod emul;
 pub mod enter;
 mod family;
