@@ -1,5 +1,6 @@
 //! Request, plan and run of a build.
 
+pub mod confinement;
 pub mod engine;
 pub mod environment;
 pub mod event;

@@ -56,6 +56,8 @@ pub struct Plan {
     pub epoch: Option<i64>,
     /// What is odd but allowed: one sentence each.
     pub warnings: Vec<String>,
+    /// Variables of the caller that hooks do not get.
+    pub withheld: Vec<String>,
 }
 
 fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
@@ -167,7 +169,8 @@ impl Plan {
             .image_cache
             .clone()
             .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
-        let variables = base_variables(&request, &arch, &layout, &cache)?;
+        let mut variables = base_variables(&request, &arch, &layout, &cache)?;
+        let withheld = request.confinement.withhold(&mut variables);
         Ok(Plan {
             arch,
             elements,
@@ -181,6 +184,7 @@ impl Plan {
             jobs,
             epoch,
             warnings,
+            withheld,
             request,
         })
     }

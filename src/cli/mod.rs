@@ -7,6 +7,7 @@
 mod build;
 mod cache;
 mod completions;
+mod confine;
 mod convert;
 mod dib;
 mod doctor;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
-use super::{Error, mounts};
+use super::network::Network;
+use super::{Error, hide, mounts, wall};
 
 /// What the host view leaves writable.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +21,16 @@ pub struct View {
     pub work: PathBuf,
     /// Mount a filesystem in memory on it.
     pub work_in_memory: bool,
+    /// Bytes that this filesystem may hold; `None` is half of the memory.
+    pub work_size: Option<u64>,
     /// Other directories that stay writable (caches, the current directory).
     pub writable: Vec<PathBuf>,
+    /// Files and directories that are covered: secrets, sockets.
+    pub hidden: Vec<PathBuf>,
+    /// What stays visible below these.
+    pub shown: Vec<PathBuf>,
+    /// The network, whose namespace was made already.
+    pub network: Network,
 }
 
 /// Device nodes that every program may expect.
@@ -59,17 +68,28 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     let mut writable: Vec<&Path> = view.writable.iter().map(PathBuf::as_path).collect();
     writable.sort();
     writable.dedup();
+    let shown: Vec<PathBuf> = view
+        .shown
+        .iter()
+        .chain(&view.writable)
+        .chain([&view.work])
+        .cloned()
+        .collect();
+    hide::cover(&view.hidden, &shown, &view.work)?;
     for path in &writable {
         mounts::bind_to_itself(path).map_err(failed("a writable directory", *path))?;
     }
     if view.work_in_memory {
-        let options = OsStr::new("mode=0700");
+        let mut options = OsString::from("mode=0700");
+        if let Some(size) = view.work_size {
+            options.push(format!(",size={size}"));
+        }
         mounts::mount(
             Some(Path::new("kiln")),
             &view.work,
             Some("tmpfs"),
             MsFlags::empty(),
-            Some(options),
+            Some(&options),
         )
         .map_err(failed("a filesystem in memory", &view.work))?;
     } else {
@@ -110,6 +130,9 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         }
     }
     super::enter::lock_mounts()?;
+    let lacking = wall::raise(view.network, view.network == Network::None)
+        .map_err(Error::system("refusing system calls to hooks"))?;
+    remarks.extend(lacking);
     Ok(remarks)
 }
 

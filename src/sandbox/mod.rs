@@ -17,18 +17,25 @@
 
 pub mod bpf;
 pub mod command;
+pub mod denylist;
 pub mod emul;
 pub mod enter;
+pub mod hide;
 pub mod host;
 pub mod identity;
 pub mod idmap;
+pub mod inside;
+pub mod landlock;
+pub mod limits;
 pub mod mounts;
+pub mod network;
 pub mod notify;
 pub mod probe;
 pub mod root;
 pub mod seccomp;
 pub mod store;
 pub mod sweep;
+pub mod wall;
 
 use std::io;
 use std::path::PathBuf;

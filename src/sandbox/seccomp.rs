@@ -13,13 +13,13 @@ use std::sync::Arc;
 use super::bpf::ARCH as AUDIT_ARCH;
 use super::notify;
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+pub(super) const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+pub(super) const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// Offsets in `struct seccomp_data`.
-const DATA_NR: u32 = 0;
-const DATA_ARCH: u32 = 4;
+pub(super) const DATA_NR: u32 = 0;
+pub(super) const DATA_ARCH: u32 = 4;
 
 /// Calls that only force data out. `msync` stays: databases in a hook may rely
 /// on its `MS_INVALIDATE`.
@@ -47,9 +47,14 @@ impl Filter {
             register: Some(register),
         }
     }
+
+    /// Whether a supervisor answers calls.
+    pub(super) fn is_answered(&self) -> bool {
+        self.register.is_some()
+    }
 }
 
-fn statement(code: u16, k: u32) -> libc::sock_filter {
+pub(super) fn statement(code: u16, k: u32) -> libc::sock_filter {
     libc::sock_filter {
         code,
         jt: 0,
