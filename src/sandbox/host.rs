@@ -46,6 +46,19 @@ const KERNEL_SWITCHES: [&str; 6] = [
     "/proc/acpi",
 ];
 
+/// Parts of `/proc` and `/sys` that tell about the host what no build needs, and
+/// which obey ids and not namespaces.
+const KERNEL_SECRETS: [&str; 8] = [
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kcore",
+    "/proc/kmsg",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/latency_stats",
+    "/sys/firmware",
+];
+
 fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.into();
     move |source| Error::Mount { what, path, source }
@@ -121,6 +134,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     {
         mounts::make_writable(path).map_err(failed("a writable directory", path))?;
     }
+    hide_kernel_secrets()?;
     for switch in KERNEL_SWITCHES {
         let path = Path::new(switch);
         if path.exists() {
@@ -134,6 +148,39 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         .map_err(Error::system("refusing system calls to hooks"))?;
     remarks.extend(lacking);
     Ok(remarks)
+}
+
+/// Covers what is listed, as far as it is there, by an empty file or directory.
+fn hide_kernel_secrets() -> Result<(), Error> {
+    let what = "a cover for a part of /proc";
+    for secret in KERNEL_SECRETS {
+        let path = Path::new(secret);
+        let Ok(meta) = std::fs::metadata(path) else {
+            continue;
+        };
+        if meta.is_dir() {
+            mounts::mount(
+                Some(Path::new("hidden")),
+                path,
+                Some("tmpfs"),
+                MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+                Some(OsStr::new("mode=0555")),
+            )
+            .map_err(failed(what, path))?;
+            continue;
+        }
+        let cover =
+            mounts::clone_mount(Path::new("/dev/null"), false).map_err(failed(what, path))?;
+        let place = nix::fcntl::open(
+            path,
+            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+            nix::sys::stat::Mode::empty(),
+        )
+        .map_err(std::io::Error::from)
+        .map_err(failed(what, path))?;
+        mounts::attach(&cover, std::os::fd::AsFd::as_fd(&place)).map_err(failed(what, path))?;
+    }
+    Ok(())
 }
 
 /// A `/dev` with the harmless nodes of the host and terminals of its own.

@@ -77,7 +77,9 @@ pub enum Exceeded {
         limit: u64,
     },
     /// There are too many processes.
-    #[error("has {used} processes and the limit is {limit} (`--processes`)")]
+    #[error(
+        "started {used} programs that run at a time, about all of the {limit} processes of `--processes`"
+    )]
     Processes {
         /// How many there are.
         used: u64,
@@ -185,7 +187,9 @@ impl Watch {
     fn processes(&self) -> Result<(), Exceeded> {
         let used = u64::try_from(programs().count()).unwrap_or(u64::MAX);
         let limit = self.limits.processes;
-        if used >= limit {
+        // Threads, and kiln's own processes in a control group, count as well: so
+        // many programs mean that forks are refused.
+        if used >= limit - limit / 8 {
             return Err(Exceeded::Processes { used, limit });
         }
         Ok(())
