@@ -20,9 +20,7 @@ pub const TYPES: [&str; 8] = crate::sink::NAMES;
 /// Image types of DIB and others that kiln does not write yet.
 const LATER_TYPES: [&str; 4] = ["squashfs", "docker", "aci", "oci"];
 /// Identities that can be asked for instead of the probed one.
-pub const MODES: [&str; 3] = ["root", "subordinate", "single"];
-/// Identities that have a name but do not work yet.
-const LATER_MODES: [&str; 1] = ["chroot"];
+pub use crate::sandbox::identity::MODES;
 /// Variables that survive when a build starts with a cleared environment.
 const KEPT: [&str; 5] = ["HOME", "LOGNAME", "PATH", "TERM", "USER"];
 
@@ -299,8 +297,7 @@ impl Given {
 
         let mode = match self.mode.as_deref() {
             None | Some("auto") => None,
-            // The sandbox has more to say about the ones that come later.
-            Some(mode) if MODES.contains(&mode) || LATER_MODES.contains(&mode) => self.mode,
+            Some(mode) if MODES.contains(&mode) => self.mode,
             Some(mode) => {
                 return Err(Failure::new(format!("unknown mode `{mode}`"))
                     .hint(format!("known are auto, {}", MODES.join(", "))));
