@@ -6,7 +6,7 @@ pub mod environment;
 pub mod event;
 pub mod failure;
 pub mod output;
-mod owners;
+pub mod owners;
 pub mod phases;
 pub mod plan;
 pub mod request;
