@@ -255,6 +255,7 @@ fn assemble(
 ) -> Result<Disk, Failure> {
     let planner = NativePlanner {
         timestamp: fit::made_at(tree, engine.plan.epoch),
+        scratch: engine.dirs.scratch.clone(),
     };
     let length = Length {
         bytes: size.kib.saturating_mul(1024),

@@ -250,6 +250,7 @@ fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
             seconds: 0,
             nanoseconds: 0,
         },
+        scratch: PathBuf::new(),
     };
     for filesystem in layout.filesystems() {
         planner.check(filesystem).map_err(|error| {
