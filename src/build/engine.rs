@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::sandbox::notify::Supervisor;
+use crate::sandbox::notify::{Options, Supervisor};
 use crate::sandbox::{self, command, mounts, seccomp};
 
 use super::environment::Variables;
@@ -89,9 +89,7 @@ pub struct Engine<'a> {
     pub variables: Variables,
     /// To main.
     pub events: Events,
-    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
-    pub filter: seccomp::Filter,
-    /// Answers hooks where owners are recorded.
+    /// Answers hooks where the kernel refuses what root may do.
     pub supervisor: Option<Supervisor>,
 }
 
@@ -110,20 +108,12 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
                 .try_clone()
                 .map_err(Failure::io("duplicating a descriptor"))?;
             let variables = plan.variables.clone();
-            let supervisor = if sandbox::identity::owners_are_recorded() {
-                Some(Supervisor::start()?)
-            } else {
-                None
-            };
-            let filter = supervisor
-                .as_ref()
-                .map_or_else(seccomp::no_sync, Supervisor::filter);
+            let supervisor = supervise(&view.work)?;
             Engine {
                 plan,
                 dirs,
                 variables,
                 events,
-                filter,
                 supervisor,
             }
             .run()
@@ -151,7 +141,31 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
     }
 }
 
+/// Starts the supervisor that this sandbox needs: for owners and all that goes
+/// with them where there is one id, for devices where the kernel makes none.
+fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
+    let options = if sandbox::identity::owners_are_recorded() {
+        Options::single()
+    } else if sandbox::identity::devices_are_refused(work) {
+        Options::ranges()
+    } else {
+        return Ok(None);
+    };
+    let supervisor = Supervisor::start(Options {
+        journal: Some((work.join("owners"), work.to_owned())),
+        ..options
+    })?;
+    Ok(Some(supervisor))
+}
+
 impl Engine<'_> {
+    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
+    pub fn filter(&self) -> seccomp::Filter {
+        self.supervisor
+            .as_ref()
+            .map_or_else(seccomp::no_sync, Supervisor::filter)
+    }
+
     fn run(mut self) -> Result<(), Failure> {
         self.prepare()?;
         self.run_phase(phases::ROOT)?;

@@ -461,13 +461,21 @@ fn image_name(
 }
 
 fn pairs(setting: &Setting) -> Result<Vec<(String, String)>, Failure> {
-    comma_list(std::slice::from_ref(&setting.text))
+    options(&setting.text, &setting.from)
+}
+
+/// Options of image writers: `key=value`, separated by commas. `from` is where
+/// they were given, for messages.
+pub fn options(
+    text: &str,
+    from: &(impl std::fmt::Display + ?Sized),
+) -> Result<Vec<(String, String)>, Failure> {
+    comma_list(&[text.to_owned()])
         .into_iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
             _ => Err(Failure::new(format!(
-                "`{}` has `{pair}` where `key=value` is expected",
-                setting.from
+                "`{from}` has `{pair}` where `key=value` is expected"
             ))
             .hint("write it as in `compat=1.1,cluster_size=65536`")),
         })

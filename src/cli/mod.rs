@@ -22,6 +22,7 @@ mod image_list;
 mod install_links;
 mod man;
 mod nearest;
+mod pack;
 mod plan;
 mod printer;
 mod render;
@@ -62,6 +63,8 @@ enum Command {
     Build(build::Arguments),
     /// Show what a build would do, without doing it
     Plan(plan::Arguments),
+    /// Make an image of a directory or a tar archive
+    Pack(pack::Arguments),
     /// Write a disk image in another format
     Convert(convert::Arguments),
     /// Look at the elements that images are built from
@@ -254,6 +257,7 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
     match cli.command {
         Command::Build(arguments) => build::run(arguments, &words, context),
         Command::Plan(arguments) => plan::run(arguments, &words, context),
+        Command::Pack(arguments) => pack::run(arguments, context),
         Command::Convert(arguments) => convert::run(arguments, context),
         Command::Elements(arguments) => elements::run(arguments, context),
         Command::Cache(arguments) => cache::run(arguments, context),

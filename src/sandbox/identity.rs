@@ -122,6 +122,18 @@ pub fn owners_are_recorded() -> bool {
     Maps::full().is_ok_and(|maps| idmap::size(&maps.users) == 1)
 }
 
+/// Whether the kernel makes no device here, tried in a directory.
+pub fn devices_are_refused(directory: &std::path::Path) -> bool {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let path = directory.join(".device");
+    let null = makedev(1, 3);
+    let made = mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), null);
+    // A supervisor puts a file in its place.
+    let real = std::fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file());
+    let _ = std::fs::remove_file(&path);
+    made.is_err() || !real
+}
+
 fn single(uid: Uid, gid: Gid, reason: Option<String>) -> Identity {
     Identity::Single {
         maps: Maps::single(uid.as_raw(), gid.as_raw()),

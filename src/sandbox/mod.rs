@@ -19,9 +19,11 @@ pub mod bpf;
 pub mod command;
 pub mod emul;
 pub mod enter;
+mod guard;
 pub mod host;
 pub mod identity;
 pub mod idmap;
+pub mod journal;
 pub mod mounts;
 pub mod notify;
 pub mod probe;
@@ -86,6 +88,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What answers the system calls of programs stopped doing so.
+    #[error("the supervisor of system calls failed: {reason}")]
+    Supervisor {
+        /// What happened to it.
+        reason: String,
+    },
     /// Another system call failed.
     #[error("{action} failed")]
     System {
@@ -106,6 +114,10 @@ impl Error {
             | Error::Probe { hints, .. }
             | Error::Mode { hints, .. } => hints.clone(),
             Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
+            Error::Supervisor { .. } => vec![
+                "build again; with subordinate ids (`kiln doctor`) less depends on it".to_owned(),
+                "if it happens again, report it with the output of `KILN_LOG=debug`".to_owned(),
+            ],
             Error::System { .. } => Vec::new(),
         }
     }

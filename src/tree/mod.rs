@@ -20,13 +20,14 @@ mod error;
 pub mod live;
 mod reader;
 mod split;
+pub mod tar;
 #[cfg(test)]
 mod tests;
 
 pub use build::TreeBuilder;
 pub use error::Error;
 pub use live::{Owners, ScanOptions, scan};
-pub use reader::Reader;
+pub use reader::{Packed, Reader};
 
 /// Index of a [`Node`]; the root is [`NodeId::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,6 +155,14 @@ pub enum Origin {
     /// The directory that was scanned, under the name that this node had in the
     /// tree *as scanned* (edited and split trees number their nodes anew).
     Live(NodeId),
+    /// An open file that holds the file's data ranges one after the other, such
+    /// as an archive.
+    Packed {
+        /// The open file.
+        file: Arc<Packed>,
+        /// Where in it the first data range begins.
+        offset: u64,
+    },
 }
 
 impl Inode {
@@ -363,6 +372,16 @@ impl Tree {
             Some((id, _)) => self.path(id),
             None => PathBuf::new(),
         }
+    }
+
+    /// The same tree with other owners, modes, times and attributes: `change` sees
+    /// each inode once. Kinds and link counts stay as they are.
+    #[must_use]
+    pub fn map_inodes(mut self, mut change: impl FnMut(InodeId, &mut Inode)) -> Tree {
+        for (at, inode) in self.inodes.iter_mut().enumerate() {
+            change(InodeId(at as u32), inode);
+        }
+        self
     }
 
     /// What `du -a -c -x` counts: allocated kibibytes, hard links once.

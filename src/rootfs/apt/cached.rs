@@ -16,7 +16,7 @@ use super::error::Error;
 use super::index::Package;
 use crate::fetch::{Cache, Digest, Lock};
 use crate::rootfs::owners;
-use crate::sandbox::identity::owners_are_recorded;
+use crate::sandbox::identity::{devices_are_refused, owners_are_recorded};
 
 /// Grows whenever the same packages give another tree.
 const FORMAT: u32 = 1;
@@ -119,11 +119,12 @@ pub fn owners_of(root: &Path) -> PathBuf {
 }
 
 fn save_owners(new: &Path, root: &Path) -> Result<(), Error> {
-    if !owners_are_recorded() {
+    let owned = owners_are_recorded();
+    if !owned && !devices_are_refused(new) {
         return Ok(());
     }
     let list = owners_of(root);
-    owners::save(new, &list).map_err(|source| Error::File {
+    owners::save(new, &list, owned).map_err(|source| Error::File {
         action: "write",
         path: list,
         source,

@@ -1,0 +1,3 @@
+//! Archives of this program, of `tar`, and broken ones.
+
+use super::*;
