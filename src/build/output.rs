@@ -346,10 +346,17 @@ fn write_outputs(
         events: &mut engine.events,
         step: None,
     });
-    let result = sink::write_all(
+    let about = sink::container::About {
+        reference: Some(plan.reference.clone()),
+        architecture: plan.arch.clone(),
+        created: now(tree, plan.epoch),
+        aci_manifest: plan.aci_manifest.clone(),
+    };
+    let result = sink::write_all_about(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
         &specs,
+        &about,
         plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );

@@ -16,9 +16,7 @@ use crate::build::plan::host_arch;
 use crate::build::request::Request;
 
 /// Image types that kiln writes.
-pub const TYPES: [&str; 8] = crate::sink::NAMES;
-/// Image types of DIB and others that kiln does not write yet.
-const LATER_TYPES: [&str; 4] = ["squashfs", "docker", "aci", "oci"];
+pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
 pub use crate::sandbox::identity::MODES;
 /// Variables that survive when a build starts with a cleared environment.
@@ -406,15 +404,9 @@ fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
     let supported = || format!("supported are {}", TYPES.join(", "));
     let mut types: Vec<String> = Vec::new();
     for kind in comma_list(given) {
-        if LATER_TYPES.contains(&kind.as_str()) {
-            return Err(
-                Failure::new(format!("image type `{kind}` is not written by kiln yet"))
-                    .hint(supported()),
-            );
-        }
         if !TYPES.contains(&kind.as_str()) {
             let failure = Failure::new(format!("unknown image type `{kind}`"));
-            return Err(match nearest(&kind, TYPES.into_iter().chain(LATER_TYPES)) {
+            return Err(match nearest(&kind, TYPES) {
                 Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
                 None => failure,
             }
@@ -711,10 +703,6 @@ mod tests {
                 "at least one distribution root element must be specified",
             ),
             (types("qcwo2"), "unknown image type `qcwo2`"),
-            (
-                types("raw,squashfs"),
-                "image type `squashfs` is not written by kiln yet",
-            ),
             (types(","), "the list of image types is empty"),
             (
                 Given {
