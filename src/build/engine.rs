@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Watch;
-use crate::sandbox::notify::Supervisor;
+use crate::sandbox::notify::{Options, Supervisor};
 use crate::sandbox::{self, command, mounts, seccomp};
 
 use super::environment::Variables;
@@ -92,9 +92,7 @@ pub struct Engine<'a> {
     pub variables: Variables,
     /// To main.
     pub events: Events,
-    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
-    pub filter: seccomp::Filter,
-    /// Answers hooks where owners are recorded.
+    /// Answers hooks where the kernel refuses what root may do.
     pub supervisor: Option<Supervisor>,
     /// Limits on each program.
     pub watch: Watch,
@@ -117,20 +115,12 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File)
                 .try_clone()
                 .map_err(Failure::io("duplicating a descriptor"))?;
             let variables = plan.variables.clone();
-            let supervisor = if sandbox::identity::owners_are_recorded() {
-                Some(Supervisor::start()?)
-            } else {
-                None
-            };
-            let filter = supervisor
-                .as_ref()
-                .map_or_else(seccomp::no_sync, Supervisor::filter);
+            let supervisor = supervise(&view.work)?;
             Engine {
                 plan,
                 dirs,
                 variables,
                 events,
-                filter,
                 supervisor,
                 watch,
                 inside: None,
@@ -160,7 +150,34 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File)
     }
 }
 
+/// Starts the supervisor that this sandbox needs: for owners and all that goes
+/// with them where there is one id, for `/proc` too where nothing can be mounted,
+/// for devices where the kernel makes none.
+fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
+    let options = if !sandbox::standin::mounts_are_possible() {
+        Options::chroot()
+    } else if sandbox::identity::owners_are_recorded() {
+        Options::single()
+    } else if sandbox::identity::devices_are_refused(work) {
+        Options::ranges()
+    } else {
+        return Ok(None);
+    };
+    let supervisor = Supervisor::start(Options {
+        journal: Some((work.join("owners"), work.to_owned())),
+        ..options
+    })?;
+    Ok(Some(supervisor))
+}
+
 impl Engine<'_> {
+    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
+    pub fn filter(&self) -> seccomp::Filter {
+        self.supervisor
+            .as_ref()
+            .map_or_else(seccomp::no_sync, Supervisor::filter)
+    }
+
     fn run(mut self) -> Result<(), Failure> {
         self.prepare()?;
         self.run_phase(phases::ROOT)?;
@@ -287,7 +304,17 @@ impl Engine<'_> {
     pub fn inside(&mut self) -> Result<Arc<Inside>, Failure> {
         let mounted = match self.inside.take() {
             Some(mounted) => mounted,
-            None => self.mount_hooks()?,
+            None => {
+                let mounted = self.mount_hooks()?;
+                if !mounted.inside.is_sealed() && sandbox::standin::mounts_are_possible() {
+                    self.events.send(&Event::Warning {
+                        text: "hooks inside are held by `chroot` alone, which root can leave: this \
+                               container refuses `pivot_root`"
+                            .to_owned(),
+                    });
+                }
+                mounted
+            }
         };
         let inside = Arc::clone(&mounted.inside);
         self.inside = Some(mounted);
@@ -304,18 +331,11 @@ impl Engine<'_> {
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
-        let hooks = mounts::bind_below(&self.dirs.hooks, root, inside, true)
+        let hooks = mounts::show_below(&self.dirs.hooks, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
-        let record = mounts::bind_below(
-            &self.dirs.record,
-            root,
-            &format!("{inside}/.kiln/record"),
-            false,
-        )
-        .map_err(Failure::io("mounting the record in the target"))?;
         let inside = Inside::new(root).map_err(Failure::io("entering the target"))?;
         Ok(HooksMount {
-            mounts: Some((record, hooks)),
+            hooks: Some(hooks),
             root: root.clone(),
             inside: Arc::new(inside),
         })
@@ -396,15 +416,14 @@ impl Engine<'_> {
 /// The hooks inside a target; taken away when dropped.
 #[derive(Debug)]
 pub struct HooksMount {
-    mounts: Option<(mounts::BindGuard, mounts::BindGuard)>,
+    hooks: Option<mounts::Shown>,
     root: PathBuf,
     inside: Arc<Inside>,
 }
 
 impl Drop for HooksMount {
     fn drop(&mut self) {
-        // The record lies on the hooks, so it goes first: tuple fields drop in order.
-        drop(self.mounts.take());
+        drop(self.hooks.take());
         if let Err(error) = target::remove_directory(&self.root, super::environment::HOOKS_INSIDE) {
             tracing::warn!("{error}");
         }

@@ -156,7 +156,7 @@ impl Engine<'_> {
     }
 
     fn place(&mut self, inside: bool) -> Result<Place, Failure> {
-        let filter = Some(self.filter.clone());
+        let filter = Some(self.filter());
         if inside {
             return Ok(Place {
                 inside: Some(self.inside()?),
@@ -274,6 +274,7 @@ impl Engine<'_> {
             program.arguments.insert(0, "/bin/bash".into());
         }
         let result = self.run_program(&program);
+        self.require_supervisor()?;
         let what = format!("hook `{directory}/{name}` of element `{element}`");
         let status = result.map_err(|error| {
             if let Some(exceeded) = Exceeded::of(&error) {
@@ -314,6 +315,14 @@ impl Engine<'_> {
         Ok(shell_status(status))
     }
 
+    /// Fails if the supervisor did, which is why a program failed then.
+    fn require_supervisor(&self) -> Result<(), Failure> {
+        match &self.supervisor {
+            Some(supervisor) => Ok(supervisor.check()?),
+            None => Ok(()),
+        }
+    }
+
     /// Runs a program inside the target, with the helpers but without `environment.d`.
     pub fn run_inside(&mut self, what: &str, arguments: &[&str]) -> Result<(), Failure> {
         let place = self.place(true)?;
@@ -330,6 +339,7 @@ impl Engine<'_> {
         let status = self
             .run_program(&program)
             .map_err(|error| self.cannot_start(what, &error, true))?;
+        self.require_supervisor()?;
         if status == 0 {
             return Ok(());
         }
@@ -367,9 +377,9 @@ impl Engine<'_> {
             environment: variables.into_iter().collect(),
             inside: place.inside,
             directory: place.directory,
-            // A person at a shell may well mean `sync`, but must not see other
-            // owners than the hooks do.
-            filter: self.supervisor.as_ref().map(|_| self.filter.clone()),
+            // A person at a shell may well mean `sync`, or trace something, but must
+            // not see other owners than the hooks do.
+            filter: self.supervisor.as_ref().map(|_| self.filter().unguarded()),
             keep_open: None,
             // Its time is the user's.
             watch: None,

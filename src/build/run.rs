@@ -54,7 +54,10 @@ pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
 
 /// Runs a plan.
 pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
-    let identity = identity::choose(plan.request.mode.as_deref())?;
+    let identity::Choice {
+        identity,
+        own_processes,
+    } = identity::choose(plan.request.mode.as_deref())?;
     let parent = parent_of_work(plan);
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
@@ -62,7 +65,11 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         Failure::from(error)
             .hint("`TMPDIR` names the directory for the build; without it, it is `/tmp`")
     })?;
-    let memory = memory_for_build(plan);
+    let memory = if identity.has_namespaces() {
+        memory_for_build(plan)
+    } else {
+        Err("building on disk: no filesystem in memory can be mounted here".to_owned())
+    };
     let confinement = &plan.request.confinement;
     let privacy = Privacy::of_host(
         confinement,
@@ -123,6 +130,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     );
     let sandbox = Sandbox {
         identity,
+        own_processes,
         work,
         network: confinement.network,
         group,

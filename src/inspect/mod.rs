@@ -12,8 +12,11 @@ use std::path::Path;
 
 mod error;
 mod file;
+pub mod filesystem;
 mod image;
+pub mod kernel;
 mod map;
+pub mod partition;
 mod qcow2;
 mod vdi;
 mod vhd;

@@ -11,9 +11,16 @@ use std::io;
 
 use libc::{c_long, sock_filter};
 
-use super::bpf::ARCH;
+use super::bpf::{DATA_ARCH, DATA_NR, JUMP_EQUAL, LOAD, answer, instruction};
 use super::network::Network;
-use super::seccomp::{DATA_ARCH, DATA_NR, JUMP_EQUAL, LOAD, RETURN, load, statement};
+use super::seccomp::load;
+
+/// `AUDIT_ARCH_*` of this machine, from `linux/audit.h`.
+const ARCH: u32 = if cfg!(target_arch = "aarch64") {
+    0xC000_00B7
+} else {
+    0xC000_003E
+};
 
 /// `AUDIT_ARCH_I386`: 32-bit programs on x86-64.
 const I386: u32 = 0x4000_0003;
@@ -76,17 +83,12 @@ const SOCKET_I386: u32 = 359;
 /// Takes the address family from memory, where no filter can look.
 const SOCKETCALL_I386: u32 = 102;
 
-fn answer(k: u32) -> sock_filter {
-    statement(RETURN, k)
+fn jump_equal(k: u32, jt: u8, jf: u8) -> sock_filter {
+    instruction(JUMP_EQUAL, jt, jf, k)
 }
 
-fn jump_equal(k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter {
-        code: JUMP_EQUAL,
-        jt,
-        jf,
-        k,
-    }
+fn load_word(offset: u32) -> sock_filter {
+    instruction(LOAD, 0, 0, offset)
 }
 
 /// Instructions that answer one number.
@@ -105,7 +107,7 @@ fn refuse_argument(
 ) {
     let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
     program.push(jump_equal(number, 0, 2 * count + 2));
-    program.push(statement(LOAD, argument));
+    program.push(load_word(argument));
     for &value in values {
         program.extend([jump_equal(value, 0, 1), answer(with)]);
     }
@@ -137,12 +139,7 @@ fn program(families: &[u32], no_socketcall: bool) -> Vec<sock_filter> {
     #[cfg(target_arch = "x86_64")]
     own.extend([
         // x32 has these calls under other numbers.
-        sock_filter {
-            code: JUMP_AT_LEAST,
-            jt: 0,
-            jf: 1,
-            k: 0x4000_0000,
-        },
+        instruction(JUMP_AT_LEAST, 0, 1, 0x4000_0000),
         answer(ENOSYS),
     ]);
     table(
@@ -167,15 +164,15 @@ fn program(families: &[u32], no_socketcall: bool) -> Vec<sock_filter> {
     other.push(answer(libc::SECCOMP_RET_ALLOW));
     let length = u8::try_from(own.len()).unwrap_or(u8::MAX);
     let mut program = vec![
-        statement(LOAD, DATA_ARCH),
+        load_word(DATA_ARCH),
         jump_equal(ARCH, 0, length + 1),
-        statement(LOAD, DATA_NR),
+        load_word(DATA_NR),
     ];
     program.extend(own);
     program.extend([
         jump_equal(I386, 1, 0),
         answer(libc::SECCOMP_RET_ALLOW),
-        statement(LOAD, DATA_NR),
+        load_word(DATA_NR),
     ]);
     program.extend(other);
     program
@@ -183,8 +180,8 @@ fn program(families: &[u32], no_socketcall: bool) -> Vec<sock_filter> {
 
 /// Installs the filter on the calling thread and all that it starts.
 ///
-/// `without_network` also refuses the families that no network namespace covers
-/// or, where there is none, every family that leaves the host.
+/// Without a network, sockets are refused that no network namespace covers or,
+/// where there is none, all that leave the host.
 pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> {
     let mut families = vec![libc::AF_VSOCK as u32];
     let off = network == Network::None;
@@ -208,6 +205,7 @@ pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::bpf::RETURN;
     use super::*;
 
     fn run(program: &[sock_filter], arch: u32, nr: u32, arguments: [u32; 2]) -> u32 {

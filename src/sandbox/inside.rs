@@ -16,7 +16,7 @@ use super::mounts;
 /// Where programs inside a target run.
 #[derive(Debug)]
 pub struct Inside {
-    /// `None` where mounts are refused; then the root is changed alone.
+    /// `None` where it cannot be had; then the root directory is changed alone.
     namespace: Option<OwnedFd>,
     root: OwnedFd,
 }
@@ -27,26 +27,28 @@ impl Inside {
     /// Later mounts of the caller do not appear in it.
     pub fn new(root: &Path) -> io::Result<Inside> {
         let directory = mounts::open_directory(root)?;
-        let made = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| isolate(root));
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        match made {
-            Ok(namespace) => Ok(Inside {
-                namespace: Some(namespace),
-                root: directory,
-            }),
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(Inside {
-                namespace: None,
-                root: directory,
-            }),
-            Err(error) => Err(error),
+        let mut namespace = None;
+        if super::standin::mounts_are_possible() {
+            let made = std::thread::scope(|scope| {
+                let thread = scope.spawn(|| isolate(root));
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            match made {
+                Ok(made) => namespace = Some(made),
+                // A container's filter that lets us mount and not `pivot_root`.
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Inside {
+            namespace,
+            root: directory,
+        })
     }
 
-    /// Whether the target is all that programs can reach, and not only their root.
+    /// Whether the target is all that is mounted for programs in it.
     pub fn is_sealed(&self) -> bool {
         self.namespace.is_some()
     }
@@ -61,10 +63,12 @@ impl Inside {
             }
         }
         // Processes outside have this capability, so without it none of them can
-        // be looked into through /proc (`root`, `cwd`, `fd`, `mem`).
+        // be looked into through /proc (`root`, `cwd`, `fd`, `mem`). It fails where
+        // the whole sandbox has given it up already.
         const CAP_SYS_PTRACE: libc::c_ulong = 19;
-        // SAFETY: two integers.
-        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) } != 0 {
+        // SAFETY: integers.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) };
+        if dropped != 0 && self.namespace.is_some() {
             return Err(io::Error::last_os_error());
         }
         Ok(())

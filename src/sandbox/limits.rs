@@ -185,7 +185,7 @@ impl Watch {
     }
 
     fn processes(&self) -> Result<(), Exceeded> {
-        let used = u64::try_from(programs().count()).unwrap_or(u64::MAX);
+        let used = u64::try_from(programs().len()).unwrap_or(u64::MAX);
         let limit = self.limits.processes;
         // Threads, and kiln's own processes in a control group, count as well: so
         // many programs mean that forks are refused.
@@ -202,7 +202,11 @@ impl Watch {
             0
         } + bytes_of_filesystem(Path::new("/dev/shm"));
         let sum = |of: fn(&Path) -> Option<u64>| -> u64 {
-            programs().filter_map(|program| of(&program)).sum::<u64>() + files
+            programs()
+                .iter()
+                .filter_map(|program| of(program))
+                .sum::<u64>()
+                + files
         };
         // Pages that a fork shares count for each, so a high sum is looked at again.
         if sum(private_pages) <= limit {
@@ -225,25 +229,22 @@ fn is_real_root() -> bool {
     })
 }
 
-/// Directories of all processes in this PID namespace but the first; none where
-/// `/proc` shows those of another namespace.
-fn programs() -> impl Iterator<Item = PathBuf> {
-    sees_programs()
-        .then(|| fs::read_dir("/proc"))
+/// Directories in `/proc` of all processes of the sandbox but its first.
+fn programs() -> Vec<PathBuf> {
+    let proc = Path::new("/proc");
+    if !super::enter::has_own_processes() {
+        let numbers = super::family::siblings().into_iter();
+        return numbers.map(|pid| proc.join(pid.to_string())).collect();
+    }
+    fs::read_dir(proc)
         .into_iter()
-        .flatten()
         .flatten()
         .filter_map(|entry| {
             let entry = entry.ok()?;
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             (pid > 1).then(|| entry.path())
         })
-}
-
-/// Whether `/proc` is that of this PID namespace, so that programs can be watched.
-pub fn sees_programs() -> bool {
-    let own = std::process::id().to_string();
-    fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&own))
+        .collect()
 }
 
 fn page_size() -> u64 {

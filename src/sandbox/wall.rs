@@ -44,6 +44,12 @@ pub fn raise(network: Network, own_network_namespace: bool) -> io::Result<Vec<St
     // have no capability. See "PTRACE_MODE" in ptrace(2).
     nix::sys::prctl::set_dumpable(false)?;
     let mut remarks = Vec::new();
+    // First, because it gains `no_new_privs` where that is the price.
+    match denylist::install(network, own_network_namespace) {
+        Ok(()) => {}
+        Err(error) if network == Network::None && !own_network_namespace => return Err(error),
+        Err(error) => remarks.push(format!("the filter of system calls is refused: {error}")),
+    }
     match landlock::enter() {
         Ok(true) => {}
         Ok(false) if network == Network::Host => remarks.push(
@@ -53,11 +59,6 @@ pub fn raise(network: Network, own_network_namespace: bool) -> io::Result<Vec<St
         ),
         Ok(false) => {}
         Err(error) => remarks.push(format!("Landlock is refused: {error}")),
-    }
-    match denylist::install(network, own_network_namespace) {
-        Ok(()) => {}
-        Err(error) if network == Network::None && !own_network_namespace => return Err(error),
-        Err(error) => remarks.push(format!("the filter of system calls is refused: {error}")),
     }
     Ok(remarks)
 }
