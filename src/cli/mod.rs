@@ -6,8 +6,10 @@
 
 mod build;
 mod cache;
+mod cat;
 mod completions;
 mod convert;
+mod cp;
 mod dib;
 mod doctor;
 mod element_info;
@@ -15,9 +17,12 @@ mod elements;
 mod failure;
 mod getopt;
 mod given;
+mod inspect;
 mod install_links;
+mod ls;
 mod man;
 mod nearest;
+mod part;
 mod plan;
 mod printer;
 mod render;
@@ -60,6 +65,14 @@ enum Command {
     Plan(plan::Arguments),
     /// Write a disk image in another format
     Convert(convert::Arguments),
+    /// Show what an image is and holds
+    Inspect(inspect::Arguments),
+    /// List files in an image
+    Ls(ls::Arguments),
+    /// Print files of an image
+    Cat(cat::Arguments),
+    /// Copy files out of an image
+    Cp(cp::Arguments),
     /// Look at the elements that images are built from
     Elements(elements::Arguments),
     /// Look at the image cache, or empty it
@@ -236,6 +249,10 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
         Command::Build(arguments) => build::run(arguments, &words, context),
         Command::Plan(arguments) => plan::run(arguments, &words, context),
         Command::Convert(arguments) => convert::run(arguments, context),
+        Command::Inspect(arguments) => inspect::run(arguments, context),
+        Command::Ls(arguments) => ls::run(arguments, context),
+        Command::Cat(arguments) => cat::run(arguments, context),
+        Command::Cp(arguments) => cp::run(arguments, context),
         Command::Elements(arguments) => elements::run(arguments, context),
         Command::Cache(arguments) => cache::run(arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),
