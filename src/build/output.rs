@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
 use crate::disk::layout::fit::{self, Length};
-use crate::disk::layout::{NativePlanner, SizeRule};
+use crate::disk::layout::{self, NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
@@ -246,7 +246,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lays out the disk with all its filesystems.
+/// Lays out the disk of a build with all its filesystems.
 fn assemble(
     engine: &Engine<'_>,
     size: Size,
@@ -272,6 +272,28 @@ fn assemble(
              too small",
         )
     })
+}
+
+/// Refuses filesystems that kiln cannot make before anything runs.
+pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
+    let planner = NativePlanner {
+        timestamp: Timestamp {
+            seconds: 0,
+            nanoseconds: 0,
+        },
+        scratch: std::path::PathBuf::new(),
+    };
+    for filesystem in layout.filesystems() {
+        planner.check(filesystem).map_err(|error| {
+            let cause = Failure::from_error(error.as_ref());
+            Failure::new(format!(
+                "cannot make filesystem `{}`: {}",
+                filesystem.name, cause.message
+            ))
+            .hint("its type and options come from `FS_TYPE`, `--mkfs-options` and the block device configuration")
+        })?;
+    }
+    Ok(())
 }
 
 /// A path as the user would write it.
@@ -324,10 +346,17 @@ fn write_outputs(
         events: &mut engine.events,
         step: None,
     });
-    let result = sink::write_all(
+    let about = sink::container::About {
+        reference: Some(plan.reference.clone()),
+        architecture: plan.arch.clone(),
+        created: fit::made_at(tree, plan.epoch),
+        aci_manifest: plan.aci_manifest.clone(),
+    };
+    let result = sink::write_all_about(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
         &specs,
+        &about,
         plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );

@@ -12,13 +12,15 @@ use kiln::element::Library;
 use kiln::helpers::pkg_map::PackageMap;
 use kiln::helpers::squash::{Merged, SourceFile};
 use kiln::inspect;
+use kiln::inspect::fs::{FileId, FileKind, FileSystem};
+use kiln::inspect::{Contents, os_release};
 use kiln::rootfs::apt::{self, Deb, Keyring, Release, Universe, Version};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All of them, by their names.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("in_release", in_release),
     ("release", release),
     ("keyring", keyring),
@@ -31,6 +33,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("element_metadata", element_metadata),
     ("package_installs", package_installs),
     ("pkg_map", pkg_map),
+    ("journal", journal),
     ("tar", tar),
     ("raw", raw),
     ("qcow2", qcow2),
@@ -38,6 +41,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("vhd", vhd),
     ("vhdx", vhdx),
     ("vdi", vdi),
+    ("disk_files", disk_files),
 ];
 
 /// A signed index of an archive.
@@ -177,6 +181,18 @@ pub fn pkg_map(bytes: &[u8]) {
     });
 }
 
+/// Records of owners that an earlier build left.
+pub fn journal(bytes: &[u8]) {
+    let (entries, sound) = kiln::sandbox::journal::read(bytes, 7);
+    assert!(sound <= bytes.len());
+    // What is believed can be written again, and is then believed again.
+    let mut again = bytes[..sound.min(16)].to_vec();
+    for (key, record) in &entries {
+        again.extend(kiln::sandbox::journal::entry(key, record));
+    }
+    assert_eq!(kiln::sandbox::journal::read(&again, 7).0, entries);
+}
+
 /// A tree in a tar archive, plain or compressed.
 pub fn tar(bytes: &[u8]) {
     with_file("tree.tar", bytes, |path| {
@@ -265,6 +281,40 @@ fn image(bytes: &[u8], format: inspect::Format) {
             }
         }
     });
+}
+
+/// A disk: its partitions, and all files of all filesystems in them.
+pub fn disk_files(bytes: &[u8]) {
+    let disk = bytes.to_vec();
+    let Ok(contents) = Contents::read(&disk) else {
+        return;
+    };
+    let _ = contents.root();
+    for part in &contents.parts {
+        if let Ok(files) = contents.open(part) {
+            let _ = (os_release(&files), files.lookup(b"/dir/link", true).is_ok());
+            walk(&files, files.root(), 8);
+        }
+    }
+}
+
+/// Reads what is in a directory, some levels down.
+fn walk(files: &FileSystem<'_>, directory: FileId, depth: usize) {
+    let Ok(entries) = files.entries(directory) else {
+        return;
+    };
+    // Few enough that directories within themselves come to an end soon.
+    for entry in entries.iter().take(16) {
+        let _ = files.xattrs(entry.file);
+        match files.metadata(entry.file).map(|metadata| metadata.kind) {
+            Ok(FileKind::Directory) if depth > 0 && entries.len() < 16 => {
+                walk(files, entry.file, depth / 2);
+            }
+            Ok(FileKind::Symlink) => drop(files.link_target(entry.file)),
+            Ok(FileKind::File) => drop(files.read(entry.file, 1 << 20)),
+            _ => {}
+        }
+    }
 }
 
 /// For what is read by its path: a file in a directory of its own.
