@@ -142,9 +142,12 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
 }
 
 /// Starts the supervisor that this sandbox needs: for owners and all that goes
-/// with them where there is one id, for devices where the kernel makes none.
+/// with them where there is one id, for `/proc` too where nothing can be mounted,
+/// for devices where the kernel makes none.
 fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
-    let options = if sandbox::identity::owners_are_recorded() {
+    let options = if !sandbox::standin::mounts_are_possible() {
+        Options::chroot()
+    } else if sandbox::identity::owners_are_recorded() {
         Options::single()
     } else if sandbox::identity::devices_are_refused(work) {
         Options::ranges()
@@ -291,17 +294,10 @@ impl Engine<'_> {
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
-        let hooks = mounts::bind_below(&self.dirs.hooks, root, inside, true)
+        let hooks = mounts::show_below(&self.dirs.hooks, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
-        let record = mounts::bind_below(
-            &self.dirs.record,
-            root,
-            &format!("{inside}/.kiln/record"),
-            false,
-        )
-        .map_err(Failure::io("mounting the record in the target"))?;
         Ok(HooksMount {
-            mounts: Some((record, hooks)),
+            hooks: Some(hooks),
             root: root.clone(),
         })
     }
@@ -380,14 +376,13 @@ impl Engine<'_> {
 /// The hooks inside a target; taken away when dropped.
 #[derive(Debug)]
 pub struct HooksMount {
-    mounts: Option<(mounts::BindGuard, mounts::BindGuard)>,
+    hooks: Option<mounts::Shown>,
     root: PathBuf,
 }
 
 impl Drop for HooksMount {
     fn drop(&mut self) {
-        // The record lies on the hooks, so it goes first: tuple fields drop in order.
-        drop(self.mounts.take());
+        drop(self.hooks.take());
         if let Err(error) = target::remove_directory(&self.root, super::environment::HOOKS_INSIDE) {
             tracing::warn!("{error}");
         }

@@ -1,5 +1,6 @@
 //! Request, plan and run of a build.
 
+pub mod block_device;
 pub mod engine;
 pub mod environment;
 pub mod event;

@@ -349,9 +349,11 @@ impl Listener {
             .name("supervisor".to_owned())
             .spawn(move || {
                 let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    let mut worker = Worker::new(listener.emulation.clone())?;
-                    listener.work(number, &mut worker);
-                    Ok::<(), io::Error>(())
+                    super::root::own_context(|| {
+                        let mut worker = Worker::new(listener.emulation.clone())?;
+                        listener.work(number, &mut worker);
+                        Ok::<(), io::Error>(())
+                    })?
                 }));
                 listener.workers.fetch_sub(1, Ordering::Relaxed);
                 match result {
@@ -424,10 +426,18 @@ impl Options {
     /// For a namespace with a single id.
     pub fn single() -> Options {
         Options {
-            groups: Groups::all(),
+            groups: Groups::all() - Groups::NAMING,
             journal: None,
             guarded: true,
             killable: true,
+        }
+    }
+
+    /// For a container's root without namespaces and mounts.
+    pub fn chroot() -> Options {
+        Options {
+            groups: Groups::all(),
+            ..Options::single()
         }
     }
 

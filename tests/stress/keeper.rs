@@ -25,7 +25,7 @@ fn variable(name: &str) -> String {
 /// Does all of it; the exit status.
 pub fn run() -> i32 {
     let identity = match identity::choose(Some(&variable("KILN_STRESS_MODE"))) {
-        Ok(identity) => identity,
+        Ok(choice) => choice.identity,
         Err(error) => {
             eprintln!("{error}");
             return UNAVAILABLE;
