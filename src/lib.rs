@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`cli`] | commands: parse, call one function, print |
 //! | [`build`] | request → plan → run: phases, environment, target, outputs |
+//! | [`pack`] | a directory or tar archive → outputs, without a build |
 //! | [`helpers`] | programs that hooks call, in any root |
 //! | [`rootfs`] | where a root comes from without host tools |
 //! | [`element`] | library search path, dependencies, merged hooks (pure) |
@@ -30,6 +31,7 @@ pub mod fetch;
 #[path = "../helpers/mod.rs"]
 pub mod helpers;
 pub mod inspect;
+pub mod pack;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;

@@ -120,14 +120,7 @@ fn mistakes_are_named_with_what_to_do() {
             "-t qcwo2 tiny",
             1,
             "error: unknown image type `qcwo2`\nhint: did you mean `qcow2`?\n\
-             hint: supported are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz\n",
-        ),
-        (
-            "disk-image-create",
-            "-t raw,squashfs tiny",
-            1,
-            "error: image type `squashfs` is not written by kiln yet\n\
-             hint: supported are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz\n",
+             hint: supported are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz, squashfs, docker, oci, aci\n",
         ),
         (
             "disk-image-create",

@@ -18,7 +18,9 @@ use super::failure::Failure;
 use super::output;
 use super::plan::host_arch;
 use crate::disk::config::{Config, RootParameters};
-use crate::disk::{layout, yaml};
+use crate::disk::layout::fit::{self, Length};
+use crate::disk::layout::{self, NativePlanner};
+use crate::disk::yaml;
 use crate::sink;
 use crate::tree::live::{ScanOptions, scan};
 use crate::tree::{Timestamp, Tree};
@@ -299,7 +301,21 @@ impl Tool {
             crate::tree::TreeBuilder::new().build()
         };
         let tree: Arc<Tree> = Arc::new(tree.map_err(|error| Failure::from_error(&error))?);
-        let disk = output::lay_out(&plan, &tree, None, epoch(), state.bytes, false)?;
+        let planner = NativePlanner {
+            timestamp: fit::made_at(&tree, epoch()),
+            scratch: std::env::temp_dir(),
+        };
+        let length = Length {
+            bytes: state.bytes,
+            grow: false,
+        };
+        let disk = plan
+            .assemble_tree(length, &tree, None, &planner)
+            .map_err(|error| {
+                Failure::from_error(&error).hint(
+                    "`image-size` in the parameters makes the image larger, if it is too small",
+                )
+            })?;
         let spec = sink::Spec {
             format: sink::Format::Raw,
             path: state.image_path,

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -53,8 +54,14 @@ pub struct Plan {
     pub jobs: usize,
     /// Latest time stamp in the image, in seconds since the epoch (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
+    /// `REPOSITORY:TAG` of images for containers.
+    pub reference: String,
+    /// The manifest of an App Container image, where the user has one (`ACI_MANIFEST`).
+    pub aci_manifest: Option<Arc<[u8]>>,
     /// What is odd but allowed: one sentence each.
     pub warnings: Vec<String>,
+    /// Variables of the caller that hooks do not get.
+    pub withheld: Vec<String>,
 }
 
 fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
@@ -158,15 +165,22 @@ impl Plan {
         let layout =
             layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))?;
         warnings.extend(layout.warnings().iter().cloned());
-        if outputs.iter().any(|format| *format != sink::Format::Tar) {
+        if outputs.iter().any(sink::Format::is_disk) {
             super::output::check_filesystems(&layout)?;
         }
         let jobs = jobs(&request)?;
+        let reference = reference(&request)?;
+        let aci_manifest = if outputs.contains(&sink::Format::Aci) {
+            aci_manifest(&request)?
+        } else {
+            None
+        };
         let cache = request
             .image_cache
             .clone()
             .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
-        let variables = base_variables(&request, &arch, &layout, &cache)?;
+        let mut variables = base_variables(&request, &arch, &layout, &cache)?;
+        let withheld = request.confinement.withhold(&mut variables);
         Ok(Plan {
             arch,
             elements,
@@ -179,7 +193,10 @@ impl Plan {
             cache,
             jobs,
             epoch,
+            reference,
+            aci_manifest,
             warnings,
+            withheld,
             request,
         })
     }
@@ -237,9 +254,58 @@ impl Plan {
     pub fn output_name(&self, format: &sink::Format) -> PathBuf {
         let mut name = self.request.image_name.clone().into_os_string();
         name.push(".");
-        name.push(format.name());
+        name.push(format.suffix());
         PathBuf::from(name)
     }
+}
+
+/// The name of images for containers: `DOCKER_TARGET`, else that of the output.
+fn reference(request: &Request) -> Result<String, Failure> {
+    if let Some(given) = text_variable(request, "DOCKER_TARGET")? {
+        if sink::container::is_reference(&given) {
+            return Ok(given);
+        }
+        return Err(
+            Failure::new(format!("`{given}` is not a name for a container's image")).hint(
+                "`--docker-target` takes a name in lower case and a tag, as in `me/debian:12`",
+            ),
+        );
+    }
+    let base = request.image_name.file_name().unwrap_or_default();
+    let name: String = base
+        .to_string_lossy()
+        .to_lowercase()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_matches(['-', '.']);
+    let name = if name.is_empty() { "image" } else { name };
+    Ok(format!("{name}:latest"))
+}
+
+/// The file that `ACI_MANIFEST` names.
+fn aci_manifest(request: &Request) -> Result<Option<Arc<[u8]>>, Failure> {
+    let Some(path) = variable(request, "ACI_MANIFEST") else {
+        return Ok(None);
+    };
+    let bytes = fs_err::read(request.current_dir.join(path))
+        .map_err(Failure::io(
+            "reading the manifest that `ACI_MANIFEST` names",
+        ))
+        .map_err(|failure| failure.hint("unset `ACI_MANIFEST` to have kiln write one"))?;
+    serde_json::from_slice::<serde_json::Value>(&bytes).map_err(|error| {
+        Failure::new(format!(
+            "the manifest that `ACI_MANIFEST` names is not JSON: {error}"
+        ))
+        .hint("unset `ACI_MANIFEST` to have kiln write one")
+    })?;
+    Ok(Some(bytes.into()))
 }
 
 /// `KILN_JOBS`: threads that work at the same time; 0 stands for one for each processor.

@@ -10,15 +10,15 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::confine::Confine;
 use super::failure::Failure;
 use super::nearest::nearest;
 use crate::build::plan::host_arch;
 use crate::build::request::Request;
+use crate::sandbox::network::Network;
 
 /// Image types that kiln writes.
-pub const TYPES: [&str; 8] = crate::sink::NAMES;
-/// Image types of DIB and others that kiln does not write yet.
-const LATER_TYPES: [&str; 4] = ["squashfs", "docker", "aci", "oci"];
+pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
 pub use crate::sandbox::identity::MODES;
 /// Variables that survive when a build starts with a cleared environment.
@@ -86,6 +86,8 @@ pub struct Given {
     pub elements_path: Vec<PathBuf>,
     /// Identity.
     pub mode: Option<String>,
+    /// What hooks may use and see.
+    pub confine: Confine,
     /// Replace outputs instead of renaming the old ones.
     pub overwrite: bool,
     /// Threads.
@@ -212,13 +214,15 @@ impl Given {
         let skip_base = self.skip_base || caller.var("SKIP_BASE").is_some_and(|value| value == "1");
         let checksum =
             self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0");
-        let offline = self.offline || caller.var("DIB_OFFLINE").is_some();
+        let confinement = self.confine.resolve(&caller)?;
+        let unplugged = confinement.network == Network::None;
+        let offline = self.offline || unplugged || caller.var("DIB_OFFLINE").is_some();
         let no_tmpfs =
             self.no_tmpfs || caller.var("DIB_NO_TMPFS").is_some_and(|value| value != "0");
         for (said, name) in [
             (self.skip_base, "SKIP_BASE"),
             (self.checksum, "DIB_CHECKSUM"),
-            (self.offline, "DIB_OFFLINE"),
+            (self.offline || unplugged, "DIB_OFFLINE"),
             (self.no_tmpfs, "DIB_NO_TMPFS"),
             (self.overwrite, "OVERWRITE_OLD_IMAGE"),
         ] {
@@ -340,6 +344,7 @@ impl Given {
             debug_trace,
             elements_path,
             mode,
+            confinement,
             environment: BTreeMap::new(),
             arguments: self.arguments,
             current_dir: caller.current_dir,
@@ -406,15 +411,9 @@ fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
     let supported = || format!("supported are {}", TYPES.join(", "));
     let mut types: Vec<String> = Vec::new();
     for kind in comma_list(given) {
-        if LATER_TYPES.contains(&kind.as_str()) {
-            return Err(
-                Failure::new(format!("image type `{kind}` is not written by kiln yet"))
-                    .hint(supported()),
-            );
-        }
         if !TYPES.contains(&kind.as_str()) {
             let failure = Failure::new(format!("unknown image type `{kind}`"));
-            return Err(match nearest(&kind, TYPES.into_iter().chain(LATER_TYPES)) {
+            return Err(match nearest(&kind, TYPES) {
                 Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
                 None => failure,
             }
@@ -466,13 +465,21 @@ fn image_name(
 }
 
 fn pairs(setting: &Setting) -> Result<Vec<(String, String)>, Failure> {
-    comma_list(std::slice::from_ref(&setting.text))
+    options(&setting.text, &setting.from)
+}
+
+/// Options of image writers: `key=value`, separated by commas. `from` is where
+/// they were given, for messages.
+pub fn options(
+    text: &str,
+    from: &(impl std::fmt::Display + ?Sized),
+) -> Result<Vec<(String, String)>, Failure> {
+    comma_list(&[text.to_owned()])
         .into_iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
             _ => Err(Failure::new(format!(
-                "`{}` has `{pair}` where `key=value` is expected",
-                setting.from
+                "`{from}` has `{pair}` where `key=value` is expected"
             ))
             .hint("write it as in `compat=1.1,cluster_size=65536`")),
         })
@@ -703,10 +710,6 @@ mod tests {
                 "at least one distribution root element must be specified",
             ),
             (types("qcwo2"), "unknown image type `qcwo2`"),
-            (
-                types("raw,squashfs"),
-                "image type `squashfs` is not written by kiln yet",
-            ),
             (types(","), "the list of image types is empty"),
             (
                 Given {

@@ -49,6 +49,7 @@ const MOST_WORKERS: usize = 64;
 const SPARE_TIME: Duration = Duration::from_secs(10);
 
 /// An answer that the task was not there to take, because a signal came between.
+/// Only what was done is kept: what failed, may fail once more.
 #[derive(Debug)]
 struct Unclaimed {
     number: i32,
@@ -264,7 +265,7 @@ impl Listener {
         let sent = self.send(call.id, &answer);
         if sent == Err(Errno::ENOENT)
             && !self.killable
-            && !matches!(answer, Answer::Continue)
+            && matches!(answer, Answer::Value(_) | Answer::Descriptor { .. })
             && let Some(started) = worker.started(call.pid)
         {
             let unclaimed = Unclaimed {
