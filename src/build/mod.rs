@@ -10,6 +10,7 @@ pub mod phases;
 pub mod plan;
 pub mod request;
 pub mod run;
+pub mod strays;
 pub mod target;
 
 pub use run::run;

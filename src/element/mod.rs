@@ -14,6 +14,7 @@ pub mod info;
 mod library;
 pub mod metadata;
 pub mod order;
+pub mod replaced;
 mod resolve;
 mod similar;
 

@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_macros, unused_imports)]
 
 pub mod image;
+pub mod online;
 pub mod qemu;
 pub mod toy;
 pub mod watch;
