@@ -21,6 +21,7 @@ pub mod install_types;
 mod mount;
 pub mod package_installs;
 pub mod package_lists;
+pub mod packages;
 pub mod pkg_map;
 pub mod record;
 pub mod run_parts;
@@ -91,7 +92,7 @@ helpers! {
     "grub2-mkconfig" Inside shims::covered;
     "grub2-probe" Inside grub::probe::main;
     "hostnamectl" Inside system::hostnamectl;
-    "install-packages" Inside apt::main;
+    "install-packages" Inside packages::main;
     "install-types-enable" Anywhere install_types::main;
     "kiln-bootstrap" Anywhere bootstrap::main;
     "kiln-deferred" Inside deferred::main;
@@ -99,6 +100,7 @@ helpers! {
     "kiln-with-shims" Inside shims::main;
     "kpartx" Called devices::main;
     "losetup" Called devices::main;
+    "map-packages" Inside packages::map_main;
     "mkinitramfs" Inside system::without_shims;
     "mkinitrd" Inside system::without_shims;
     "modprobe" Inside system::modprobe;

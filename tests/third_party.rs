@@ -63,9 +63,9 @@ has usr/share/svc-map/services
 says etc/dib-manifests/dib-element-manifest 'journal-to-console'
 has usr/sbin/dkms
 has etc/systemd/system/multi-user.target.wants/fail2ban.service
-says etc/systemd/journald.conf '^ForwardToConsole=yes'
+says etc/systemd/journald.conf.d/log-to-console.conf 'ForwardToConsole=true'
 # dynamic-login, posix
-has usr/local/sbin/dynamic-login
+has usr/local/bin/dynamic-login
 says var/lib/dpkg/status '^Package: rsync$'
 # Nothing of kiln's stays, and nothing of the build.
 for name in mount umount sudo systemctl modprobe sysctl service udevadm start-stop-daemon; do
