@@ -267,7 +267,6 @@ fn a_container_that_allows_nothing_is_told_what_it_must_allow() {
         &Host::new()
             .masked()
             .docker_filter(&none)
-            .capabilities(&none)
             .user(USER)
             .no_new_privileges(),
         &toy,
@@ -459,6 +458,7 @@ fn a_read_only_host_needs_a_place_to_build_in() {
         "subordinate",
         &[],
     );
+    std::fs::remove_file(toy.output("tar")).expect("ours");
     let parts = [toy.world.work(), toy.world.home()];
     refuses(
         &user(&toy, 65536).read_only(&parts).user(USER),
@@ -490,4 +490,60 @@ fn devices_sys_and_control_groups_may_be_missing() {
     works(&bare.user(USER), &toy, "--overwrite", "subordinate", &[]);
     let second = user(&toy, 65536).control_groups("/sys/fs/cgroup");
     works(&second.user(USER), &toy, "--overwrite", "subordinate", &[]);
+}
+
+/// `kiln doctor --json` on a host, and its exit status.
+fn doctor(host: &Host, toy: &Toy) -> (serde_json::Value, i32) {
+    let outcome = host.kiln(toy, "doctor --json");
+    let report = serde_json::from_str(&outcome.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", outcome.stdout, outcome.stderr));
+    (report, outcome.code())
+}
+
+#[test]
+fn the_doctor_says_what_a_build_will_use() {
+    as_root!();
+    let toy = toy();
+    let none: [caps::Capability; 0] = [];
+    for (host, mode) in [
+        (user(&toy, 65536).user(USER), Some("subordinate")),
+        (user(&toy, 10).user(USER), Some("single")),
+        (Host::docker(), Some("chroot")),
+        (Host::new().docker_filter(&none).user(USER), None),
+    ] {
+        let (report, status) = doctor(&host, &toy);
+        assert_eq!(report["mode"].as_str(), mode, "{report:#}");
+        assert_eq!(report["builds"].as_bool(), Some(mode.is_some()));
+        assert_eq!(status, i32::from(mode.is_none()));
+        let modes = report["modes"].as_array().expect("a list");
+        assert_eq!(modes.len(), 4);
+        for one in modes {
+            let works = one["works"].as_bool().expect("yes or no");
+            let used = one["name"].as_str() == mode;
+            assert!(works || !used, "{one:#}");
+            assert!(works || !one["detail"].as_str().unwrap_or_default().is_empty());
+        }
+        for check in report["checks"].as_array().expect("a list") {
+            let fine = check["status"].as_str() == Some("ok");
+            let remedies = check["remedy"].as_array().expect("a list").len();
+            let settings = check["name"]
+                .as_str()
+                .is_some_and(|name| name.contains('.'));
+            assert!(fine || settings || remedies > 0, "{check:#}");
+        }
+    }
+}
+
+#[test]
+fn the_doctor_says_what_a_normal_user_will_use() {
+    as_user!();
+    let toy = toy();
+    let (report, status) = doctor(&Host::new(), &toy);
+    assert_eq!(status, 0, "{report:#}");
+    let (report, status) = doctor(&Host::new().docker_filter(&[]), &toy);
+    assert_eq!((report["mode"].as_str(), status), (None, 1), "{report:#}");
+    let text = Host::new().docker_filter(&[]).kiln(&toy, "doctor");
+    assert_eq!(text.code(), 1);
+    assert!(text.stdout.contains("Images cannot be built here"));
+    assert!(text.stdout.contains("hint: run the container as root"));
 }

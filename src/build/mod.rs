@@ -9,6 +9,7 @@ pub mod failure;
 pub mod output;
 pub mod owners;
 pub mod phases;
+pub mod place;
 pub mod plan;
 pub mod request;
 pub mod run;
