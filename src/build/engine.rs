@@ -308,9 +308,10 @@ impl Engine<'_> {
                 let mounted = self.mount_hooks()?;
                 if !mounted.inside.is_sealed() && sandbox::standin::mounts_are_possible() {
                     self.events.send(&Event::Warning {
-                        text: "hooks inside are held by `chroot` alone, which root can leave: this \
+                        text:
+                            "hooks inside are held by `chroot` alone, which root can leave: this \
                                container refuses `pivot_root`"
-                            .to_owned(),
+                                .to_owned(),
                     });
                 }
                 mounted
