@@ -347,7 +347,7 @@ fn write_outputs(
     let about = sink::container::About {
         reference: Some(plan.reference.clone()),
         architecture: plan.arch.clone(),
-        created: now(tree, plan.epoch),
+        created: fit::made_at(tree, plan.epoch),
         aci_manifest: plan.aci_manifest.clone(),
     };
     let result = sink::write_all_about(
