@@ -180,7 +180,7 @@ fn mistakes_are_named_with_what_to_do() {
             "kiln",
             "plan tiny --mode rooot",
             1,
-            "error: unknown mode `rooot`\nhint: known are auto, root, subordinate, single\n",
+            "error: unknown mode `rooot`\nhint: known are auto, root, subordinate, single, chroot\n",
         ),
         (
             "kiln",

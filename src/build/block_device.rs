@@ -303,6 +303,7 @@ impl Tool {
         let tree: Arc<Tree> = Arc::new(tree.map_err(|error| Failure::from_error(&error))?);
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, epoch()),
+            scratch: std::env::temp_dir(),
         };
         let length = Length {
             bytes: state.bytes,

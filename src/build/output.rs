@@ -255,6 +255,7 @@ fn assemble(
 ) -> Result<Disk, Failure> {
     let planner = NativePlanner {
         timestamp: fit::made_at(tree, engine.plan.epoch),
+        scratch: engine.dirs.scratch.clone(),
     };
     let length = Length {
         bytes: size.kib.saturating_mul(1024),
@@ -280,6 +281,7 @@ pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
             seconds: 0,
             nanoseconds: 0,
         },
+        scratch: std::path::PathBuf::new(),
     };
     for filesystem in layout.filesystems() {
         planner.check(filesystem).map_err(|error| {

@@ -60,6 +60,8 @@ pub struct Plan {
     pub aci_manifest: Option<Arc<[u8]>>,
     /// What is odd but allowed: one sentence each.
     pub warnings: Vec<String>,
+    /// Variables of the caller that hooks do not get.
+    pub withheld: Vec<String>,
 }
 
 fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
@@ -183,7 +185,8 @@ impl Plan {
             .image_cache
             .clone()
             .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
-        let variables = base_variables(&request, &arch, &layout, &cache)?;
+        let mut variables = base_variables(&request, &arch, &layout, &cache)?;
+        let withheld = request.confinement.withhold(&mut variables);
         Ok(Plan {
             arch,
             elements,
@@ -199,6 +202,7 @@ impl Plan {
             reference,
             aci_manifest,
             warnings,
+            withheld,
             request,
         })
     }

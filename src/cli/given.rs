@@ -10,17 +10,17 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::confine::Confine;
 use super::failure::Failure;
 use super::nearest::nearest;
 use crate::build::plan::host_arch;
 use crate::build::request::Request;
+use crate::sandbox::network::Network;
 
 /// Image types that kiln writes.
 pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
-pub const MODES: [&str; 3] = ["root", "subordinate", "single"];
-/// Identities that have a name but do not work yet.
-const LATER_MODES: [&str; 1] = ["chroot"];
+pub use crate::sandbox::identity::MODES;
 /// Variables that survive when a build starts with a cleared environment.
 const KEPT: [&str; 5] = ["HOME", "LOGNAME", "PATH", "TERM", "USER"];
 
@@ -88,6 +88,8 @@ pub struct Given {
     pub elements_path: Vec<PathBuf>,
     /// Identity.
     pub mode: Option<String>,
+    /// What hooks may use and see.
+    pub confine: Confine,
     /// Replace outputs instead of renaming the old ones.
     pub overwrite: bool,
     /// Threads.
@@ -214,13 +216,15 @@ impl Given {
         let skip_base = self.skip_base || caller.var("SKIP_BASE").is_some_and(|value| value == "1");
         let checksum =
             self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0");
-        let offline = self.offline || caller.var("DIB_OFFLINE").is_some();
+        let confinement = self.confine.resolve(&caller)?;
+        let unplugged = confinement.network == Network::None;
+        let offline = self.offline || unplugged || caller.var("DIB_OFFLINE").is_some();
         let no_tmpfs =
             self.no_tmpfs || caller.var("DIB_NO_TMPFS").is_some_and(|value| value != "0");
         for (said, name) in [
             (self.skip_base, "SKIP_BASE"),
             (self.checksum, "DIB_CHECKSUM"),
-            (self.offline, "DIB_OFFLINE"),
+            (self.offline || unplugged, "DIB_OFFLINE"),
             (self.no_tmpfs, "DIB_NO_TMPFS"),
             (self.overwrite, "OVERWRITE_OLD_IMAGE"),
         ] {
@@ -313,8 +317,7 @@ impl Given {
 
         let mode = match self.mode.as_deref() {
             None | Some("auto") => None,
-            // The sandbox has more to say about the ones that come later.
-            Some(mode) if MODES.contains(&mode) || LATER_MODES.contains(&mode) => self.mode,
+            Some(mode) if MODES.contains(&mode) => self.mode,
             Some(mode) => {
                 return Err(Failure::new(format!("unknown mode `{mode}`"))
                     .hint(format!("known are auto, {}", MODES.join(", "))));
@@ -358,6 +361,7 @@ impl Given {
             debug_trace,
             elements_path,
             mode,
+            confinement,
             environment: BTreeMap::new(),
             arguments: self.arguments,
             current_dir: caller.current_dir,

@@ -7,8 +7,11 @@
 mod block_device;
 mod build;
 mod cache;
+mod cat;
 mod completions;
+mod confine;
 mod convert;
+mod cp;
 mod dib;
 mod dib_lint;
 mod doctor;
@@ -19,10 +22,13 @@ mod get_kernel;
 mod getopt;
 mod given;
 mod image_list;
+mod inspect;
 mod install_links;
+mod ls;
 mod man;
 mod nearest;
 mod pack;
+mod part;
 mod plan;
 mod printer;
 mod render;
@@ -67,6 +73,14 @@ enum Command {
     Pack(pack::Arguments),
     /// Write a disk image in another format
     Convert(convert::Arguments),
+    /// Show what an image is and holds
+    Inspect(inspect::Arguments),
+    /// List files in an image
+    Ls(ls::Arguments),
+    /// Print files of an image
+    Cat(cat::Arguments),
+    /// Copy files out of an image
+    Cp(cp::Arguments),
     /// Look at the elements that images are built from
     Elements(elements::Arguments),
     /// Look at the image cache, or empty it
@@ -259,6 +273,10 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
         Command::Plan(arguments) => plan::run(arguments, &words, context),
         Command::Pack(arguments) => pack::run(arguments, context),
         Command::Convert(arguments) => convert::run(arguments, context),
+        Command::Inspect(arguments) => inspect::run(arguments, context),
+        Command::Ls(arguments) => ls::run(arguments, context),
+        Command::Cat(arguments) => cat::run(arguments, context),
+        Command::Cp(arguments) => cp::run(arguments, context),
         Command::Elements(arguments) => elements::run(arguments, context),
         Command::Cache(arguments) => cache::run(arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

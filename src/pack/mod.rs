@@ -85,6 +85,14 @@ impl Request {
         name.push(format.name());
         PathBuf::from(name)
     }
+
+    /// Where the outputs will be, and files that are needed on the way.
+    fn directory(&self) -> &Path {
+        match self.name.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
 }
 
 /// Packs.
@@ -118,6 +126,7 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         let boot = boot::bios(&tree, &plan, &mut warnings)?;
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
+            scratch: request.directory().to_owned(),
         };
         let length = length(request, &plan, &tree)?;
         let disk = plan.assemble_tree(length, &tree, boot.as_ref(), &planner)?;
@@ -176,13 +185,7 @@ fn read(request: &Request, warnings: &mut Vec<String>) -> Result<Tree, Error> {
         });
     }
     // There is room for an image of the files, so there is for the files.
-    let beside = request.name.parent().unwrap_or(Path::new(""));
-    let beside = if beside.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        beside
-    };
-    let archived = tree::tar::read(source, beside)?;
+    let archived = tree::tar::read(source, request.directory())?;
     warnings.extend(archived.warnings);
     Ok(match clamp_mtime {
         Some(latest) => archived

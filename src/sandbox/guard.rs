@@ -60,7 +60,7 @@ mod x86_64 {
                 opens: [[None; NUMBERS]; 2],
             };
             for (abi, set) in ABIS.iter().zip(0..) {
-                for trap in abi.traps {
+                for trap in abi.traps.iter().chain(abi.naming) {
                     let number = trap.number as usize;
                     calls.answered[set][number] = true;
                     if let When::AnyBit(flags, CREATING) = trap.when {

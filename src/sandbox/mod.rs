@@ -14,23 +14,36 @@
 //! of main through a pipe that only main holds open. So a `kill -9` of any one
 //! of them leaves no process and no mount, and one of the others removes what
 //! is on disk. See `user_namespaces(7)`, `pid_namespaces(7)`, `prctl(2)`.
+//!
+//! Where a container masks parts of `/proc`, no PID namespace is taken, because it
+//! could have no `/proc` to match (`family`); where a container allows no
+//! namespaces at all, root changes its root directory only ([`standin`]).
 
 pub mod bpf;
 pub mod command;
+pub mod denylist;
 pub mod emul;
 pub mod enter;
+mod family;
 mod guard;
+pub mod hide;
 pub mod host;
 pub mod identity;
 pub mod idmap;
+pub mod inside;
 pub mod journal;
+pub mod landlock;
+pub mod limits;
 pub mod mounts;
+pub mod network;
 pub mod notify;
 pub mod probe;
 pub mod root;
 pub mod seccomp;
+pub mod standin;
 pub mod store;
 pub mod sweep;
+pub mod wall;
 
 use std::io;
 use std::path::PathBuf;
@@ -44,6 +57,17 @@ pub enum Error {
         /// What the probe found.
         reason: String,
         /// What to do, most likely remedy first.
+        hints: Vec<String>,
+        /// The system call's error.
+        #[source]
+        source: io::Error,
+    },
+    /// System calls of hooks cannot be answered, which a single id needs.
+    #[error("system calls of hooks cannot be answered: {reason}")]
+    NoListener {
+        /// What the probe found.
+        reason: String,
+        /// What to do.
         hints: Vec<String>,
         /// The system call's error.
         #[source]
@@ -110,6 +134,7 @@ impl Error {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Error::NoUserNamespace { hints, .. }
+            | Error::NoListener { hints, .. }
             | Error::NoSubordinateIds { hints, .. }
             | Error::Probe { hints, .. }
             | Error::Mode { hints, .. } => hints.clone(),

@@ -49,6 +49,7 @@ const MOST_WORKERS: usize = 64;
 const SPARE_TIME: Duration = Duration::from_secs(10);
 
 /// An answer that the task was not there to take, because a signal came between.
+/// Only what was done is kept: what failed, may fail once more.
 #[derive(Debug)]
 struct Unclaimed {
     number: i32,
@@ -264,7 +265,7 @@ impl Listener {
         let sent = self.send(call.id, &answer);
         if sent == Err(Errno::ENOENT)
             && !self.killable
-            && !matches!(answer, Answer::Continue)
+            && matches!(answer, Answer::Value(_) | Answer::Descriptor { .. })
             && let Some(started) = worker.started(call.pid)
         {
             let unclaimed = Unclaimed {
@@ -348,9 +349,11 @@ impl Listener {
             .name("supervisor".to_owned())
             .spawn(move || {
                 let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    let mut worker = Worker::new(listener.emulation.clone())?;
-                    listener.work(number, &mut worker);
-                    Ok::<(), io::Error>(())
+                    super::root::own_context(|| {
+                        let mut worker = Worker::new(listener.emulation.clone())?;
+                        listener.work(number, &mut worker);
+                        Ok::<(), io::Error>(())
+                    })?
                 }));
                 listener.workers.fetch_sub(1, Ordering::Relaxed);
                 match result {
@@ -423,10 +426,18 @@ impl Options {
     /// For a namespace with a single id.
     pub fn single() -> Options {
         Options {
-            groups: Groups::all(),
+            groups: Groups::all() - Groups::NAMING,
             journal: None,
             guarded: true,
             killable: true,
+        }
+    }
+
+    /// For a container's root without namespaces and mounts.
+    pub fn chroot() -> Options {
+        Options {
+            groups: Groups::all(),
+            ..Options::single()
         }
     }
 

@@ -38,6 +38,11 @@ impl Filter {
         }
     }
 
+    /// Whether a supervisor answers calls.
+    pub(super) fn is_answered(&self) -> bool {
+        self.register.is_some()
+    }
+
     /// Where a listener cannot be had, syncs alone are answered.
     pub(super) fn or_unsupervised(mut self) -> Filter {
         self.otherwise = Some(no_sync().program);
@@ -65,9 +70,10 @@ pub fn no_sync() -> Filter {
 
 /// Installs a filter on the calling thread and what it executes.
 ///
-/// Async-signal-safe, so that it can run between `fork` and `exec`. Needs
-/// `CAP_SYS_ADMIN` in the user namespace, which spares us `no_new_privs`
-/// (set-user-id programs of the target must keep working).
+/// Async-signal-safe, so that it can run between `fork` and `exec`. With
+/// `CAP_SYS_ADMIN` in the user namespace it spares us `no_new_privs` (set-user-id
+/// programs of the target must keep working); without, that flag is the price, and
+/// set-user-id programs are the supervisor's.
 pub fn install(filter: &Filter) -> io::Result<()> {
     let program = filter.program.as_slice();
     let Some((register, traits)) = &filter.register else {
@@ -109,6 +115,17 @@ pub fn install(filter: &Filter) -> io::Result<()> {
 
 /// `seccomp(2)`; the listener's descriptor if the flags ask for one.
 pub(super) fn load(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_int> {
+    match load_as_is(program, flags) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            // SAFETY: sets a flag of the calling thread.
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            load_as_is(program, flags)
+        }
+        result => result,
+    }
+}
+
+fn load_as_is(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_int> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut(),

@@ -384,6 +384,21 @@ impl Tree {
         self
     }
 
+    /// Where a file of a scanned directory is now, by its path when it was scanned;
+    /// `None` if its bytes are elsewhere.
+    pub fn scanned_path(&self, inode: InodeId) -> Option<PathBuf> {
+        match (&self.inode(inode).kind, &self.source) {
+            (
+                Kind::File(Content {
+                    origin: Origin::Live(node),
+                    ..
+                }),
+                Some(source),
+            ) => Some(source.path(*node)),
+            _ => None,
+        }
+    }
+
     /// What `du -a -c -x` counts: allocated kibibytes, hard links once.
     ///
     /// Files that kiln added count as whole blocks of 4096 bytes.

@@ -77,6 +77,8 @@ pub struct Reader {
     file: Option<(InodeId, File)>,
     /// Where the data ranges of the last packed sparse file begin.
     starts: Option<(InodeId, Box<[u64]>)>,
+    /// The packed file that was lent out last.
+    whole: Option<Arc<Packed>>,
 }
 
 impl Tree {
@@ -99,6 +101,7 @@ impl Tree {
             directory: None,
             file: None,
             starts: None,
+            whole: None,
         }
     }
 
@@ -207,8 +210,19 @@ impl Reader {
     /// The open file, so that a sink can let the kernel copy or clone from it;
     /// `None` if the bytes are in memory. Its position is not meaningful.
     pub fn file(&mut self, inode: InodeId) -> Result<Option<BorrowedFd<'_>>, Error> {
-        let node = match &self.tree.content(inode)?.origin {
-            Origin::Bytes(_) | Origin::Packed { .. } => return Ok(None),
+        let tree = Arc::clone(&self.tree);
+        let content = tree.content(inode)?;
+        let node = match &content.origin {
+            Origin::Bytes(_) => return Ok(None),
+            // Its offsets are others, unless it is the whole of the open file.
+            Origin::Packed { file, offset } => {
+                if *offset != 0 || content.data.is_some() {
+                    return Ok(None);
+                }
+                self.file = None;
+                self.whole = Some(Arc::clone(file));
+                return Ok(self.whole.as_ref().map(|packed| packed.file.as_fd()));
+            }
             Origin::Live(node) => *node,
         };
         Ok(Some(self.open(inode, node)?.as_fd()))

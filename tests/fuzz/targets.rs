@@ -12,6 +12,8 @@ use kiln::element::Library;
 use kiln::helpers::pkg_map::PackageMap;
 use kiln::helpers::squash::{Merged, SourceFile};
 use kiln::inspect;
+use kiln::inspect::fs::{FileId, FileKind, FileSystem};
+use kiln::inspect::{Contents, os_release};
 use kiln::rootfs::apt::{self, Deb, Keyring, Release, Universe, Version};
 
 /// A target.
@@ -39,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vhd", vhd),
     ("vhdx", vhdx),
     ("vdi", vdi),
+    ("disk_files", disk_files),
 ];
 
 /// A signed index of an archive.
@@ -278,6 +281,40 @@ fn image(bytes: &[u8], format: inspect::Format) {
             }
         }
     });
+}
+
+/// A disk: its partitions, and all files of all filesystems in them.
+pub fn disk_files(bytes: &[u8]) {
+    let disk = bytes.to_vec();
+    let Ok(contents) = Contents::read(&disk) else {
+        return;
+    };
+    let _ = contents.root();
+    for part in &contents.parts {
+        if let Ok(files) = contents.open(part) {
+            let _ = (os_release(&files), files.lookup(b"/dir/link", true).is_ok());
+            walk(&files, files.root(), 8);
+        }
+    }
+}
+
+/// Reads what is in a directory, some levels down.
+fn walk(files: &FileSystem<'_>, directory: FileId, depth: usize) {
+    let Ok(entries) = files.entries(directory) else {
+        return;
+    };
+    // Few enough that directories within themselves come to an end soon.
+    for entry in entries.iter().take(16) {
+        let _ = files.xattrs(entry.file);
+        match files.metadata(entry.file).map(|metadata| metadata.kind) {
+            Ok(FileKind::Directory) if depth > 0 && entries.len() < 16 => {
+                walk(files, entry.file, depth / 2);
+            }
+            Ok(FileKind::Symlink) => drop(files.link_target(entry.file)),
+            Ok(FileKind::File) => drop(files.read(entry.file, 1 << 20)),
+            _ => {}
+        }
+    }
 }
 
 /// For what is read by its path: a file in a directory of its own.

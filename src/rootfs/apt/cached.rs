@@ -71,6 +71,10 @@ pub fn id_maps() -> Result<String, Error> {
         })?;
         maps.push_str(&text);
     }
+    if owners_are_recorded() {
+        // The same ids may be on disk elsewhere.
+        maps.push_str("recorded\n");
+    }
     Ok(maps)
 }
 
@@ -141,6 +145,8 @@ fn sweep(roots: &Path) -> Result<(), Error> {
         let Some(key) = name.to_str().and_then(|name| name.strip_prefix(".new-")) else {
             continue;
         };
+        // Where nothing can be mounted, the root's own `/dev` waits beside it.
+        let key = key.strip_suffix(".dev").unwrap_or(key);
         if let Some(_lock) = Lock::try_acquire(&roots.join(format!("{key}.lock")))? {
             // A root of other ids may not be ours to remove; it harms nobody.
             let _ = remove(&entry.path());

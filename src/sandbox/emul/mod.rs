@@ -21,11 +21,13 @@ mod device;
 mod exec;
 mod ids;
 mod layout;
+mod naming;
 mod own;
 mod socket;
 mod stat;
 pub mod table;
 pub mod tracee;
+mod vproc;
 mod xattr;
 
 use std::os::fd::OwnedFd;
@@ -73,6 +75,8 @@ pub struct Emulation {
     credentials: Table,
     proc: OwnedFd,
     dispatch: Dispatch,
+    /// What stands for files that targets lack.
+    own_files: Option<vproc::OwnFiles>,
 }
 
 impl Emulation {
@@ -84,6 +88,10 @@ impl Emulation {
             credentials: Table::default(),
             proc,
             dispatch: Dispatch::new(groups),
+            own_files: groups
+                .contains(Groups::NAMING)
+                .then(vproc::OwnFiles::open)
+                .and_then(Result::ok),
         }
     }
 }
@@ -121,6 +129,7 @@ impl Worker {
             pid: call.pid,
             arguments: call.data.args,
             short_ids: false,
+            read_path: None,
         };
         match handler(&mut call) {
             Ok(answer) => answer,
@@ -138,6 +147,8 @@ struct Call<'a> {
     arguments: [u64; 6],
     /// Ids of 16 bits are meant.
     short_ids: bool,
+    /// A path that was read already, and which argument it is.
+    read_path: Option<(usize, Vec<u8>)>,
 }
 
 impl Call<'_> {
@@ -228,6 +239,11 @@ impl Call<'_> {
 
     /// The path that an argument points to.
     fn path(&self, argument: usize) -> Result<Vec<u8>, Errno> {
+        if let Some((read, path)) = &self.read_path
+            && *read == argument
+        {
+            return Ok(path.clone());
+        }
         tracee::read_path(self.pid, self.arguments[argument])
     }
 

@@ -82,7 +82,7 @@ impl Call<'_> {
     }
 
     /// Changes what was found to what should be shown; false if that is the same.
-    fn correct(&self, found: &mut libc::statx) -> bool {
+    pub(super) fn correct(&self, found: &mut libc::statx) -> bool {
         let owners = self.store().has_owners();
         let foreign = owners && (found.stx_uid == OVERFLOW || found.stx_gid == OVERFLOW);
         if let Some(record) = self.store().get(Key::of(found)) {

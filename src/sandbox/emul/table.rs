@@ -10,7 +10,7 @@
 
 use super::cred::Kind::{Group, User};
 use super::layout::Layout;
-use super::{Answer, Call, Outcome};
+use super::{Answer, Call, Outcome, naming};
 use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS};
 
 bitflags::bitflags! {
@@ -25,6 +25,8 @@ bitflags::bitflags! {
         const DEVICES = 1 << 2;
         /// Extended attributes.
         const ATTRIBUTES = 1 << 3;
+        /// Whatever names a file, because `/proc` cannot be mounted in targets.
+        const NAMING = 1 << 4;
     }
 }
 
@@ -56,7 +58,7 @@ pub struct Trap {
     pub(super) handler: Handler,
 }
 
-const fn trap(number: u32, groups: Groups, when: When, handler: Handler) -> Trap {
+pub(super) const fn trap(number: u32, groups: Groups, when: When, handler: Handler) -> Trap {
     Trap {
         number,
         groups,
@@ -72,6 +74,8 @@ pub struct Abi {
     pub audit: u32,
     /// The calls that are answered.
     pub traps: &'static [Trap],
+    /// Those that are answered, or looked at, where [`Groups::NAMING`] is wanted.
+    pub naming: &'static [Trap],
     /// Calls that only force data out: `fsync`, `fdatasync`, `sync`, `syncfs`,
     /// `sync_file_range`. `msync` stays: databases in a hook may rely on its
     /// `MS_INVALIDATE`.
@@ -106,6 +110,7 @@ const KEEP_CAPS: When = Equal(0, libc::PR_SET_KEEPCAPS as u32);
 /// 64-bit x86: `arch/x86/entry/syscalls/syscall_64.tbl` of Linux.
 pub const X86_64: Abi = Abi {
     audit: 0xC000_003E,
+    naming: &naming::X86_64,
     syncs: [74, 75, 162, 306, 277],
     foreign_bit: 0x4000_0000,
     traps: &[
@@ -179,6 +184,7 @@ pub const X86_64: Abi = Abi {
 /// 64-bit ARM: `asm-generic/unistd.h`.
 pub const AARCH64: Abi = Abi {
     audit: 0xC000_00B7,
+    naming: &naming::AARCH64,
     syncs: [82, 83, 81, 267, 84],
     foreign_bit: 0,
     traps: &[
@@ -245,6 +251,7 @@ pub const AARCH64: Abi = Abi {
 /// older still, are left to the kernel.
 pub const I386: Abi = Abi {
     audit: 0x4000_0003,
+    naming: &naming::I386,
     syncs: [118, 148, 36, 344, 314],
     foreign_bit: 0,
     traps: &[
@@ -349,8 +356,9 @@ impl Abi {
     /// The calls of some groups, each number once.
     pub fn wanted(&self, groups: Groups) -> impl Iterator<Item = &'static Trap> {
         let mut seen = std::collections::HashSet::new();
-        self.traps
+        self.naming
             .iter()
+            .chain(self.traps)
             .filter(move |trap| trap.groups.intersects(groups) && seen.insert(trap.number))
     }
 }
@@ -403,7 +411,8 @@ mod tests {
 
     /// What the calls of a table are named in a header, sorted.
     fn names(abi: &Abi, header: &BTreeMap<u32, String>) -> Vec<String> {
-        let numbers = abi.traps.iter().map(|trap| trap.number).chain(abi.syncs);
+        let traps = abi.traps.iter().chain(abi.naming);
+        let numbers = traps.map(|trap| trap.number).chain(abi.syncs);
         let mut names: Vec<String> = numbers
             // Too new for some headers.
             .filter(|number| !(463..=466).contains(number))
@@ -414,13 +423,13 @@ mod tests {
         names
     }
 
-    const MODERN: &str = "bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
+    const MODERN: &str = "faccessat faccessat2 readlinkat statfs bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
         mkdirat mknodat openat openat2 pivot_root prctl prlimit64 removexattr setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs unshare";
-    const LEGACY: &str = "chown creat lchown lstat mkdir mknod open stat symlink";
+    const LEGACY: &str = "access readlink chown creat lchown lstat mkdir mknod open stat symlink";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
         setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 socketcall \
@@ -491,7 +500,7 @@ mod tests {
     fn each_number_is_found_under_its_own_architecture() {
         let dispatch = Dispatch::new(Groups::all());
         for abi in ABIS {
-            for trap in abi.traps {
+            for trap in abi.traps.iter().chain(abi.naming) {
                 assert!(dispatch.find(abi.audit, trap.number).is_some());
             }
         }

@@ -175,13 +175,15 @@ impl Status {
 pub struct View {
     proc: OwnedFd,
     root: RootId,
+    /// The root of the sandbox itself.
+    own_root: RootId,
 }
 
 impl View {
-    /// Takes a thread of its own file system context (`CLONE_FS`) for this.
+    /// Takes a thread of its own file system context for this
+    /// ([`crate::sandbox::root::own_context`]).
     /// `proc` is `/proc` of the PID namespace of this process.
     pub fn for_this_thread(proc: OwnedFd) -> Result<View, Errno> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
         let here = Target {
             directory: libc::AT_FDCWD,
             path: c"/".to_owned(),
@@ -189,7 +191,11 @@ impl View {
         };
         let root = RootId::of(&here.statx(libc::STATX_MNT_ID)?);
         nix::unistd::fchdir(&proc)?;
-        Ok(View { proc, root })
+        Ok(View {
+            proc,
+            root,
+            own_root: root,
+        })
     }
 
     /// A file below `/proc/PID`.
@@ -199,6 +205,18 @@ impl View {
             path: c_string(format!("{pid}/{rest}").into_bytes())?,
             follow: true,
         })
+    }
+
+    /// Makes the root directory of a process that of this thread; true if it is
+    /// another than the sandbox's own.
+    pub(super) fn enter_other_root(&mut self, pid: u32, roots: &Roots) -> Result<bool, Errno> {
+        self.enter_root(pid, roots)?;
+        Ok(self.root != self.own_root)
+    }
+
+    /// `/proc` of the sandbox.
+    pub(super) fn proc(&self) -> &OwnedFd {
+        &self.proc
     }
 
     /// Takes the root directory of a process, which is one of those in `roots`.

@@ -316,24 +316,36 @@ impl Call<'_> {
     }
 
     fn remove_attribute(&mut self, way: Way, name: usize) -> Outcome {
-        if !self.store().has_attributes() {
-            return Ok(Answer::Continue);
-        }
         let Some(name) = self.refused_name(name)? else {
             return Ok(Answer::Continue);
         };
-        let Some((found, record)) = self.recorded(way) else {
+        let Ok(file) = self
+            .attribute_target(way)
+            .and_then(|target| target.open_path())
+        else {
             return Ok(Answer::Continue);
         };
-        if !record.xattrs.contains_key(&*name) {
+        if !self.may(CAP_SYS_ADMIN)? {
             return Ok(Answer::Continue);
         }
-        if !self.may(CAP_SYS_ADMIN)? {
-            return Err(Errno::EPERM);
+        let key = Key::of(&statx_of(&file)?);
+        let recorded = |record: &Record| record.xattrs.contains_key(&*name);
+        if self.store().get(key).as_ref().is_some_and(recorded) {
+            self.store()
+                .update(key, |record| drop(record.xattrs.remove(&*name)));
+            return Ok(Answer::Value(0));
         }
-        self.store()
-            .update(Key::of(&found), |record| drop(record.xattrs.remove(&*name)));
-        Ok(Answer::Value(0))
+        let path = by_descriptor(file.as_raw_fd())?;
+        let c_name = CString::new(&*name).map_err(|_| Errno::EINVAL)?;
+        self.still_there()?;
+        // SAFETY: path and name live across the call.
+        let removed = unsafe { libc::removexattr(path.as_ptr(), c_name.as_ptr()) };
+        match Errno::result(removed) {
+            Ok(_) => Ok(Answer::Value(0)),
+            // Root would be told that there is none.
+            Err(Errno::EPERM) if self.require_recordable(&name, b"").is_ok() => Err(Errno::ENODATA),
+            Err(errno) => Err(errno),
+        }
     }
 }
 

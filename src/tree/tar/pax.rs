@@ -55,7 +55,8 @@ impl Records {
             let length = usize::try_from(length).ok().ok_or(BROKEN)?;
             let record = text.get(space + 1..length).ok_or(BROKEN)?;
             let record = record.strip_suffix(b"\n").ok_or(BROKEN)?;
-            let equals = record.iter().position(|&byte| byte == b'=').ok_or(BROKEN)?;
+            let equals = record.iter().position(|&byte| byte == b'=');
+            let equals = equals.filter(|&at| at > 0).ok_or(BROKEN)?;
             self.record(&record[..equals], &record[equals + 1..])?;
             text = &text[length..];
         }
@@ -280,7 +281,7 @@ mod tests {
     fn attributes_come_in_two_notations() {
         let mut records = Records::default();
         records
-            .read(b"29 SCHILY.xattr.user.one=1=1\n39 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
+            .read(b"29 SCHILY.xattr.user.one=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
             .unwrap();
         let found: Vec<_> = records.xattrs.iter().collect();
         let expected: [(Box<[u8]>, Box<[u8]>); 2] = [
