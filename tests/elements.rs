@@ -21,6 +21,8 @@ mod form;
 mod library;
 #[path = "elements/packages.rs"]
 mod packages;
+#[path = "elements/ramdisk.rs"]
+mod ramdisk;
 #[path = "elements/scratch.rs"]
 mod scratch;
 
@@ -132,6 +134,14 @@ const TESTED: &[(&str, fn())] = &[
     (
         "pkg-map",
         packages::maps_are_in_the_target_during_the_build_only,
+    ),
+    (
+        "ramdisk",
+        ramdisk::ramdisk_holds_the_programs_modules_and_fragments_of_all_elements,
+    ),
+    (
+        "ramdisk-base",
+        ramdisk::ramdisk_base_misses_no_program_and_brings_the_files_out,
     ),
     (
         "runtime-ssh-host-keys",

@@ -16,6 +16,7 @@ mod at;
 mod blocks;
 mod checksum;
 pub mod container;
+pub mod cpio;
 mod error;
 mod identity;
 mod options;
