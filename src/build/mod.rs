@@ -13,6 +13,7 @@ pub mod place;
 pub mod plan;
 pub mod request;
 pub mod run;
+pub mod strays;
 pub mod target;
 
 pub use run::run;

@@ -122,8 +122,15 @@ impl Format {
         match self {
             Format::Qcow2(options) => options.compression != qcow2::Compression::None,
             Format::Vmdk(options) => options.subformat == vmdk::Subformat::StreamOptimized,
-            Format::Tgz => true,
-            Format::Raw | Format::Vhd(_) | Format::Vhdx | Format::Vdi | Format::Tar => false,
+            Format::Tgz | Format::Squashfs(_) => true,
+            Format::Raw
+            | Format::Vhd(_)
+            | Format::Vhdx
+            | Format::Vdi
+            | Format::Tar
+            | Format::Docker
+            | Format::Oci
+            | Format::Aci => false,
         }
     }
 
@@ -266,7 +273,7 @@ pub fn write_all_about(
         write_disks(disk, &disks, threads, progress)?;
     }
     for one in open.iter_mut().filter(|one| !one.spec.format.is_disk()) {
-        write_tree(tree, one, about, threads, progress)?;
+        write_tree(tree, one, about, threads.running, progress)?;
     }
     let checksum_files = write_checksums(&mut open, progress)?;
     for one in open.iter().filter(|one| one.spec.durable) {
