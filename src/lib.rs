@@ -11,6 +11,7 @@
 //! | [`cli`] | commands: parse, call one function, print |
 //! | [`build`] | request → plan → run: phases, environment, target, outputs |
 //! | [`helpers`] | programs that hooks call, in any root |
+//! | [`push`] | sends finished images to services |
 //! | [`rootfs`] | where a root comes from without host tools |
 //! | [`element`] | library search path, dependencies, merged hooks (pure) |
 //! | [`fetch`] | downloads, checksums, the image cache, offline |
@@ -30,6 +31,7 @@ pub mod fetch;
 #[path = "../helpers/mod.rs"]
 pub mod helpers;
 pub mod inspect;
+pub mod push;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;
