@@ -40,6 +40,14 @@ const TESTED: &[(&str, fn())] = &[
         boot::efi_layout_has_an_esp_a_bios_boot_partition_and_a_root,
     ),
     (
+        "block-device-efi-4k",
+        boot::efi_4k_layout_has_sectors_of_4096_bytes,
+    ),
+    (
+        "block-device-efi-lvm",
+        boot::efi_lvm_layout_has_three_logical_volumes,
+    ),
+    (
         "block-device-gpt",
         boot::gpt_layout_has_a_bios_boot_partition_and_a_root,
     ),

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::sandbox::notify::Supervisor;
+use crate::sandbox::notify::{Options, Supervisor};
 use crate::sandbox::{self, command, mounts, seccomp};
 
 use super::environment::Variables;
@@ -89,9 +89,7 @@ pub struct Engine<'a> {
     pub variables: Variables,
     /// To main.
     pub events: Events,
-    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
-    pub filter: seccomp::Filter,
-    /// Answers hooks where owners are recorded.
+    /// Answers hooks where the kernel refuses what root may do.
     pub supervisor: Option<Supervisor>,
 }
 
@@ -110,20 +108,12 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
                 .try_clone()
                 .map_err(Failure::io("duplicating a descriptor"))?;
             let variables = plan.variables.clone();
-            let supervisor = if sandbox::identity::owners_are_recorded() {
-                Some(Supervisor::start()?)
-            } else {
-                None
-            };
-            let filter = supervisor
-                .as_ref()
-                .map_or_else(seccomp::no_sync, Supervisor::filter);
+            let supervisor = supervise(&view.work)?;
             Engine {
                 plan,
                 dirs,
                 variables,
                 events,
-                filter,
                 supervisor,
             }
             .run()
@@ -151,7 +141,34 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
     }
 }
 
+/// Starts the supervisor that this sandbox needs: for owners and all that goes
+/// with them where there is one id, for `/proc` too where nothing can be mounted,
+/// for devices where the kernel makes none.
+fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
+    let options = if !sandbox::standin::mounts_are_possible() {
+        Options::chroot()
+    } else if sandbox::identity::owners_are_recorded() {
+        Options::single()
+    } else if sandbox::identity::devices_are_refused(work) {
+        Options::ranges()
+    } else {
+        return Ok(None);
+    };
+    let supervisor = Supervisor::start(Options {
+        journal: Some((work.join("owners"), work.to_owned())),
+        ..options
+    })?;
+    Ok(Some(supervisor))
+}
+
 impl Engine<'_> {
+    /// Suppresses syncs in hooks, and has the supervisor answer where there is one.
+    pub fn filter(&self) -> seccomp::Filter {
+        self.supervisor
+            .as_ref()
+            .map_or_else(seccomp::no_sync, Supervisor::filter)
+    }
+
     fn run(mut self) -> Result<(), Failure> {
         self.prepare()?;
         self.run_phase(phases::ROOT)?;
@@ -277,17 +294,10 @@ impl Engine<'_> {
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
-        let hooks = mounts::bind_below(&self.dirs.hooks, root, inside, true)
+        let hooks = mounts::show_below(&self.dirs.hooks, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
-        let record = mounts::bind_below(
-            &self.dirs.record,
-            root,
-            &format!("{inside}/.kiln/record"),
-            false,
-        )
-        .map_err(Failure::io("mounting the record in the target"))?;
         Ok(HooksMount {
-            mounts: Some((record, hooks)),
+            hooks: Some(hooks),
             root: root.clone(),
         })
     }
@@ -366,14 +376,13 @@ impl Engine<'_> {
 /// The hooks inside a target; taken away when dropped.
 #[derive(Debug)]
 pub struct HooksMount {
-    mounts: Option<(mounts::BindGuard, mounts::BindGuard)>,
+    hooks: Option<mounts::Shown>,
     root: PathBuf,
 }
 
 impl Drop for HooksMount {
     fn drop(&mut self) {
-        // The record lies on the hooks, so it goes first: tuple fields drop in order.
-        drop(self.mounts.take());
+        drop(self.hooks.take());
         if let Err(error) = target::remove_directory(&self.root, super::environment::HOOKS_INSIDE) {
             tracing::warn!("{error}");
         }

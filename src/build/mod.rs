@@ -1,11 +1,12 @@
 //! Request, plan and run of a build.
 
+pub mod block_device;
 pub mod engine;
 pub mod environment;
 pub mod event;
 pub mod failure;
 pub mod output;
-mod owners;
+pub mod owners;
 pub mod phases;
 pub mod plan;
 pub mod request;

@@ -164,14 +164,14 @@ impl Engine<'_> {
                 root: Some(self.dirs.target.clone()),
                 directory: PathBuf::from("/"),
                 hooks: PathBuf::from(HOOKS_INSIDE),
-                filter: Some(self.filter.clone()),
+                filter: Some(self.filter()),
             }
         } else {
             Place {
                 root: None,
                 directory: self.plan.request.current_dir.clone(),
                 hooks: self.dirs.hooks.clone(),
-                filter: Some(self.filter.clone()),
+                filter: Some(self.filter()),
             }
         }
     }
@@ -274,6 +274,7 @@ impl Engine<'_> {
             program.arguments.insert(0, "/bin/bash".into());
         }
         let result = self.run_program(&program);
+        self.require_supervisor()?;
         let what = format!("hook `{directory}/{name}` of element `{element}`");
         let status = result.map_err(|error| {
             Failure::new(format!("{what} cannot be started: {error}"))
@@ -310,6 +311,14 @@ impl Engine<'_> {
         Ok(shell_status(status))
     }
 
+    /// Fails if the supervisor did, which is why a program failed then.
+    fn require_supervisor(&self) -> Result<(), Failure> {
+        match &self.supervisor {
+            Some(supervisor) => Ok(supervisor.check()?),
+            None => Ok(()),
+        }
+    }
+
     /// Runs a program inside the target, with the helpers but without `environment.d`.
     pub fn run_inside(&mut self, what: &str, arguments: &[&str]) -> Result<(), Failure> {
         let mounted = self.mount_hooks()?;
@@ -327,6 +336,7 @@ impl Engine<'_> {
             .run_program(&program)
             .map_err(|error| self.cannot_start(what, &error, true))?;
         drop(mounted);
+        self.require_supervisor()?;
         if status == 0 {
             return Ok(());
         }
@@ -369,9 +379,9 @@ impl Engine<'_> {
             environment: variables.into_iter().collect(),
             root: place.root,
             directory: place.directory,
-            // A person at a shell may well mean `sync`, but must not see other
-            // owners than the hooks do.
-            filter: self.supervisor.as_ref().map(|_| self.filter.clone()),
+            // A person at a shell may well mean `sync`, or trace something, but must
+            // not see other owners than the hooks do.
+            filter: self.supervisor.as_ref().map(|_| self.filter().unguarded()),
             keep_open: None,
         };
         let status = program

@@ -51,7 +51,10 @@ pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
 
 /// Runs a plan.
 pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
-    let identity = identity::choose(plan.request.mode.as_deref())?;
+    let identity::Choice {
+        identity,
+        own_processes,
+    } = identity::choose(plan.request.mode.as_deref())?;
     let parent = parent_of_work(plan);
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
@@ -59,7 +62,11 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         Failure::from(error)
             .hint("`TMPDIR` names the directory for the build; without it, it is `/tmp`")
     })?;
-    let memory = memory_for_build(plan);
+    let memory = if identity.has_namespaces() {
+        memory_for_build(plan)
+    } else {
+        Err("building on disk: no filesystem in memory can be mounted here".to_owned())
+    };
     let view = host::View {
         work: work.path().to_owned(),
         work_in_memory: memory.is_ok(),
@@ -100,7 +107,11 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
             .iter()
             .map(|text| Event::Warning { text: text.clone() }),
     );
-    let sandbox = Sandbox { identity, work };
+    let sandbox = Sandbox {
+        identity,
+        own_processes,
+        work,
+    };
     let (events, running) = sandbox.enter(|events| engine::main(plan, &view, events))?;
     remarks.into_iter().for_each(&mut *on_event);
     follow(events, running, on_event)

@@ -26,7 +26,7 @@ pub struct Image {
     #[arg(short, long, alias = "name", value_name = "NAME", value_hint = ValueHint::FilePath, help_heading = "Output")]
     output: Option<PathBuf>,
 
-    /// Formats to write: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz
+    /// Formats to write: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz, squashfs, docker, oci, aci
     ///
     /// Several are separated by commas, or the option is repeated. Default: qcow2.
     #[arg(short = 't', long = "type", value_name = "TYPE", help_heading = "Output", long_help = types_help())]

@@ -99,7 +99,7 @@ pub static FLAGS: &[Flag<Id>] = &[
     flag(Id::Output, Some('o'), None, Some("NAME"),
         "Names the output; it may contain a path, and each format adds its suffix (default: image, or $IMAGE_NAME)."),
     flag(Id::Types, Some('t'), None, Some("TYPE,..."),
-        "Writes these formats: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz (default: qcow2). When repeated, the last one counts."),
+        "Writes these formats: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz, squashfs, docker, oci, aci (default: qcow2). When repeated, the last one counts."),
     flag(Id::Packages, Some('p'), None, Some("PACKAGE,..."),
         "Installs these packages in the image as well; may be repeated."),
     flag(Id::SkipBase, Some('n'), None, None,

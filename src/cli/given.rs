@@ -16,13 +16,9 @@ use crate::build::plan::host_arch;
 use crate::build::request::Request;
 
 /// Image types that kiln writes.
-pub const TYPES: [&str; 8] = crate::sink::NAMES;
-/// Image types of DIB and others that kiln does not write yet.
-const LATER_TYPES: [&str; 4] = ["squashfs", "docker", "aci", "oci"];
+pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
-pub const MODES: [&str; 3] = ["root", "subordinate", "single"];
-/// Identities that have a name but do not work yet.
-const LATER_MODES: [&str; 1] = ["chroot"];
+pub use crate::sandbox::identity::MODES;
 /// Variables that survive when a build starts with a cleared environment.
 const KEPT: [&str; 5] = ["HOME", "LOGNAME", "PATH", "TERM", "USER"];
 
@@ -299,8 +295,7 @@ impl Given {
 
         let mode = match self.mode.as_deref() {
             None | Some("auto") => None,
-            // The sandbox has more to say about the ones that come later.
-            Some(mode) if MODES.contains(&mode) || LATER_MODES.contains(&mode) => self.mode,
+            Some(mode) if MODES.contains(&mode) => self.mode,
             Some(mode) => {
                 return Err(Failure::new(format!("unknown mode `{mode}`"))
                     .hint(format!("known are auto, {}", MODES.join(", "))));
@@ -367,7 +362,7 @@ pub fn arch(caller: &Caller) -> Result<String, Failure> {
 
 /// Architectures of the distributions that elements are for, in Debian's names and
 /// in the kernel's, which some elements take as well.
-const ARCHES: [&str; 22] = [
+pub const ARCHES: [&str; 22] = [
     "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "mipsel", "powerpc",
     "ppc64", "ppc64el", "ppc64le", "riscv64", "s390x", "x86", "x86_64", "aarch64", "arm", "armv7l",
     "i686", "ppc", "s390",
@@ -409,15 +404,9 @@ fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
     let supported = || format!("supported are {}", TYPES.join(", "));
     let mut types: Vec<String> = Vec::new();
     for kind in comma_list(given) {
-        if LATER_TYPES.contains(&kind.as_str()) {
-            return Err(
-                Failure::new(format!("image type `{kind}` is not written by kiln yet"))
-                    .hint(supported()),
-            );
-        }
         if !TYPES.contains(&kind.as_str()) {
             let failure = Failure::new(format!("unknown image type `{kind}`"));
-            return Err(match nearest(&kind, TYPES.into_iter().chain(LATER_TYPES)) {
+            return Err(match nearest(&kind, TYPES) {
                 Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
                 None => failure,
             }
@@ -469,13 +458,21 @@ fn image_name(
 }
 
 fn pairs(setting: &Setting) -> Result<Vec<(String, String)>, Failure> {
-    comma_list(std::slice::from_ref(&setting.text))
+    options(&setting.text, &setting.from)
+}
+
+/// Options of image writers: `key=value`, separated by commas. `from` is where
+/// they were given, for messages.
+pub fn options(
+    text: &str,
+    from: &(impl std::fmt::Display + ?Sized),
+) -> Result<Vec<(String, String)>, Failure> {
+    comma_list(&[text.to_owned()])
         .into_iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
             _ => Err(Failure::new(format!(
-                "`{}` has `{pair}` where `key=value` is expected",
-                setting.from
+                "`{from}` has `{pair}` where `key=value` is expected"
             ))
             .hint("write it as in `compat=1.1,cluster_size=65536`")),
         })
@@ -706,10 +703,6 @@ mod tests {
                 "at least one distribution root element must be specified",
             ),
             (types("qcwo2"), "unknown image type `qcwo2`"),
-            (
-                types("raw,squashfs"),
-                "image type `squashfs` is not written by kiln yet",
-            ),
             (types(","), "the list of image types is empty"),
             (
                 Given {

@@ -4,6 +4,7 @@
 //! by; every command gets a [`Context`] and returns its exit status or a
 //! [`failure::Failure`], which is printed here and nowhere else.
 
+mod block_device;
 mod build;
 mod cache;
 mod cat;
@@ -11,17 +12,21 @@ mod completions;
 mod convert;
 mod cp;
 mod dib;
+mod dib_lint;
 mod doctor;
 mod element_info;
 mod elements;
 mod failure;
+mod get_kernel;
 mod getopt;
 mod given;
+mod image_list;
 mod inspect;
 mod install_links;
 mod ls;
 mod man;
 mod nearest;
+mod pack;
 mod part;
 mod plan;
 mod printer;
@@ -64,6 +69,8 @@ enum Command {
     Build(build::Arguments),
     /// Show what a build would do, without doing it
     Plan(plan::Arguments),
+    /// Make an image of a directory or a tar archive
+    Pack(pack::Arguments),
     /// Write a disk image in another format
     Convert(convert::Arguments),
     /// Show what an image is and holds
@@ -121,13 +128,28 @@ static FACES: &[Face] = &[
     },
     Face {
         name: "diskimage-builder",
-        run: diskimage_builder,
+        run: image_list::run,
+    },
+    Face {
+        name: "disk-image-get-kernel",
+        run: get_kernel::run,
+    },
+    Face {
+        name: "dib-block-device",
+        run: block_device::run,
+    },
+    Face {
+        name: "dib-lint",
+        run: dib_lint::run,
     },
 ];
 
-fn diskimage_builder(_: &str, _: &[String], _: &mut Context) -> Result<u8, Failure> {
-    Err(Failure::new("kiln does not read image lists in YAML yet")
-        .hint("build one image at a time with `disk-image-create` or `kiln build`"))
+/// Helper programs of hooks that people call as well, under their own names.
+static TOOLS: [&str; 1] = ["dib-run-parts"];
+
+/// Every name that kiln is installed under besides its own.
+fn link_names() -> impl Iterator<Item = &'static str> {
+    FACES.iter().map(|face| face.name).chain(TOOLS)
 }
 
 fn face(name: &str) -> Option<&'static Face> {
@@ -251,6 +273,7 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
     match cli.command {
         Command::Build(arguments) => build::run(arguments, &words, context),
         Command::Plan(arguments) => plan::run(arguments, &words, context),
+        Command::Pack(arguments) => pack::run(arguments, context),
         Command::Convert(arguments) => convert::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(arguments, context),
         Command::Ls(arguments) => ls::run(arguments, context),

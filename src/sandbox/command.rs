@@ -211,13 +211,19 @@ pub fn shell_status(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Kills every process of the PID namespace but PID 1 and the caller, and waits
-/// until they are gone.
+/// Kills every process of the sandbox but its init and the caller, and waits until
+/// they are gone.
 ///
 /// Does nothing in a process that is not the engine of a sandbox: there "every
 /// process" would be the user's.
 pub fn kill_others() {
     if !super::enter::is_engine() {
+        return;
+    }
+    if !super::enter::has_own_processes() {
+        if !super::family::end_siblings() {
+            tracing::warn!("some processes of the build do not end");
+        }
         return;
     }
     let everybody = nix::unistd::Pid::from_raw(-1);

@@ -24,9 +24,6 @@ pub struct View {
     pub writable: Vec<PathBuf>,
 }
 
-/// Device nodes that every program may expect.
-const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-
 /// Parts of `/proc` that change the running kernel for everybody.
 const KERNEL_SWITCHES: [&str; 6] = [
     "/proc/sys",
@@ -46,6 +43,14 @@ fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::
 /// namespace of its own. Returns remarks for the log, one for each fallback.
 pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     let mut remarks = Vec::new();
+    if !super::standin::mounts_are_possible() {
+        remarks.push(
+            "nothing can be mounted here: hooks outside the target may write wherever root of \
+             this container may"
+                .to_owned(),
+        );
+        return Ok(remarks);
+    }
     let root = Path::new("/");
     mounts::mount(
         None,
@@ -76,7 +81,14 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         mounts::bind_to_itself(&view.work).map_err(failed("the build directory", &view.work))?;
     }
     private_dev()?;
-    if let Err(error) = mounts::mount(
+    // With the process numbers of the host, its `/proc` is the one that fits.
+    if !super::enter::has_own_processes() {
+        remarks.push(
+            "no process numbers of its own: the container masks parts of /proc, so a fresh one \
+             is refused"
+                .to_owned(),
+        );
+    } else if let Err(error) = mounts::mount(
         Some(Path::new("proc")),
         Path::new("/proc"),
         Some("proc"),
@@ -117,7 +129,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
 fn private_dev() -> Result<(), Error> {
     let dev = Path::new("/dev");
     let mut nodes = Vec::new();
-    for name in NODES {
+    for (name, _, _) in super::standin::NODES {
         let path = dev.join(name);
         match mounts::clone_mount(&path, false) {
             Ok(node) => nodes.push((path, node)),

@@ -221,7 +221,12 @@ impl Toy {
 
     /// `kiln build toy -n` with more arguments; the output is `toy` unless they say more.
     pub fn command(&self, arguments: &str) -> Command {
-        let mut command = self.world.kiln();
+        self.command_of(super::kiln(), arguments)
+    }
+
+    /// Same, with kiln at another place.
+    pub fn command_of(&self, kiln: &Path, arguments: &str) -> Command {
+        let mut command = self.world.command(kiln);
         command.args(["build", "toy", "-n"]);
         if !arguments.contains("-o ") {
             command.args(["-o", "toy"]);

@@ -2,4 +2,9 @@
 
 pub mod ext4;
 pub mod fat;
+mod made;
 pub mod swap;
+pub mod xfs;
+
+#[cfg(test)]
+pub(crate) mod testing;

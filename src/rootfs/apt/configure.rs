@@ -2,7 +2,8 @@
 //!
 //! The order is that of every Debian bootstrap: users and groups first
 //! (base-passwd), then what has a preinst, then everything. Runs in a mount
-//! namespace of its own, so that nothing stays mounted whatever happens.
+//! namespace of its own (if mounts are possible at all), so that nothing stays
+//! mounted whatever happens.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use crate::rootfs::beneath::Root;
 use crate::sandbox::command::Program;
 use crate::sandbox::mounts::mount_target_api;
 use crate::sandbox::seccomp;
+use crate::sandbox::standin::mounts_are_possible;
 
 /// Where packages for dpkg lie in the root meanwhile.
 const PACKAGES: &str = "var/lib/dpkg/kiln";
@@ -53,7 +55,9 @@ pub fn configure(
 ) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            isolate(root.path())?;
+            if mounts_are_possible() {
+                isolate(root.path())?;
+            }
             let _api = mount_target_api(root.path()).map_err(|source| Error::Run {
                 program: "mount".to_owned(),
                 root: root.path().to_owned(),

@@ -1,0 +1,493 @@
+//! Each kind of host that restricts kiln gives a working build, or a refusal that
+//! names the obstacle and the remedy before anything has run.
+//!
+//! The restrictions are set up by `common::host`: for root with every rule of a
+//! container runtime, for a normal user with those that it may set itself.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use common::host::{self, Host, USER};
+use common::toy::{Built, Toy};
+use kiln::build::event::Event;
+use nix::mount::MsFlags;
+
+/// A root with a file that is not root's, which a hook inside the target made.
+fn toy() -> Toy {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "50-owner",
+        "mkdir -p /srv\n: >/srv/file\nchown 33:44 /srv/file\n\
+         [ \"$(stat -c %u:%g /srv/file)\" = 33:44 ]\n\
+         [ -c /dev/null ] && [ \"$(head -c 3 /dev/zero | wc -c)\" = 3 ]\n\
+         [ \"$(readlink /proc/self)\" != '' ] && read -r name </proc/$$/comm",
+    );
+    toy
+}
+
+fn infos(built: &Built) -> Vec<String> {
+    built
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Info { text } | Event::Warning { text } => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The build works in this mode, says why in these words, and its image is right.
+#[track_caller]
+fn works(host: &Host, toy: &Toy, arguments: &str, mode: &str, said: &[&str]) {
+    let built = host.build(toy, &format!("-t tar {arguments}"));
+    if !built.outcome.status.success() {
+        let (message, hints, _) = built.failure();
+        panic!("{message}\n{hints:#?}\n{}", built.lines().join("\n"));
+    }
+    let infos = infos(&built).join("\n");
+    assert!(infos.contains(&format!("as mode `{mode}`")), "{infos}");
+    for text in said {
+        assert!(infos.contains(text), "not said: {text}\n{infos}");
+    }
+    let file = std::fs::File::open(toy.output("tar")).expect("an image");
+    let owners: BTreeMap<String, (u64, u64)> = tar::Archive::new(file)
+        .entries()
+        .expect("a tar")
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let header = entry.header();
+            let owner = (
+                header.uid().expect("an owner"),
+                header.gid().expect("a group"),
+            );
+            (entry.path().expect("a path").display().to_string(), owner)
+        })
+        .collect();
+    assert_eq!(owners["./srv/file"], (33, 44));
+    assert_eq!(owners["./etc/passwd"], (0, 0));
+    toy.assert_swept();
+}
+
+/// The build is refused in these words before any hook has run.
+#[track_caller]
+fn refuses(host: &Host, toy: &Toy, arguments: &str, said: &[&str]) {
+    let built = host.build(toy, &format!("-t tar {arguments}"));
+    let (message, hints, _) = built.failure();
+    let all = format!("{message}\n{}", hints.join("\n"));
+    for text in said {
+        assert!(all.contains(text), "not said: {text}\n{all}");
+    }
+    assert!(!hints.is_empty(), "no remedy: {message}");
+    assert!(
+        !built
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::HookStarted { .. })),
+        "a hook ran"
+    );
+    assert!(toy.outputs().iter().all(|name| !name.ends_with(".tar")));
+    toy.assert_swept();
+}
+
+/// Returns from a test whose rules only root can set up.
+macro_rules! as_root {
+    () => {
+        if !nix::unistd::geteuid().is_root() {
+            skip!("only root can set up these rules");
+        }
+    };
+}
+
+/// Returns from a test that tries what a normal user has.
+macro_rules! as_user {
+    () => {
+        if nix::unistd::geteuid().is_root() {
+            skip!("root is no normal user");
+        }
+    };
+}
+
+/// [`USER`] with a name and so many subordinate ids.
+fn user(toy: &Toy, ids: u32) -> Host {
+    host::with_subordinate_ids(Host::new(), toy, ids)
+}
+
+#[test]
+fn subordinate_ids_are_used_where_they_are_to_be_had() {
+    as_root!();
+    let toy = toy();
+    works(&user(&toy, 65536).user(USER), &toy, "", "subordinate", &[]);
+}
+
+#[test]
+fn without_subordinate_ids_or_their_tool_a_single_id_is_used() {
+    as_root!();
+    let toy = toy();
+    works(
+        &user(&toy, 0).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["`/etc/subuid` gives 0 ids"],
+    );
+    works(
+        &user(&toy, 1000).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["`/etc/subuid` gives 1000 ids, 65535 are needed"],
+    );
+    let tool = common::tool("newuidmap").expect("the package uidmap is installed");
+    let copy = toy.world.work().join("newuidmap");
+    std::fs::copy(&tool, &copy).expect("it can be copied");
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode;
+    std::fs::set_permissions(&copy, mode(0o755)).expect("it is ours");
+    works(
+        &user(&toy, 65536).cover(&tool, &copy).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["newuidmap` failed"],
+    );
+    std::fs::set_permissions(&copy, mode(0o644)).expect("it is ours");
+    works(
+        &user(&toy, 65536).cover(&tool, &copy).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["`newuidmap` is not installed"],
+    );
+    works(
+        &user(&toy, 65536).user(USER).no_new_privileges(),
+        &toy,
+        "--overwrite",
+        "single",
+        &["newuidmap` failed"],
+    );
+}
+
+#[test]
+fn a_forced_mode_that_is_not_to_be_had_is_refused_with_the_remedy() {
+    as_root!();
+    let toy = toy();
+    refuses(
+        &user(&toy, 1000).user(USER),
+        &toy,
+        "--mode subordinate",
+        &["`/etc/subuid` gives 1000 ids", "usermod --add-subuids"],
+    );
+    refuses(
+        &user(&toy, 0).user(USER),
+        &toy,
+        "--mode chroot",
+        &["only root may change its root directory"],
+    );
+}
+
+#[test]
+fn a_masked_proc_costs_the_process_numbers_and_nothing_else() {
+    as_root!();
+    let toy = toy();
+    let shared = "no process numbers of its own";
+    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
+        works(
+            &user(&toy, ids).masked().user(USER),
+            &toy,
+            "--overwrite",
+            mode,
+            &[shared],
+        );
+    }
+    works(
+        &Host::new().masked().capabilities(&host::PODMAN),
+        &toy,
+        "--overwrite",
+        "root",
+        &[shared],
+    );
+}
+
+#[test]
+fn root_of_a_docker_container_changes_its_root_directory_only() {
+    as_root!();
+    let toy = toy();
+    works(
+        &Host::docker(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &["container's system call filter", "nothing can be mounted"],
+    );
+    works(
+        &Host::docker().no_new_privileges(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &[],
+    );
+    let mut more = host::DOCKER.to_vec();
+    more.push(caps::Capability::CAP_SYS_ADMIN);
+    works(
+        &Host::new()
+            .masked()
+            .docker_filter(&more)
+            .capabilities(&more),
+        &toy,
+        "--overwrite",
+        "root",
+        &[],
+    );
+}
+
+#[test]
+fn devices_that_cannot_be_made_are_the_containers_own() {
+    as_root!();
+    let toy = toy();
+    let kept: Vec<_> = host::DOCKER
+        .into_iter()
+        .filter(|&one| one != caps::Capability::CAP_MKNOD)
+        .collect();
+    let host = Host::new()
+        .masked()
+        .docker_filter(&kept)
+        .capabilities(&kept);
+    works(&host, &toy, "", "chroot", &[]);
+}
+
+#[test]
+fn a_container_that_allows_nothing_is_told_what_it_must_allow() {
+    as_root!();
+    let toy = toy();
+    let none: [caps::Capability; 0] = [];
+    // A pod with `runAsNonRoot`, no capabilities, and containerd's RuntimeDefault.
+    refuses(
+        &Host::new()
+            .masked()
+            .docker_filter(&none)
+            .capabilities(&none)
+            .user(USER)
+            .no_new_privileges(),
+        &toy,
+        "",
+        &[
+            "a container's system call filter refuses it",
+            "run the container as root",
+            "seccomp=unconfined",
+        ],
+    );
+    // Root with nothing: neither namespaces nor a change of the root directory.
+    refuses(
+        &Host::new()
+            .masked()
+            .docker_filter(&none)
+            .capabilities(&none),
+        &toy,
+        "",
+        &["CAP_SYS_CHROOT", "--cap-add SYS_CHROOT"],
+    );
+    // The filter allows user namespaces, and root may not be mapped.
+    refuses(
+        &Host::new().masked().capabilities(&none),
+        &toy,
+        "",
+        &["SETFCAP", "as another user than root"],
+    );
+}
+
+#[test]
+fn kernel_settings_that_forbid_user_namespaces_are_named() {
+    as_root!();
+    let toy = toy();
+    refuses(
+        &user(&toy, 65536).nested().no_more_namespaces().user(USER),
+        &toy,
+        "",
+        &[
+            "user.max_user_namespaces (0)",
+            "sysctl -w user.max_user_namespaces=",
+        ],
+    );
+    // This kernel has not got these two settings: files stand for them, and a filter
+    // gives the errors.
+    let settings = |name: &str, value: &str| {
+        let directory = toy.world.work().join(format!("settings-{name}"));
+        std::fs::create_dir_all(&directory).expect("made");
+        std::fs::write(directory.join(name), value).expect("written");
+        Host::new().cover("/proc/sys/kernel", directory)
+    };
+    refuses(
+        &settings("unprivileged_userns_clone", "0\n")
+            .refuse(&[libc::SYS_unshare], libc::EPERM)
+            .user(USER),
+        &toy,
+        "",
+        &[
+            "kernel.unprivileged_userns_clone is 0",
+            "sysctl -w kernel.unprivileged_userns_clone=1",
+        ],
+    );
+    refuses(
+        &settings("apparmor_restrict_unprivileged_userns", "1\n")
+            .refuse(&[libc::SYS_mount], libc::EACCES)
+            .user(USER),
+        &toy,
+        "",
+        &["AppArmor restricts", "/etc/apparmor.d/kiln"],
+    );
+}
+
+#[test]
+fn namespaces_that_are_nested_as_deep_as_possible_leave_the_root_directory() {
+    let toy = toy();
+    // As root of the innermost one, without one more.
+    works(
+        &Host::new().nested_fully(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &["user.max_user_namespaces"],
+    );
+    works(
+        &Host::new().nested_with_one_id().no_more_namespaces(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &["user.max_user_namespaces (0)"],
+    );
+}
+
+#[test]
+fn root_of_a_namespace_with_one_id_has_one_id() {
+    let toy = toy();
+    works(&Host::new().nested_with_one_id(), &toy, "", "single", &[]);
+}
+
+#[test]
+fn calls_that_another_program_answers_are_named() {
+    let toy = toy();
+    refuses(
+        &Host::new().answered_by_another(),
+        &toy,
+        "--mode single",
+        &["another program already answers", "run kiln outside of it"],
+    );
+}
+
+#[test]
+fn a_normal_user_in_a_docker_container_is_told_what_to_allow() {
+    as_user!();
+    let toy = toy();
+    refuses(
+        &Host::new().docker_filter(&[]),
+        &toy,
+        "",
+        &["system call filter", "run the container as root"],
+    );
+}
+
+#[test]
+fn a_normal_user_without_more_namespaces_is_told_the_setting() {
+    as_user!();
+    let toy = toy();
+    refuses(
+        &Host::new()
+            .nested_with_one_id()
+            .no_more_namespaces()
+            .capabilities(&[]),
+        &toy,
+        "",
+        &["user.max_user_namespaces (0)", "sysctl -w"],
+    );
+}
+
+#[test]
+fn odd_temporary_directories_work_in_memory_and_are_refused_on_disk() {
+    as_root!();
+    let toy = toy();
+    let tmp = toy.world.tmp();
+    let open = "mode=0777";
+    let noexec = user(&toy, 65536)
+        .memory(&tmp, MsFlags::MS_NOEXEC, open)
+        .user(USER);
+    works(&noexec, &toy, "--overwrite", "subordinate", &[]);
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(&noexec, &toy, "--no-tmpfs", &["noexec", "TMPDIR"]);
+    let small = user(&toy, 65536)
+        .memory(&tmp, MsFlags::empty(), "mode=0777,size=8m")
+        .user(USER);
+    works(&small, &toy, "--overwrite", "subordinate", &[]);
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(&small, &toy, "--no-tmpfs", &["8 MiB are free", "TMPDIR"]);
+    let nosuid = user(&toy, 0)
+        .memory(&tmp, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, open)
+        .user(USER);
+    works(&nosuid, &toy, "--no-tmpfs --overwrite", "single", &[]);
+}
+
+#[test]
+fn a_home_without_birth_times_and_attributes_serves() {
+    as_root!();
+    let toy = toy();
+    let cache = toy.world.home().join(".cache");
+    std::fs::create_dir_all(&cache).expect("made");
+    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
+        works(
+            &user(&toy, ids)
+                .plain_filesystem(toy.world.tmp())
+                .plain_filesystem(&cache)
+                .user(USER),
+            &toy,
+            "--overwrite",
+            mode,
+            &[],
+        );
+    }
+}
+
+#[test]
+fn a_read_only_host_needs_a_place_to_build_in() {
+    as_root!();
+    let toy = toy();
+    let top: PathBuf = toy.world.work().parent().expect("it has one").to_owned();
+    works(
+        &user(&toy, 65536).read_only(&[top]).user(USER),
+        &toy,
+        "--overwrite",
+        "subordinate",
+        &[],
+    );
+    let parts = [toy.world.work(), toy.world.home()];
+    refuses(
+        &user(&toy, 65536).read_only(&parts).user(USER),
+        &toy,
+        "--overwrite -o other",
+        &["making a build directory", "TMPDIR"],
+    );
+}
+
+#[test]
+fn devices_sys_and_control_groups_may_be_missing() {
+    as_root!();
+    let toy = toy();
+    let flags = MsFlags::MS_RDONLY;
+    let empty = toy.world.work().join("dev");
+    std::fs::create_dir_all(&empty).expect("made");
+    for node in ["null", "zero", "full", "random", "urandom", "tty"] {
+        std::fs::write(empty.join(node), "").expect("made");
+    }
+    // No /dev/fuse, no /dev/kvm: nothing but what every container has.
+    let mut bare = user(&toy, 65536);
+    for node in ["null", "zero", "full", "random", "urandom", "tty"] {
+        bare = bare.cover(empty.join(node), format!("/dev/{node}"));
+    }
+    for name in ["pts", "shm"] {
+        std::fs::create_dir_all(empty.join(name)).expect("made");
+    }
+    let bare = bare.cover("/dev", &empty).memory("/sys", flags, "size=0k");
+    works(&bare.user(USER), &toy, "--overwrite", "subordinate", &[]);
+    let second = user(&toy, 65536).control_groups("/sys/fs/cgroup");
+    works(&second.user(USER), &toy, "--overwrite", "subordinate", &[]);
+}
