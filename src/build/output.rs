@@ -18,6 +18,7 @@ use super::engine::Engine;
 use super::event::Event;
 use super::failure::Failure;
 use super::owners::Recorded;
+use super::request::Request;
 use super::{plan, strays};
 
 /// Directories whose contents belong to a running system.
@@ -257,7 +258,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
             engine.events.send(&Event::Warning { text });
         }
         engine.events.send(&Event::OutputWritten {
-            path: shown(&one.path, &engine.plan.request.current_dir),
+            path: shown(&one.path, &engine.plan.request),
             format: one.format.to_owned(),
             virtual_size: one.virtual_size,
             file_size: one.file_size,
@@ -317,9 +318,12 @@ pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A path as the user would write it.
-fn shown(path: &Path, directory: &Path) -> std::path::PathBuf {
-    path.strip_prefix(directory).unwrap_or(path).to_owned()
+/// A path as the user wrote it: whole if the output's name was.
+fn shown(path: &Path, request: &Request) -> std::path::PathBuf {
+    match path.strip_prefix(&request.current_dir) {
+        Ok(relative) if request.image_name.is_relative() => relative.to_owned(),
+        _ => path.to_owned(),
+    }
 }
 
 fn write_outputs(
