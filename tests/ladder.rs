@@ -46,6 +46,15 @@ echo gone >/dev/null || wrong null
 ! mount -t tmpfs none /srv 2>/dev/null || wrong "something was mounted"
 [ ! -e /proc/not-there ] && ! cat /proc/not-there 2>/dev/null || wrong nothing
 [ -r /proc/self/status ] && [ ! -x /proc/self/status ] || wrong access
+same "$(stat -f -c %T /proc/)" proc statfs
+touch /srv/by-fd
+exec 7</srv/by-fd
+chmod 751 /proc/self/fd/7
+touch -d 2001-02-03 /proc/self/fd/7
+chown 33:44 /proc/self/fd/7
+same "$(stat -c %a:%u:%g:%y /srv/by-fd | cut -c1-20)" 751:33:44:2001-02-03 "by descriptor"
+exec 7<&-
+same "$(chroot / stat -f -c %T /proc)" proc "another root"
 mkdir /dev/shm/directory && touch /dev/shm/directory/file || wrong shm
 echo DONE
 "#;

@@ -335,6 +335,13 @@ const INSTALL: [(&[&str], &str); 5] = [
     (&["alpine"], "Alpine: `apk add shadow-subids`"),
 ];
 
+/// The commands that install them, in backticks, by distribution.
+pub fn install_commands() -> impl Iterator<Item = &'static str> {
+    INSTALL
+        .iter()
+        .filter_map(|(_, hint)| hint.split_once(": ").map(|(_, command)| command))
+}
+
 /// The hint for the distribution of an `os-release`, or for one that it is like.
 fn install_hint(os_release: &str) -> Option<&'static str> {
     let value = |name: &str| {
