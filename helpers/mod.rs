@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 pub mod apt;
 pub mod bootstrap;
 pub mod cache_url;
+pub mod cpio;
 pub mod deferred;
 mod devices;
 pub mod dib_python;
@@ -95,6 +96,7 @@ helpers! {
     "install-packages" Inside packages::main;
     "install-types-enable" Anywhere install_types::main;
     "kiln-bootstrap" Anywhere bootstrap::main;
+    "kiln-cpio" Inside cpio::main;
     "kiln-deferred" Inside deferred::main;
     "kiln-environment" Anywhere environment::main;
     "kiln-with-shims" Inside shims::main;

@@ -140,7 +140,8 @@ fn hooks_are_executable_and_have_names_that_run() {
             if path.is_dir() && name.ends_with(".d") {
                 assert!(
                     PHASES.contains(&name.as_str())
-                        || ["environment.d", "modprobe.d"].contains(&name.as_str()),
+                        || ["binary-deps.d", "environment.d", "init.d", "modprobe.d"]
+                            .contains(&name.as_str()),
                     "{} is no phase",
                     path.display()
                 );

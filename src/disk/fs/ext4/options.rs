@@ -20,9 +20,17 @@ impl Default for Features {
     /// GRUB before 2.12 and e2fsck before 1.47 do not know.
     fn default() -> Self {
         Self {
-            compat: Compat::all(),
-            incompat: Incompat::all(),
-            ro_compat: RoCompat::all(),
+            compat: Compat::HAS_JOURNAL
+                | Compat::EXT_ATTR
+                | Compat::RESIZE_INODE
+                | Compat::DIR_INDEX,
+            incompat: Incompat::FILETYPE | Incompat::EXTENTS | Incompat::BIT64 | Incompat::FLEX_BG,
+            ro_compat: RoCompat::SPARSE_SUPER
+                | RoCompat::LARGE_FILE
+                | RoCompat::HUGE_FILE
+                | RoCompat::DIR_NLINK
+                | RoCompat::EXTRA_ISIZE
+                | RoCompat::METADATA_CSUM,
         }
     }
 }
