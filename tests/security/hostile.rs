@@ -179,7 +179,7 @@ fn a_race_of_path_arguments_leads_the_supervisor_nowhere() {
          (while :; do mv -T /race/link /race/x 2>/dev/null; mv -T /race/real /race/y 2>/dev/null\n\
             mv -T /race/y /race/link 2>/dev/null; mv -T /race/x /race/real 2>/dev/null\n\
             mv -T /race/link /race/y 2>/dev/null; mv -T /race/real /race/link 2>/dev/null; mv -T /race/y /race/real 2>/dev/null; done) &\n\
-         for n in $(seq 150); do\n\
+         for n in $(seq 60); do\n\
            echo x >/race/real/secret || true\n\
            chown 5:6 /race/real/secret || true\n\
            mknod /race/real/node$n c 1 3 || true\n\
@@ -241,7 +241,7 @@ fn a_flood_of_output_is_passed_on_and_does_not_fill_memory() {
     toy.hook(
         "install",
         "50-flood",
-        "head -c 30000000 /dev/zero\nhead -c 3000000 /dev/zero | tr '\\0' '\\n'\nprintf '\\377\\376 no text\\n'\nexit 9",
+        "head -c 10000000 /dev/zero\nhead -c 200000 /dev/zero | tr '\\0' '\\n'\nprintf '\\377\\376 no text\\n'\nexit 9",
     );
     let outcome = toy.command("-t tar -q").run();
     assert_eq!(outcome.code(), 9);
