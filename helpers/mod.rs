@@ -18,6 +18,7 @@ pub mod dib_python;
 pub mod environment;
 pub mod grub;
 pub mod install_types;
+pub mod lib;
 pub mod package_installs;
 pub mod package_lists;
 pub mod pkg_map;

@@ -285,6 +285,11 @@ impl Engine<'_> {
         let mut copy = fs_err::File::create(&program)?;
         io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
         copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        let lib = kiln.join("lib");
+        fs_err::create_dir_all(&lib)?;
+        for (name, text) in crate::helpers::lib::FILES {
+            fs_err::write(lib.join(name), text)?;
+        }
         for helper in crate::helpers::HELPERS {
             std::os::unix::fs::symlink("../kiln", inside.join(helper.name))?;
             if helper.scope == crate::helpers::Scope::Anywhere {
@@ -308,9 +313,10 @@ impl Engine<'_> {
                 let mounted = self.mount_hooks()?;
                 if !mounted.inside.is_sealed() && sandbox::standin::mounts_are_possible() {
                     self.events.send(&Event::Warning {
-                        text: "hooks inside are held by `chroot` alone, which root can leave: this \
+                        text:
+                            "hooks inside are held by `chroot` alone, which root can leave: this \
                                container refuses `pivot_root`"
-                            .to_owned(),
+                                .to_owned(),
                     });
                 }
                 mounted

@@ -58,6 +58,7 @@ fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr
     search.push(":");
     search.push(path);
     variables.insert("PATH".into(), search);
+    variables.insert("_LIB".into(), helpers.join("lib").into());
     variables.insert("KILN_RECORD".into(), helpers.join("record").into());
     variables.insert("KILN_LAYOUT".into(), helpers.join("layout.json").into());
 }

@@ -13,5 +13,6 @@ pub mod plan;
 pub mod request;
 pub mod run;
 pub mod target;
+pub mod variables;
 
 pub use run::run;

@@ -33,7 +33,6 @@ mod plan;
 mod printer;
 mod render;
 mod units;
-mod variables;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -16,7 +16,7 @@ pub mod lint;
 pub mod metadata;
 pub mod order;
 mod resolve;
-mod similar;
+pub(crate) mod similar;
 
 pub use error::Error;
 pub use library::{Body, Element, ElementFile, Library, Origin};
