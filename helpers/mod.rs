@@ -20,6 +20,7 @@ pub mod environment;
 pub mod grub;
 pub mod install_types;
 mod mount;
+pub mod lib;
 pub mod package_installs;
 pub mod package_lists;
 pub mod packages;
