@@ -13,6 +13,8 @@ pub mod place;
 pub mod plan;
 pub mod request;
 pub mod run;
+pub mod strays;
 pub mod target;
+pub mod variables;
 
 pub use run::run;

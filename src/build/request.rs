@@ -25,6 +25,9 @@ pub struct Request {
     pub skip_base: bool,
     /// Packages to install after `install.d` (`-p`).
     pub packages: Vec<String>,
+    /// The element that builds a ramdisk (`ramdisk-image-create`); `None` for images.
+    #[serde(default)]
+    pub ramdisk: Option<String>,
     /// Compress qcow2 outputs (off with `-u`).
     pub compress: bool,
     /// `--qemu-img-options` as `key=value` pairs.

@@ -201,6 +201,7 @@ impl Image {
         Given {
             elements: self.elements,
             inherit_elements: false,
+            ramdisk: false,
             image_name: self.output,
             image_types: self.types,
             arch: self.arch,

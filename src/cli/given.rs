@@ -40,6 +40,8 @@ pub struct Given {
     pub elements: Vec<String>,
     /// Whether elements of an inherited `IMAGE_ELEMENT` come first, as in DIB.
     pub inherit_elements: bool,
+    /// Build a ramdisk with the element that `RAMDISK_ELEMENT` names.
+    pub ramdisk: bool,
     /// Output name.
     pub image_name: Option<PathBuf>,
     /// Output formats; each may still be a comma list.
@@ -292,6 +294,20 @@ impl Given {
             export(name, OsStr::new(value));
         }
 
+        let ramdisk = match self
+            .variables
+            .iter()
+            .find(|(name, _)| *name == "RAMDISK_ELEMENT")
+        {
+            _ if !self.ramdisk => None,
+            Some((_, element)) => Some(element.clone()),
+            None => Some(
+                caller
+                    .text("RAMDISK_ELEMENT")?
+                    .unwrap_or_else(|| "ramdisk".to_owned()),
+            ),
+        };
+
         let mut elements_path: Vec<PathBuf> = self
             .elements_path
             .iter()
@@ -318,6 +334,7 @@ impl Given {
             image_types,
             arch,
             skip_base,
+            ramdisk,
             packages: comma_list(&self.packages),
             compress: !self.uncompressed,
             qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
