@@ -75,8 +75,10 @@ helpers! {
     "dib-python" Inside dib_python::main;
     "dib-run-parts" Anywhere run_parts::main;
     "grub-install" Inside grub::install::main;
+    "grub-mkrelpath" Inside grub::relpath::main;
     "grub-probe" Inside grub::probe::main;
     "grub2-install" Inside grub::install::main;
+    "grub2-mkrelpath" Inside grub::relpath::main;
     "grub2-probe" Inside grub::probe::main;
     "install-packages" Inside apt::main;
     "install-types-enable" Anywhere install_types::main;
