@@ -131,11 +131,10 @@ fn mistakes_are_named_with_what_to_do() {
         ),
         (
             "ramdisk-image-create",
-            "-o x tiny",
+            "-o x",
             1,
-            "error: kiln does not build ramdisks yet\n\
-             hint: a disk image is built by `disk-image-create`; \
-             its kernel and initramfs are in `/boot` of the image\n",
+            "error: at least one distribution root element must be specified\n\
+             hint: for a bootable Debian: `vm debian-minimal`; `kiln elements list` shows all\n",
         ),
         (
             "diskimage-builder",
@@ -386,6 +385,21 @@ fn the_reference_is_what_the_program_generates() {
     assert!(
         committed == text,
         "docs/cli.md is out of date; write it anew with `KILN_UPDATE=1 cargo test --test cli`"
+    );
+}
+
+#[test]
+fn the_page_of_the_environment_is_what_the_program_generates() {
+    let world = World::new();
+    let text = world.kiln().words("man --environment").success();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/environment.md");
+    if std::env::var_os("KILN_UPDATE").is_some() {
+        fs::write(&path, &text).expect("the page can be written");
+    }
+    let committed = fs::read_to_string(&path).expect("the page is there");
+    assert!(
+        committed == text,
+        "docs/environment.md is out of date; write it anew with `KILN_UPDATE=1 cargo test --test cli`"
     );
 }
 

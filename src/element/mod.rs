@@ -15,8 +15,9 @@ mod library;
 pub mod lint;
 pub mod metadata;
 pub mod order;
+pub mod replaced;
 mod resolve;
-mod similar;
+pub(crate) mod similar;
 
 pub use error::Error;
 pub use library::{Body, Element, ElementFile, Library, Origin};

@@ -51,7 +51,7 @@ pub const GPT: &str = "
 ";
 
 /// Programs that hooks of tests call inside.
-const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env find grep head id ln ls mkdir mknod \
+const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env chroot find grep head id ln ls mkdir mknod \
     mktemp mount mv readlink rm rmdir sed setsid sleep sort stat sync tail test touch tr true \
     truncate umount uname wc";
 
@@ -147,6 +147,17 @@ pub struct Built {
 impl Toy {
     /// A root with a few programs; small and quick.
     pub fn basic() -> Toy {
+        let toy = Toy::empty();
+        toy.hook(
+            "root",
+            "10-toy",
+            &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS),
+        );
+        toy
+    }
+
+    /// No root at all yet.
+    pub fn empty() -> Toy {
         let mut world = World::new();
         let elements = world.home().join("elements");
         let temporary = world.tmp();
@@ -159,11 +170,6 @@ impl Toy {
             attribute: false,
         };
         toy.file("toy/element-provides", "operating-system\n");
-        toy.hook(
-            "root",
-            "10-toy",
-            &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS),
-        );
         toy
     }
 
