@@ -20,8 +20,10 @@ pub mod environment;
 pub mod grub;
 pub mod install_types;
 mod mount;
+pub mod lib;
 pub mod package_installs;
 pub mod package_lists;
+pub mod packages;
 pub mod pkg_map;
 pub mod record;
 pub mod run_parts;
@@ -92,7 +94,7 @@ helpers! {
     "grub2-mkconfig" Inside shims::covered;
     "grub2-probe" Inside grub::probe::main;
     "hostnamectl" Inside system::hostnamectl;
-    "install-packages" Inside apt::main;
+    "install-packages" Inside packages::main;
     "install-types-enable" Anywhere install_types::main;
     "kiln-bootstrap" Anywhere bootstrap::main;
     "kiln-cpio" Inside cpio::main;
@@ -101,6 +103,7 @@ helpers! {
     "kiln-with-shims" Inside shims::main;
     "kpartx" Called devices::main;
     "losetup" Called devices::main;
+    "map-packages" Inside packages::map_main;
     "mkinitramfs" Inside system::without_shims;
     "mkinitrd" Inside system::without_shims;
     "modprobe" Inside system::modprobe;
