@@ -10,7 +10,9 @@
 //! |---|---|
 //! | [`cli`] | commands: parse, call one function, print |
 //! | [`build`] | request → plan → run: phases, environment, target, outputs |
+//! | [`pack`] | a directory or tar archive → outputs, without a build |
 //! | [`helpers`] | programs that hooks call, in any root |
+//! | [`push`] | sends finished images to services |
 //! | [`rootfs`] | where a root comes from without host tools |
 //! | [`element`] | library search path, dependencies, merged hooks (pure) |
 //! | [`fetch`] | downloads, checksums, the image cache, offline |
@@ -30,6 +32,8 @@ pub mod fetch;
 #[path = "../helpers/mod.rs"]
 pub mod helpers;
 pub mod inspect;
+pub mod pack;
+pub mod push;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "build/containers.rs"]
+mod containers;
 #[path = "build/environment.rs"]
 mod environment;
 #[path = "build/failures.rs"]

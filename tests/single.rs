@@ -1,4 +1,5 @@
-//! Builds with a single id give what builds with many ids give.
+//! Builds with a single id give what builds with many ids give, and so do builds of
+//! a container's root that may make no namespace.
 
 mod common;
 
@@ -63,7 +64,12 @@ fn build(toy: &Toy, mode: &str) -> Option<Built> {
         return Some(built);
     }
     let (message, hints, _) = built.failure();
-    let refusals = ["user namespace", "subordinate ids", "mode `single`"];
+    let refusals = [
+        "user namespace",
+        "subordinate ids",
+        "mode `single`",
+        "kiln runs as user",
+    ];
     if refusals.iter().any(|refusal| message.contains(refusal)) {
         common::skipped(&format!("mode {mode}: {message}"));
         return None;
@@ -95,6 +101,21 @@ fn a_root_of_every_kind_of_file_is_the_same_with_one_id_and_with_many() {
     }
     toy.assert_swept();
     assert_eq!(listings[0]["./srv/www/"].split(' ').nth(2), Some("33:33"));
+    assert_same(&listings[0], &listings[1]);
+}
+
+#[test]
+fn a_root_of_every_kind_of_file_is_the_same_without_any_namespace() {
+    let toy = Toy::full();
+    let mut listings = Vec::new();
+    for mode in ["chroot", "root"] {
+        if build(&toy, mode).is_none() {
+            return;
+        }
+        listings.push(listing(&toy));
+        std::fs::remove_file(toy.output("tar")).expect("the tar is ours");
+    }
+    toy.assert_swept();
     assert_same(&listings[0], &listings[1]);
 }
 

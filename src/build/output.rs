@@ -1,24 +1,25 @@
 //! From the finished target to written images: scan, plan, assemble, write.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
-use crate::disk::fs::ext4;
-use crate::disk::layout::{LayoutError, NativePlanner, SizeRule};
+use crate::disk::layout::fit::{self, Length};
+use crate::disk::layout::{self, NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
-use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
+use crate::tree::{Device, FileContexts, Inode, Kind, Timestamp, Tree};
 
 use super::engine::Engine;
 use super::event::Event;
 use super::failure::Failure;
 use super::owners::Recorded;
-use super::plan;
+use super::request::Request;
+use super::{plan, strays};
 
 /// Directories whose contents belong to a running system.
 const RUNTIME: [&str; 2] = ["/proc", "/sys"];
@@ -77,25 +78,6 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
     scan(&engine.dirs.target, &options).map_err(|error| Failure::from_error(&error))
 }
 
-/// Space that a tree takes in 4 KiB blocks, in KiB. Counted from the tree and
-/// not from the blocks of the filesystem that it happens to lie on, so that the
-/// same tree gives the same image.
-fn content_kib(tree: &Tree) -> u64 {
-    let blocks: u64 = tree
-        .inodes()
-        .map(|(_, inode)| match &inode.kind {
-            Kind::Directory => 1,
-            Kind::File(content) => content
-                .ranges()
-                .map(|range| range.length.div_ceil(4096))
-                .sum(),
-            Kind::Symlink(target) => u64::from(target.len() >= 60),
-            _ => 0,
-        })
-        .sum();
-    blocks * 4
-}
-
 /// Computes the size of the image by DIB's rules from what the target holds now.
 pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let tree = scan_target(engine)?;
@@ -103,7 +85,7 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let rule = SizeRule {
         image_size: plan.request.image_size.as_deref(),
         extra_size: plan.request.image_extra_size.as_deref(),
-        du_kib: content_kib(&tree),
+        du_kib: fit::content_kib(&tree),
         root_is_ext4: plan
             .layout
             .config()
@@ -133,26 +115,11 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     Ok(Size { kib })
 }
 
-/// The time at which the image counts as made: `SOURCE_DATE_EPOCH`, else that of
-/// the newest file, so that the image is a function of the tree.
-fn now(tree: &Tree, epoch: Option<i64>) -> Timestamp {
-    let newest = || {
-        tree.inodes()
-            .map(|(_, inode)| inode.mtime.seconds)
-            .max()
-            .unwrap_or(0)
-    };
-    Timestamp {
-        seconds: epoch.unwrap_or_else(newest),
-        nanoseconds: 0,
-    }
-}
-
 /// What the finished root has that the build could not make: device nodes are
 /// refused in a user namespace, so they are added to the tree.
 fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
     let failed = |error: crate::tree::Error| Failure::from_error(&error);
-    let now = now(tree, epoch);
+    let now = fit::made_at(tree, epoch);
     let mut edit = tree.edit();
     let mut add = |name: &str, inode: Inode| -> Result<(), Failure> {
         let path = format!("/dev/{name}");
@@ -241,6 +208,32 @@ fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// The tree with the SELinux labels of its own policy, unless the variable
+/// `KILN_SELINUX` is `off`; with `on` there must be a policy.
+fn labelled(engine: &Engine<'_>, tree: Arc<Tree>) -> Result<Arc<Tree>, Failure> {
+    let wanted = engine
+        .variables
+        .get(OsStr::new("KILN_SELINUX"))
+        .map_or_else(|| "auto".into(), |value| value.to_string_lossy());
+    if !matches!(&*wanted, "auto" | "on" | "off") {
+        return Err(
+            Failure::new(format!("`KILN_SELINUX` is `{wanted}`")).hint("use auto, on or off")
+        );
+    }
+    if wanted == "off" {
+        return Ok(tree);
+    }
+    let contexts = FileContexts::of_tree(&tree).map_err(|error| Failure::from_error(&error))?;
+    match contexts {
+        Some(contexts) => Ok(Arc::new(tree.labelled(&contexts))),
+        None if wanted == "on" => Err(Failure::new(
+            "`KILN_SELINUX` is `on`, but the target has no SELinux policy that is not disabled",
+        )
+        .hint("see /etc/selinux/config of the target; or use `KILN_SELINUX=auto`")),
+        None => Ok(tree),
+    }
+}
+
 /// Writes all outputs.
 pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     let started = Instant::now();
@@ -249,7 +242,27 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
         step: step.clone(),
         total: None,
     });
-    let tree = Arc::new(add_devices(&scan_target(engine)?, engine.plan.epoch)?);
+    let mut tree = scan_target(engine)?;
+    let strays = strays::replace(
+        &tree,
+        &engine.dirs.target,
+        &engine.dirs.hooks.join(".kiln/kiln"),
+        engine
+            .variables
+            .get(OsStr::new("PATH"))
+            .map_or(OsStr::new("/usr/sbin:/usr/bin:/sbin:/bin"), |path| path),
+    )?;
+    if !strays.is_empty() {
+        for path in strays {
+            let text = format!(
+                "put the real program in place of kiln's stand-in that a hook copied to `{}`",
+                path.display()
+            );
+            engine.events.send(&Event::Info { text });
+        }
+        tree = scan_target(engine)?;
+    }
+    let tree = labelled(engine, Arc::new(add_devices(&tree, engine.plan.epoch)?))?;
     let needs_disk = engine.plan.outputs.iter().any(sink::Format::is_disk);
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
@@ -271,7 +284,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
             engine.events.send(&Event::Warning { text });
         }
         engine.events.send(&Event::OutputWritten {
-            path: shown(&one.path, &engine.plan.request.current_dir),
+            path: shown(&one.path, &engine.plan.request),
             format: one.format.to_owned(),
             virtual_size: one.virtual_size,
             file_size: one.file_size,
@@ -281,78 +294,62 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lays out the disk with all its filesystems.
+/// Lays out the disk of a build with all its filesystems.
 fn assemble(
     engine: &Engine<'_>,
     size: Size,
     tree: &Arc<Tree>,
     boot: Option<&BiosBoot>,
 ) -> Result<Disk, Failure> {
-    let layout = &engine.plan.layout;
-    let mut points = layout.mount_points();
-    // The root first, then in order of depth: what is below goes to the deeper one.
-    points.sort();
-    let bytes: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
-    let parts = if points == ["/"] {
-        vec![Arc::clone(tree)]
-    } else {
-        tree.split(&bytes)
-            .map_err(|error| Failure::from_error(&error))?
-            .into_iter()
-            .map(Arc::new)
-            .collect()
-    };
-    let trees: BTreeMap<String, Arc<Tree>> =
-        points.iter().map(ToString::to_string).zip(parts).collect();
     let planner = NativePlanner {
-        timestamp: now(tree, engine.plan.epoch),
+        timestamp: fit::made_at(tree, engine.plan.epoch),
+        scratch: engine.dirs.scratch.clone(),
     };
-    let mut bytes = size.kib.saturating_mul(1024);
-    let mut attempts = 0;
-    loop {
-        let result = layout.assemble(bytes, &trees, boot, &mut |filesystem, tree, length| {
-            planner.plan(filesystem, tree, length)
-        });
-        let error = match result {
-            Ok(disk) => return Ok(disk),
-            Err(error) => error,
-        };
-        // DIB's rule leaves too little to trees of a few files, whose filesystem is
-        // mostly inode tables. A size that the user chose is not ours to change.
-        let larger = missing_bytes(&error)
-            .filter(|_| engine.plan.request.image_size.is_none() && attempts < 16)
-            .and_then(|missing| {
-                bytes
-                    .checked_add(missing)?
-                    .checked_next_multiple_of(1 << 20)
-            });
-        match larger {
-            Some(larger) => bytes = larger,
-            None => {
-                return Err(Failure::from_error(&error)
-                    .hint("`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is too small"));
-            }
-        }
-        attempts += 1;
-    }
+    let length = Length {
+        bytes: size.kib.saturating_mul(1024),
+        // A size that the user chose is not ours to change.
+        grow: engine.plan.request.image_size.is_none(),
+    };
+    let assembled = engine
+        .plan
+        .layout
+        .assemble_tree(length, tree, boot, &planner);
+    assembled.map_err(|error| {
+        Failure::from_error(&error).hint(
+            "`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is \
+             too small",
+        )
+    })
 }
 
-/// What a filesystem lacks for its files, and a tenth of it to write to.
-fn missing_bytes(error: &LayoutError) -> Option<u64> {
-    let LayoutError::Filesystem { source, .. } = error else {
-        return None;
+/// Refuses filesystems that kiln cannot make before anything runs.
+pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
+    let planner = NativePlanner {
+        timestamp: Timestamp {
+            seconds: 0,
+            nanoseconds: 0,
+        },
+        scratch: std::path::PathBuf::new(),
     };
-    match source.downcast_ref()? {
-        ext4::Error::TooSmall { needed, given } => {
-            needed.checked_add(needed / 10)?.checked_sub(*given)
-        }
-        _ => None,
+    for filesystem in layout.filesystems() {
+        planner.check(filesystem).map_err(|error| {
+            let cause = Failure::from_error(error.as_ref());
+            Failure::new(format!(
+                "cannot make filesystem `{}`: {}",
+                filesystem.name, cause.message
+            ))
+            .hint("its type and options come from `FS_TYPE`, `--mkfs-options` and the block device configuration")
+        })?;
     }
+    Ok(())
 }
 
-/// A path as the user would write it.
-fn shown(path: &Path, directory: &Path) -> std::path::PathBuf {
-    path.strip_prefix(directory).unwrap_or(path).to_owned()
+/// A path as the user wrote it: whole if the output's name was.
+fn shown(path: &Path, request: &Request) -> std::path::PathBuf {
+    match path.strip_prefix(&request.current_dir) {
+        Ok(relative) if request.image_name.is_relative() => relative.to_owned(),
+        _ => path.to_owned(),
+    }
 }
 
 fn write_outputs(
@@ -400,10 +397,17 @@ fn write_outputs(
         events: &mut engine.events,
         step: None,
     });
-    let result = sink::write_all(
+    let about = sink::container::About {
+        reference: Some(plan.reference.clone()),
+        architecture: plan.arch.clone(),
+        created: fit::made_at(tree, plan.epoch),
+        aci_manifest: plan.aci_manifest.clone(),
+    };
+    let result = sink::write_all_about(
         disk.map(|disk| disk as &dyn sink::ReadAt),
         tree,
         &specs,
+        &about,
         plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );

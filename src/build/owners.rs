@@ -26,7 +26,9 @@ impl Owners for Recorded {
         let Some(record) = self.0.get(key) else {
             return;
         };
-        (inode.uid, inode.gid) = (record.uid, record.gid);
+        if self.0.has_owners() {
+            (inode.uid, inode.gid) = (record.uid, record.gid);
+        }
         if let Some(node) = record.node {
             let device = Device {
                 major: node.major,

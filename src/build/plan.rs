@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -14,7 +15,6 @@ use crate::disk::layout;
 use crate::element::order::NamePattern;
 use crate::element::{self, ElementSet, Library};
 use crate::sink;
-use crate::tree::Timestamp;
 
 use super::environment::Variables;
 use super::failure::Failure;
@@ -54,8 +54,14 @@ pub struct Plan {
     pub jobs: usize,
     /// Latest time stamp in the image, in seconds since the epoch (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
+    /// `REPOSITORY:TAG` of images for containers.
+    pub reference: String,
+    /// The manifest of an App Container image, where the user has one (`ACI_MANIFEST`).
+    pub aci_manifest: Option<Arc<[u8]>>,
     /// What is odd but allowed: one sentence each.
     pub warnings: Vec<String>,
+    /// Variables of the caller that hooks do not get.
+    pub withheld: Vec<String>,
 }
 
 fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
@@ -112,7 +118,7 @@ impl Plan {
         let options = element::Options {
             skip_base: request.skip_base,
             arch: arch.clone(),
-            ramdisk: None,
+            ramdisk: request.ramdisk.clone(),
         };
         let elements = element::resolve(&library, &request.elements, &options)
             .map_err(|e| element_failure(&e))?;
@@ -128,7 +134,13 @@ impl Plan {
                 })
             })
             .transpose()?;
-        let outputs = outputs(&request)?;
+        let mut outputs = outputs(&request)?;
+        // A ramdisk's own files are made by its elements, as are those of elements
+        // that say so by their name.
+        let no_disk = |name: &&str| name.contains("no-final-image");
+        if request.ramdisk.is_some() || elements.names().iter().any(no_disk) {
+            outputs.retain(|format| !format.is_disk());
+        }
         let mut warnings: Vec<String> = hooks
             .notes()
             .iter()
@@ -141,6 +153,20 @@ impl Plan {
                 )
             })
             .collect();
+        warnings.extend(
+            library
+                .replaced()
+                .iter()
+                .filter(|element| elements.names().contains(&element.name.as_str()))
+                .filter_map(|element| {
+                    let reason = element::replaced::reason(&element.name)?;
+                    Some(format!(
+                        "kiln's own element `{}` takes the place of `{}`: {reason}",
+                        element.name,
+                        element.location()
+                    ))
+                }),
+        );
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
@@ -159,15 +185,22 @@ impl Plan {
         let layout =
             layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))?;
         warnings.extend(layout.warnings().iter().cloned());
-        if outputs.iter().any(|format| *format != sink::Format::Tar) {
-            check_filesystems(&layout)?;
+        if outputs.iter().any(sink::Format::is_disk) {
+            super::output::check_filesystems(&layout)?;
         }
         let jobs = jobs(&request)?;
+        let reference = reference(&request)?;
+        let aci_manifest = if outputs.contains(&sink::Format::Aci) {
+            aci_manifest(&request)?
+        } else {
+            None
+        };
         let cache = request
             .image_cache
             .clone()
             .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
-        let variables = base_variables(&request, &arch, &layout, &cache)?;
+        let mut variables = base_variables(&request, &arch, &layout, &cache)?;
+        let withheld = request.confinement.withhold(&mut variables);
         Ok(Plan {
             arch,
             elements,
@@ -180,7 +213,10 @@ impl Plan {
             cache,
             jobs,
             epoch,
+            reference,
+            aci_manifest,
             warnings,
+            withheld,
             request,
         })
     }
@@ -238,30 +274,58 @@ impl Plan {
     pub fn output_name(&self, format: &sink::Format) -> PathBuf {
         let mut name = self.request.image_name.clone().into_os_string();
         name.push(".");
-        name.push(format.name());
+        name.push(format.suffix());
         PathBuf::from(name)
     }
 }
 
-/// Refuses filesystems that kiln cannot make before anything runs.
-fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
-    let planner = layout::NativePlanner {
-        timestamp: Timestamp {
-            seconds: 0,
-            nanoseconds: 0,
-        },
-    };
-    for filesystem in layout.filesystems() {
-        planner.check(filesystem).map_err(|error| {
-            let cause = Failure::from_error(error.as_ref());
-            Failure::new(format!(
-                "cannot make filesystem `{}`: {}",
-                filesystem.name, cause.message
-            ))
-            .hint("its type and options come from `FS_TYPE`, `--mkfs-options` and the block device configuration")
-        })?;
+/// The name of images for containers: `DOCKER_TARGET`, else that of the output.
+fn reference(request: &Request) -> Result<String, Failure> {
+    if let Some(given) = text_variable(request, "DOCKER_TARGET")? {
+        if sink::container::is_reference(&given) {
+            return Ok(given);
+        }
+        return Err(
+            Failure::new(format!("`{given}` is not a name for a container's image")).hint(
+                "`--docker-target` takes a name in lower case and a tag, as in `me/debian:12`",
+            ),
+        );
     }
-    Ok(())
+    let base = request.image_name.file_name().unwrap_or_default();
+    let name: String = base
+        .to_string_lossy()
+        .to_lowercase()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_matches(['-', '.']);
+    let name = if name.is_empty() { "image" } else { name };
+    Ok(format!("{name}:latest"))
+}
+
+/// The file that `ACI_MANIFEST` names.
+fn aci_manifest(request: &Request) -> Result<Option<Arc<[u8]>>, Failure> {
+    let Some(path) = variable(request, "ACI_MANIFEST") else {
+        return Ok(None);
+    };
+    let bytes = fs_err::read(request.current_dir.join(path))
+        .map_err(Failure::io(
+            "reading the manifest that `ACI_MANIFEST` names",
+        ))
+        .map_err(|failure| failure.hint("unset `ACI_MANIFEST` to have kiln write one"))?;
+    serde_json::from_slice::<serde_json::Value>(&bytes).map_err(|error| {
+        Failure::new(format!(
+            "the manifest that `ACI_MANIFEST` names is not JSON: {error}"
+        ))
+        .hint("unset `ACI_MANIFEST` to have kiln write one")
+    })?;
+    Ok(Some(bytes.into()))
 }
 
 /// `KILN_JOBS`: threads that work at the same time; 0 stands for one for each processor.
@@ -497,9 +561,14 @@ fn base_variables(
         ("DIB_IMAGE_CACHE", cache.to_owned().into()),
         ("DIB_LOCKFILES", lockfiles.into()),
         ("DIB_OFFLINE", flag(request.offline).into()),
+        // What the caller wrote may name the sums that are wanted.
         (
             "DIB_CHECKSUM",
-            if request.checksum { "1" } else { "0" }.into(),
+            match variable(request, "DIB_CHECKSUM") {
+                Some(wanted) if request.checksum => wanted.to_owned(),
+                _ if request.checksum => "1".into(),
+                _ => "0".into(),
+            },
         ),
         ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
         (

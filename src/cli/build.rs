@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueHint};
 
 use super::Context;
+use super::confine::Confine;
 use super::failure::Failure;
 use super::given::{Given, MODES, TYPES};
 use super::printer::Printer;
@@ -26,7 +27,7 @@ pub struct Image {
     #[arg(short, long, alias = "name", value_name = "NAME", value_hint = ValueHint::FilePath, help_heading = "Output")]
     output: Option<PathBuf>,
 
-    /// Formats to write: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz
+    /// Formats to write: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz, squashfs, docker, oci, aci
     ///
     /// Several are separated by commas, or the option is repeated. Default: qcow2.
     #[arg(short = 't', long = "type", value_name = "TYPE", help_heading = "Output", long_help = types_help())]
@@ -164,6 +165,9 @@ pub struct Image {
     #[arg(long, value_name = "MODE", help_heading = "Build", long_help = mode_help())]
     mode: Option<String>,
 
+    #[command(flatten)]
+    confine: Confine,
+
     /// Threads that work at the same time
     ///
     /// Default: one for each CPU, or KILN_JOBS.
@@ -197,6 +201,7 @@ impl Image {
         Given {
             elements: self.elements,
             inherit_elements: false,
+            ramdisk: false,
             image_name: self.output,
             image_types: self.types,
             arch: self.arch,
@@ -220,6 +225,7 @@ impl Image {
             trace: self.trace.into(),
             elements_path: self.elements_path,
             mode: self.mode,
+            confine: self.confine,
             overwrite: self.overwrite,
             jobs: self.jobs,
             variables: Vec::new(),

@@ -152,7 +152,7 @@ fn clear(paths: &[PathBuf]) -> Result<(), Failure> {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let identity = identity::choose(None)?;
+                let identity = identity::choose(None)?.identity;
                 sweep::remove(path, &identity)?;
             }
             Err(error) => return Err(error.into()),

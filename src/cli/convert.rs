@@ -11,6 +11,7 @@ use uuid::{Uuid, uuid};
 
 use super::Context;
 use super::failure::{Failure, misused};
+use super::part::hinted;
 use super::units;
 use crate::inspect;
 use crate::sink::{self, ReadAt};
@@ -146,12 +147,6 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         ));
     }
     Ok(0)
-}
-
-fn hinted(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> Failure {
-    let mut failure = Failure::from_error(error);
-    failure.hints.extend(hint);
-    failure
 }
 
 /// The format that is asked for, with its options.

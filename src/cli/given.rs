@@ -10,19 +10,17 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::confine::Confine;
 use super::failure::Failure;
 use super::nearest::nearest;
 use crate::build::plan::host_arch;
 use crate::build::request::Request;
+use crate::sandbox::network::Network;
 
 /// Image types that kiln writes.
-pub const TYPES: [&str; 8] = crate::sink::NAMES;
-/// Image types of DIB and others that kiln does not write yet.
-const LATER_TYPES: [&str; 4] = ["squashfs", "docker", "aci", "oci"];
+pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
-pub const MODES: [&str; 3] = ["root", "subordinate", "single"];
-/// Identities that have a name but do not work yet.
-const LATER_MODES: [&str; 1] = ["chroot"];
+pub use crate::sandbox::identity::MODES;
 /// Variables that survive when a build starts with a cleared environment.
 const KEPT: [&str; 5] = ["HOME", "LOGNAME", "PATH", "TERM", "USER"];
 
@@ -42,6 +40,8 @@ pub struct Given {
     pub elements: Vec<String>,
     /// Whether elements of an inherited `IMAGE_ELEMENT` come first, as in DIB.
     pub inherit_elements: bool,
+    /// Build a ramdisk with the element that `RAMDISK_ELEMENT` names.
+    pub ramdisk: bool,
     /// Output name.
     pub image_name: Option<PathBuf>,
     /// Output formats; each may still be a comma list.
@@ -88,6 +88,8 @@ pub struct Given {
     pub elements_path: Vec<PathBuf>,
     /// Identity.
     pub mode: Option<String>,
+    /// What hooks may use and see.
+    pub confine: Confine,
     /// Replace outputs instead of renaming the old ones.
     pub overwrite: bool,
     /// Threads.
@@ -214,13 +216,15 @@ impl Given {
         let skip_base = self.skip_base || caller.var("SKIP_BASE").is_some_and(|value| value == "1");
         let checksum =
             self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0");
-        let offline = self.offline || caller.var("DIB_OFFLINE").is_some();
+        let confinement = self.confine.resolve(&caller)?;
+        let unplugged = confinement.network == Network::None;
+        let offline = self.offline || unplugged || caller.var("DIB_OFFLINE").is_some();
         let no_tmpfs =
             self.no_tmpfs || caller.var("DIB_NO_TMPFS").is_some_and(|value| value != "0");
         for (said, name) in [
             (self.skip_base, "SKIP_BASE"),
             (self.checksum, "DIB_CHECKSUM"),
-            (self.offline, "DIB_OFFLINE"),
+            (self.offline || unplugged, "DIB_OFFLINE"),
             (self.no_tmpfs, "DIB_NO_TMPFS"),
             (self.overwrite, "OVERWRITE_OLD_IMAGE"),
         ] {
@@ -290,6 +294,20 @@ impl Given {
             export(name, OsStr::new(value));
         }
 
+        let ramdisk = match self
+            .variables
+            .iter()
+            .find(|(name, _)| *name == "RAMDISK_ELEMENT")
+        {
+            _ if !self.ramdisk => None,
+            Some((_, element)) => Some(element.clone()),
+            None => Some(
+                caller
+                    .text("RAMDISK_ELEMENT")?
+                    .unwrap_or_else(|| "ramdisk".to_owned()),
+            ),
+        };
+
         let mut elements_path: Vec<PathBuf> = self
             .elements_path
             .iter()
@@ -299,8 +317,7 @@ impl Given {
 
         let mode = match self.mode.as_deref() {
             None | Some("auto") => None,
-            // The sandbox has more to say about the ones that come later.
-            Some(mode) if MODES.contains(&mode) || LATER_MODES.contains(&mode) => self.mode,
+            Some(mode) if MODES.contains(&mode) => self.mode,
             Some(mode) => {
                 return Err(Failure::new(format!("unknown mode `{mode}`"))
                     .hint(format!("known are auto, {}", MODES.join(", "))));
@@ -317,6 +334,7 @@ impl Given {
             image_types,
             arch,
             skip_base,
+            ramdisk,
             packages: comma_list(&self.packages),
             compress: !self.uncompressed,
             qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
@@ -343,6 +361,7 @@ impl Given {
             debug_trace,
             elements_path,
             mode,
+            confinement,
             environment: BTreeMap::new(),
             arguments: self.arguments,
             current_dir: caller.current_dir,
@@ -367,7 +386,7 @@ pub fn arch(caller: &Caller) -> Result<String, Failure> {
 
 /// Architectures of the distributions that elements are for, in Debian's names and
 /// in the kernel's, which some elements take as well.
-const ARCHES: [&str; 22] = [
+pub const ARCHES: [&str; 22] = [
     "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "mipsel", "powerpc",
     "ppc64", "ppc64el", "ppc64le", "riscv64", "s390x", "x86", "x86_64", "aarch64", "arm", "armv7l",
     "i686", "ppc", "s390",
@@ -409,15 +428,9 @@ fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
     let supported = || format!("supported are {}", TYPES.join(", "));
     let mut types: Vec<String> = Vec::new();
     for kind in comma_list(given) {
-        if LATER_TYPES.contains(&kind.as_str()) {
-            return Err(
-                Failure::new(format!("image type `{kind}` is not written by kiln yet"))
-                    .hint(supported()),
-            );
-        }
         if !TYPES.contains(&kind.as_str()) {
             let failure = Failure::new(format!("unknown image type `{kind}`"));
-            return Err(match nearest(&kind, TYPES.into_iter().chain(LATER_TYPES)) {
+            return Err(match nearest(&kind, TYPES) {
                 Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
                 None => failure,
             }
@@ -469,13 +482,21 @@ fn image_name(
 }
 
 fn pairs(setting: &Setting) -> Result<Vec<(String, String)>, Failure> {
-    comma_list(std::slice::from_ref(&setting.text))
+    options(&setting.text, &setting.from)
+}
+
+/// Options of image writers: `key=value`, separated by commas. `from` is where
+/// they were given, for messages.
+pub fn options(
+    text: &str,
+    from: &(impl std::fmt::Display + ?Sized),
+) -> Result<Vec<(String, String)>, Failure> {
+    comma_list(&[text.to_owned()])
         .into_iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
             _ => Err(Failure::new(format!(
-                "`{}` has `{pair}` where `key=value` is expected",
-                setting.from
+                "`{from}` has `{pair}` where `key=value` is expected"
             ))
             .hint("write it as in `compat=1.1,cluster_size=65536`")),
         })
@@ -706,10 +727,6 @@ mod tests {
                 "at least one distribution root element must be specified",
             ),
             (types("qcwo2"), "unknown image type `qcwo2`"),
-            (
-                types("raw,squashfs"),
-                "image type `squashfs` is not written by kiln yet",
-            ),
             (types(","), "the list of image types is empty"),
             (
                 Given {

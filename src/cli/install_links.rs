@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use fs_err as fs;
 
 use super::failure::Failure;
-use super::{Context, FACES};
+use super::{Context, link_names};
 
 /// Arguments of `kiln install-links`.
 #[derive(Debug, Args)]
@@ -31,8 +31,8 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         .map_err(|error| Failure::new(format!("cannot tell where kiln itself is: {error}")))?;
     fs::create_dir_all(&directory)?;
     // Every name is checked before the first is touched.
-    for face in FACES {
-        let path = directory.join(face.name);
+    for name in link_names() {
+        let path = directory.join(name);
         if !arguments.force && !may_replace(&path, &program)? {
             return Err(
                 Failure::new(format!("`{}` exists and is not kiln's", path.display()))
@@ -40,8 +40,8 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
             );
         }
     }
-    for face in FACES {
-        let path = directory.join(face.name);
+    for name in link_names() {
+        let path = directory.join(name);
         link(&program, &path)?;
         context
             .printer

@@ -4,22 +4,34 @@
 //! by; every command gets a [`Context`] and returns its exit status or a
 //! [`failure::Failure`], which is printed here and nowhere else.
 
+mod block_device;
 mod build;
 mod cache;
+mod cat;
 mod completions;
+mod confine;
 mod convert;
+mod cp;
 mod dib;
+mod dib_lint;
 mod doctor;
 mod element_info;
 mod elements;
 mod failure;
+mod get_kernel;
 mod getopt;
 mod given;
+mod image_list;
+mod inspect;
 mod install_links;
+mod ls;
 mod man;
 mod nearest;
+mod pack;
+mod part;
 mod plan;
 mod printer;
+mod push;
 mod render;
 mod units;
 mod variables;
@@ -58,8 +70,20 @@ enum Command {
     Build(build::Arguments),
     /// Show what a build would do, without doing it
     Plan(plan::Arguments),
+    /// Make an image of a directory or a tar archive
+    Pack(pack::Arguments),
     /// Write a disk image in another format
     Convert(convert::Arguments),
+    /// Show what an image is and holds
+    Inspect(inspect::Arguments),
+    /// List files in an image
+    Ls(ls::Arguments),
+    /// Print files of an image
+    Cat(cat::Arguments),
+    /// Copy files out of an image
+    Cp(cp::Arguments),
+    /// Send images to a cloud
+    Push(Box<push::Arguments>),
     /// Look at the elements that images are built from
     Elements(elements::Arguments),
     /// Look at the image cache, or empty it
@@ -105,13 +129,28 @@ static FACES: &[Face] = &[
     },
     Face {
         name: "diskimage-builder",
-        run: diskimage_builder,
+        run: image_list::run,
+    },
+    Face {
+        name: "disk-image-get-kernel",
+        run: get_kernel::run,
+    },
+    Face {
+        name: "dib-block-device",
+        run: block_device::run,
+    },
+    Face {
+        name: "dib-lint",
+        run: dib_lint::run,
     },
 ];
 
-fn diskimage_builder(_: &str, _: &[String], _: &mut Context) -> Result<u8, Failure> {
-    Err(Failure::new("kiln does not read image lists in YAML yet")
-        .hint("build one image at a time with `disk-image-create` or `kiln build`"))
+/// Helper programs of hooks that people call as well, under their own names.
+static TOOLS: [&str; 1] = ["dib-run-parts"];
+
+/// Every name that kiln is installed under besides its own.
+fn link_names() -> impl Iterator<Item = &'static str> {
+    FACES.iter().map(|face| face.name).chain(TOOLS)
 }
 
 fn face(name: &str) -> Option<&'static Face> {
@@ -235,7 +274,13 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
     match cli.command {
         Command::Build(arguments) => build::run(arguments, &words, context),
         Command::Plan(arguments) => plan::run(arguments, &words, context),
+        Command::Pack(arguments) => pack::run(arguments, context),
         Command::Convert(arguments) => convert::run(arguments, context),
+        Command::Inspect(arguments) => inspect::run(arguments, context),
+        Command::Ls(arguments) => ls::run(arguments, context),
+        Command::Cat(arguments) => cat::run(arguments, context),
+        Command::Cp(arguments) => cp::run(arguments, context),
+        Command::Push(arguments) => push::run(*arguments, context),
         Command::Elements(arguments) => elements::run(arguments, context),
         Command::Cache(arguments) => cache::run(arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

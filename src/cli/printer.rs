@@ -124,6 +124,15 @@ impl Printer {
         }
     }
 
+    /// Writes bytes to standard output as they are; false if nobody reads them.
+    pub fn bytes(&mut self, bytes: &[u8]) -> bool {
+        if self.out_open {
+            let sent = self.out.write_all(bytes).and_then(|()| self.out.flush());
+            self.out_open = sent.is_ok();
+        }
+        self.out_open
+    }
+
     /// Writes `text` and a newline to standard output.
     pub fn line(&mut self, text: impl Display) {
         self.data(format_args!("{text}\n"));

@@ -12,8 +12,10 @@ mod error;
 pub mod hooks;
 pub mod info;
 mod library;
+pub mod lint;
 pub mod metadata;
 pub mod order;
+pub mod replaced;
 mod resolve;
 mod similar;
 

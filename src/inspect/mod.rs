@@ -4,24 +4,39 @@
 //! the disk to the file, with every offset checked and memory bounded; what comes
 //! after is the same for all formats. No file but the image itself is ever
 //! opened: images that stand on others are refused.
+//!
+//! [`Contents`] finds partitions on any disk, in an image or not yet written;
+//! [`fs::FileSystem`] reads the files in them.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+mod contents;
 mod error;
+mod extract;
 mod file;
+pub mod filesystem;
+pub mod fs;
 mod image;
+pub mod kernel;
 mod map;
+pub mod partition;
+mod partitions;
 mod qcow2;
 mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
+mod volume;
 
+pub use contents::{ChooseError, Contents, Part, os_release};
 pub use error::Error;
+pub use extract::{ExtractError, Extracted, extract};
 pub use image::{BadCompression, Image};
+pub use partitions::{Partition, Table, TableKind};
+pub use volume::Volume;
 
 use error::Problem;
 use file::Source;

@@ -24,6 +24,8 @@ use super::beneath::{Place, Root, kind};
 const DEPTH: usize = 512;
 /// Largest list of names, and largest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const ATTRIBUTE_MAX: usize = 65536;
+/// By which the supervisor tells that an empty file stands for a device.
+const DEVICE: &CStr = crate::sandbox::emul::DEVICE;
 /// Kept by the kernel itself, but lost when the owner changes.
 const CAPABILITY: &CStr = c"security.capability";
 
@@ -76,11 +78,15 @@ impl Text {
     }
 }
 
-/// Lists what is special in a root, into a new file.
-pub fn save(root: &Path, list: &Path) -> io::Result<()> {
+/// Lists what is special in a root, into a new file. Where `owners` are files'
+/// own, only devices and attributes are special.
+pub fn save(root: &Path, list: &Path, owners: bool) -> io::Result<()> {
     let mut file = io::BufWriter::new(fs_err::File::create(list)?);
     let top = fs_err::File::open(root)?.into_parts().0;
     walk(&OwnedFd::from(top), Path::new(""), 0, &mut |entry| {
+        if !owners && entry.device.is_none() && entry.xattrs.is_empty() {
+            return Ok(());
+        }
         serde_json::to_writer(&mut file, entry)?;
         io::Write::write_all(&mut file, b"\n")
     })?;
@@ -125,10 +131,17 @@ fn examine(
         SFlag::S_IFCHR => Some(('c', stat.st_rdev)),
         _ => None,
     };
-    let xattrs = if kind == SFlag::S_IFLNK {
-        BTreeMap::new()
+    let (device, xattrs) = if kind == SFlag::S_IFLNK {
+        (None, BTreeMap::new())
     } else {
-        attributes(&by_descriptor(&file)?)?
+        let path = by_descriptor(&file)?;
+        // The supervisor may not answer `stat`, but always this.
+        let device = if kind == SFlag::S_IFREG && stat.st_size == 0 {
+            attribute(&path, DEVICE)?.and_then(|text| parse_device(&text))
+        } else {
+            device
+        };
+        (device, attributes(&path)?)
     };
     if (stat.st_uid, stat.st_gid) != (0, 0) || device.is_some() || !xattrs.is_empty() {
         found(&Entry {
@@ -140,6 +153,14 @@ fn examine(
         })?;
     }
     Ok(kind == SFlag::S_IFDIR)
+}
+
+/// A device as the supervisor describes it.
+fn parse_device(text: &[u8]) -> Option<(char, u64)> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    let kind = words.next()?.chars().next()?;
+    let (major, minor) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some((kind, nix::sys::stat::makedev(major, minor)))
 }
 
 fn open_path(directory: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
@@ -195,7 +216,8 @@ fn attribute(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::ENODATA | libc::ENOTSUP) => Ok(None),
+        // As somebody else than root `trusted.*` may not be looked at.
+        Some(libc::ENODATA | libc::ENOTSUP | libc::EPERM) => Ok(None),
         _ => Err(error),
     }
 }
@@ -335,7 +357,7 @@ mod tests {
         fs_err::create_dir_all(root.join("d")).expect("made");
         fs_err::write(root.join("d/file"), "").expect("written");
         let list = dir.path().join("list");
-        save(&root, &list).expect("listed");
+        save(&root, &list, true).expect("listed");
         let text = fs_err::read_to_string(&list).expect("read");
         // As another user than root every file is special.
         let expected = if nix::unistd::geteuid().is_root() {
@@ -344,7 +366,19 @@ mod tests {
             3
         };
         assert_eq!(text.lines().count(), expected, "{text}");
+        save(&root, &list, false).expect("listed");
+        assert_eq!(fs_err::read_to_string(&list).expect("read"), "");
+        save(&root, &list, true).expect("listed");
         apply(&list, &root).expect("nothing changes");
+    }
+
+    #[test]
+    fn devices_are_read_as_the_supervisor_writes_them() {
+        let number = nix::sys::stat::makedev(8, 70000);
+        assert_eq!(parse_device(b"b 8 70000"), Some(('b', number)));
+        for wrong in [&b""[..], b"b", b"b 8", b"c x 1", b"\xff 1 2"] {
+            assert_eq!(parse_device(wrong), None);
+        }
     }
 
     #[test]

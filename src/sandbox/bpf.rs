@@ -1,36 +1,25 @@
-//! The filter that hands system calls to the supervisor, and which ones.
+//! The filter that hands system calls to the supervisor.
 //!
-//! Programs load the architecture, the number and at most one argument, so the
-//! kernel's per-number cache (Linux 5.11) keeps every call that is not listed at
-//! its usual cost. Only calls of this machine's own architecture are handed
-//! over; those of 32-bit programs pass untouched, so such a program sees the
-//! plain ids of the namespace. See `seccomp(2)` and `linux/filter.h`.
+//! Which ones is in [`table`](super::emul::table). Programs load the
+//! architecture, the number and at most one argument, so the kernel's per-number
+//! cache (Linux 5.11) keeps every call that is not listed at its usual cost.
+//! See `seccomp(2)` and `linux/filter.h`.
 
-use libc::{c_long, sock_filter};
+use libc::sock_filter;
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+use super::emul::table::{ABIS, ABSENT, Abi, Groups, When};
+
+pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+pub(super) const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const JUMP_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+pub(super) const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// Offsets in `struct seccomp_data`; arguments are 64 bits each, and both
 /// architectures store the low half first.
-const DATA_NR: u32 = 0;
-const DATA_ARCH: u32 = 4;
+pub(super) const DATA_NR: u32 = 0;
+pub(super) const DATA_ARCH: u32 = 4;
 const DATA_ARGUMENTS: u32 = 16;
-
-/// `AUDIT_ARCH_*` of this machine, from `linux/audit.h`; 0 matches nothing.
-pub const ARCH: u32 = if cfg!(target_arch = "x86_64") {
-    0xC000_003E
-} else if cfg!(target_arch = "aarch64") {
-    0xC000_00B7
-} else {
-    0
-};
-
-/// Set in the number of an x32 call (`__X32_SYSCALL_BIT`).
-#[cfg(target_arch = "x86_64")]
-const X32: u32 = 0x4000_0000;
 
 /// `open(2)` flags by which it makes a file: `O_CREAT` and `__O_TMPFILE`.
 pub const CREATING: u32 = libc::O_CREAT as u32 | (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
@@ -38,136 +27,73 @@ pub const CREATING: u32 = libc::O_CREAT as u32 | (libc::O_TMPFILE & !libc::O_DIR
 /// `RLIMIT_LOCKS`: without effect since Linux 2.4.25; carries the credentials.
 pub const RLIMIT_LOCKS: u32 = 10;
 
-/// When a listed call is handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    Always,
-    /// If an argument has any of these bits.
-    AnyBit(u32, u32),
-    /// If an argument's low half is this.
-    Equal(u32, u32),
-}
-
-use When::{Always, AnyBit, Equal};
-
-/// Calls with the same name on both architectures.
-const COMMON: &[(c_long, When)] = &[
-    (libc::SYS_newfstatat, Always),
-    (libc::SYS_fstat, Always),
-    (libc::SYS_statx, Always),
-    (libc::SYS_openat, AnyBit(2, CREATING)),
-    (libc::SYS_openat2, Always),
-    (libc::SYS_geteuid, Always),
-    (libc::SYS_getuid, Always),
-    (libc::SYS_getegid, Always),
-    (libc::SYS_getgid, Always),
-    (libc::SYS_execve, Always),
-    (libc::SYS_execveat, Always),
-    (libc::SYS_fchown, Always),
-    (libc::SYS_fchownat, Always),
-    (libc::SYS_getgroups, Always),
-    (libc::SYS_getresuid, Always),
-    (libc::SYS_getresgid, Always),
-    (libc::SYS_setuid, Always),
-    (libc::SYS_setgid, Always),
-    (libc::SYS_setreuid, Always),
-    (libc::SYS_setregid, Always),
-    (libc::SYS_setgroups, Always),
-    (libc::SYS_setresuid, Always),
-    (libc::SYS_setresgid, Always),
-    (libc::SYS_setfsuid, Always),
-    (libc::SYS_setfsgid, Always),
-    (libc::SYS_prctl, Equal(0, libc::PR_SET_KEEPCAPS as u32)),
-    (libc::SYS_prlimit64, Equal(1, RLIMIT_LOCKS)),
-    (libc::SYS_setrlimit, Equal(0, RLIMIT_LOCKS)),
-    (libc::SYS_getrlimit, Equal(0, RLIMIT_LOCKS)),
-    (libc::SYS_mkdirat, Always),
-    (libc::SYS_mknodat, Always),
-    (libc::SYS_symlinkat, Always),
-    (libc::SYS_getxattr, Always),
-    (libc::SYS_lgetxattr, Always),
-    (libc::SYS_fgetxattr, Always),
-    (libc::SYS_listxattr, Always),
-    (libc::SYS_llistxattr, Always),
-    (libc::SYS_flistxattr, Always),
-    (libc::SYS_setxattr, Always),
-    (libc::SYS_lsetxattr, Always),
-    (libc::SYS_fsetxattr, Always),
-    (libc::SYS_removexattr, Always),
-    (libc::SYS_lremovexattr, Always),
-    (libc::SYS_fremovexattr, Always),
-];
-
-/// Calls that newer architectures no longer have.
-#[cfg(target_arch = "x86_64")]
-const LEGACY: &[(c_long, When)] = &[
-    (libc::SYS_stat, Always),
-    (libc::SYS_lstat, Always),
-    (libc::SYS_open, AnyBit(1, CREATING)),
-    (libc::SYS_creat, Always),
-    (libc::SYS_mkdir, Always),
-    (libc::SYS_mknod, Always),
-    (libc::SYS_symlink, Always),
-    (libc::SYS_chown, Always),
-    (libc::SYS_lchown, Always),
-];
-#[cfg(not(target_arch = "x86_64"))]
-const LEGACY: &[(c_long, When)] = &[];
-
-/// Calls that would go past the supervisor, and for which every program has
-/// another way: `io_uring_setup`, and `setxattrat` with its three siblings
-/// (Linux 6.13, the same numbers everywhere).
-const ABSENT: [u32; 5] = [425, 463, 464, 465, 466];
-
-fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+pub(super) fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-fn answer(k: u32) -> sock_filter {
+pub(super) fn answer(k: u32) -> sock_filter {
     instruction(RETURN, 0, 0, k)
 }
 
-/// The program for hooks of a namespace with a single id. `silent` are calls
-/// that succeed without being made.
-pub fn supervised(silent: &[c_long]) -> Vec<sock_filter> {
+/// What a call of one ABI gets.
+fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
     const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
-    let mut program = vec![
-        instruction(LOAD, 0, 0, DATA_ARCH),
-        instruction(JUMP_EQUAL, 1, 0, ARCH),
-        answer(libc::SECCOMP_RET_ALLOW),
-        instruction(LOAD, 0, 0, DATA_NR),
-    ];
-    #[cfg(target_arch = "x86_64")]
-    program.extend([instruction(JUMP_ANY_BIT, 0, 1, X32), answer(ENOSYS)]);
-    let number = |nr: c_long| u32::try_from(nr).unwrap_or(u32::MAX);
-    for &(nr, when) in COMMON.iter().chain(LEGACY) {
-        let (argument, code, k) = match when {
-            Always => {
-                program.push(instruction(JUMP_EQUAL, 0, 1, number(nr)));
+    let mut program = vec![instruction(LOAD, 0, 0, DATA_NR)];
+    if abi.foreign_bit != 0 {
+        program.extend([
+            instruction(JUMP_ANY_BIT, 0, 1, abi.foreign_bit),
+            answer(ENOSYS),
+        ]);
+    }
+    for trap in abi.wanted(groups) {
+        let (argument, code, k) = match trap.when {
+            When::Always => {
+                program.push(instruction(JUMP_EQUAL, 0, 1, trap.number));
                 program.push(answer(libc::SECCOMP_RET_USER_NOTIF));
                 continue;
             }
-            AnyBit(argument, bits) => (argument, JUMP_ANY_BIT, bits),
-            Equal(argument, value) => (argument, JUMP_EQUAL, value),
+            When::AnyBit(argument, bits) => (argument, JUMP_ANY_BIT, bits),
+            When::Equal(argument, value) => (argument, JUMP_EQUAL, value),
         };
         // The number is gone once an argument is loaded, so this ends here.
         program.extend([
-            instruction(JUMP_EQUAL, 0, 4, number(nr)),
+            instruction(JUMP_EQUAL, 0, 4, trap.number),
             instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
             instruction(code, 0, 1, k),
             answer(libc::SECCOMP_RET_USER_NOTIF),
             answer(libc::SECCOMP_RET_ALLOW),
         ]);
     }
-    for nr in ABSENT {
-        program.extend([instruction(JUMP_EQUAL, 0, 1, nr), answer(ENOSYS)]);
+    if !groups.is_empty() {
+        for nr in ABSENT {
+            program.extend([instruction(JUMP_EQUAL, 0, 1, nr), answer(ENOSYS)]);
+        }
     }
-    for &nr in silent {
-        // Errno 0 is success with the result 0.
-        program.extend([
-            instruction(JUMP_EQUAL, 0, 1, number(nr)),
-            answer(libc::SECCOMP_RET_ERRNO),
-        ]);
+    if silent {
+        for nr in abi.syncs {
+            // Errno 0 is success with the result 0.
+            program.extend([
+                instruction(JUMP_EQUAL, 0, 1, nr),
+                answer(libc::SECCOMP_RET_ERRNO),
+            ]);
+        }
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+/// The program for hooks: calls of `groups` are handed over; if `silent`, those
+/// that only force data out succeed without being made. Calls of other
+/// architectures pass untouched.
+pub fn supervised(groups: Groups, silent: bool) -> Vec<sock_filter> {
+    let mut program = vec![instruction(LOAD, 0, 0, DATA_ARCH)];
+    for abi in ABIS {
+        let part = program_of(abi, groups, silent);
+        // A jump by more than 255 takes an instruction of its own.
+        let length = part.len() as u32;
+        program.push(instruction(JUMP_EQUAL, 1, 0, abi.audit));
+        program.push(instruction(JUMP, 0, 0, length));
+        program.extend(part);
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
     program
@@ -192,6 +118,7 @@ mod tests {
                     }
                 }
                 JUMP_EQUAL => at += jump(register == op.k),
+                JUMP => at += op.k as usize,
                 JUMP_ANY_BIT => at += jump(register & op.k != 0),
                 RETURN => return op.k,
                 other => panic!("unexpected instruction {other:#x}"),
@@ -202,7 +129,9 @@ mod tests {
 
     #[test]
     fn each_call_gets_its_answer() {
-        let program = supervised(&[libc::SYS_fsync]);
+        let program = supervised(Groups::all() - Groups::NAMING, true);
+        let plain = supervised(Groups::empty(), true);
+        let native = ABIS[0].audit;
         assert!(program.len() < 4096, "longer than BPF_MAXINSNS");
         let (create, locks) = (libc::O_CREAT as u32, RLIMIT_LOCKS);
         let (notify, allow) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
@@ -232,10 +161,54 @@ mod tests {
             (libc::SYS_io_uring_setup, [0; 6], absent),
             (libc::SYS_fchmodat, [0; 6], allow),
             (libc::SYS_unlinkat, [0; 6], allow),
+            (
+                libc::SYS_unshare,
+                [libc::CLONE_NEWNS as u32, 0, 0, 0, 0, 0],
+                notify,
+            ),
+            (
+                libc::SYS_clone,
+                [libc::CLONE_VM as u32, 0, 0, 0, 0, 0],
+                allow,
+            ),
         ] {
             let nr = nr as u32;
-            assert_eq!(run(&program, ARCH, nr, arguments), expected, "call {nr}");
-            assert_eq!(run(&program, 0x4000_0003, nr, arguments), allow);
+            assert_eq!(run(&program, native, nr, arguments), expected, "call {nr}");
+            assert_eq!(run(&program, 7, nr, arguments), allow, "of another machine");
+            let synced = expected == libc::SECCOMP_RET_ERRNO;
+            let expected = if synced { expected } else { allow };
+            assert_eq!(run(&plain, native, nr, arguments), expected, "call {nr}");
         }
+        assert_eq!(
+            run(
+                &supervised(Groups::all(), false),
+                native,
+                libc::SYS_fsync as u32,
+                [0; 6]
+            ),
+            allow
+        );
+        let naming = supervised(Groups::all(), true);
+        assert!(naming.len() < 4096, "longer than BPF_MAXINSNS");
+        for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
+            assert_eq!(run(&naming, native, nr as u32, [0; 6]), notify, "call {nr}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn other_conventions_of_this_machine_have_their_own_numbers() {
+        let program = supervised(Groups::all(), true);
+        let i386 = 0x4000_0003;
+        let notify = libc::SECCOMP_RET_USER_NOTIF;
+        for nr in [195, 212, 182, 297] {
+            assert_eq!(run(&program, i386, nr, [0; 6]), notify, "call {nr}");
+        }
+        // `fsync`, and `chown` of the other table.
+        assert_eq!(run(&program, i386, 118, [0; 6]), libc::SECCOMP_RET_ERRNO);
+        assert_eq!(run(&program, i386, 92, [0; 6]), libc::SECCOMP_RET_ALLOW);
+        let x32 = 0x4000_0000 | libc::SYS_chown as u32;
+        let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        assert_eq!(run(&program, ABIS[0].audit, x32, [0; 6]), absent);
     }
 }

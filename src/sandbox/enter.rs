@@ -12,16 +12,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, pipe2, setpgid, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe2, setpgid, setresgid, setresuid};
 
 use super::identity::Identity;
-use super::{Error, mounts, sweep};
+use super::limits::Group;
+use super::network::{self, Network};
+use super::{Error, family, mounts, standin, sweep, wall};
+
+/// Whether this sandbox shares the process numbers of its host.
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the sandbox that this process is in has process numbers of its own.
+pub(super) fn has_own_processes() -> bool {
+    !SHARED.load(Ordering::Relaxed)
+}
 
 /// Whether this process is the engine of a sandbox.
 static ENGINE: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process is the engine of a sandbox: uid 0 of its namespaces,
-/// with PID 1 as its parent.
+/// with init as its parent.
 pub fn is_engine() -> bool {
     ENGINE.load(Ordering::Relaxed)
 }
@@ -31,8 +41,14 @@ pub fn is_engine() -> bool {
 pub struct Sandbox {
     /// Its ids.
     pub identity: Identity,
+    /// Whether it has process numbers of its own.
+    pub own_processes: bool,
     /// Removed when the sandbox ends, whoever ends it.
     pub work: sweep::WorkDir,
+    /// Its network.
+    pub network: Network,
+    /// The control group that limits it.
+    pub group: Option<Group>,
 }
 
 /// Descriptors of one direction each; the other ends close by being dropped.
@@ -48,6 +64,8 @@ pub struct Running {
     keeper: Pid,
     identity: Identity,
     work: sweep::WorkDir,
+    group: Option<Group>,
+    own_processes: bool,
     /// Its end tells the keeper that main is gone.
     lifeline: Option<OwnedFd>,
 }
@@ -63,6 +81,10 @@ impl Sandbox {
         require_one_thread()?;
         let (events, events_writer) = pipe()?;
         let (lifeline_reader, lifeline) = pipe()?;
+        SHARED.store(!self.own_processes, Ordering::Relaxed);
+        if !self.own_processes {
+            family::adopt();
+        }
         // SAFETY: one thread, checked above, so the child may do anything.
         match unsafe { fork() }
             .map_err(io::Error::from)
@@ -74,6 +96,8 @@ impl Sandbox {
                     keeper: child,
                     identity: self.identity,
                     work: self.work,
+                    group: self.group,
+                    own_processes: self.own_processes,
                     lifeline: Some(lifeline),
                 };
                 Ok((File::from(events), running))
@@ -93,12 +117,24 @@ impl Running {
         self.lifeline = None;
     }
 
+    /// Whether the kernel killed a process of it because memory ran out.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
+    }
+
     /// Waits for the end and returns the engine's exit status; 137 if something
     /// killed one of the sandbox's processes.
     pub fn wait(self) -> Result<u8, Error> {
         let status = wait_for(self.keeper).map_err(Error::system("waiting for the sandbox"))?;
+        // Of the host's process numbers, those that were orphaned are ours now.
+        if !self.own_processes {
+            family::end_descendants();
+        }
         // The keeper swept already unless it was killed itself.
         self.work.remove(&self.identity)?;
+        if let Some(group) = &self.group {
+            group.remove();
+        }
         Ok(status)
     }
 }
@@ -137,43 +173,82 @@ fn keeper(
     mut events: File,
     engine: impl FnOnce(File) -> u8,
 ) -> u8 {
+    let main = getppid();
     // A process group of its own: the terminal's Ctrl-C goes to main, which
     // decides, and not to every process at once.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    let spaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    let started = become_root(&sandbox.identity, spaces).and_then(|()| {
-        nix::unistd::sethostname("localhost")
-            .map_err(io::Error::from)
-            .map_err(Error::system("setting the sandbox's host name"))?;
-        mounts::mount(
-            None,
-            "/".as_ref(),
-            None,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None,
-        )
-        .map_err(|source| Error::Mount {
-            what: "private propagation",
-            path: PathBuf::from("/"),
-            source,
-        })?;
+    let spaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | sandbox.network.namespace();
+    let has_namespaces = sandbox.identity.has_namespaces();
+    let confined = sandbox
+        .group
+        .as_ref()
+        .map_or(Ok(()), Group::enter)
+        .map_err(Error::system("entering the control group"))
+        .and_then(|()| {
+            wall::leave_keyring().map_err(Error::system("leaving the session's keyring"))
+        });
+    let entered = confined.and_then(|()| become_root(&sandbox.identity, spaces));
+    let started = entered.and_then(|()| {
+        if has_namespaces {
+            if sandbox.network == Network::None {
+                network::loopback_up()
+                    .map_err(Error::system("switching the loopback device on"))?;
+            }
+            nix::unistd::sethostname("localhost")
+                .map_err(io::Error::from)
+                .map_err(Error::system("setting the sandbox's host name"))?;
+            mounts::mount(
+                None,
+                "/".as_ref(),
+                None,
+                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                None,
+            )
+            .map_err(|source| Error::Mount {
+                what: "private propagation",
+                path: PathBuf::from("/"),
+                source,
+            })?;
+        }
+        if !sandbox.own_processes {
+            family::adopt();
+        }
         // Init watches this pipe to learn that the keeper died before init asked
         // to be told by a signal.
         let (alive, keeper_alive) = pipe()?;
-        let init = clone_into_pid_namespace()?;
+        let mut flags = 0;
+        if has_namespaces {
+            flags |= libc::CLONE_NEWNS;
+        }
+        if sandbox.own_processes {
+            flags |= libc::CLONE_NEWPID;
+        }
+        let init = clone_process(flags).map_err(super::probe::explain_refusal)?;
         if init.is_none() {
             drop(keeper_alive);
             let output = events
                 .try_clone()
                 .map_err(Error::system("duplicating a descriptor"))?;
-            exit_now(init_process(&alive, output, engine));
+            let status = if sandbox.own_processes {
+                init_process(&alive, output, engine)
+            } else {
+                shared_init(&alive, output, engine)
+            };
+            exit_now(status);
         }
         Ok((init, keeper_alive))
     });
     let status = match started {
         Ok((Some(init), _keeper_alive)) => {
             drop(events);
-            watch(init, &lifeline)
+            let status = watch(init, &lifeline);
+            if !sandbox.own_processes {
+                family::end_descendants();
+            }
+            status
         }
         Ok((None, _)) => 125,
         Err(error) => {
@@ -186,6 +261,10 @@ fn keeper(
     };
     if let Err(error) = sandbox.work.remove_as_root() {
         eprintln!("kiln: {error}");
+    }
+    // Main does it after a look at what the group counted.
+    if let Some(group) = sandbox.group.as_ref().filter(|_| getppid() != main) {
+        group.leave();
     }
     status
 }
@@ -210,7 +289,12 @@ fn failure_line(error: &Error) -> String {
 ///
 /// The maps are written by a forked helper that stays in the old namespace,
 /// because `newuidmap` wants a writer outside.
+///
+/// Where no namespace can be had, it gives up what is not needed instead.
 pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), Error> {
+    if !identity.has_namespaces() {
+        return standin::confine();
+    }
     let (ready, tell_ready) = pipe()?;
     let (result, tell_result) = pipe()?;
     let target = nix::unistd::getpid();
@@ -301,18 +385,19 @@ pub(super) fn flatten(error: &Error) -> String {
         .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// Forks into a new PID and mount namespace; `None` in the child, its PID 1.
+/// Forks into new namespaces; `None` in the child, which is PID 1 of a new PID
+/// namespace. The calling process must have one thread.
 ///
 /// A bare `clone`, because `unshare(CLONE_NEWPID)` would bar the keeper from
 /// starting threads and further processes of its own.
-fn clone_into_pid_namespace() -> Result<Option<Pid>, Error> {
-    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
+pub(super) fn clone_process(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
+    let flags = namespaces | libc::SIGCHLD;
     // SAFETY: without CLONE_VM this is a fork; the process has one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     match pid {
         0 => Ok(None),
         pid if pid > 0 => Ok(Some(Pid::from_raw(pid as libc::pid_t))),
-        _ => Err(super::probe::explain_refusal(io::Error::last_os_error())),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -345,6 +430,57 @@ fn init_process(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) 
     if matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0) {
         return 137;
     }
+    let Some(child) = start_engine(events, engine) else {
+        return 125;
+    };
+    loop {
+        match reap(child, WaitPidFlag::__WALL) {
+            Reaped::Engine(status) => return status,
+            Reaped::Other => {}
+            Reaped::Nothing => return 125,
+        }
+    }
+}
+
+/// Init without a PID namespace: what it leaves behind would live on, so it
+/// watches both its neighbours and ends everything when either is gone.
+fn shared_init(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -> u8) -> u8 {
+    family::adopt();
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    let Ok(signals) = mask.thread_block().and_then(|()| {
+        nix::sys::signalfd::SignalFd::with_flags(
+            &mask,
+            nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK,
+        )
+    }) else {
+        return 125;
+    };
+    let Some(child) = start_engine(events, engine) else {
+        return 125;
+    };
+    let status = loop {
+        match reap(child, WaitPidFlag::__WALL | WaitPidFlag::WNOHANG) {
+            Reaped::Engine(status) => break status,
+            Reaped::Other => continue,
+            Reaped::Nothing => {}
+        }
+        let mut polled = [
+            PollFd::new(keeper_alive.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let _ = poll(&mut polled, PollTimeout::NONE);
+        if polled[0].any().unwrap_or(false) {
+            break 137;
+        }
+        while let Ok(Some(_)) = signals.read_signal() {}
+    };
+    family::end_descendants();
+    status
+}
+
+/// Forks the engine; `None` if that fails.
+fn start_engine(events: File, engine: impl FnOnce(File) -> u8) -> Option<Pid> {
     // SAFETY: one thread, so the child may do anything.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
@@ -354,22 +490,32 @@ fn init_process(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) 
             let status = std::panic::catch_unwind(AssertUnwindSafe(|| engine(events)));
             exit_now(status.unwrap_or(101))
         }
-        Ok(ForkResult::Parent { child }) => {
-            drop(events);
-            loop {
-                match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::__WALL)) {
-                    Ok(WaitStatus::Exited(pid, status)) if pid == child => {
-                        return u8::try_from(status).unwrap_or(125);
-                    }
-                    Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                        return 128u8.saturating_add(signal as u8);
-                    }
-                    Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                    Err(_) => return 125,
-                }
-            }
+        Ok(ForkResult::Parent { child }) => Some(child),
+        Err(_) => None,
+    }
+}
+
+/// What [`reap`] found.
+enum Reaped {
+    /// The engine has ended, with a shell's status.
+    Engine(u8),
+    /// Something else has.
+    Other,
+    /// Nothing has.
+    Nothing,
+}
+
+fn reap(engine: Pid, how: WaitPidFlag) -> Reaped {
+    match waitpid(Pid::from_raw(-1), Some(how)) {
+        Ok(WaitStatus::Exited(pid, status)) if pid == engine => {
+            Reaped::Engine(u8::try_from(status).unwrap_or(125))
         }
-        Err(_) => 125,
+        Ok(WaitStatus::Signaled(pid, signal, _)) if pid == engine => {
+            Reaped::Engine(128u8.saturating_add(signal as u8))
+        }
+        Ok(WaitStatus::StillAlive) => Reaped::Nothing,
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Reaped::Other,
+        Err(_) => Reaped::Nothing,
     }
 }
 

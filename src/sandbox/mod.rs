@@ -14,21 +14,37 @@
 //! of main through a pipe that only main holds open. So a `kill -9` of any one
 //! of them leaves no process and no mount, and one of the others removes what
 //! is on disk. See `user_namespaces(7)`, `pid_namespaces(7)`, `prctl(2)`.
+//!
+//! Where a container masks parts of `/proc`, no PID namespace is taken, because it
+//! could have no `/proc` to match (`family`); where a container allows no
+//! namespaces at all, root changes its root directory only ([`standin`]).
 
 pub mod bpf;
 pub mod command;
+pub mod denylist;
+pub mod doctor;
 pub mod emul;
 pub mod enter;
+mod family;
+mod guard;
+pub mod hide;
 pub mod host;
 pub mod identity;
 pub mod idmap;
+pub mod inside;
+pub mod journal;
+pub mod landlock;
+pub mod limits;
 pub mod mounts;
+pub mod network;
 pub mod notify;
 pub mod probe;
 pub mod root;
 pub mod seccomp;
+pub mod standin;
 pub mod store;
 pub mod sweep;
+pub mod wall;
 
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +58,17 @@ pub enum Error {
         /// What the probe found.
         reason: String,
         /// What to do, most likely remedy first.
+        hints: Vec<String>,
+        /// The system call's error.
+        #[source]
+        source: io::Error,
+    },
+    /// System calls of hooks cannot be answered, which a single id needs.
+    #[error("system calls of hooks cannot be answered: {reason}")]
+    NoListener {
+        /// What the probe found.
+        reason: String,
+        /// What to do.
         hints: Vec<String>,
         /// The system call's error.
         #[source]
@@ -86,6 +113,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What answers the system calls of programs stopped doing so.
+    #[error("the supervisor of system calls failed: {reason}")]
+    Supervisor {
+        /// What happened to it.
+        reason: String,
+    },
     /// Another system call failed.
     #[error("{action} failed")]
     System {
@@ -102,10 +135,15 @@ impl Error {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Error::NoUserNamespace { hints, .. }
+            | Error::NoListener { hints, .. }
             | Error::NoSubordinateIds { hints, .. }
             | Error::Probe { hints, .. }
             | Error::Mode { hints, .. } => hints.clone(),
             Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
+            Error::Supervisor { .. } => vec![
+                "build again; with subordinate ids (`kiln doctor`) less depends on it".to_owned(),
+                "if it happens again, report it with the output of `KILN_LOG=debug`".to_owned(),
+            ],
             Error::System { .. } => Vec::new(),
         }
     }

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags};
 
+use super::standin;
+
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
@@ -53,6 +55,26 @@ pub fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     // SAFETY: the path is a valid C string for the duration of the call.
     let fd =
         check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Copies the mount that a directory is in, from the directory down, with what is
+/// mounted below it.
+pub fn clone_mount_at(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC as libc::c_uint
+        | libc::AT_EMPTY_PATH as libc::c_uint
+        | AT_RECURSIVE;
+    // SAFETY: the descriptor is open and the path an empty C string.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    })?;
     // SAFETY: the kernel just gave us this descriptor and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
@@ -136,7 +158,7 @@ pub fn detach(path: &Path) -> io::Result<()> {
 }
 
 /// Opens a path below `root` as a place to mount on, never following a link.
-fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+pub(super) fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
@@ -157,6 +179,8 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct TargetApi {
     mounted: Vec<PathBuf>,
+    /// In the place of all that where nothing can be mounted.
+    _device: Option<standin::Device>,
 }
 
 impl Drop for TargetApi {
@@ -172,12 +196,19 @@ impl Drop for TargetApi {
 /// Gives a target root what programs expect: the sandbox's own `/proc`,
 /// `/sys` (read-only) and `/dev`.
 ///
-/// The mount points must be directories of the target; links are refused.
+/// The mount points must be directories of the target; links are refused. Where
+/// nothing can be mounted, `/dev` is made of nodes and the supervisor answers for
+/// the others.
 pub fn mount_target_api(root: &Path) -> io::Result<TargetApi> {
-    let directory = open_directory(root)?;
     let mut api = TargetApi {
         mounted: Vec::new(),
+        _device: None,
     };
+    if !standin::mounts_are_possible() {
+        api._device = Some(standin::Device::install(root)?);
+        return Ok(api);
+    }
+    let directory = open_directory(root)?;
     for name in ["proc", "sys", "dev"] {
         let target = open_below(&directory, name).map_err(|error| {
             io::Error::new(
@@ -211,7 +242,7 @@ impl Drop for BindGuard {
 
 /// Binds `from` on `path` below `root`; the mount point must exist and no part
 /// of its path may be a link.
-pub fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::Result<BindGuard> {
+fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::Result<BindGuard> {
     let directory = open_directory(root)?;
     let target = open_below(&directory, path)?;
     let source = clone_mount(from, false)?;
@@ -223,6 +254,37 @@ pub fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::
         make_read_only(&guard.path, false)?;
     }
     Ok(guard)
+}
+
+/// A directory in a target, under its name there; taken away when dropped.
+#[derive(Debug)]
+pub struct Shown {
+    /// Dropped in this order: what lies on the others first.
+    _mounts: Vec<BindGuard>,
+    _moved: Option<standin::Moved>,
+}
+
+/// Shows `from` read-only at `path` below `root`, but for its directory `writable`.
+///
+/// Where nothing can be mounted it is moved there, writable, and back.
+pub fn show_below(from: &Path, root: &Path, path: &str, writable: &str) -> io::Result<Shown> {
+    if !standin::mounts_are_possible() {
+        return Ok(Shown {
+            _mounts: Vec::new(),
+            _moved: Some(standin::Moved::into_root(from, root, path)?),
+        });
+    }
+    let all = bind_below(from, root, path, true)?;
+    let part = bind_below(
+        &from.join(writable),
+        root,
+        &format!("{path}/{writable}"),
+        false,
+    )?;
+    Ok(Shown {
+        _mounts: vec![part, all],
+        _moved: None,
+    })
 }
 
 /// Quotes a path for overlayfs's option string, where `,` and `:` separate.

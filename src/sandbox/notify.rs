@@ -2,79 +2,131 @@
 //!
 //! ```text
 //! hook   fork → filter with listener → listener sent to the engine → exec
-//! engine   receiver   takes listeners, starts their workers, adds one when all are stuck
+//! engine   receiver   takes listeners, starts their workers, looks after stuck ones
 //!           └ worker  receives a call, has it answered (`emul`), until all tasks are gone
 //! ```
 //!
-//! One worker a listener answers nearly everything: with the kernel's
-//! `SYNC_WAKE_UP` (6.6) it runs on the caller's processor, and more workers would
-//! only take turns. A call may wait for another trapped one, though (a file
-//! system served from inside the sandbox), so workers are added while all are busy
-//! without progress.
+//! One worker of a listener receives, and answers nearly everything: with the
+//! kernel's `SYNC_WAKE_UP` (6.6) it runs on the caller's processor, and more
+//! workers would only take turns. A call may wait for another trapped one, though
+//! (a file system served from inside the sandbox). The receiver notices that
+//! nothing moves, and gives the role to another worker. After a few times each
+//! call of this listener is received by a worker of its own.
 //!
 //! Once a call is received, only a fatal signal ends its wait
-//! (`WAIT_KILLABLE_RECV`, Linux 5.19). A signal that lands in the microseconds
-//! before makes the call start anew, or end with `EINTR` if the handler was
-//! installed without `SA_RESTART`; no system call but one that is traced could
-//! hide that. See `seccomp_unotify(2)`.
+//! (`WAIT_KILLABLE_RECV`, Linux 5.19); before that version what was done for an
+//! interrupted call is remembered until it is made again. A signal that lands in
+//! the microseconds before is the [`guard`](super::guard)'s. See
+//! `seccomp_unotify(2)`.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Error;
-use super::bpf;
+use super::emul::table::Groups;
+use super::emul::tracee::Roots;
 use super::emul::{Answer, Emulation, Worker};
-use super::seccomp::{self, Filter};
+use super::seccomp::Filter;
 use super::store::Store;
+use super::{Error, bpf, guard};
 
-/// How long calls may be without progress before a worker is added.
-const STUCK_MILLISECONDS: u16 = 50;
+/// How long calls may be without progress before another worker receives.
+const STUCK_MILLISECONDS: u16 = 10;
+/// After how many such times nobody waits for it any more.
+const OFTEN_STUCK: usize = 3;
 /// Workers of one listener at most.
 const MOST_WORKERS: usize = 64;
+/// A worker that has nothing to do leaves after this time.
+const SPARE_TIME: Duration = Duration::from_secs(10);
+
+/// An answer that the task was not there to take, because a signal came between.
+/// Only what was done is kept: what failed, may fail once more.
+#[derive(Debug)]
+struct Unclaimed {
+    number: i32,
+    arguments: [u64; 6],
+    /// Tells the task from a later one with the same number.
+    started: u64,
+    answer: Answer,
+}
 
 /// One filter's calls.
 #[derive(Debug)]
 pub struct Listener {
     fd: OwnedFd,
-    /// Calls answered so far.
-    answered: AtomicU64,
-    /// Workers that are answering a call.
-    busy: AtomicUsize,
+    /// Root directories of its programs.
+    pub(super) roots: Roots,
+    /// A signal cannot end the wait for an answer.
+    killable: bool,
+    guarded: bool,
+    /// Number of the worker that receives.
+    receiver: AtomicUsize,
+    /// Its thread's number, for a signal.
+    receiver_task: AtomicI32,
+    /// Workers there are, and ever were.
     workers: AtomicUsize,
+    numbers: AtomicUsize,
+    spares: Mutex<Vec<(usize, Thread)>>,
+    /// Calls received and calls answered.
+    received: AtomicU64,
+    answered: AtomicU64,
+    /// Each call goes to a worker of its own.
+    concurrent: AtomicBool,
+    closed: AtomicBool,
+    unclaimed: Mutex<HashMap<u32, Unclaimed>>,
+    emulation: Arc<Emulation>,
+    failure: Arc<OnceLock<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Listener {
-    fn new(fd: OwnedFd) -> Listener {
+    fn new(fd: OwnedFd, traits: Traits, shared: &Shared) -> Listener {
         // A hint for speed; kernels before 6.6 do not know it.
         let flags: u64 = 1;
         // SAFETY: the flags are passed by value to a listener that is open.
         let _ = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) };
         Listener {
             fd,
-            answered: AtomicU64::new(0),
-            busy: AtomicUsize::new(0),
+            roots: Roots::default(),
+            killable: traits.killable,
+            guarded: traits.guarded,
+            receiver: AtomicUsize::new(0),
+            receiver_task: AtomicI32::new(0),
             workers: AtomicUsize::new(0),
+            numbers: AtomicUsize::new(0),
+            spares: Mutex::default(),
+            received: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            concurrent: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            unclaimed: Mutex::default(),
+            emulation: shared.emulation.clone(),
+            failure: shared.failure.clone(),
         }
+    }
+
+    /// Whether no task is left that could make a call.
+    fn is_abandoned(&self) -> bool {
+        let mut polled = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut polled, PollTimeout::ZERO);
+        polled[0].any().unwrap_or(true)
     }
 
     /// Waits for a call; `None` once no task is left that could make one.
     fn receive(&self) -> Option<libc::seccomp_notif> {
         loop {
-            let mut polled = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut polled, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                Err(_) => return None,
-                Ok(_) => {}
-            }
-            let events = polled[0].revents().unwrap_or(PollFlags::POLLHUP);
-            if !events.contains(PollFlags::POLLIN) {
-                return None;
-            }
             let mut call = std::mem::MaybeUninit::<libc::seccomp_notif>::zeroed();
             // SAFETY: the kernel fills a structure of the size in the request,
             // which it wants zeroed.
@@ -88,9 +140,13 @@ impl Listener {
             match Errno::result(result) {
                 // SAFETY: zeroes are a valid value, now overwritten by the kernel.
                 Ok(_) => return Some(unsafe { call.assume_init() }),
-                // The task was killed, or another worker was faster.
+                // The task was killed, or nobody is left, of which kernels before
+                // 6.11 only tell by the signal of the `receiver`.
                 Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => {}
                 Err(_) => return None,
+            }
+            if self.closed.load(Ordering::Acquire) || self.is_abandoned() {
+                return None;
             }
         }
     }
@@ -109,7 +165,8 @@ impl Listener {
         result == 0
     }
 
-    fn send(&self, id: u64, answer: Answer) {
+    /// Gives the task its answer; fails with `ENOENT` if it does not wait any more.
+    fn send(&self, id: u64, answer: &Answer) -> Result<(), Errno> {
         let mut response = libc::seccomp_notif_resp {
             id,
             val: 0,
@@ -118,25 +175,25 @@ impl Listener {
         };
         match answer {
             Answer::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-            Answer::Value(value) => response.val = value,
-            Answer::Error(errno) => response.error = -(errno as i32),
+            Answer::Value(value) => response.val = *value,
+            Answer::Error(errno) => response.error = -(*errno as i32),
             Answer::Descriptor {
                 file,
                 close_on_exec,
-            } => match self.send_descriptor(id, &file, close_on_exec) {
-                Ok(()) => return,
-                Err(errno) => response.error = -(errno as i32),
+            } => match self.send_descriptor(id, file, *close_on_exec) {
+                Err(errno) if errno != Errno::ENOENT => response.error = -(errno as i32),
+                result => return result,
             },
         }
-        // SAFETY: the kernel reads a structure that lives across the call. That
-        // the task was killed meanwhile is the only likely error.
-        let _ = unsafe {
+        // SAFETY: the kernel reads a structure that lives across the call.
+        Errno::result(unsafe {
             libc::ioctl(
                 self.fd.as_raw_fd(),
                 libc::SECCOMP_IOCTL_NOTIF_SEND,
                 &raw const response,
             )
-        };
+        })
+        .map(drop)
     }
 
     /// Gives the task a descriptor as the result of its call.
@@ -163,35 +220,258 @@ impl Listener {
         .map(drop)
     }
 
-    fn work(&self, worker: &mut Worker, first: bool) {
-        while let Some(call) = self.receive() {
-            self.busy.fetch_add(1, Ordering::Relaxed);
-            let answer = worker.answer(self, &call);
-            self.send(call.id, answer);
-            self.answered.fetch_add(1, Ordering::Relaxed);
-            self.busy.fetch_sub(1, Ordering::Relaxed);
-            // Added workers leave as soon as there is somebody else again.
-            if !first
-                && self.busy.load(Ordering::Relaxed) + 1 < self.workers.load(Ordering::Relaxed)
-            {
-                break;
+    /// A worker's life.
+    fn work(self: &Arc<Self>, number: usize, worker: &mut Worker) {
+        loop {
+            // SAFETY: the call takes no argument.
+            let task = unsafe { libc::gettid() };
+            self.receiver_task.store(task, Ordering::Relaxed);
+            while self.receiver.load(Ordering::Acquire) == number {
+                let Some(call) = self.receive() else {
+                    return self.close();
+                };
+                let first = self.received.fetch_add(1, Ordering::Relaxed) == 0;
+                if self.concurrent.load(Ordering::Relaxed) {
+                    self.pass_on();
+                }
+                if first && self.guarded {
+                    self.guard(call.pid);
+                }
+                self.answer(worker, &call);
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            if !self.wait_as_spare(number) {
+                return;
             }
         }
-        self.workers.fetch_sub(1, Ordering::Relaxed);
     }
+
+    fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
+        let (number, arguments) = (call.data.nr, call.data.args);
+        let former = if self.killable {
+            None
+        } else {
+            lock(&self.unclaimed).remove(&call.pid)
+        };
+        let answer = match former {
+            Some(former)
+                if (former.number, former.arguments) == (number, arguments)
+                    && worker.started(call.pid) == Some(former.started) =>
+            {
+                former.answer
+            }
+            _ => worker.answer(self, call),
+        };
+        let sent = self.send(call.id, &answer);
+        if sent == Err(Errno::ENOENT)
+            && !self.killable
+            && matches!(answer, Answer::Value(_) | Answer::Descriptor { .. })
+            && let Some(started) = worker.started(call.pid)
+        {
+            let unclaimed = Unclaimed {
+                number,
+                arguments,
+                started,
+                answer,
+            };
+            lock(&self.unclaimed).insert(call.pid, unclaimed);
+        }
+    }
+
+    fn guard(&self, pid: u32) {
+        if let Err(error) = guard::start(pid) {
+            tracing::warn!("signals may interrupt system calls of hooks: {error}");
+        }
+    }
+
+    /// Makes another worker receive; without any to be had nothing changes.
+    fn pass_on(self: &Arc<Self>) {
+        if let Some((number, thread)) = lock(&self.spares).pop() {
+            self.receiver.store(number, Ordering::Release);
+            thread.unpark();
+        } else if self.workers.load(Ordering::Relaxed) < MOST_WORKERS {
+            self.start_worker();
+        }
+    }
+
+    /// Waits to become the receiver; false if that is not going to happen.
+    fn wait_as_spare(&self, number: usize) -> bool {
+        lock(&self.spares).push((number, std::thread::current()));
+        loop {
+            if self.receiver.load(Ordering::Acquire) == number {
+                return true;
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
+            let before = std::time::Instant::now();
+            std::thread::park_timeout(SPARE_TIME);
+            if before.elapsed() >= SPARE_TIME {
+                let mut spares = lock(&self.spares);
+                if let Some(at) = spares.iter().position(|spare| spare.0 == number) {
+                    spares.swap_remove(at);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for (_, thread) in lock(&self.spares).drain(..) {
+            thread.unpark();
+        }
+    }
+
+    /// Makes another worker receive if calls wait and nothing moved since `seen`.
+    fn relieve(self: &Arc<Self>, seen: &mut (u64, u64, usize)) {
+        let received = self.received.load(Ordering::Relaxed);
+        let answered = self.answered.load(Ordering::Relaxed);
+        let stuck = received != answered && (received, answered) == (seen.0, seen.1);
+        (seen.0, seen.1) = (received, answered);
+        if !stuck {
+            return;
+        }
+        self.pass_on();
+        seen.2 += 1;
+        if seen.2 >= OFTEN_STUCK {
+            self.concurrent.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Starts a worker that receives.
+    fn start_worker(self: &Arc<Self>) {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        self.workers.fetch_add(1, Ordering::Relaxed);
+        self.receiver.store(number, Ordering::Release);
+        let listener = self.clone();
+        let started = std::thread::Builder::new()
+            .name("supervisor".to_owned())
+            .spawn(move || {
+                let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    super::root::own_context(|| {
+                        let mut worker = Worker::new(listener.emulation.clone())?;
+                        listener.work(number, &mut worker);
+                        Ok::<(), io::Error>(())
+                    })?
+                }));
+                listener.workers.fetch_sub(1, Ordering::Relaxed);
+                match result {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => listener.fail(format!("a worker cannot start: {error}")),
+                    Err(panic) => listener.fail(panic_text(&*panic)),
+                }
+            });
+        if let Err(error) = started {
+            self.fail(format!("a worker cannot start: {error}"));
+        }
+    }
+
+    /// Ends everything that runs with this filter, whose calls nobody answers.
+    fn fail(&self, reason: String) {
+        tracing::error!("the supervisor of system calls failed: {reason}");
+        let _ = self.failure.set(reason);
+        self.close();
+        super::command::kill_others();
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("a worker stopped: {}", text.unwrap_or_default())
+}
+
+/// How a listener came about; sent with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Traits {
+    /// It was made with `WAIT_KILLABLE_RECV`.
+    pub(super) killable: bool,
+    /// Its programs are to have a guard.
+    pub(super) guarded: bool,
+}
+
+impl Traits {
+    pub(super) fn to_byte(self) -> u8 {
+        u8::from(self.killable) | u8::from(self.guarded) << 1
+    }
+
+    fn from_byte(byte: u8) -> Traits {
+        Traits {
+            killable: byte & 1 != 0,
+            guarded: byte & 2 != 0,
+        }
+    }
+}
+
+/// What a supervisor is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Owners are recorded, and which calls are answered. Without owners calls
+    /// that show what a file is are only handed over once there are devices.
+    pub groups: Groups,
+    /// Where records are kept, if they are to outlive this process, and the
+    /// directory that the files are in.
+    pub journal: Option<(PathBuf, PathBuf)>,
+    /// Signals must not interrupt trapped calls. Costs what tracing costs, and
+    /// that nothing else can trace programs.
+    pub guarded: bool,
+    /// Use `WAIT_KILLABLE_RECV` where the kernel has it.
+    pub killable: bool,
+}
+
+impl Options {
+    /// For a namespace with a single id.
+    pub fn single() -> Options {
+        Options {
+            groups: Groups::all() - Groups::NAMING,
+            journal: None,
+            guarded: true,
+            killable: true,
+        }
+    }
+
+    /// For a container's root without namespaces and mounts.
+    pub fn chroot() -> Options {
+        Options {
+            groups: Groups::all(),
+            ..Options::single()
+        }
+    }
+
+    /// For a namespace with all ids, in which only devices and some attributes
+    /// are refused. The few calls about those need no guard.
+    pub fn ranges() -> Options {
+        Options {
+            groups: Groups::DEVICES | Groups::ATTRIBUTES,
+            guarded: false,
+            ..Options::single()
+        }
+    }
+}
+
+/// What threads of a supervisor share.
+#[derive(Debug, Clone)]
+struct Shared {
+    emulation: Arc<Emulation>,
+    /// Why it does not work any more.
+    failure: Arc<OnceLock<String>>,
 }
 
 /// Answers the calls of all programs that run with its filter.
 #[derive(Debug)]
 pub struct Supervisor {
-    emulation: Arc<Emulation>,
+    shared: Shared,
+    options: Options,
     /// Where new programs send their listeners.
     register: Arc<OwnedFd>,
 }
 
 impl Supervisor {
     /// Starts it. Must be called with the sandbox's own `/proc` in place.
-    pub fn start() -> Result<Supervisor, Error> {
+    pub fn start(options: Options) -> Result<Supervisor, Error> {
         let failed = || Error::system("starting the supervisor of system calls");
         let proc = nix::fcntl::open(
             "/proc",
@@ -211,27 +491,77 @@ impl Supervisor {
         )
         .map_err(io::Error::from)
         .map_err(failed())?;
-        let emulation = Arc::new(Emulation::new(proc));
-        let shared = emulation.clone();
+        let owners = options.groups.contains(Groups::OWNERS);
+        let store = match &options.journal {
+            None => Store::new(owners),
+            Some((path, files)) => device_of(files)
+                .and_then(|device| Store::open(owners, path, device))
+                .map_err(Error::system("opening the journal of owners"))?,
+        };
+        // Without owners a filter may come to hand over more than at first.
+        let answered = options.groups | Groups::STAT;
+        let emulation = Emulation::new(proc, answered, Arc::new(store))
+            .map_err(io::Error::from)
+            .map_err(failed())?;
+        let shared = Shared {
+            emulation: Arc::new(emulation),
+            failure: Arc::default(),
+        };
+        install_wake_signal();
+        let for_thread = shared.clone();
         std::thread::Builder::new()
             .name("listeners".to_owned())
-            .spawn(move || receive_listeners(&ours, &shared))
+            .spawn(move || receive_listeners(&ours, &for_thread))
             .map_err(failed())?;
         Ok(Supervisor {
-            emulation,
+            shared,
+            options,
             register: Arc::new(theirs),
         })
     }
 
     /// The filter for programs that it is to answer. Syncs succeed unmade.
     pub fn filter(&self) -> Filter {
-        Filter::with_listener(bpf::supervised(&seccomp::SYNCS), self.register.clone())
+        let mut groups = self.options.groups;
+        if self.store().has_devices() {
+            // Programs have to see that they are devices.
+            groups |= Groups::STAT;
+        }
+        let traits = Traits {
+            killable: self.options.killable,
+            guarded: self.options.guarded,
+        };
+        let filter =
+            Filter::with_listener(bpf::supervised(groups, true), traits, self.register.clone());
+        if self.store().has_owners() {
+            filter
+        } else {
+            // Inside another supervisor that one answers.
+            filter.or_unsupervised()
+        }
     }
 
     /// What files should have.
     pub fn store(&self) -> &Arc<Store> {
-        &self.emulation.store
+        &self.shared.emulation.store
     }
+
+    /// Fails if it stopped answering, because of which programs were killed.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.shared.failure.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::Supervisor {
+                reason: reason.clone(),
+            }),
+        }
+    }
+}
+
+/// The device of a directory, as keys of the store have it.
+fn device_of(directory: &std::path::Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = fs_err::metadata(directory)?.dev();
+    Ok(u64::from(libc::major(device)) << 32 | u64::from(libc::minor(device)))
 }
 
 /// A `/proc` of another PID namespace numbers processes otherwise.
@@ -256,10 +586,36 @@ fn require_own_proc(proc: &OwnedFd) -> Result<(), Error> {
     })
 }
 
+/// A signal that does nothing but interrupt a worker which waits for calls.
+fn wake_signal() -> libc::c_int {
+    libc::SIGRTMIN() + 3
+}
+
+fn install_wake_signal() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: zeroes are a valid action; the handler does nothing. Without
+    // SA_RESTART the call that it interrupts returns.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+        libc::sigaction(wake_signal(), &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// Wakes the worker of a listener that has no tasks any more.
+fn wake(listener: &Listener) {
+    let task = listener.receiver_task.load(Ordering::Relaxed);
+    // SAFETY: the signal has a handler. That the thread is gone is no harm.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), task, wake_signal());
+    }
+}
+
 /// Takes listeners until nobody can send one any more.
-fn receive_listeners(socket: &OwnedFd, emulation: &Arc<Emulation>) {
-    let mut active: Vec<(Weak<Listener>, u64)> = Vec::new();
+fn receive_listeners(socket: &OwnedFd, shared: &Shared) {
+    let mut active: Vec<(Arc<Listener>, (u64, u64, usize))> = Vec::new();
     loop {
+        active.retain(|(listener, _)| !listener.closed.load(Ordering::Acquire));
         let timeout = if active.is_empty() {
             PollTimeout::NONE
         } else {
@@ -270,54 +626,30 @@ fn receive_listeners(socket: &OwnedFd, emulation: &Arc<Emulation>) {
             Err(Errno::EINTR) => continue,
             Err(_) => return,
             Ok(0) => {
-                active.retain_mut(|(listener, seen)| {
-                    listener.upgrade().is_some_and(|listener| {
-                        relieve(&listener, seen, emulation);
-                        true
-                    })
-                });
+                for (listener, seen) in &mut active {
+                    listener.relieve(seen);
+                    if listener.is_abandoned() {
+                        wake(listener);
+                    }
+                }
                 continue;
             }
             Ok(_) => {}
         }
         match receive_descriptor(socket.as_fd()) {
-            Ok(Some(fd)) => {
-                let listener = Arc::new(Listener::new(fd));
-                active.push((Arc::downgrade(&listener), 0));
-                start_worker(listener, emulation, true);
+            Ok(Some((fd, byte))) => {
+                let listener = Arc::new(Listener::new(fd, Traits::from_byte(byte), shared));
+                listener.start_worker();
+                active.push((listener, (0, 0, 0)));
             }
             Ok(None) => return,
             Err(error) => {
-                tracing::error!("a program's listener was lost: {error}");
+                let reason = format!("a program's listener was lost: {error}");
+                tracing::error!("{reason}");
+                let _ = shared.failure.set(reason);
+                super::command::kill_others();
             }
         }
-    }
-}
-
-/// Adds a worker if calls wait and none was answered since the last look.
-fn relieve(listener: &Arc<Listener>, seen: &mut u64, emulation: &Arc<Emulation>) {
-    let answered = listener.answered.load(Ordering::Relaxed);
-    let workers = listener.workers.load(Ordering::Relaxed);
-    let stuck = listener.busy.load(Ordering::Relaxed) >= workers && answered == *seen;
-    *seen = answered;
-    if stuck && workers < MOST_WORKERS {
-        start_worker(listener.clone(), emulation, false);
-    }
-}
-
-fn start_worker(listener: Arc<Listener>, emulation: &Arc<Emulation>, first: bool) {
-    listener.workers.fetch_add(1, Ordering::Relaxed);
-    let emulation = emulation.clone();
-    let started = std::thread::Builder::new()
-        .name("supervisor".to_owned())
-        .spawn(move || match Worker::new(emulation) {
-            Ok(mut worker) => listener.work(&mut worker, first),
-            Err(error) => tracing::error!("a supervisor could not start: {error}"),
-        });
-    // Without any worker the listener closes and the calls fail with ENOSYS,
-    // which ends the hook.
-    if let Err(error) = started {
-        tracing::error!("a supervisor could not start: {error}");
     }
 }
 
@@ -328,10 +660,9 @@ const CONTROL: usize = 64;
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-/// Sends a descriptor. Only makes system calls, so that it can run between fork
+/// Sends a descriptor with a byte. Only makes system calls, so that it can run between fork
 /// and exec.
-pub(super) fn send_descriptor(socket: RawFd, fd: RawFd) -> io::Result<()> {
-    let mut byte = 0u8;
+pub(super) fn send_descriptor(socket: RawFd, fd: RawFd, mut byte: u8) -> io::Result<()> {
     let mut part = libc::iovec {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
@@ -359,8 +690,8 @@ pub(super) fn send_descriptor(socket: RawFd, fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// Receives a descriptor; `None` when the other side is closed.
-fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+/// Receives a descriptor with its byte; `None` when the other side is closed.
+fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, u8)>> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     let mut byte = [0];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
@@ -374,12 +705,13 @@ fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     if message.bytes == 0 {
         return Ok(None);
     }
-    for control in message.cmsgs()? {
+    let controls: Vec<_> = message.cmsgs()?.collect();
+    for control in controls {
         if let ControlMessageOwned::ScmRights(fds) = control
             && let Some(&fd) = fds.first()
         {
             // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+            return Ok(Some((unsafe { OwnedFd::from_raw_fd(fd) }, byte[0])));
         }
     }
     Err(io::Error::from(io::ErrorKind::InvalidData))

@@ -3,12 +3,12 @@
 use std::io;
 use std::path::Path;
 
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
 use super::Error;
 use super::enter;
 use super::identity::Identity;
-use super::idmap::find_program;
 
 /// Exit status of a probe that was refused with an errno, offset by it.
 const REFUSED: u8 = 1;
@@ -23,46 +23,86 @@ pub fn try_namespaces() -> Result<(), Error> {
     .map_err(explain_refusal)
 }
 
+/// What the way in was found to give.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Found {
+    /// Whether a PID namespace can have a `/proc` of its own.
+    pub fresh_proc: bool,
+}
+
 /// Tries the whole way in: namespaces, ids, a mount, and where the identity
 /// needs it a listener for system calls.
-pub fn try_identity(identity: &Identity) -> Result<(), Error> {
+pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
+    in_child_with_result(|| {
+        enter::become_root(identity, CloneFlags::CLONE_NEWNS)?;
+        if !identity.has_namespaces() {
+            try_chroot()?;
+            try_listener()?;
+            return Ok(Found::default());
+        }
+        let root = Path::new("/");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        super::mounts::mount(None, root, None, private, None)
+            .and_then(|()| {
+                super::mounts::mount(
+                    Some(Path::new("probe")),
+                    Path::new("/tmp"),
+                    Some("tmpfs"),
+                    MsFlags::empty(),
+                    None,
+                )
+            })
+            .map_err(explain_refusal)?;
+        let found = Found {
+            fresh_proc: try_fresh_proc().is_ok(),
+        };
+        if identity.records() {
+            try_listener()?;
+        }
+        Ok(found)
+    })
+}
+
+/// Mounts `/proc` of a new PID namespace, which the calling process, root of its
+/// user namespace, may make.
+pub(super) fn try_fresh_proc() -> io::Result<()> {
+    let Some(child) = enter::clone_process(libc::CLONE_NEWPID | libc::CLONE_NEWNS)? else {
+        let mounted = super::mounts::mount(
+            Some(Path::new("proc")),
+            Path::new("/proc"),
+            Some("proc"),
+            MsFlags::empty(),
+            None,
+        );
+        enter::exit_now(status_of(&mounted))
+    };
+    error_of(child)
+}
+
+/// Changes the root directory of this process, which is a throw-away one.
+fn try_chroot() -> Result<(), Error> {
+    nix::unistd::chdir("/")
+        .and_then(|()| nix::unistd::chroot("."))
+        .map_err(io::Error::from)
+        .map_err(Error::system("changing the root directory"))
+}
+
+/// Runs `work` in a child, whose result comes back with its words and hints.
+pub(super) fn in_child_with_result<T: serde::Serialize + serde::de::DeserializeOwned>(
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
     let (reader, writer) = enter::pipe()?;
     let mut reader = std::fs::File::from(reader);
-    // SAFETY: `choose` runs before the first thread is started.
+    // SAFETY: probes run before the first thread is started.
     match unsafe { nix::unistd::fork() }
         .map_err(io::Error::from)
         .map_err(Error::system("starting a probe"))?
     {
         nix::unistd::ForkResult::Child => {
             drop(reader);
-            let result = enter::become_root(identity, CloneFlags::CLONE_NEWNS).and_then(|()| {
-                super::mounts::mount(
-                    None,
-                    Path::new("/"),
-                    None,
-                    nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE,
-                    None,
-                )
-                .and_then(|()| {
-                    super::mounts::mount(
-                        Some(Path::new("probe")),
-                        Path::new("/tmp"),
-                        Some("tmpfs"),
-                        nix::mount::MsFlags::empty(),
-                        None,
-                    )
-                })
-                .map_err(explain_refusal)
-            });
-            let result = result.and_then(|()| match identity {
-                Identity::Single { .. } => try_listener(),
-                _ => Ok(()),
-            });
-            if let Err(error) = result {
-                let text = serde_json::to_vec(&(enter::flatten(&error), error.hints()))
-                    .unwrap_or_default();
-                let _ = io::Write::write_all(&mut std::fs::File::from(writer), &text);
-            }
+            let result = work().map_err(|error| (enter::flatten(&error), error.hints()));
+            let text = serde_json::to_vec(&result).unwrap_or_default();
+            let _ = io::Write::write_all(&mut std::fs::File::from(writer), &text);
             enter::exit_now(0)
         }
         nix::unistd::ForkResult::Parent { child } => {
@@ -70,19 +110,16 @@ pub fn try_identity(identity: &Identity) -> Result<(), Error> {
             let mut said = Vec::new();
             let _ = io::Read::read_to_end(&mut reader, &mut said);
             let _ = nix::sys::wait::waitpid(child, None);
-            if said.is_empty() {
-                return Ok(());
-            }
-            let (message, hints) = serde_json::from_slice(&said)
-                .unwrap_or_else(|_| ("the probe failed".to_owned(), Vec::new()));
-            Err(Error::Probe { message, hints })
+            serde_json::from_slice::<Result<T, (String, Vec<String>)>>(&said)
+                .unwrap_or_else(|_| Err(("the probe was killed".to_owned(), Vec::new())))
+                .map_err(|(message, hints)| Error::Probe { message, hints })
         }
     }
 }
 
 /// Installs a filter with a listener in this process, which is a throw-away one.
-fn try_listener() -> Result<(), Error> {
-    let refused = |reason: &str, hint: &str, source| Error::NoUserNamespace {
+pub(super) fn try_listener() -> Result<Listening, Error> {
+    let refused = |reason: &str, hint: &str, source| Error::NoListener {
         reason: reason.to_owned(),
         hints: vec![hint.to_owned()],
         source,
@@ -93,44 +130,129 @@ fn try_listener() -> Result<(), Error> {
         jf: 0,
         k: libc::SECCOMP_RET_ALLOW,
     }];
-    match super::seccomp::load(&filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER) {
-        Ok(_) => Ok(()),
-        Err(source) if source.raw_os_error() == Some(libc::EBUSY) => Err(refused(
-            "another program already answers this one's system calls",
-            "run kiln outside of it: there can be only one",
-            source,
-        )),
-        Err(source) => Err(refused(
-            "seccomp notifications are refused",
-            "Linux 5.5 or newer with CONFIG_SECCOMP_FILTER is needed, or subordinate ids",
-            source,
-        )),
+    let newest =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let (listener, killable) = match super::seccomp::load(&filter, newest) {
+        Ok(listener) => (listener, true),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            return Err(refused(
+                "another program already answers this one's system calls",
+                "run kiln outside of it: there can be only one",
+                error,
+            ));
+        }
+        Err(_) => {
+            let listener = super::seccomp::load(&filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)
+                .map_err(|source| {
+                    refused(
+                        "seccomp notifications are refused",
+                        "Linux 5.14 or newer with CONFIG_SECCOMP_FILTER is needed, and a \
+                             container must allow `seccomp(2)`",
+                        source,
+                    )
+                })?;
+            (listener, false)
+        }
+    };
+    let found = Listening {
+        killable,
+        same_processor: takes_flags(listener),
+    };
+    // A request for a call that nobody made fails for that reason alone, if the
+    // kernel knows the request.
+    let request = libc::seccomp_notif_addfd {
+        id: 0,
+        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+        srcfd: u32::try_from(listener).unwrap_or(0),
+        newfd: 0,
+        newfd_flags: 0,
+    };
+    let errno = ask(listener, libc::SECCOMP_IOCTL_NOTIF_ADDFD, &request);
+    if errno != libc::ENOENT {
+        return Err(refused(
+            "seccomp notifications cannot hand over files",
+            "Linux 5.14 or newer is needed, or subordinate ids",
+            io::Error::from_raw_os_error(errno),
+        ));
+    }
+    // Arguments are read from the memory of programs.
+    let (from, mut to) = ([7_u8], [0_u8]);
+    let remote = nix::sys::uio::RemoteIoVec {
+        base: from.as_ptr() as usize,
+        len: from.len(),
+    };
+    nix::sys::uio::process_vm_readv(
+        nix::unistd::Pid::this(),
+        &mut [io::IoSliceMut::new(&mut to)],
+        &[remote],
+    )
+    .map_err(|errno| {
+        refused(
+            "reading the memory of programs is refused",
+            "a container must allow `process_vm_readv(2)`, as Docker does since Linux 4.8",
+            errno.into(),
+        )
+    })?;
+    Ok(found)
+}
+
+/// What a listener can do that older kernels' cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Listening {
+    /// A received call waits for its answer whatever signal comes (Linux 5.19).
+    pub killable: bool,
+    /// The supervisor runs on the caller's processor (Linux 6.6).
+    pub same_processor: bool,
+}
+
+/// Whether a listener can be told to run on the caller's processor.
+fn takes_flags(listener: libc::c_int) -> bool {
+    let flags: u64 = 1;
+    // SAFETY: the flags are passed by value to a listener that is open.
+    unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) == 0 }
+}
+
+/// An `ioctl(2)`'s error number, 0 if there is none.
+fn ask<T>(fd: libc::c_int, request: libc::Ioctl, argument: &T) -> libc::c_int {
+    // SAFETY: the kernel reads a structure that lives across the call.
+    let result = unsafe { libc::ioctl(fd, request, std::ptr::from_ref(argument)) };
+    if result < 0 {
+        io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    } else {
+        0
     }
 }
 
 /// Runs `work` in a child and brings its error's number back.
-fn in_child(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn in_child(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     // SAFETY: probes run before the first thread is started.
     match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Child => {
-            let code = match work() {
-                Ok(()) => 0,
-                Err(error) => u8::try_from(error.raw_os_error().unwrap_or(0))
-                    .unwrap_or(0)
-                    .max(REFUSED),
-            };
-            enter::exit_now(code)
-        }
-        nix::unistd::ForkResult::Parent { child } => match nix::sys::wait::waitpid(child, None)? {
-            nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
-            nix::sys::wait::WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code)),
-            _ => Err(io::Error::other("the probe was killed")),
-        },
+        nix::unistd::ForkResult::Child => enter::exit_now(status_of(&work())),
+        nix::unistd::ForkResult::Parent { child } => error_of(child),
+    }
+}
+
+/// The exit status that carries an error's number.
+fn status_of(result: &io::Result<()>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => u8::try_from(error.raw_os_error().unwrap_or(0))
+            .unwrap_or(0)
+            .max(REFUSED),
+    }
+}
+
+/// What a child's exit status carries.
+fn error_of(child: nix::unistd::Pid) -> io::Result<()> {
+    match nix::sys::wait::waitpid(child, None)? {
+        nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+        nix::sys::wait::WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code)),
+        _ => Err(io::Error::other("the probe was killed")),
     }
 }
 
 /// A kernel setting as text, if it exists.
-fn sysctl(name: &str) -> Option<String> {
+pub(super) fn sysctl(name: &str) -> Option<String> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     std::fs::read_to_string(path)
         .ok()
@@ -139,29 +261,59 @@ fn sysctl(name: &str) -> Option<String> {
 
 /// Turns a refusal into what stands in the way and how to remove it.
 pub(super) fn explain_refusal(source: io::Error) -> Error {
-    let mut hints = Vec::new();
+    let keep = "and in /etc/sysctl.d to keep it";
     let errno = source.raw_os_error().unwrap_or(0);
-    let reason = if errno == libc::ENOSPC
-        || sysctl("user.max_user_namespaces").as_deref() == Some("0")
-    {
-        hints.push("as an administrator: `sysctl -w user.max_user_namespaces=15000` (and in /etc/sysctl.d to keep it)".to_owned());
-        "the limit user.max_user_namespaces is reached".to_owned()
+    let limit = sysctl("user.max_user_namespaces");
+    let (reason, hints) = if errno == libc::ENOSPC || limit.as_deref() == Some("0") {
+        let value = limit.unwrap_or_else(|| "unknown".to_owned());
+        (
+            format!(
+                "the limit user.max_user_namespaces ({value}) is reached, or namespaces are \
+                 nested as deep as the kernel allows"
+            ),
+            vec![
+                format!("as an administrator: `sysctl -w user.max_user_namespaces=15000` ({keep})"),
+                "in a container: the host's limit counts too; run kiln less deeply nested"
+                    .to_owned(),
+            ],
+        )
     } else if sysctl("kernel.unprivileged_userns_clone").as_deref() == Some("0") {
-        hints.push("as an administrator: `sysctl -w kernel.unprivileged_userns_clone=1` (and in /etc/sysctl.d to keep it)".to_owned());
-        "kernel.unprivileged_userns_clone is 0".to_owned()
+        (
+            "kernel.unprivileged_userns_clone is 0".to_owned(),
+            vec![format!(
+                "as an administrator: `sysctl -w kernel.unprivileged_userns_clone=1` ({keep})"
+            )],
+        )
     } else if sysctl("kernel.apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
-        hints.push("as an administrator, allow it for kiln alone: an AppArmor profile with `userns,` as README.md shows".to_owned());
-        hints.push(
-            "or for everybody: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
-                .to_owned(),
-        );
-        "AppArmor restricts user namespaces of unprivileged programs".to_owned()
+        (
+            "AppArmor restricts user namespaces of unprivileged programs".to_owned(),
+            vec![
+                "as an administrator, allow it for kiln alone: an AppArmor profile with \
+                 `userns,` in `/etc/apparmor.d/kiln`, as docs/hosts.md shows"
+                    .to_owned(),
+                format!(
+                    "or for everybody: `sysctl -w \
+                     kernel.apparmor_restrict_unprivileged_userns=0` ({keep})"
+                ),
+            ],
+        )
     } else if seccomp_active() {
-        hints.push("a container's system call filter refuses it: run the container with `--security-opt seccomp=unconfined`, or with podman, whose default filter allows it".to_owned());
-        "a system call filter is active and refuses it".to_owned()
+        (
+            "a container's system call filter refuses it".to_owned(),
+            vec![
+                "run the container as root: kiln then changes its root directory only (mode \
+                 `chroot`)"
+                    .to_owned(),
+                "or allow it: docker's `--security-opt seccomp=unconfined`, Kubernetes' \
+                 `seccompProfile: {type: Unconfined}`; podman's default filter allows it"
+                    .to_owned(),
+            ],
+        )
     } else {
-        hints.push("`kiln doctor` shows what this host allows".to_owned());
-        "the kernel refuses it".to_owned()
+        (
+            "the kernel refuses it".to_owned(),
+            vec!["`kiln doctor` shows what this host allows".to_owned()],
+        )
     };
     Error::NoUserNamespace {
         reason,
@@ -170,151 +322,22 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
     }
 }
 
-fn seccomp_active() -> bool {
-    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
-        status
-            .lines()
-            .any(|line| line.starts_with("Seccomp:") && !line.ends_with('0'))
+pub(super) fn seccomp_active() -> bool {
+    status("Seccomp").is_some_and(|value| value != "0")
+}
+
+/// A field of `/proc/self/status`.
+pub(super) fn status(field: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    text.lines().find_map(|line| {
+        let value = line.strip_prefix(field)?.strip_prefix(':')?;
+        Some(value.trim().to_owned())
     })
-}
-
-/// How one requirement stands on this host.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Check {
-    /// What is looked at.
-    pub name: &'static str,
-    /// Whether it is as kiln needs it.
-    pub status: Status,
-    /// What was found.
-    pub detail: String,
-    /// What to do where it is not.
-    pub remedy: Vec<String>,
-}
-
-/// Outcome of a [`Check`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As needed.
-    Ok,
-    /// Missing, but builds work without it.
-    Degraded,
-    /// Missing, and builds cannot run.
-    Missing,
-}
-
-/// Looks at everything that a build needs. Must run before the first thread.
-pub fn examine() -> Vec<Check> {
-    let mut checks = Vec::new();
-    let mut add = |name, status, detail: String, remedy| {
-        checks.push(Check {
-            name,
-            status,
-            detail,
-            remedy,
-        })
-    };
-    match try_namespaces() {
-        Ok(()) => add(
-            "user namespaces",
-            Status::Ok,
-            "can be made".to_owned(),
-            Vec::new(),
-        ),
-        Err(error) => add(
-            "user namespaces",
-            Status::Missing,
-            enter::flatten(&error),
-            error.hints(),
-        ),
-    }
-    let mut single = false;
-    match super::identity::choose(None) {
-        Ok(identity) => {
-            let ids = super::idmap::size(&identity.maps().users);
-            single = ids == 1;
-            let plural = if single { "" } else { "s" };
-            let detail = format!("mode `{}` with {ids} id{plural}", identity.name());
-            match identity.notice() {
-                None => add("ids", Status::Ok, detail, Vec::new()),
-                Some(notice) => add(
-                    "ids",
-                    Status::Degraded,
-                    format!("{detail}: {notice}"),
-                    super::identity::choose(Some("subordinate"))
-                        .err()
-                        .map_or_else(Vec::new, |error| error.hints()),
-                ),
-            }
-        }
-        Err(error) => add(
-            "ids",
-            Status::Missing,
-            enter::flatten(&error),
-            error.hints(),
-        ),
-    }
-    let missing: Vec<&str> = ["newuidmap", "newgidmap"]
-        .into_iter()
-        .filter(|tool| find_program(tool).is_none())
-        .collect();
-    if missing.is_empty() {
-        add("newuidmap", Status::Ok, "installed".to_owned(), Vec::new());
-    } else {
-        let status = if single || nix::unistd::geteuid().is_root() {
-            Status::Degraded
-        } else {
-            Status::Missing
-        };
-        let detail = format!("not found: {}", missing.join(", "));
-        add(
-            "newuidmap",
-            status,
-            detail,
-            vec!["Debian and Ubuntu: `apt install uidmap`".to_owned()],
-        );
-    }
-    let kernel = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    if kernel_at_least(&kernel, (5, 12)) {
-        add("kernel", Status::Ok, kernel, Vec::new());
-    } else {
-        let remedy = vec![
-            "kiln needs Linux 5.12 or newer (mount_setattr, overlayfs in user namespaces)"
-                .to_owned(),
-        ];
-        add("kernel", Status::Missing, kernel, remedy);
-    }
-    checks
-}
-
-fn kernel_at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut parts = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
-        _ => true,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kernel_releases_compare_as_numbers() {
-        for (release, expected) in [
-            ("5.12.0-1", true),
-            ("5.9.3", false),
-            ("6.1", true),
-            ("4.19", false),
-            ("odd", true),
-        ] {
-            assert_eq!(kernel_at_least(release, (5, 12)), expected, "{release}");
-        }
-    }
 
     #[test]
     fn a_full_table_of_namespaces_names_the_limit() {

@@ -15,6 +15,8 @@ use crate::tree::Tree;
 mod at;
 mod blocks;
 mod checksum;
+pub mod container;
+pub mod cpio;
 mod error;
 mod identity;
 mod options;
@@ -25,6 +27,7 @@ mod prefetch;
 pub mod qcow2;
 mod raw;
 pub(crate) mod source;
+pub mod squashfs;
 mod tar;
 pub mod vdi;
 pub mod vhd;
@@ -64,10 +67,18 @@ pub enum Format {
     Tar,
     /// The same, compressed by gzip.
     Tgz,
+    /// The tree in a compressed, read-only filesystem.
+    Squashfs(squashfs::Compression),
+    /// The tree as the only layer of an image for `docker load`.
+    Docker,
+    /// The same as an OCI image layout.
+    Oci,
+    /// The tree in an App Container image.
+    Aci,
 }
 
 impl Format {
-    /// Its name, which is also the suffix of its files.
+    /// Its name, as the user gives it.
     pub fn name(&self) -> &'static str {
         match self {
             Format::Raw => "raw",
@@ -78,12 +89,32 @@ impl Format {
             Format::Vdi => "vdi",
             Format::Tar => "tar",
             Format::Tgz => "tgz",
+            Format::Squashfs(_) => "squashfs",
+            Format::Docker => "docker",
+            Format::Oci => "oci",
+            Format::Aci => "aci",
+        }
+    }
+
+    /// The suffix of its files: its name, but where DIB has another.
+    pub fn suffix(&self) -> &'static str {
+        match self {
+            Format::Squashfs(_) => "squash",
+            other => other.name(),
         }
     }
 
     /// Whether it holds a disk, and not just the files of the tree.
     pub fn is_disk(&self) -> bool {
-        !matches!(self, Format::Tar | Format::Tgz)
+        !matches!(
+            self,
+            Format::Tar
+                | Format::Tgz
+                | Format::Squashfs(_)
+                | Format::Docker
+                | Format::Oci
+                | Format::Aci
+        )
     }
 
     /// Whether writing it is mostly compressing.
@@ -91,8 +122,15 @@ impl Format {
         match self {
             Format::Qcow2(options) => options.compression != qcow2::Compression::None,
             Format::Vmdk(options) => options.subformat == vmdk::Subformat::StreamOptimized,
-            Format::Tgz => true,
-            Format::Raw | Format::Vhd(_) | Format::Vhdx | Format::Vdi | Format::Tar => false,
+            Format::Tgz | Format::Squashfs(_) => true,
+            Format::Raw
+            | Format::Vhd(_)
+            | Format::Vhdx
+            | Format::Vdi
+            | Format::Tar
+            | Format::Docker
+            | Format::Oci
+            | Format::Aci => false,
         }
     }
 
@@ -171,6 +209,22 @@ pub fn write_all(
     threads: usize,
     progress: Progress<'_>,
 ) -> Result<Vec<Written>, Error> {
+    let about = container::About::default();
+    write_all_about(disk, tree, outputs, &about, threads, progress)
+}
+
+/// The same, with what images for containers say about themselves.
+///
+/// # Errors
+/// As [`write_all`].
+pub fn write_all_about(
+    disk: Option<&dyn ReadAt>,
+    tree: &Arc<Tree>,
+    outputs: &[Spec],
+    about: &container::About,
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<Vec<Written>, Error> {
     let _ignored = IgnoreFileSizeSignal::new();
     let threads = match threads {
         0 => {
@@ -193,7 +247,7 @@ pub fn write_all(
         .iter()
         .map(|spec| {
             let needed = match (spec.format, disk) {
-                (Format::Tar | Format::Tgz, _) => tar::estimate(tree),
+                (format, _) if !format.is_disk() => tar::estimate(tree),
                 (_, None) => {
                     return Err(Error::NoDisk {
                         target: spec.path.clone(),
@@ -219,18 +273,7 @@ pub fn write_all(
         write_disks(disk, &disks, threads, progress)?;
     }
     for one in open.iter_mut().filter(|one| !one.spec.format.is_disk()) {
-        let step = format!("writing {}", short_name(&one.spec.path));
-        let total = tar::estimate(tree);
-        let form = match one.spec.format {
-            Format::Tgz => tar::Form::Gzip,
-            _ => tar::Form::Plain,
-        };
-        let report = tar::write(tree, &one.output, form, one.spec.checksums, &mut |done| {
-            progress(&step, done.min(total), total);
-        })?;
-        progress(&step, total, total);
-        one.digests = Some(report.digests);
-        one.warnings = report.warnings;
+        write_tree(tree, one, about, threads.running, progress)?;
     }
     let checksum_files = write_checksums(&mut open, progress)?;
     for one in open.iter().filter(|one| one.spec.durable) {
@@ -244,6 +287,55 @@ pub fn write_all(
         .zip(checksum_files)
         .map(|(one, files)| finish(one, files, virtual_size))
         .collect()
+}
+
+/// Writes a format that holds the tree.
+fn write_tree(
+    tree: &Arc<Tree>,
+    one: &mut Open<'_>,
+    about: &container::About,
+    threads: usize,
+    progress: Progress<'_>,
+) -> Result<(), Error> {
+    let step = format!("writing {}", short_name(&one.spec.path));
+    let total = tar::estimate(tree);
+    let mut tell = |done: u64| progress(&step, done.min(total), total);
+    let (output, checksums) = (&one.output, one.spec.checksums);
+    match one.spec.format {
+        Format::Squashfs(compression) => {
+            let time = newest(tree);
+            one.warnings = squashfs::write(tree, output, compression, time, threads, &mut tell)?;
+        }
+        Format::Docker | Format::Oci => {
+            let docker = one.spec.format == Format::Docker;
+            one.warnings = container::write(tree, output, about, docker, &mut tell)?;
+        }
+        Format::Aci => {
+            let (digests, warnings) =
+                container::write_aci(tree, output, about, checksums, &mut tell)?;
+            one.digests = Some(digests);
+            one.warnings = warnings;
+        }
+        format => {
+            let form = match format {
+                Format::Tgz => tar::Form::Gzip,
+                _ => tar::Form::Plain,
+            };
+            let report = tar::write(tree, output, form, checksums, &mut tell)?;
+            one.digests = Some(report.digests);
+            one.warnings = report.warnings;
+        }
+    }
+    progress(&step, total, total);
+    Ok(())
+}
+
+/// The time of the newest file of a tree.
+fn newest(tree: &Tree) -> crate::tree::Timestamp {
+    tree.inodes()
+        .map(|(_, inode)| inode.mtime)
+        .max()
+        .unwrap_or_default()
 }
 
 /// Bytes that a disk format takes at most.
@@ -264,7 +356,13 @@ fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
         // the tables are small. A grain may grow by a marker and a sector.
         Format::Vmdk(_) => data.saturating_add(data / 64).saturating_add(1 << 20),
         Format::Vhd(_) | Format::Vhdx | Format::Vdi => data.saturating_add(8 << 20),
-        Format::Raw | Format::Tar | Format::Tgz => data,
+        Format::Raw
+        | Format::Tar
+        | Format::Tgz
+        | Format::Squashfs(_)
+        | Format::Docker
+        | Format::Oci
+        | Format::Aci => data,
     }
 }
 
@@ -342,7 +440,13 @@ fn write_disks(
                     threads.waiting,
                 )));
             }
-            Format::Tar | Format::Tgz => {}
+            // Those that hold the tree are written one by one.
+            Format::Tar
+            | Format::Tgz
+            | Format::Squashfs(_)
+            | Format::Docker
+            | Format::Oci
+            | Format::Aci => {}
         }
     }
     let mut ranges = disk.data_ranges();

@@ -4,10 +4,12 @@
 //! has, and an option (or a value) that no format takes is an error.
 
 use super::qcow2::{self, OptionsError};
-use super::{Format, vhd, vmdk};
+use super::{Format, squashfs, vhd, vmdk};
 
 /// Names of all formats.
-pub const NAMES: [&str; 8] = ["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "tar", "tgz"];
+pub const NAMES: [&str; 12] = [
+    "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "tar", "tgz", "squashfs", "docker", "oci", "aci",
+];
 
 /// Names of the formats that hold a disk.
 pub const DISK_FORMATS: [&str; 6] = ["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi"];
@@ -91,6 +93,7 @@ fn supported(format: &str) -> &'static [&'static str] {
         ],
         "vhd" => &["subformat=dynamic|fixed", "force_size=on"],
         "vhdx" => &["subformat=dynamic"],
+        "squashfs" => &["compression=xz|zstd|gzip"],
         _ => &[],
     }
 }
@@ -238,6 +241,14 @@ fn format(
         "vdi" => Format::Vdi,
         "tar" => Format::Tar,
         "tgz" => Format::Tgz,
+        "squashfs" => Format::Squashfs(named(
+            &squashfs::Compression::NAMES,
+            last("compression"),
+            squashfs::Compression::default(),
+        )),
+        "docker" => Format::Docker,
+        "oci" => Format::Oci,
+        "aci" => Format::Aci,
         _ => Format::Raw,
     })
 }
@@ -300,7 +311,7 @@ mod tests {
                 "qcow3",
                 "",
                 "there is no output format `qcow3`",
-                "the formats are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz",
+                "the formats are raw, qcow2, vmdk, vhd, vhdx, vdi, tar, tgz, squashfs, docker, oci, aci",
             ),
             (
                 "raw,vdi",

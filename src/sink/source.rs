@@ -63,6 +63,37 @@ pub struct FileRange {
     pub file: usize,
 }
 
+/// A disk that is in memory.
+impl ReadAt for Vec<u8> {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn data_ranges(&self) -> Vec<Range<u64>> {
+        if self.is_empty() {
+            Vec::new()
+        } else {
+            vec![0..ReadAt::length(self)]
+        }
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        Box::new(self.as_slice())
+    }
+}
+
+impl Reader for &[u8] {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
+        let from = usize::try_from(offset)?;
+        let part = self.get(from..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(
+            part.ok_or(io::ErrorKind::UnexpectedEof)
+                .map_err(io::Error::from)?,
+        );
+        Ok(())
+    }
+}
+
 impl ReadAt for Disk {
     fn length(&self) -> u64 {
         Disk::length(self)

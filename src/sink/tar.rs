@@ -34,6 +34,8 @@ const OCTAL_11: u64 = 0o777_7777_7777;
 const MIN_HOLES: u64 = 64 << 10;
 /// Directories whose contents exist only while a system runs.
 const EMPTIED: [&[u8]; 2] = [b"proc", b"sys"];
+/// The same for containers, whose runtime fills `/dev` as well.
+const EMPTIED_IN_CONTAINERS: [&[u8]; 3] = [b"proc", b"sys", b"dev"];
 
 /// Level of gzip. DIB's `gzip -9` takes three times as long for 1 % less.
 const GZIP_LEVEL: u32 = 6;
@@ -74,33 +76,60 @@ pub(crate) fn write(
     checksums: Checksums,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, Error> {
-    let mut archive = Archive {
-        tree,
-        reader: tree.reader(),
-        stream: Stream::new(output, form, checksums),
-        first_names: vec![None; tree.inodes().len()],
-        warnings: Vec::new(),
-    };
-    let emptied: Vec<NodeId> = EMPTIED
-        .iter()
-        .filter_map(|name| tree.child(NodeId::ROOT, name))
-        .collect();
-    let mut paths = Paths {
-        tree,
-        parents: Vec::new(),
-    };
-    for (id, node) in tree.nodes() {
-        let path = paths.path(id);
-        if emptied
-            .iter()
-            .any(|&directory| is_below(tree, id, directory))
-        {
-            continue;
-        }
-        archive.member(id, node.inode, &path)?;
-        progress(archive.stream.offset);
-    }
+    let stream = Stream::new(output, form, checksums, 0);
+    let mut archive = Archive::new(tree, stream);
+    archive.tree(b".", &EMPTIED, progress)?;
     archive.finish()
+}
+
+/// Writes the tree of a container below `prefix`, at byte `at` of the output,
+/// after a file that is not of the tree. Also returns the archive's length.
+pub(crate) fn write_container(
+    tree: &Arc<Tree>,
+    output: &Output,
+    at: u64,
+    prefix: &[u8],
+    before: Option<(&[u8], &[u8])>,
+    checksums: Checksums,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Report, u64), Error> {
+    let stream = Stream::new(output, Form::Plain, checksums, at);
+    let mut archive = Archive::new(tree, stream);
+    if let Some((name, bytes)) = before {
+        archive
+            .stream
+            .write(&file_header(name, bytes.len() as u64))?;
+        archive.stream.write(bytes)?;
+        archive.stream.pad()?;
+    }
+    archive.tree(prefix, &EMPTIED_IN_CONTAINERS, progress)?;
+    let length = archive.padded_length();
+    Ok((archive.finish()?, length))
+}
+
+/// The header of a file of root's with mode 0644 and no time; 512 bytes, or 1536
+/// where the length needs a record of its own.
+pub(crate) fn file_header(name: &[u8], size: u64) -> Vec<u8> {
+    file_header_sized(name, size, false)
+}
+
+/// The same for a file whose header has the record if `recorded`, needed or not.
+pub(crate) fn file_header_sized(name: &[u8], size: u64, recorded: bool) -> Vec<u8> {
+    let mut member = Member::new(&Inode::file(&b""[..], 0o644));
+    member.path(name);
+    member.kind(b'0');
+    if recorded && size <= OCTAL_11 {
+        member.record("size", size.to_string().as_bytes());
+    }
+    member.render(name, size)
+}
+
+/// The header of a directory of root's with mode 0755 and no time; 512 bytes.
+pub(crate) fn directory_header(name: &[u8]) -> Vec<u8> {
+    let mut member = Member::new(&Inode::directory(0o755));
+    member.path(name);
+    member.kind(b'5');
+    member.render(name, 0)
 }
 
 /// Whether `id` is somewhere below `directory`.
@@ -118,6 +147,8 @@ fn is_below(tree: &Tree, id: NodeId, directory: NodeId) -> bool {
 /// Builds paths of nodes that come in path order without walking up each time.
 struct Paths<'a> {
     tree: &'a Tree,
+    /// What the root is called.
+    prefix: &'a [u8],
     /// Directories down to the current one, with their paths.
     parents: Vec<(NodeId, Vec<u8>)>,
 }
@@ -126,7 +157,7 @@ impl Paths<'_> {
     /// `./a/b`; directories end with a slash.
     fn path(&mut self, id: NodeId) -> Vec<u8> {
         let mut path = if id == NodeId::ROOT {
-            b".".to_vec()
+            self.prefix.to_vec()
         } else {
             let parent = self.tree.node(id).parent;
             while self.parents.last().is_some_and(|(node, _)| *node != parent) {
@@ -157,7 +188,53 @@ struct Archive<'a> {
     warnings: Vec<String>,
 }
 
-impl Archive<'_> {
+impl<'a> Archive<'a> {
+    fn new(tree: &'a Arc<Tree>, stream: Stream<'a>) -> Archive<'a> {
+        Archive {
+            tree,
+            reader: tree.reader(),
+            stream,
+            first_names: vec![None; tree.inodes().len()],
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Writes all members but those below the directories that are emptied.
+    fn tree(
+        &mut self,
+        prefix: &[u8],
+        emptied: &[&[u8]],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let tree = self.tree;
+        let emptied: Vec<NodeId> = emptied
+            .iter()
+            .filter_map(|name| tree.child(NodeId::ROOT, name))
+            .collect();
+        let mut paths = Paths {
+            tree,
+            prefix,
+            parents: Vec::new(),
+        };
+        for (id, node) in tree.nodes() {
+            let path = paths.path(id);
+            if emptied
+                .iter()
+                .any(|&directory| is_below(tree, id, directory))
+            {
+                continue;
+            }
+            self.member(id, node.inode, &path)?;
+            progress(self.stream.offset);
+        }
+        Ok(())
+    }
+
+    /// Length of the archive when it ends here.
+    fn padded_length(&self) -> u64 {
+        (self.stream.offset + 2 * BLOCK).next_multiple_of(RECORD)
+    }
+
     fn member(&mut self, id: NodeId, inode_id: InodeId, path: &[u8]) -> Result<(), Error> {
         let tree = self.tree;
         let inode = tree.inode(inode_id);
@@ -431,11 +508,17 @@ impl Member {
     }
 
     /// Writes the header of a member with `size` bytes of data.
-    fn write(mut self, stream: &mut Stream<'_>, path: &[u8], size: u64) -> Result<(), Error> {
+    fn write(self, stream: &mut Stream<'_>, path: &[u8], size: u64) -> Result<(), Error> {
+        stream.write(&self.render(path, size))
+    }
+
+    /// The header of a member with `size` bytes of data.
+    fn render(mut self, path: &[u8], size: u64) -> Vec<u8> {
         if size > OCTAL_11 {
             self.record("size", size.to_string().as_bytes());
         }
         self.header.set_size(if size > OCTAL_11 { 0 } else { size });
+        let mut bytes = Vec::with_capacity(BLOCK as usize);
         if !self.records.is_empty() {
             if self.binary {
                 let rest = std::mem::take(&mut self.records);
@@ -459,12 +542,13 @@ impl Member {
             extended.header.set_mtime(0);
             extended.header.set_size(self.records.len() as u64);
             extended.header.set_cksum();
-            stream.write(extended.header.as_bytes())?;
-            stream.write(&self.records)?;
-            stream.pad()?;
+            bytes.extend_from_slice(extended.header.as_bytes());
+            bytes.extend_from_slice(&self.records);
+            bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
         }
         self.header.set_cksum();
-        stream.write(self.header.as_bytes())
+        bytes.extend_from_slice(self.header.as_bytes());
+        bytes
     }
 }
 
@@ -551,11 +635,11 @@ impl Sequential<'_> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(output: &'a Output, form: Form, checksums: Checksums) -> Stream<'a> {
+    fn new(output: &'a Output, form: Form, checksums: Checksums, at: u64) -> Stream<'a> {
         let buffer = vec![0; WRITE_SIZE].into();
         let sequential = Sequential {
             output,
-            offset: 0,
+            offset: at,
             hasher: Hasher::new(checksums),
             error: None,
         };

@@ -20,14 +20,17 @@ mod dump;
 mod error;
 pub mod live;
 mod reader;
+mod selinux;
 mod split;
+pub mod tar;
 #[cfg(test)]
 mod tests;
 
 pub use build::TreeBuilder;
 pub use error::Error;
 pub use live::{Owners, ScanOptions, scan};
-pub use reader::Reader;
+pub use reader::{Packed, Reader};
+pub use selinux::FileContexts;
 
 /// Index of a [`Node`]; the root is [`NodeId::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,6 +158,14 @@ pub enum Origin {
     /// The directory that was scanned, under the name that this node had in the
     /// tree *as scanned* (edited and split trees number their nodes anew).
     Live(NodeId),
+    /// An open file that holds the file's data ranges one after the other, such
+    /// as an archive.
+    Packed {
+        /// The open file.
+        file: Arc<Packed>,
+        /// Where in it the first data range begins.
+        offset: u64,
+    },
 }
 
 impl Inode {
@@ -363,6 +374,31 @@ impl Tree {
         match self.nodes().find(|(_, node)| node.inode == inode) {
             Some((id, _)) => self.path(id),
             None => PathBuf::new(),
+        }
+    }
+
+    /// The same tree with other owners, modes, times and attributes: `change` sees
+    /// each inode once. Kinds and link counts stay as they are.
+    #[must_use]
+    pub fn map_inodes(mut self, mut change: impl FnMut(InodeId, &mut Inode)) -> Tree {
+        for (at, inode) in self.inodes.iter_mut().enumerate() {
+            change(InodeId(at as u32), inode);
+        }
+        self
+    }
+
+    /// Where a file of a scanned directory is now, by its path when it was scanned;
+    /// `None` if its bytes are elsewhere.
+    pub fn scanned_path(&self, inode: InodeId) -> Option<PathBuf> {
+        match (&self.inode(inode).kind, &self.source) {
+            (
+                Kind::File(Content {
+                    origin: Origin::Live(node),
+                    ..
+                }),
+                Some(source),
+            ) => Some(source.path(*node)),
+            _ => None,
         }
     }
 

@@ -4,7 +4,9 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+pub mod host;
 pub mod image;
+pub mod online;
 pub mod qemu;
 pub mod toy;
 pub mod watch;

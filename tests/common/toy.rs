@@ -51,7 +51,7 @@ pub const GPT: &str = "
 ";
 
 /// Programs that hooks of tests call inside.
-const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env find grep head id ln ls mkdir mknod \
+const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env chroot find grep head id ln ls mkdir mknod \
     mktemp mount mv readlink rm rmdir sed setsid sleep sort stat sync tail test touch tr true \
     truncate umount uname wc";
 
@@ -221,7 +221,12 @@ impl Toy {
 
     /// `kiln build toy -n` with more arguments; the output is `toy` unless they say more.
     pub fn command(&self, arguments: &str) -> Command {
-        let mut command = self.world.kiln();
+        self.command_of(super::kiln(), arguments)
+    }
+
+    /// Same, with kiln at another place.
+    pub fn command_of(&self, kiln: &Path, arguments: &str) -> Command {
+        let mut command = self.world.command(kiln);
         command.args(["build", "toy", "-n"]);
         if !arguments.contains("-o ") {
             command.args(["-o", "toy"]);

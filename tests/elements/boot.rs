@@ -101,6 +101,74 @@ pub fn efi_layout_has_an_esp_a_bios_boot_partition_and_a_root() {
     );
 }
 
+/// The block-device configuration of an element.
+fn configuration(name: &str) -> kiln::disk::config::Config {
+    let path = element(name).path.join("block-device-default.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    kiln::disk::config::Config::parse(&text, &Default::default()).unwrap()
+}
+
+#[test]
+pub fn efi_4k_layout_has_sectors_of_4096_bytes() {
+    gate(
+        "block-device-efi-4k",
+        "efi",
+        &["ppc64", "ppc64le", "ppc64el"],
+    );
+    let (label, list) = partitions("block-device-efi-4k", "block-device-default.yaml");
+    assert_eq!(label, "gpt");
+    assert_eq!(
+        list,
+        [
+            "ESP EF00 500MiB vfat /boot/efi",
+            "BSP EF02 8MiB - -",
+            "root 8300 100% ext4 /"
+        ]
+    );
+    let config = configuration("block-device-efi-4k");
+    assert_eq!(config.loops[0].block_size, Some(4096));
+}
+
+#[test]
+pub fn efi_lvm_layout_has_three_logical_volumes() {
+    gate(
+        "block-device-efi-lvm",
+        "efi",
+        &["ppc64", "ppc64le", "ppc64el"],
+    );
+    let (label, list) = partitions("block-device-efi-lvm", "block-device-default.yaml");
+    assert_eq!(label, "gpt");
+    assert_eq!(
+        list,
+        [
+            "ESP EF00 550MiB vfat /boot/efi",
+            "BSP EF02 8MiB - -",
+            "root - 40G - -"
+        ]
+    );
+    let config = configuration("block-device-efi-lvm");
+    assert_eq!(
+        config.fstab(),
+        "LABEL=img-rootfs / xfs rw,relatime 0 1\n\
+         LABEL=MKFS_ESP /boot/efi vfat defaults 0 2\n\
+         LABEL=fs_home /home xfs rw,nodev,relatime 0 2\n\
+         LABEL=fs_var /var xfs rw,relatime 0 2\n"
+    );
+    let volumes: Vec<_> = config.lvms[0]
+        .lvs
+        .iter()
+        .map(|lv| format!("{}/{} {:?}", lv.base, lv.name, lv.size))
+        .collect();
+    assert_eq!(
+        volumes,
+        [
+            "vg/lv_root Extents(\"23%VG\")",
+            "vg/lv_var Extents(\"57%VG\")",
+            "vg/lv_home Extents(\"20%VG\")"
+        ]
+    );
+}
+
 #[test]
 pub fn vm_needs_a_layout_and_a_bootloader() {
     assert_eq!(

@@ -11,13 +11,16 @@ use kiln::disk::config::{Config, RootParameters};
 use kiln::element::Library;
 use kiln::helpers::pkg_map::PackageMap;
 use kiln::helpers::squash::{Merged, SourceFile};
+use kiln::inspect;
+use kiln::inspect::fs::{FileId, FileKind, FileSystem};
+use kiln::inspect::{Contents, os_release};
 use kiln::rootfs::apt::{self, Deb, Keyring, Release, Universe, Version};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All of them, by their names.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: &[(&str, Target)] = &[
     ("in_release", in_release),
     ("release", release),
     ("keyring", keyring),
@@ -30,6 +33,15 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("element_metadata", element_metadata),
     ("package_installs", package_installs),
     ("pkg_map", pkg_map),
+    ("journal", journal),
+    ("tar", tar),
+    ("raw", raw),
+    ("qcow2", qcow2),
+    ("vmdk", vmdk),
+    ("vhd", vhd),
+    ("vhdx", vhdx),
+    ("vdi", vdi),
+    ("disk_files", disk_files),
 ];
 
 /// A signed index of an archive.
@@ -167,6 +179,142 @@ pub fn pkg_map(bytes: &[u8]) {
             let _ = map.get("python3", "debian", "trixie");
         }
     });
+}
+
+/// Records of owners that an earlier build left.
+pub fn journal(bytes: &[u8]) {
+    let (entries, sound) = kiln::sandbox::journal::read(bytes, 7);
+    assert!(sound <= bytes.len());
+    // What is believed can be written again, and is then believed again.
+    let mut again = bytes[..sound.min(16)].to_vec();
+    for (key, record) in &entries {
+        again.extend(kiln::sandbox::journal::entry(key, record));
+    }
+    assert_eq!(kiln::sandbox::journal::read(&again, 7).0, entries);
+}
+
+/// A tree in a tar archive, plain or compressed.
+pub fn tar(bytes: &[u8]) {
+    with_file("tree.tar", bytes, |path| {
+        let directory = path.parent().expect("it is in a directory");
+        if let Ok(archived) = kiln::tree::tar::read(path, directory) {
+            let tree = std::sync::Arc::new(archived.tree);
+            let mut reader = tree.reader();
+            for (id, inode) in tree.inodes() {
+                if let kiln::tree::Kind::File(content) = &inode.kind {
+                    let mut buffer = [0; 600];
+                    for at in [0, 511, content.size.saturating_sub(1)] {
+                        let _ = reader.read_at(id, at, &mut buffer);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A disk's bytes as they are.
+pub fn raw(bytes: &[u8]) {
+    image(bytes, inspect::Format::Raw);
+}
+
+/// A qcow2 image.
+pub fn qcow2(bytes: &[u8]) {
+    image(bytes, inspect::Format::Qcow2);
+}
+
+/// A vmdk image.
+pub fn vmdk(bytes: &[u8]) {
+    image(bytes, inspect::Format::Vmdk);
+}
+
+/// A vhd image.
+pub fn vhd(bytes: &[u8]) {
+    image(bytes, inspect::Format::Vhd);
+}
+
+/// A vhdx image.
+pub fn vhdx(bytes: &[u8]) {
+    image(bytes, inspect::Format::Vhdx);
+}
+
+/// A vdi image.
+pub fn vdi(bytes: &[u8]) {
+    image(bytes, inspect::Format::Vdi);
+}
+
+/// A file from its blocks that are not empty, so that inputs are small: its
+/// length in blocks of 512 bytes, then for each block its number, how many bytes
+/// it has, and these.
+fn sparse_file(bytes: &[u8]) -> Vec<u8> {
+    const MOST: usize = 16 << 20;
+    let (length, mut rest) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
+    let length = u32::from_le_bytes(*length) as usize * 512;
+    let mut file = vec![0; length.min(MOST)];
+    while let Some(([a, b, c, d, e, f], after)) = rest.split_first_chunk() {
+        let start = u32::from_le_bytes([*a, *b, *c, *d]) as usize * 512;
+        let wanted = usize::from(u16::from_le_bytes([*e, *f])).min(512);
+        let (data, after) = after.split_at(wanted.min(after.len()));
+        if let Some(place) = file.get_mut(start..start + data.len()) {
+            place.copy_from_slice(data);
+        }
+        rest = after;
+    }
+    file
+}
+
+/// Opens an image, by its content and as this format, and reads some of it.
+fn image(bytes: &[u8], format: inspect::Format) {
+    use kiln::sink::ReadAt as _;
+    with_file("image", &sparse_file(bytes), |path| {
+        for known in [None, Some(format)] {
+            let Ok(image) = inspect::open(path, known) else {
+                continue;
+            };
+            let mut reader = image.reader();
+            let mut buffer = vec![0; 4096];
+            for range in image.data_ranges().into_iter().take(20) {
+                for at in [range.start, range.end.saturating_sub(4096)] {
+                    let length = image.length().saturating_sub(at).min(4096);
+                    let length = usize::try_from(length).expect("it is small");
+                    let _ = reader.read_at(at, &mut buffer[..length]);
+                }
+            }
+        }
+    });
+}
+
+/// A disk: its partitions, and all files of all filesystems in them.
+pub fn disk_files(bytes: &[u8]) {
+    let disk = bytes.to_vec();
+    let Ok(contents) = Contents::read(&disk) else {
+        return;
+    };
+    let _ = contents.root();
+    for part in &contents.parts {
+        if let Ok(files) = contents.open(part) {
+            let _ = (os_release(&files), files.lookup(b"/dir/link", true).is_ok());
+            walk(&files, files.root(), 8);
+        }
+    }
+}
+
+/// Reads what is in a directory, some levels down.
+fn walk(files: &FileSystem<'_>, directory: FileId, depth: usize) {
+    let Ok(entries) = files.entries(directory) else {
+        return;
+    };
+    // Few enough that directories within themselves come to an end soon.
+    for entry in entries.iter().take(16) {
+        let _ = files.xattrs(entry.file);
+        match files.metadata(entry.file).map(|metadata| metadata.kind) {
+            Ok(FileKind::Directory) if depth > 0 && entries.len() < 16 => {
+                walk(files, entry.file, depth / 2);
+            }
+            Ok(FileKind::Symlink) => drop(files.link_target(entry.file)),
+            Ok(FileKind::File) => drop(files.read(entry.file, 1 << 20)),
+            _ => {}
+        }
+    }
 }
 
 /// For what is read by its path: a file in a directory of its own.

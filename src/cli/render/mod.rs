@@ -14,7 +14,7 @@ mod log;
 mod plain;
 mod record;
 mod rich;
-mod stamp;
+pub(super) mod stamp;
 mod terminal;
 
 use std::io::IsTerminal as _;

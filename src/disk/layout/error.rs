@@ -106,6 +106,9 @@ pub enum LayoutError {
         /// Where it is mounted.
         mount_point: String,
     },
+    /// The tree cannot be divided into filesystems.
+    #[error("cannot divide the tree at the mount points")]
+    Tree(#[from] crate::tree::Error),
     /// Boot code cannot be placed.
     #[error(transparent)]
     Boot(#[from] BootError),

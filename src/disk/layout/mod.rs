@@ -17,6 +17,7 @@ use super::{gpt, lvm, mbr};
 
 mod assemble;
 mod error;
+pub mod fit;
 mod planner;
 mod size;
 
@@ -354,6 +355,18 @@ impl Plan {
                 let request = requests.iter().find(|request| request.name == name)?;
                 Some(request.guid.to_string())
             }
+        }
+    }
+
+    /// Whether there is room for BIOS boot code: before the first partition of an
+    /// MBR, or in a BIOS boot partition of a GPT.
+    pub fn has_boot_space(&self) -> bool {
+        match &self.table {
+            None => false,
+            Some(Table::Mbr { .. }) => true,
+            Some(Table::Gpt { requests, .. }) => requests
+                .iter()
+                .any(|request| request.type_guid == gpt::types::BIOS_BOOT),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Which writer makes which type of filesystem.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{FilesystemId, FilesystemPlan, PlannerError};
 use crate::disk::Volume;
-use crate::disk::fs::{ext4, fat, swap};
+use crate::disk::fs::{btrfs, ext4, fat, swap, xfs};
 use crate::tree::{Timestamp, Tree, TreeBuilder};
 
 /// Why a filesystem is not one of those that kiln writes.
@@ -13,8 +14,8 @@ use crate::tree::{Timestamp, Tree, TreeBuilder};
 pub enum PlanError {
     /// A type without a writer.
     #[error(
-        "not supported yet: filesystem type `{fstype}` (kiln writes ext2, ext3, ext4, vfat and \
-         swap itself)"
+        "not supported: filesystem type `{fstype}` (kiln makes ext2, ext3, ext4, vfat, xfs, btrfs \
+         and swap)"
     )]
     Type {
         /// The type.
@@ -39,11 +40,13 @@ pub enum PlanError {
     },
 }
 
-/// Plans filesystems with kiln's own writers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Plans filesystems with kiln's own writers, and xfs with the help of mkfs.xfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativePlanner {
     /// When filesystems are made.
     pub timestamp: Timestamp,
+    /// Where programs that make filesystems (xfs) may work.
+    pub scratch: PathBuf,
 }
 
 impl NativePlanner {
@@ -66,6 +69,25 @@ impl NativePlanner {
                 Ok(ext4::plan(&tree, &self.ext4_options(filesystem)?, bytes)?)
             }
             "vfat" | "fat" | "msdos" => Ok(fat::plan(&tree, &fat_options(filesystem)?, bytes)?),
+            "btrfs" => {
+                btrfs::Options::check_mkfs(&filesystem.opts)?;
+                let options = btrfs::Options {
+                    label: filesystem.label.clone(),
+                    uuid: filesystem.uuid(),
+                    timestamp: self.timestamp,
+                };
+                Ok(btrfs::plan(&tree, &options, bytes)?)
+            }
+            "xfs" => {
+                let options = xfs::Options {
+                    label: filesystem.label.clone(),
+                    uuid: filesystem.uuid(),
+                    sector_size: filesystem.sector_size,
+                    arguments: filesystem.opts.clone(),
+                    timestamp: self.timestamp,
+                };
+                Ok(xfs::plan(&tree, &options, bytes, &self.scratch)?)
+            }
             "swap" => {
                 let options = swap::Options {
                     uuid: filesystem.uuid(),
@@ -90,6 +112,8 @@ impl NativePlanner {
         match filesystem.fstype.as_str() {
             "ext2" | "ext3" | "ext4" => self.ext4_options(filesystem).map(drop),
             "vfat" | "fat" | "msdos" => Ok(fat_options(filesystem).map(drop)?),
+            "btrfs" => Ok(btrfs::Options::check_mkfs(&filesystem.opts)?),
+            "xfs" => Ok(xfs::check().map(drop)?),
             "swap" => Ok(()),
             fstype => Err(PlanError::Type {
                 fstype: fstype.to_owned(),
@@ -208,6 +232,7 @@ mod tests {
                 seconds: 1_700_000_000,
                 nanoseconds: 0,
             },
+            scratch: std::env::temp_dir(),
         }
     }
 
@@ -319,7 +344,7 @@ mod tests {
         };
         let text = message("type: ext2", "type: reiserfs");
         assert!(
-            text.starts_with("not supported yet: filesystem type `reiserfs`"),
+            text.starts_with("not supported: filesystem type `reiserfs`"),
             "{text}"
         );
         let text = message("-F 32", "-s 8");

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::index::Package;
 use crate::fetch::{Cache, Digest, Lock};
 use crate::rootfs::owners;
-use crate::sandbox::identity::owners_are_recorded;
+use crate::sandbox::identity::{devices_are_refused, owners_are_recorded};
 
 /// Grows whenever the same packages give another tree.
 const FORMAT: u32 = 1;
@@ -71,6 +71,10 @@ pub fn id_maps() -> Result<String, Error> {
         })?;
         maps.push_str(&text);
     }
+    if owners_are_recorded() {
+        // The same ids may be on disk elsewhere.
+        maps.push_str("recorded\n");
+    }
     Ok(maps)
 }
 
@@ -119,11 +123,12 @@ pub fn owners_of(root: &Path) -> PathBuf {
 }
 
 fn save_owners(new: &Path, root: &Path) -> Result<(), Error> {
-    if !owners_are_recorded() {
+    let owned = owners_are_recorded();
+    if !owned && !devices_are_refused(new) {
         return Ok(());
     }
     let list = owners_of(root);
-    owners::save(new, &list).map_err(|source| Error::File {
+    owners::save(new, &list, owned).map_err(|source| Error::File {
         action: "write",
         path: list,
         source,
@@ -140,6 +145,8 @@ fn sweep(roots: &Path) -> Result<(), Error> {
         let Some(key) = name.to_str().and_then(|name| name.strip_prefix(".new-")) else {
             continue;
         };
+        // Where nothing can be mounted, the root's own `/dev` waits beside it.
+        let key = key.strip_suffix(".dev").unwrap_or(key);
         if let Some(_lock) = Lock::try_acquire(&roots.join(format!("{key}.lock")))? {
             // A root of other ids may not be ours to remove; it harms nobody.
             let _ = remove(&entry.path());

@@ -2,12 +2,14 @@
 //!
 //! The order is that of every Debian bootstrap: users and groups first
 //! (base-passwd), then what has a preinst, then everything. Runs in a mount
-//! namespace of its own, so that nothing stays mounted whatever happens.
+//! namespace of its own (if mounts are possible at all), so that nothing stays
+//! mounted whatever happens.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -18,8 +20,10 @@ use super::index::Package;
 use crate::fetch::Blob;
 use crate::rootfs::beneath::Root;
 use crate::sandbox::command::Program;
+use crate::sandbox::inside::Inside;
 use crate::sandbox::mounts::mount_target_api;
 use crate::sandbox::seccomp;
+use crate::sandbox::standin::mounts_are_possible;
 
 /// Where packages for dpkg lie in the root meanwhile.
 const PACKAGES: &str = "var/lib/dpkg/kiln";
@@ -53,13 +57,23 @@ pub fn configure(
 ) -> Result<(), Error> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            isolate(root.path())?;
-            let _api = mount_target_api(root.path()).map_err(|source| Error::Run {
+            if mounts_are_possible() {
+                isolate(root.path())?;
+            }
+            let refused = |source| Error::Run {
                 program: "mount".to_owned(),
                 root: root.path().to_owned(),
                 source,
-            })?;
-            Run { root, job, line }.all()
+            };
+            let _api = mount_target_api(root.path()).map_err(refused)?;
+            let inside = Arc::new(Inside::new(root.path()).map_err(refused)?);
+            Run {
+                root,
+                inside,
+                job,
+                line,
+            }
+            .all()
         });
         thread
             .join()
@@ -88,6 +102,7 @@ fn isolate(root: &Path) -> Result<(), Error> {
 
 struct Run<'a, 'l> {
     root: &'a Root,
+    inside: Arc<Inside>,
     job: Job<'a>,
     line: &'l mut (dyn FnMut(&str) + Send),
 }
@@ -220,10 +235,11 @@ impl Run<'_, '_> {
         let program = Program {
             arguments: all,
             environment,
-            root: Some(self.root.path().to_owned()),
+            inside: Some(Arc::clone(&self.inside)),
             directory: PathBuf::from("/"),
             filter: Some(seccomp::no_sync()),
             keep_open: None,
+            watch: None,
         };
         let mut last = std::collections::VecDeque::new();
         let status = program

@@ -43,14 +43,14 @@ pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> 
             path: target.join(error.path),
             source: error.source,
         })?;
-        let list = cached::owners_of(&root.root);
-        if recorded && list.exists() {
-            owners::apply(&list, target).map_err(|(path, source)| Error::File {
-                action: "set the owner of",
-                path: target.join(path),
-                source,
-            })?;
-        }
+    }
+    let list = cached::owners_of(&root.root);
+    if list.exists() {
+        owners::apply(&list, target).map_err(|(path, source)| Error::File {
+            action: "set the owner of",
+            path: target.join(path),
+            source,
+        })?;
     }
     write_lists(root, target)?;
     write_marks(root, target)?;

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use super::tracee::{self, Target, open_at, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::bpf::CREATING;
-use crate::sandbox::store::{Key, Node};
+use crate::sandbox::store::{Key, Node, Record};
 
 /// `__O_TMPFILE`, the flag without its `O_DIRECTORY`.
 const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
@@ -20,12 +20,15 @@ const OPEN_HOW: usize = 24;
 /// Size of a page, above which `openat2` refuses its structure.
 const LARGEST_HOW: u64 = 4096;
 
+/// A restricted walk that only looks at what is cached, and may so fail at any time.
+const RESOLVE_CACHED: u64 = 0x20;
+
 /// Where a file is to be made.
-struct Place {
-    directory: Target,
-    name: CString,
-    uid: u32,
-    gid: u32,
+pub(super) struct Place {
+    pub(super) directory: Target,
+    pub(super) name: CString,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 /// A path's directory and last name; `None` if it ends in no proper name.
@@ -42,7 +45,7 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 impl Call<'_> {
     /// Where a file is to be made, and whose it is to be; `None` where that is
     /// root, or where the kernel will refuse it.
-    fn place(
+    pub(super) fn place(
         &mut self,
         directory: i32,
         path: &[u8],
@@ -71,50 +74,89 @@ impl Call<'_> {
 
     /// Owner and group of a new file in a directory, if that exists.
     fn first_owner(&mut self, directory: &Target) -> Result<Option<(u32, u32)>, Errno> {
-        let credentials = self.credentials()?;
         let Ok(found) = directory.statx(0) else {
             return Ok(None);
         };
-        let gid = if u32::from(found.stx_mode) & libc::S_ISGID != 0 {
-            self.store()
-                .get(Key::of(&found))
-                .map_or(0, |record| record.gid)
+        self.first_owner_in(&found).map(Some)
+    }
+
+    /// Owner and group of a new file in this directory.
+    fn first_owner_in(&mut self, found: &libc::statx) -> Result<(u32, u32), Errno> {
+        let (uid, gid) = if self.store().has_owners() {
+            let credentials = self.credentials()?;
+            (credentials.user.filesystem, credentials.group.filesystem)
         } else {
-            credentials.group.filesystem
+            let status = self.worker.view.status(self.pid)?;
+            (status.uid, status.gid)
         };
-        Ok(Some((credentials.user.filesystem, gid)))
+        if u32::from(found.stx_mode) & libc::S_ISGID == 0 {
+            return Ok((uid, gid));
+        }
+        let gid = if self.store().has_owners() {
+            let record = self.store().get(Key::of(found));
+            record.map_or(0, |record| record.gid)
+        } else {
+            found.stx_gid
+        };
+        Ok((uid, gid))
     }
 
     /// Opens the directory and takes over the umask.
-    fn enter(&mut self, place: &Place) -> Result<OwnedFd, Errno> {
+    pub(super) fn enter(&mut self, place: &Place) -> Result<OwnedFd, Errno> {
         self.take_umask()?;
         place.directory.open(libc::O_PATH | libc::O_DIRECTORY, 0)
     }
 
-    fn take_umask(&mut self) -> Result<(), Errno> {
-        let umask = self.worker.view.umask(self.pid)?;
+    pub(super) fn take_umask(&mut self) -> Result<(), Errno> {
+        let umask = self.worker.view.status(self.pid)?.umask;
         self.still_there()?;
         // This thread's own, since it shares no file system context.
         nix::sys::stat::umask(Mode::from_bits_truncate(umask));
         Ok(())
     }
 
-    fn record(&self, found: &libc::statx, uid: u32, gid: u32, node: Option<Node>) {
+    pub(super) fn record(&self, found: &libc::statx, uid: u32, gid: u32, node: Option<Node>) {
         self.store().update(Key::of(found), |record| {
-            (record.uid, record.gid, record.node) = (uid, gid, node);
-            record.xattrs.clear();
+            *record = Record {
+                node,
+                ..Record::default()
+            };
+            if self.store().has_owners() {
+                (record.uid, record.gid) = (uid, gid);
+            }
         });
     }
 
     /// Records the owner of what was just made under a name.
-    fn record_name(&self, directory: &OwnedFd, place: &Place) -> Result<(), Errno> {
+    pub(super) fn record_name(&self, directory: &OwnedFd, place: &Place) -> Result<(), Errno> {
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let found = statx(directory.as_raw_fd(), &place.name, flags, 0)?;
         self.record(&found, place.uid, place.gid, None);
         Ok(())
     }
 
-    pub(super) fn open(&mut self, directory: i32, path: usize, flags: i32, mode: u64) -> Outcome {
+    pub(super) fn openat(&mut self) -> Outcome {
+        self.open(self.int(0), 1, self.int(2), self.arguments[3])
+    }
+
+    pub(super) fn open_plain(&mut self) -> Outcome {
+        self.open(libc::AT_FDCWD, 0, self.int(1), self.arguments[2])
+    }
+
+    pub(super) fn creat(&mut self) -> Outcome {
+        let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+        self.open(libc::AT_FDCWD, 0, flags, self.arguments[1])
+    }
+
+    pub(super) fn mkdir_at(&mut self) -> Outcome {
+        self.mkdir(self.int(0), 1, 2)
+    }
+
+    pub(super) fn symlink_at(&mut self) -> Outcome {
+        self.symlink(0, self.int(1), 2)
+    }
+
+    fn open(&mut self, directory: i32, path: usize, flags: i32, mode: u64) -> Outcome {
         let path = self.path(path)?;
         self.open_path(directory, &path, flags, mode)
     }
@@ -128,11 +170,60 @@ impl Call<'_> {
         let (words, _) = how.as_chunks::<8>();
         let [flags, mode, resolve] = [words[0], words[1], words[2]].map(u64::from_ne_bytes);
         let flags = i32::try_from(flags).unwrap_or(0);
-        // A restricted walk is left to the kernel; the file is root's then.
-        if resolve != 0 || flags as u32 & CREATING == 0 {
+        if flags as u32 & CREATING == 0 || resolve & RESOLVE_CACHED != 0 {
             return Ok(Answer::Continue);
         }
-        self.open(self.int(0), 1, flags, mode)
+        if resolve == 0 {
+            return self.open(self.int(0), 1, flags, mode);
+        }
+        self.open_restricted(self.int(0), flags, mode, resolve)
+    }
+
+    /// `openat2` with a restricted walk, which the kernel does for us too.
+    fn open_restricted(&mut self, directory: i32, flags: i32, mode: u64, resolve: u64) -> Outcome {
+        let path = self.path(1)?;
+        let unnamed = flags & UNNAMED != 0;
+        let (parent, name) = match split(&path) {
+            _ if unnamed => (&path[..], &b""[..]),
+            Some((parent, name)) if !path.ends_with(b"/") => (parent, name),
+            _ => return Ok(Answer::Continue),
+        };
+        let Ok(start) = self
+            .rooted_target(directory)
+            .and_then(|start| start.open(libc::O_PATH | libc::O_DIRECTORY, 0))
+        else {
+            return Ok(Answer::Continue);
+        };
+        let parent = if parent.is_empty() { b"." } else { parent };
+        let parent = CString::new(parent).map_err(|_| Errno::EINVAL)?;
+        let walk = libc::O_PATH | libc::O_DIRECTORY;
+        let Ok(parent) = tracee::open_how(start.as_raw_fd(), &parent, walk, 0, resolve) else {
+            return Ok(Answer::Continue);
+        };
+        let (uid, gid) = self.first_owner_in(&statx_of(&parent)?)?;
+        if (uid, gid) == (0, 0) {
+            return Ok(Answer::Continue);
+        }
+        let mode = mode as u32 & 0o7777;
+        self.take_umask()?;
+        let made = if unnamed {
+            open_at(parent.as_raw_fd(), c".", flags, mode)
+        } else {
+            let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+            let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+            open_at(parent.as_raw_fd(), &name, flags, mode)
+        };
+        match made {
+            Ok(file) => {
+                self.record(&statx_of(&file)?, uid, gid, None);
+                Ok(Answer::Descriptor {
+                    file,
+                    close_on_exec: flags & libc::O_CLOEXEC != 0,
+                })
+            }
+            Err(Errno::EEXIST) => Ok(Answer::Continue),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn open_path(&mut self, directory: i32, path: &[u8], flags: i32, mode: u64) -> Outcome {
@@ -181,7 +272,8 @@ impl Call<'_> {
         }
     }
 
-    pub(super) fn mkdir(&mut self, directory: i32, path: usize, mode: u64) -> Outcome {
+    pub(super) fn mkdir(&mut self, directory: i32, path: usize, mode: usize) -> Outcome {
+        let mode = self.word(mode);
         let path = self.path(path)?;
         let Some(place) = self.place(directory, &path, false)? else {
             return Ok(Answer::Continue);
@@ -189,11 +281,7 @@ impl Call<'_> {
         let parent = self.enter(&place)?;
         // SAFETY: the descriptor is open, and the name is terminated.
         Errno::result(unsafe {
-            libc::mkdirat(
-                parent.as_raw_fd(),
-                place.name.as_ptr(),
-                mode as u32 & 0o7777,
-            )
+            libc::mkdirat(parent.as_raw_fd(), place.name.as_ptr(), mode & 0o7777)
         })?;
         self.record_name(&parent, &place)?;
         Ok(Answer::Value(0))
@@ -209,47 +297,6 @@ impl Call<'_> {
         // SAFETY: the descriptor is open, text and name are terminated.
         Errno::result(unsafe {
             libc::symlinkat(text.as_ptr(), parent.as_raw_fd(), place.name.as_ptr())
-        })?;
-        self.record_name(&parent, &place)?;
-        Ok(Answer::Value(0))
-    }
-
-    pub(super) fn mknod(&mut self, directory: i32, path: usize, mode: u64, device: u64) -> Outcome {
-        let mode = mode as u32;
-        let node = match mode & libc::S_IFMT {
-            // Overlayfs marks removed files so, and the kernel lets everybody.
-            libc::S_IFCHR if device == 0 => None,
-            kind @ (libc::S_IFCHR | libc::S_IFBLK) => {
-                let device = device as u32;
-                Some(Node {
-                    block: kind == libc::S_IFBLK,
-                    // As the kernel takes a number of 32 bits apart.
-                    major: device >> 8 & 0xfff,
-                    minor: device & 0xff | device >> 12 & 0xfff00,
-                })
-            }
-            _ => None,
-        };
-        if node.is_some() && !self.credentials()?.privileged() {
-            return Err(Errno::EPERM);
-        }
-        let path = self.path(path)?;
-        if node.is_some() && path.ends_with(b"/") {
-            return Err(Errno::ENOENT);
-        }
-        let Some(place) = self.place(directory, &path, node.is_some())? else {
-            return Ok(Answer::Continue);
-        };
-        let parent = self.enter(&place)?;
-        if node.is_some() {
-            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
-            let file = open_at(parent.as_raw_fd(), &place.name, flags, mode & 0o7777)?;
-            self.record(&statx_of(&file)?, place.uid, place.gid, node);
-            return Ok(Answer::Value(0));
-        }
-        // SAFETY: the descriptor is open, and the name is terminated.
-        Errno::result(unsafe {
-            libc::mknodat(parent.as_raw_fd(), place.name.as_ptr(), mode, device)
         })?;
         self.record_name(&parent, &place)?;
         Ok(Answer::Value(0))

@@ -30,6 +30,10 @@ impl Call<'_> {
         Ok(Answer::Continue)
     }
 
+    pub(super) fn execute_at(&mut self) -> Outcome {
+        self.execute(self.int(0), 1, self.int(4))
+    }
+
     /// Owner and group that a program is to act as, if it is a set-id program.
     fn set_ids(
         &mut self,

@@ -1,52 +1,61 @@
 //! Calls about a process's own ids, and the limit that carries them.
 
 use super::cred::{Change, Credentials, Kind};
-use super::{Answer, Call, Errno, Outcome, bytes_of, tracee};
+use super::layout::short_id;
+use super::{Answer, Call, Errno, Outcome, tracee};
 
 /// Most supplementary groups (`NGROUPS_MAX`).
 const MOST_GROUPS: usize = 65536;
 
 impl Call<'_> {
-    /// Answers any call of this kind; another kind is left to the kernel.
-    pub(super) fn ids(&mut self) -> Outcome {
-        use Kind::{Group, User};
-        let (first, second, third) = (self.word(0), self.word(1), self.word(2));
-        match self.number {
-            libc::SYS_getuid => self.show(|of| of.user.real),
-            libc::SYS_geteuid => self.show(|of| of.user.effective),
-            libc::SYS_getgid => self.show(|of| of.group.real),
-            libc::SYS_getegid => self.show(|of| of.group.effective),
-            libc::SYS_getresuid => self.show_three(User),
-            libc::SYS_getresgid => self.show_three(Group),
-            libc::SYS_getgroups => self.groups(),
-            libc::SYS_setgroups => self.set_groups(),
-            libc::SYS_setuid => self.change(User, Change::One(first)),
-            libc::SYS_setgid => self.change(Group, Change::One(first)),
-            libc::SYS_setreuid => self.change(User, Change::Two(first, second)),
-            libc::SYS_setregid => self.change(Group, Change::Two(first, second)),
-            libc::SYS_setresuid => self.change(User, Change::Three([first, second, third])),
-            libc::SYS_setresgid => self.change(Group, Change::Three([first, second, third])),
-            libc::SYS_setfsuid => self.change(User, Change::Filesystem(first)),
-            libc::SYS_setfsgid => self.change(Group, Change::Filesystem(first)),
-            libc::SYS_prctl => self.keep_capabilities(),
-            libc::SYS_getrlimit => self.limit(1),
-            libc::SYS_setrlimit => Ok(Answer::Value(0)),
-            // Only the caller's own; that of others says nothing to anybody.
-            libc::SYS_prlimit64 => self.limit(3),
-            _ => Ok(Answer::Continue),
+    pub(super) fn set_one(&mut self, kind: Kind) -> Outcome {
+        self.change(kind, Change::One(self.id(0)))
+    }
+
+    pub(super) fn set_two(&mut self, kind: Kind) -> Outcome {
+        self.change(kind, Change::Two(self.id(0), self.id(1)))
+    }
+
+    pub(super) fn set_three(&mut self, kind: Kind) -> Outcome {
+        self.change(kind, Change::Three([0, 1, 2].map(|n| self.id(n))))
+    }
+
+    pub(super) fn set_filesystem(&mut self, kind: Kind) -> Outcome {
+        let answer = self.change(kind, Change::Filesystem(self.id(0)))?;
+        Ok(match answer {
+            Answer::Value(former) if self.short_ids => Answer::Value(self.shown(former as u32)),
+            answer => answer,
+        })
+    }
+
+    /// An id as a result.
+    fn shown(&self, id: u32) -> i64 {
+        if self.short_ids {
+            short_id(id).into()
+        } else {
+            id.into()
         }
     }
 
-    fn show(&self, what: impl Fn(&Credentials) -> u32) -> Outcome {
+    /// An id as it lies in memory.
+    fn id_bytes(&self, id: u32) -> Vec<u8> {
+        if self.short_ids {
+            short_id(id).to_ne_bytes().to_vec()
+        } else {
+            id.to_ne_bytes().to_vec()
+        }
+    }
+
+    pub(super) fn show(&self, what: impl Fn(&Credentials) -> u32) -> Outcome {
         let id = what(&*self.credentials()?);
         Ok(if id == 0 {
             Answer::Continue
         } else {
-            Answer::Value(i64::from(id))
+            Answer::Value(self.shown(id))
         })
     }
 
-    fn show_three(&self, kind: Kind) -> Outcome {
+    pub(super) fn show_three(&self, kind: Kind) -> Outcome {
         let credentials = self.credentials()?;
         let ids = match kind {
             Kind::User => credentials.user,
@@ -57,12 +66,12 @@ impl Call<'_> {
             .into_iter()
             .zip([ids.real, ids.effective, ids.saved])
         {
-            self.write(address, &id.to_ne_bytes())?;
+            self.write(address, &self.id_bytes(id))?;
         }
         Ok(Answer::Value(0))
     }
 
-    fn groups(&self) -> Outcome {
+    pub(super) fn groups(&self) -> Outcome {
         let credentials = self.credentials()?;
         let groups = &credentials.groups;
         let room = usize::try_from(self.int(0)).map_err(|_| Errno::EINVAL)?;
@@ -72,22 +81,27 @@ impl Call<'_> {
             }
             let bytes: Vec<u8> = groups
                 .iter()
-                .flat_map(|group| group.to_ne_bytes())
+                .flat_map(|&group| self.id_bytes(group))
                 .collect();
             self.write(self.arguments[1], &bytes)?;
         }
         Ok(Answer::Value(groups.len() as i64))
     }
 
-    fn set_groups(&self) -> Outcome {
+    pub(super) fn set_groups(&self) -> Outcome {
         let count = usize::try_from(self.int(0)).map_err(|_| Errno::EINVAL)?;
         if count > MOST_GROUPS {
             return Err(Errno::EINVAL);
         }
-        let bytes = tracee::read(self.pid, self.arguments[1], count * size_of::<u32>())?;
+        let size = if self.short_ids { 2 } else { 4 };
+        let bytes = tracee::read(self.pid, self.arguments[1], count * size)?;
         let groups = bytes
-            .chunks_exact(4)
-            .map(|id| u32::from_ne_bytes([id[0], id[1], id[2], id[3]]))
+            .chunks_exact(size)
+            .map(|id| match *id {
+                [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
+                [a, b] => u16::from_ne_bytes([a, b]).into(),
+                _ => 0,
+            })
             .collect();
         let mut credentials = Credentials::clone(&*self.credentials()?);
         credentials.set_groups(groups)?;
@@ -105,7 +119,7 @@ impl Call<'_> {
         Ok(Answer::Value(result))
     }
 
-    fn keep_capabilities(&self) -> Outcome {
+    pub(super) fn keep_capabilities(&self) -> Outcome {
         let mut credentials = Credentials::clone(&*self.credentials()?);
         credentials.keep = match self.arguments[1] {
             0 => false,
@@ -117,15 +131,22 @@ impl Call<'_> {
         Ok(Answer::Continue)
     }
 
-    /// Shows the limit as if it were not used, at the address in an argument.
-    fn limit(&self, argument: usize) -> Outcome {
+    /// Shows the limit as if it were not used, at the address in an argument, in
+    /// numbers of this size. That of others says nothing to anybody.
+    pub(super) fn limit(&self, argument: usize, size: usize) -> Outcome {
+        // All bits set is "unlimited" in either size.
+        self.unlimited(argument, &vec![0xff; size])
+    }
+
+    /// The same for the oldest call of i386, whose largest number is positive.
+    pub(super) fn oldest_limit(&self) -> Outcome {
+        self.unlimited(1, &i32::MAX.to_ne_bytes())
+    }
+
+    fn unlimited(&self, argument: usize, number: &[u8]) -> Outcome {
         let address = self.arguments[argument];
         if address != 0 {
-            let unlimited = libc::rlimit64 {
-                rlim_cur: libc::RLIM64_INFINITY,
-                rlim_max: libc::RLIM64_INFINITY,
-            };
-            self.write(address, bytes_of(&unlimited))?;
+            self.write(address, &number.repeat(2))?;
         }
         Ok(Answer::Value(0))
     }

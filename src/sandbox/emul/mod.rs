@@ -6,17 +6,29 @@
 //! ids of processes are told here. Whatever needs no lie is left to the kernel
 //! (`Answer::Continue`), which then also gives the exact error.
 //!
+//! Where all ids are mapped, only devices and attributes that the kernel refuses
+//! are recorded, and only calls about those are answered.
+//!
 //! Not emulated: refusals of access to a process that gave up its root ids (it
-//! may do more than it should), ids in `/proc/PID/status`, owners of bound
-//! sockets, and calls of 32-bit programs.
+//! may do more than it should), and ids in `/proc/PID/status`.
+//!
+//! A call is named in [`table`] once for each ABI, with the method of [`Call`]
+//! that answers it.
 
 mod create;
 pub mod cred;
+mod device;
 mod exec;
 mod ids;
+mod layout;
+mod naming;
 mod own;
+mod place;
+mod socket;
 mod stat;
+pub mod table;
 pub mod tracee;
+mod vproc;
 mod xattr;
 
 use std::os::fd::OwnedFd;
@@ -27,10 +39,13 @@ use nix::errno::Errno;
 use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
-use tracee::{Target, View};
+use table::{Dispatch, Groups};
+use tracee::{RootId, Target, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
+
+pub use xattr::DEVICE;
 
 /// How a call ends.
 #[derive(Debug)]
@@ -60,16 +75,28 @@ pub struct Emulation {
     pub store: Arc<Store>,
     credentials: Table,
     proc: OwnedFd,
+    dispatch: Dispatch,
+    /// The root of the sandbox itself.
+    own_root: RootId,
+    /// What stands for files that targets lack.
+    own_files: Option<vproc::OwnFiles>,
 }
 
 impl Emulation {
-    /// `proc` is `/proc` of this process's PID namespace.
-    pub fn new(proc: OwnedFd) -> Emulation {
-        Emulation {
-            store: Arc::default(),
+    /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
+    /// answered, by what `store` says.
+    pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
+        Ok(Emulation {
+            store,
             credentials: Table::default(),
             proc,
-        }
+            dispatch: Dispatch::new(groups),
+            own_files: groups
+                .contains(Groups::NAMING)
+                .then(vproc::OwnFiles::open)
+                .transpose()?,
+            own_root: RootId::own()?,
+        })
     }
 }
 
@@ -83,21 +110,32 @@ pub struct Worker {
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
-        let view = View::for_this_thread(shared.proc.try_clone()?)?;
+        let view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
         Ok(Worker { shared, view })
+    }
+
+    /// When a task started, which tells it from others with its number.
+    pub fn started(&self, pid: u32) -> Option<u64> {
+        self.view.started(pid).ok()
     }
 
     /// Answers one call.
     pub fn answer(&mut self, listener: &Listener, call: &libc::seccomp_notif) -> Answer {
+        let number = call.data.nr.cast_unsigned();
+        // The filter hands nothing else over.
+        let Some(handler) = self.shared.dispatch.find(call.data.arch, number) else {
+            return Answer::Continue;
+        };
         let mut call = Call {
             worker: self,
             listener,
             id: call.id,
             pid: call.pid,
-            number: i64::from(call.data.nr),
             arguments: call.data.args,
+            short_ids: false,
+            read_path: None,
         };
-        match call.answer() {
+        match handler(&mut call) {
             Ok(answer) => answer,
             Err(errno) => Answer::Error(errno),
         }
@@ -110,60 +148,40 @@ struct Call<'a> {
     listener: &'a Listener,
     id: u64,
     pid: u32,
-    number: i64,
     arguments: [u64; 6],
+    /// Ids of 16 bits are meant.
+    short_ids: bool,
+    /// A path that was read already, and which argument it is.
+    read_path: Option<(usize, Vec<u8>)>,
 }
 
 impl Call<'_> {
-    fn answer(&mut self) -> Outcome {
-        match self.number {
-            libc::SYS_newfstatat => self.stat_at(),
-            libc::SYS_fstat => self.stat_descriptor(),
-            libc::SYS_statx => self.statx(),
-            libc::SYS_openat => self.open(self.int(0), 1, self.flags(2), self.arguments[3]),
-            libc::SYS_openat2 => self.open2(),
-            libc::SYS_mkdirat => self.mkdir(self.int(0), 1, self.arguments[2]),
-            libc::SYS_mknodat => self.mknod(self.int(0), 1, self.arguments[2], self.arguments[3]),
-            libc::SYS_symlinkat => self.symlink(0, self.int(1), 2),
-            libc::SYS_fchown => self.chown_descriptor(),
-            libc::SYS_fchownat => self.chown_at(),
-            libc::SYS_execve => self.execute(libc::AT_FDCWD, 0, 0),
-            libc::SYS_execveat => self.execute(self.int(0), 1, self.int(4)),
-            libc::SYS_getxattr
-            | libc::SYS_lgetxattr
-            | libc::SYS_fgetxattr
-            | libc::SYS_listxattr
-            | libc::SYS_llistxattr
-            | libc::SYS_flistxattr
-            | libc::SYS_setxattr
-            | libc::SYS_lsetxattr
-            | libc::SYS_fsetxattr
-            | libc::SYS_removexattr
-            | libc::SYS_lremovexattr
-            | libc::SYS_fremovexattr => self.attribute(),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_stat => self.stat_path(true),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_lstat => self.stat_path(false),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_open => self.open(libc::AT_FDCWD, 0, self.flags(1), self.arguments[2]),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_creat => {
-                let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
-                self.open(libc::AT_FDCWD, 0, flags, self.arguments[1])
-            }
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_mkdir => self.mkdir(libc::AT_FDCWD, 0, self.arguments[1]),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_mknod => self.mknod(libc::AT_FDCWD, 0, self.arguments[1], self.arguments[2]),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_symlink => self.symlink(0, libc::AT_FDCWD, 1),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_chown => self.chown_path(true),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_lchown => self.chown_path(false),
-            _ => self.ids(),
+    /// The same call with ids of 16 bits.
+    fn narrow(&mut self) -> &mut Self {
+        self.short_ids = true;
+        self
+    }
+
+    /// Notes that programs of this filter have different root directories from
+    /// now on, or different mounts below them.
+    fn change_root(&mut self) -> Outcome {
+        self.listener.roots.differ();
+        Ok(Answer::Continue)
+    }
+
+    /// `clone3`, whose flags are in memory.
+    fn clone3(&mut self) -> Outcome {
+        let flags = tracee::read(self.pid, self.arguments[0], size_of::<u64>());
+        // What cannot be read, the kernel refuses.
+        let new_mounts = flags.is_ok_and(|flags| {
+            flags
+                .first_chunk()
+                .is_some_and(|&flags| u64::from_ne_bytes(flags) & libc::CLONE_NEWNS as u64 != 0)
+        });
+        if new_mounts {
+            return self.change_root();
         }
+        Ok(Answer::Continue)
     }
 
     /// An argument that is an `int`, such as a descriptor.
@@ -172,13 +190,19 @@ impl Call<'_> {
         self.arguments[argument] as u32 as i32
     }
 
-    /// An argument that is an id.
+    /// An argument of 32 bits.
     fn word(&self, argument: usize) -> u32 {
         self.arguments[argument] as u32
     }
 
-    fn flags(&self, argument: usize) -> i32 {
-        self.int(argument)
+    /// An argument that is an id, or "leave it as it is".
+    fn id(&self, argument: usize) -> u32 {
+        let id = self.word(argument);
+        match (self.short_ids, id & 0xffff) {
+            (false, _) => id,
+            (true, 0xffff) => u32::MAX,
+            (true, short) => short,
+        }
     }
 
     fn store(&self) -> &Store {
@@ -192,6 +216,15 @@ impl Call<'_> {
     fn give(&self, credentials: Credentials) -> Result<(), Errno> {
         self.still_there()?;
         self.worker.shared.credentials.give(self.pid, credentials)
+    }
+
+    /// Whether the task may do what takes this capability (`CAP_*`).
+    fn may(&mut self, capability: u32) -> Result<bool, Errno> {
+        if self.store().has_owners() {
+            return Ok(self.credentials()?.privileged());
+        }
+        let status = self.worker.view.status(self.pid)?;
+        Ok(status.capabilities & 1 << capability != 0)
     }
 
     /// Fails if the task is gone, whose number may be another's by now.
@@ -210,11 +243,26 @@ impl Call<'_> {
 
     /// The path that an argument points to.
     fn path(&self, argument: usize) -> Result<Vec<u8>, Errno> {
+        if let Some((read, path)) = &self.read_path
+            && *read == argument
+        {
+            return Ok(path.clone());
+        }
         tracee::read_path(self.pid, self.arguments[argument])
     }
 
     fn target(&mut self, directory: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {
-        self.worker.view.target(self.pid, directory, path, follow)
+        let roots = &self.listener.roots;
+        self.worker
+            .view
+            .target(self.pid, roots, directory, path, follow)
+    }
+
+    /// The directory that relative paths start from, with the task's root taken.
+    fn rooted_target(&mut self, directory: i32) -> Result<Target, Errno> {
+        let roots = &self.listener.roots;
+        self.worker.view.enter_root(self.pid, roots)?;
+        self.target(directory, b"", true)
     }
 
     /// The file behind a descriptor.

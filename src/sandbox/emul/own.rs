@@ -4,30 +4,29 @@ use std::os::fd::AsRawFd as _;
 
 use super::tracee::{Target, statx_of};
 use super::{Answer, Call, Errno, Outcome};
-use crate::sandbox::store::Key;
+use crate::sandbox::store::{Key, Record};
 
 /// "Leave it as it is".
 const KEEP: u32 = u32::MAX;
 
 impl Call<'_> {
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn chown_path(&mut self, follow: bool) -> Outcome {
         let path = self.path(0)?;
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
         let target = self.target(libc::AT_FDCWD, &path, follow)?;
-        self.chown(&target, self.word(1), self.word(2))
+        self.chown(&target, self.id(1), self.id(2))
     }
 
     pub(super) fn chown_descriptor(&mut self) -> Outcome {
         let target = self.target_of_descriptor(self.int(0))?;
-        self.chown(&target, self.word(1), self.word(2))
+        self.chown(&target, self.id(1), self.id(2))
     }
 
     pub(super) fn chown_at(&mut self) -> Outcome {
         let target = self.at(1, self.int(4))?;
-        self.chown(&target, self.word(2), self.word(3))
+        self.chown(&target, self.id(2), self.id(3))
     }
 
     fn chown(&mut self, target: &Target, uid: u32, gid: u32) -> Outcome {
@@ -62,12 +61,18 @@ impl Call<'_> {
                 libc::AT_EMPTY_PATH,
             )
         })?;
-        self.store().update(key, |record| {
+        // Anew, because overlayfs has another inode once the owner was set.
+        let key = Key::of(&statx_of(&file)?);
+        self.store().update(key, |now| {
+            // What the file had before it was copied up.
+            if *now == Record::default() {
+                *now = record;
+            }
             if uid != KEEP {
-                record.uid = uid;
+                now.uid = uid;
             }
             if gid != KEEP {
-                record.gid = gid;
+                now.gid = gid;
             }
         });
         Ok(Answer::Value(0))

@@ -1,28 +1,28 @@
 //! The `stat(2)` family: owners, types and device numbers as recorded.
 
+use super::layout::Layout;
 use super::tracee::{Target, statx};
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
-use crate::sandbox::store::{Key, Record};
+use crate::sandbox::store::Key;
 
 impl Call<'_> {
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn stat_path(&mut self, follow: bool) -> Outcome {
+    pub(super) fn stat_path(&mut self, follow: bool, layout: Layout) -> Outcome {
         let path = self.path(0)?;
         if path.is_empty() {
             return Ok(Answer::Continue);
         }
         let target = self.target(libc::AT_FDCWD, &path, follow);
-        self.stat(target, self.arguments[1])
+        self.stat(target, self.arguments[1], layout)
     }
 
-    pub(super) fn stat_descriptor(&mut self) -> Outcome {
+    pub(super) fn stat_descriptor(&mut self, layout: Layout) -> Outcome {
         let target = self.target_of_descriptor(self.int(0));
-        self.stat(target, self.arguments[1])
+        self.stat(target, self.arguments[1], layout)
     }
 
-    pub(super) fn stat_at(&mut self) -> Outcome {
+    pub(super) fn stat_at(&mut self, layout: Layout) -> Outcome {
         let target = self.at(1, self.int(3));
-        self.stat(target, self.arguments[2])
+        self.stat(target, self.arguments[2], layout)
     }
 
     /// The file that `dirfd`, a path and flags name.
@@ -40,7 +40,7 @@ impl Call<'_> {
         self.target(self.int(0), &path, follow)
     }
 
-    fn stat(&mut self, target: Result<Target, Errno>, address: u64) -> Outcome {
+    fn stat(&mut self, target: Result<Target, Errno>, address: u64, layout: Layout) -> Outcome {
         // What cannot be found out here, the kernel answers with its own error.
         let Ok(target) = target else {
             return Ok(Answer::Continue);
@@ -48,12 +48,13 @@ impl Call<'_> {
         let Ok(mut found) = target.statx(libc::STATX_BASIC_STATS) else {
             return Ok(Answer::Continue);
         };
-        let record = self.store().get(Key::of(&found));
-        if !correct(&mut found, record) {
+        if !self.correct(&mut found) {
             return Ok(Answer::Continue);
         }
-        let stat = stat_of(&found);
-        self.write(address, bytes_of(&stat))?;
+        let Some(bytes) = layout.bytes(&found) else {
+            return Ok(Answer::Continue);
+        };
+        self.write(address, &bytes)?;
         Ok(Answer::Value(0))
     }
 
@@ -73,66 +74,45 @@ impl Call<'_> {
         let Ok(mut found) = found else {
             return Ok(Answer::Continue);
         };
-        let record = self.store().get(Key::of(&found));
-        if !correct(&mut found, record) {
+        if !self.correct(&mut found) {
             return Ok(Answer::Continue);
         }
         self.write(self.arguments[4], bytes_of(&found))?;
         Ok(Answer::Value(0))
     }
-}
 
-/// Changes what was found to what should be shown; false if that is the same.
-fn correct(found: &mut libc::statx, record: Option<Record>) -> bool {
-    let foreign = found.stx_uid == OVERFLOW || found.stx_gid == OVERFLOW;
-    if let Some(record) = record {
-        (found.stx_uid, found.stx_gid) = (record.uid, record.gid);
-        if let Some(node) = record.node {
-            let kind = if node.block {
-                libc::S_IFBLK
-            } else {
-                libc::S_IFCHR
-            };
-            // The type is in the upper four of the 16 bits.
-            found.stx_mode = found.stx_mode & 0o7777 | kind as u16;
-            (found.stx_rdev_major, found.stx_rdev_minor) = (node.major, node.minor);
-            (found.stx_size, found.stx_blocks) = (0, 0);
+    /// Changes what was found to what should be shown; false if that is the same.
+    pub(super) fn correct(&self, found: &mut libc::statx) -> bool {
+        let owners = self.store().has_owners();
+        let foreign = owners && (found.stx_uid == OVERFLOW || found.stx_gid == OVERFLOW);
+        if let Some(record) = self.store().get(Key::of(found)) {
+            if owners {
+                (found.stx_uid, found.stx_gid) = (record.uid, record.gid);
+            }
+            if let Some(node) = record.node {
+                let kind = if node.block {
+                    libc::S_IFBLK
+                } else {
+                    libc::S_IFCHR
+                };
+                // The type is in the upper four of the 16 bits.
+                found.stx_mode = found.stx_mode & 0o7777 | kind as u16;
+                (found.stx_rdev_major, found.stx_rdev_minor) = (node.major, node.minor);
+                (found.stx_size, found.stx_blocks) = (0, 0);
+            }
+            return owners || record.node.is_some();
         }
-        return true;
-    }
-    if foreign {
-        // Files of the host: their owners are nobody here, and a copy should
-        // be root's and not nobody's.
-        for id in [&mut found.stx_uid, &mut found.stx_gid] {
-            if *id == OVERFLOW {
-                *id = 0;
+        if foreign {
+            // Files of the host: their owners are nobody here, and a copy should
+            // be root's and not nobody's.
+            for id in [&mut found.stx_uid, &mut found.stx_gid] {
+                if *id == OVERFLOW {
+                    *id = 0;
+                }
             }
         }
+        foreign
     }
-    foreign
-}
-
-/// The older structure with the same content.
-fn stat_of(found: &libc::statx) -> libc::stat {
-    // SAFETY: the structure has integers only.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    stat.st_dev = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
-    stat.st_ino = found.stx_ino;
-    stat.st_mode = u32::from(found.stx_mode);
-    stat.st_nlink = found.stx_nlink.into();
-    stat.st_uid = found.stx_uid;
-    stat.st_gid = found.stx_gid;
-    stat.st_rdev = libc::makedev(found.stx_rdev_major, found.stx_rdev_minor);
-    stat.st_size = found.stx_size.cast_signed();
-    stat.st_blksize = found.stx_blksize as _;
-    stat.st_blocks = found.stx_blocks.cast_signed();
-    stat.st_atime = found.stx_atime.tv_sec;
-    stat.st_atime_nsec = found.stx_atime.tv_nsec.into();
-    stat.st_mtime = found.stx_mtime.tv_sec;
-    stat.st_mtime_nsec = found.stx_mtime.tv_nsec.into();
-    stat.st_ctime = found.stx_ctime.tv_sec;
-    stat.st_ctime_nsec = found.stx_ctime.tv_nsec.into();
-    stat
 }
 
 #[cfg(test)]
@@ -148,6 +128,9 @@ mod tests {
         let path = std::ffi::CString::new(file.path().as_os_str().as_bytes()).expect("no zero");
         let found = statx(libc::AT_FDCWD, &path, 0, libc::STATX_BASIC_STATS).expect("found");
         let expected = nix::sys::stat::stat(path.as_c_str()).expect("found");
-        assert_eq!(bytes_of(&stat_of(&found)), bytes_of(&expected));
+        assert_eq!(
+            Layout::Native.bytes(&found).as_deref(),
+            Some(bytes_of(&expected))
+        );
     }
 }

@@ -3,6 +3,8 @@
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -104,9 +106,15 @@ pub struct Target {
 
 /// What identifies a root directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RootId(u32, u32, u64, u64);
+pub(super) struct RootId(u32, u32, u64, u64);
 
 impl RootId {
+    /// That of the calling thread.
+    pub(super) fn own() -> Result<RootId, Errno> {
+        let found = statx(libc::AT_FDCWD, c"/", 0, libc::STATX_MNT_ID)?;
+        Ok(RootId::of(&found))
+    }
+
     fn of(found: &libc::statx) -> RootId {
         RootId(
             found.stx_dev_major,
@@ -114,6 +122,54 @@ impl RootId {
             found.stx_ino,
             found.stx_mnt_id,
         )
+    }
+}
+
+/// Whether all programs of a filter have the root directory, and the mounts,
+/// that the first one had: then nobody needs to look. They have until one makes
+/// a call that changes either.
+#[derive(Debug, Default)]
+pub struct Roots {
+    first: OnceLock<RootId>,
+    differ: AtomicBool,
+}
+
+impl Roots {
+    /// From now on each program has to be looked at.
+    pub fn differ(&self) {
+        self.differ.store(true, Ordering::Release);
+    }
+}
+
+/// What `/proc/PID/status` says of a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Status {
+    /// Its umask.
+    pub umask: u32,
+    /// Owner of the files that it makes.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
+    /// Effective capabilities, a bit each.
+    pub capabilities: u64,
+}
+
+impl Status {
+    fn parse(text: &str) -> Option<Status> {
+        let field = |name: &str| {
+            let mut lines = text.lines();
+            lines
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
+        // Real, effective, saved and filesystem id.
+        let last = |value: &str| value.split_whitespace().nth(3)?.parse().ok();
+        Some(Status {
+            umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
+            uid: last(field("Uid:")?)?,
+            gid: last(field("Gid:")?)?,
+            capabilities: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+        })
     }
 }
 
@@ -125,21 +181,23 @@ impl RootId {
 pub struct View {
     proc: OwnedFd,
     root: RootId,
+    /// The root of the sandbox itself.
+    own_root: RootId,
 }
 
 impl View {
-    /// Takes a thread of its own file system context (`CLONE_FS`) for this.
-    /// `proc` is `/proc` of the PID namespace of this process.
-    pub fn for_this_thread(proc: OwnedFd) -> Result<View, Errno> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
-        let here = Target {
-            directory: libc::AT_FDCWD,
-            path: c"/".to_owned(),
-            follow: true,
-        };
-        let root = RootId::of(&here.statx(libc::STATX_MNT_ID)?);
+    /// Takes a thread of its own file system context for this
+    /// ([`crate::sandbox::root::own_context`]).
+    /// `proc` is `/proc` of the PID namespace of this process, `own_root` the root
+    /// of the sandbox: that of the thread may be another's, by whom it was started.
+    pub(super) fn for_this_thread(proc: OwnedFd, own_root: RootId) -> Result<View, Errno> {
+        let root = RootId::own()?;
         nix::unistd::fchdir(&proc)?;
-        Ok(View { proc, root })
+        Ok(View {
+            proc,
+            root,
+            own_root,
+        })
     }
 
     /// A file below `/proc/PID`.
@@ -151,17 +209,48 @@ impl View {
         })
     }
 
-    fn enter_root(&mut self, pid: u32) -> Result<(), Errno> {
+    /// Makes the root directory of a process that of this thread; true if it is
+    /// another than the sandbox's own.
+    pub(super) fn enter_other_root(&mut self, pid: u32, roots: &Roots) -> Result<bool, Errno> {
+        self.enter_root(pid, roots)?;
+        Ok(self.root != self.own_root)
+    }
+
+    /// `/proc` of the sandbox.
+    pub(super) fn proc(&self) -> &OwnedFd {
+        &self.proc
+    }
+
+    /// Takes the root directory of a process, which is one of those in `roots`.
+    pub fn enter_root(&mut self, pid: u32, roots: &Roots) -> Result<(), Errno> {
+        let same = !roots.differ.load(Ordering::Acquire);
+        if same && roots.first.get() == Some(&self.root) {
+            return Ok(());
+        }
         let target = self.of_process(pid, "root")?;
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
-        if found != self.root {
+        // A process whose root was pivoted has another mount in the same place.
+        if found != self.root || !same {
             let root = target.open(libc::O_PATH | libc::O_DIRECTORY, 0)?;
             nix::unistd::fchdir(&root)?;
             nix::unistd::chroot(c".")?;
             nix::unistd::fchdir(&self.proc)?;
             self.root = found;
         }
+        let _ = roots.first.set(found);
         Ok(())
+    }
+
+    /// Does something with `directory` as the working directory.
+    pub fn inside<T>(
+        &self,
+        directory: &OwnedFd,
+        work: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        nix::unistd::fchdir(directory)?;
+        let result = work();
+        nix::unistd::fchdir(&self.proc)?;
+        result
     }
 
     /// The file that `path`, seen from `directory`, is to a process. An empty
@@ -169,6 +258,7 @@ impl View {
     pub fn target(
         &mut self,
         pid: u32,
+        roots: &Roots,
         directory: i32,
         path: &[u8],
         follow: bool,
@@ -188,7 +278,7 @@ impl View {
             });
         }
         if path[0] == b'/' {
-            self.enter_root(pid)?;
+            self.enter_root(pid, roots)?;
             return Ok(match own_proc_path(pid, path) {
                 Some(path) => Target {
                     directory: self.proc.as_raw_fd(),
@@ -204,7 +294,7 @@ impl View {
         }
         // Links and `..` may lead through the root.
         if follow || path.contains(&b'/') || path == b".." {
-            self.enter_root(pid)?;
+            self.enter_root(pid, roots)?;
         }
         let mut full = start.into_bytes();
         full.push(b'/');
@@ -216,16 +306,25 @@ impl View {
         })
     }
 
-    /// The umask of a process.
-    pub fn umask(&self, pid: u32) -> Result<u32, Errno> {
-        let status = self.of_process(pid, "status")?.open(libc::O_RDONLY, 0)?;
-        let mut text = [0; 512];
-        let count = nix::unistd::read(&status, &mut text)?;
+    /// When a task started, in the kernel's ticks since its own start.
+    pub fn started(&self, pid: u32) -> Result<u64, Errno> {
+        let stat = self.of_process(pid, "stat")?.open(libc::O_RDONLY, 0)?;
+        let mut text = [0; 1024];
+        let count = nix::unistd::read(&stat, &mut text)?;
         let text = String::from_utf8_lossy(&text[..count]);
-        text.lines()
-            .find_map(|line| line.strip_prefix("Umask:"))
-            .and_then(|value| u32::from_str_radix(value.trim(), 8).ok())
+        // The name is in parentheses and may have any characters; the 22nd field
+        // is the 20th behind it.
+        text.rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
             .ok_or(Errno::ESRCH)
+    }
+
+    /// What a task is allowed and how its files begin.
+    pub fn status(&self, pid: u32) -> Result<Status, Errno> {
+        let status = self.of_process(pid, "status")?.open(libc::O_RDONLY, 0)?;
+        let mut text = [0; 2048];
+        let count = nix::unistd::read(&status, &mut text)?;
+        Status::parse(&String::from_utf8_lossy(&text[..count])).ok_or(Errno::ESRCH)
     }
 }
 
@@ -300,6 +399,31 @@ pub fn open_at(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// `openat2(2)` with `O_CLOEXEC`.
+pub fn open_how(
+    directory: RawFd,
+    path: &std::ffi::CStr,
+    flags: i32,
+    mode: u32,
+    resolve: u64,
+) -> Result<OwnedFd, Errno> {
+    let flags = (flags | libc::O_CLOEXEC) as u32;
+    let how = [u64::from(flags), u64::from(mode), resolve];
+    // SAFETY: the path is terminated; `how` has the three fields of the
+    // structure's first version. Both live across the call.
+    let fd = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            directory,
+            path.as_ptr(),
+            how.as_ptr(),
+            size_of_val(&how),
+        )
+    })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// `statx(2)` of a path.
 pub fn statx(
     directory: RawFd,
@@ -351,6 +475,20 @@ mod tests {
         ] {
             assert_eq!(own(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_status_of_a_task_is_read() {
+        let text = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nCapEff:\t0000000008000000\n";
+        let status = Status::parse(text).expect("complete");
+        let Status {
+            umask,
+            uid,
+            gid,
+            capabilities,
+        } = status;
+        assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
+        assert!(Status::parse("Umask:\t0022\n").is_none());
     }
 
     #[test]

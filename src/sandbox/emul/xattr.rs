@@ -4,26 +4,24 @@
 //! real first; what the kernel refuses is recorded: `trusted.*`, labels of
 //! security modules, access control lists that name ids.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd as _;
 
 use super::tracee::{self, Target, statx_of};
 use super::{Answer, Call, Errno, Outcome};
-use crate::sandbox::store::{ACCESS_ACL, Key, acl_mode, acl_with_mode};
+use crate::sandbox::store::{ACCESS_ACL, Key, Record, acl_mode, acl_with_mode};
 
 /// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
 /// (`XATTR_SIZE_MAX`).
 const NAME_MAX: usize = 256;
 const VALUE_MAX: usize = 65536;
+/// `CAP_SYS_ADMIN`, from `linux/capability.h`.
+const CAP_SYS_ADMIN: u32 = 21;
 
-/// What is done to an attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    Get,
-    List,
-    Set,
-    Remove,
-}
+/// Shows a device that an empty file stands for, to those who ask for exactly
+/// this: its type and number, in decimal and separated by spaces. For filters
+/// that do not answer `stat(2)`.
+pub const DEVICE: &CStr = c"trusted.kiln.device";
 
 /// How a call names its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,51 +29,121 @@ enum Way {
     Follow,
     Link,
     Descriptor,
+    At(i32),
 }
 
-fn decode(number: i64) -> Option<(Verb, Way)> {
-    use Verb::{Get, List, Remove, Set};
-    use Way::{Descriptor, Follow, Link};
-    Some(match number {
-        libc::SYS_getxattr => (Get, Follow),
-        libc::SYS_lgetxattr => (Get, Link),
-        libc::SYS_fgetxattr => (Get, Descriptor),
-        libc::SYS_listxattr => (List, Follow),
-        libc::SYS_llistxattr => (List, Link),
-        libc::SYS_flistxattr => (List, Descriptor),
-        libc::SYS_setxattr => (Set, Follow),
-        libc::SYS_lsetxattr => (Set, Link),
-        libc::SYS_fsetxattr => (Set, Descriptor),
-        libc::SYS_removexattr => (Remove, Follow),
-        libc::SYS_lremovexattr => (Remove, Link),
-        libc::SYS_fremovexattr => (Remove, Descriptor),
-        _ => return None,
-    })
+/// A value, or room for one, in the task's memory.
+#[derive(Debug, Clone, Copy)]
+struct Buffer {
+    address: u64,
+    size: u64,
+    flags: i32,
+}
+
+fn way(follow: bool) -> Way {
+    if follow { Way::Follow } else { Way::Link }
 }
 
 impl Call<'_> {
-    pub(super) fn attribute(&mut self) -> Outcome {
-        let Some((verb, way)) = decode(self.number) else {
-            return Ok(Answer::Continue);
-        };
-        if verb != Verb::Set && !self.store().has_attributes() {
-            return Ok(Answer::Continue);
+    pub(super) fn set_xattr(&mut self, follow: bool) -> Outcome {
+        self.set_attribute(way(follow), 1, self.buffer(2))
+    }
+
+    pub(super) fn set_xattr_descriptor(&mut self) -> Outcome {
+        self.set_attribute(Way::Descriptor, 1, self.buffer(2))
+    }
+
+    pub(super) fn set_xattr_at(&mut self) -> Outcome {
+        match self.buffer_at()? {
+            Some(buffer) => self.set_attribute(Way::At(self.int(2)), 3, buffer),
+            None => Ok(Answer::Continue),
         }
-        let name = match verb {
-            Verb::List => Vec::new(),
-            _ => tracee::read_string(self.pid, self.arguments[1], NAME_MAX).map_err(|errno| {
-                if errno == Errno::ENAMETOOLONG {
-                    Errno::ERANGE
-                } else {
-                    errno
+    }
+
+    pub(super) fn get_xattr(&mut self, follow: bool) -> Outcome {
+        self.get_attribute(way(follow), 1, self.buffer(2))
+    }
+
+    pub(super) fn get_xattr_descriptor(&mut self) -> Outcome {
+        self.get_attribute(Way::Descriptor, 1, self.buffer(2))
+    }
+
+    pub(super) fn get_xattr_at(&mut self) -> Outcome {
+        match self.buffer_at()? {
+            Some(buffer) => self.get_attribute(Way::At(self.int(2)), 3, buffer),
+            None => Ok(Answer::Continue),
+        }
+    }
+
+    pub(super) fn list_xattr(&mut self, follow: bool) -> Outcome {
+        self.list_attributes(way(follow), self.buffer(1))
+    }
+
+    pub(super) fn list_xattr_descriptor(&mut self) -> Outcome {
+        self.list_attributes(Way::Descriptor, self.buffer(1))
+    }
+
+    pub(super) fn list_xattr_at(&mut self) -> Outcome {
+        self.list_attributes(Way::At(self.int(2)), self.buffer(3))
+    }
+
+    pub(super) fn remove_xattr(&mut self, follow: bool) -> Outcome {
+        self.remove_attribute(way(follow), 1)
+    }
+
+    pub(super) fn remove_xattr_descriptor(&mut self) -> Outcome {
+        self.remove_attribute(Way::Descriptor, 1)
+    }
+
+    pub(super) fn remove_xattr_at(&mut self) -> Outcome {
+        self.remove_attribute(Way::At(self.int(2)), 3)
+    }
+
+    /// Address and size in two arguments, and flags in the next.
+    fn buffer(&self, argument: usize) -> Buffer {
+        Buffer {
+            address: self.arguments[argument],
+            size: self.arguments[argument + 1],
+            flags: self.int(argument + 2),
+        }
+    }
+
+    /// `struct xattr_args`: an address of 64 bits, size and flags of 32 each.
+    fn buffer_at(&self) -> Result<Option<Buffer>, Errno> {
+        const SIZE: usize = 16;
+        if self.arguments[5] < SIZE as u64 {
+            return Ok(None);
+        }
+        let bytes = tracee::read(self.pid, self.arguments[4], SIZE)?;
+        let (words, _) = bytes.as_chunks::<4>();
+        let [low, high, size, flags] =
+            [words[0], words[1], words[2], words[3]].map(u32::from_le_bytes);
+        Ok(Some(Buffer {
+            address: u64::from(high) << 32 | u64::from(low),
+            size: size.into(),
+            flags: flags.cast_signed(),
+        }))
+    }
+
+    /// The name, unless the kernel handles such attributes itself.
+    fn refused_name(&self, argument: usize) -> Result<Option<Vec<u8>>, Errno> {
+        let name =
+            tracee::read_string(self.pid, self.arguments[argument], NAME_MAX).map_err(|errno| {
+                match errno {
+                    Errno::ENAMETOOLONG => Errno::ERANGE,
+                    errno => errno,
                 }
-            })?,
-        };
-        if name.starts_with(b"user.") || name == b"security.capability" {
-            return Ok(Answer::Continue);
-        }
-        let target = match way {
+            })?;
+        let kernels = name.starts_with(b"user.")
+            || name == b"security.capability"
+            || !self.store().has_owners() && name.starts_with(b"system.");
+        Ok((!kernels).then_some(name))
+    }
+
+    fn attribute_target(&mut self, way: Way) -> Result<Target, Errno> {
+        match way {
             Way::Descriptor => self.target_of_descriptor(self.int(0)),
+            Way::At(flags) => self.at(1, flags),
             Way::Follow | Way::Link => {
                 let path = self.path(0)?;
                 if path.is_empty() {
@@ -83,57 +151,72 @@ impl Call<'_> {
                 }
                 self.target(libc::AT_FDCWD, &path, way == Way::Follow)
             }
-        };
-        let Ok(target) = target else {
-            return Ok(Answer::Continue);
-        };
-        match verb {
-            Verb::Get => self.get_attribute(&target, &name),
-            Verb::List => self.list_attributes(&target),
-            Verb::Set => self.set_attribute(&target, &name),
-            Verb::Remove => self.remove_attribute(&target, &name),
         }
     }
 
-    fn get_attribute(&mut self, target: &Target, name: &[u8]) -> Outcome {
-        let Ok(found) = target.statx(0) else {
+    /// What is recorded for a file; `None` where the kernel is to answer, because
+    /// there is nothing, or no such file.
+    fn recorded(&mut self, way: Way) -> Option<(libc::statx, Record)> {
+        if !self.store().has_attributes() {
+            return None;
+        }
+        let found = self.attribute_target(way).ok()?.statx(0).ok()?;
+        let record = self.store().get(Key::of(&found))?;
+        Some((found, record))
+    }
+
+    fn get_attribute(&mut self, way: Way, name: usize, buffer: Buffer) -> Outcome {
+        if !self.store().has_attributes() {
+            return Ok(Answer::Continue);
+        }
+        let Some(name) = self.refused_name(name)? else {
             return Ok(Answer::Continue);
         };
-        let record = self.store().get(Key::of(&found)).unwrap_or_default();
-        let Some(value) = record.xattrs.get(name) else {
+        let Some((found, record)) = self.recorded(way) else {
+            return Ok(Answer::Continue);
+        };
+        if name == DEVICE.to_bytes()
+            && let Some(node) = record.node
+        {
+            let kind = if node.block { 'b' } else { 'c' };
+            let text = format!("{kind} {} {}", node.major, node.minor);
+            return self.give_bytes(text.as_bytes(), buffer);
+        }
+        let Some(value) = record.xattrs.get(&*name) else {
             return Ok(Answer::Continue);
         };
         if name == ACCESS_ACL {
-            let value = acl_with_mode(value, found.stx_mode);
-            return self.give_bytes(&value, 2, 3);
+            return self.give_bytes(&acl_with_mode(value, found.stx_mode), buffer);
         }
-        self.give_bytes(value, 2, 3)
+        self.give_bytes(value, buffer)
     }
 
     /// Writes a result into a buffer, or tells its size if there is none.
-    fn give_bytes(&self, bytes: &[u8], address: usize, size: usize) -> Outcome {
-        let room = self.arguments[size];
+    fn give_bytes(&self, bytes: &[u8], buffer: Buffer) -> Outcome {
         let length = bytes.len() as u64;
-        if room != 0 {
-            if room < length {
+        if buffer.size != 0 {
+            if buffer.size < length {
                 return Err(Errno::ERANGE);
             }
-            self.write(self.arguments[address], bytes)?;
+            self.write(buffer.address, bytes)?;
         }
         Ok(Answer::Value(length.cast_signed()))
     }
 
-    fn list_attributes(&mut self, target: &Target) -> Outcome {
-        let Ok(file) = target.open_path() else {
-            return Ok(Answer::Continue);
-        };
-        let record = self
-            .store()
-            .get(Key::of(&statx_of(&file)?))
-            .unwrap_or_default();
-        if record.xattrs.is_empty() {
+    fn list_attributes(&mut self, way: Way, buffer: Buffer) -> Outcome {
+        if !self.store().has_attributes() {
             return Ok(Answer::Continue);
         }
+        let Ok(file) = self
+            .attribute_target(way)
+            .and_then(|target| target.open_path())
+        else {
+            return Ok(Answer::Continue);
+        };
+        let record = self.store().get(Key::of(&statx_of(&file)?));
+        let Some(record) = record.filter(|record| !record.xattrs.is_empty()) else {
+            return Ok(Answer::Continue);
+        };
         let path = by_descriptor(file.as_raw_fd())?;
         let mut names = vec![0; VALUE_MAX];
         // SAFETY: path and buffer live across the call; the length is the buffer's.
@@ -146,19 +229,29 @@ impl Call<'_> {
                 names.push(0);
             }
         }
-        self.give_bytes(&names, 1, 2)
+        self.give_bytes(&names, buffer)
     }
 
-    fn set_attribute(&mut self, target: &Target, name: &[u8]) -> Outcome {
-        if !self.credentials()?.privileged() {
+    fn set_attribute(&mut self, way: Way, name: usize, buffer: Buffer) -> Outcome {
+        let Some(name) = self.refused_name(name)? else {
+            return Ok(Answer::Continue);
+        };
+        let name = name.as_slice();
+        let Ok(target) = self.attribute_target(way) else {
+            return Ok(Answer::Continue);
+        };
+        if !self.may(CAP_SYS_ADMIN)? {
             return Ok(Answer::Continue);
         }
-        let length = usize::try_from(self.arguments[3]).unwrap_or(usize::MAX);
+        if name == DEVICE.to_bytes() {
+            return Err(Errno::EPERM);
+        }
+        let length = usize::try_from(buffer.size).unwrap_or(usize::MAX);
         if length > VALUE_MAX {
             return Err(Errno::E2BIG);
         }
-        let value = tracee::read(self.pid, self.arguments[2], length)?;
-        let flags = self.int(4);
+        let value = tracee::read(self.pid, buffer.address, length)?;
+        let flags = buffer.flags;
         let file = target.open_path()?;
         let found = statx_of(&file)?;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
@@ -222,21 +315,37 @@ impl Call<'_> {
         }
     }
 
-    fn remove_attribute(&mut self, target: &Target, name: &[u8]) -> Outcome {
-        let Ok(found) = target.statx(0) else {
+    fn remove_attribute(&mut self, way: Way, name: usize) -> Outcome {
+        let Some(name) = self.refused_name(name)? else {
             return Ok(Answer::Continue);
         };
-        let key = Key::of(&found);
-        let recorded = self
-            .store()
-            .get(key)
-            .is_some_and(|record| record.xattrs.contains_key(name));
-        if !recorded {
+        let Ok(file) = self
+            .attribute_target(way)
+            .and_then(|target| target.open_path())
+        else {
+            return Ok(Answer::Continue);
+        };
+        if !self.may(CAP_SYS_ADMIN)? {
             return Ok(Answer::Continue);
         }
-        self.store()
-            .update(key, |record| drop(record.xattrs.remove(name)));
-        Ok(Answer::Value(0))
+        let key = Key::of(&statx_of(&file)?);
+        let recorded = |record: &Record| record.xattrs.contains_key(&*name);
+        if self.store().get(key).as_ref().is_some_and(recorded) {
+            self.store()
+                .update(key, |record| drop(record.xattrs.remove(&*name)));
+            return Ok(Answer::Value(0));
+        }
+        let path = by_descriptor(file.as_raw_fd())?;
+        let c_name = CString::new(&*name).map_err(|_| Errno::EINVAL)?;
+        self.still_there()?;
+        // SAFETY: path and name live across the call.
+        let removed = unsafe { libc::removexattr(path.as_ptr(), c_name.as_ptr()) };
+        match Errno::result(removed) {
+            Ok(_) => Ok(Answer::Value(0)),
+            // Root would be told that there is none.
+            Err(Errno::EPERM) if self.require_recordable(&name, b"").is_ok() => Err(Errno::ENODATA),
+            Err(errno) => Err(errno),
+        }
     }
 }
 

@@ -98,11 +98,15 @@ impl Source {
             .map_err(|error| self.failed("open", node, error))
     }
 
+    /// The path of a name.
+    pub(super) fn path(&self, node: NodeId) -> PathBuf {
+        self.path.join(super::display_path(&self.index.path(node)))
+    }
+
     fn failed(&self, action: &'static str, node: NodeId, error: nix::errno::Errno) -> Error {
-        let path = self.path.join(super::display_path(&self.index.path(node)));
         Error::Io {
             action,
-            path,
+            path: self.path(node),
             source: error.into(),
         }
     }

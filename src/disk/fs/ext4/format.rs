@@ -43,6 +43,8 @@ bitflags! {
         const RESIZE_INODE = 0x10;
         /// Hashed directories.
         const DIR_INDEX = 0x20;
+        /// Only two groups have backups of superblock and descriptors.
+        const SPARSE_SUPER2 = 0x200;
         /// A file lists inodes that are to be removed.
         const ORPHAN_FILE = 0x1000;
     }
@@ -52,18 +54,30 @@ bitflags! {
     pub struct Incompat: u32 {
         /// Directory entries carry the file type.
         const FILETYPE = 0x2;
+        /// The journal has to be replayed.
+        const RECOVER = 0x4;
+        /// Descriptors are spread over the groups that they describe.
+        const META_BG = 0x10;
         /// Files are mapped by extents.
         const EXTENTS = 0x40;
         /// Block numbers have 64 bits and descriptors 64 bytes.
         const BIT64 = 0x80;
+        /// Hosts that share the device keep each other from mounting it twice.
+        const MMP = 0x100;
         /// Metadata of several groups is stored together.
         const FLEX_BG = 0x200;
-        /// Values of attributes may be inodes of their own.
+        /// Large attributes are stored in inodes.
         const EA_INODE = 0x400;
-        /// The seed of checksums is in the superblock, so that the UUID may change.
+        /// The seed of checksums is stored, so that the UUID may change.
         const CSUM_SEED = 0x2000;
-        /// Directories may have an index of three levels.
+        /// Directories may be larger than 2 GiB or have three levels of index.
         const LARGEDIR = 0x4000;
+        /// Small files are stored in their inodes.
+        const INLINE_DATA = 0x8000;
+        /// Some files are encrypted.
+        const ENCRYPT = 0x10000;
+        /// Some directories ignore the case of names.
+        const CASEFOLD = 0x20000;
     }
 
     /// `s_feature_ro_compat`.
@@ -99,12 +113,16 @@ bitflags! {
     /// `i_flags`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct InodeFlags: u32 {
+        /// The file is encrypted.
+        const ENCRYPT = 0x800;
         /// The directory is hashed.
         const INDEX = 0x1000;
         /// `i_block` holds an extent tree.
         const EXTENTS = 0x80000;
-        /// The inode is the value of an attribute.
-        const EA_INODE = 0x20_0000;
+        /// The inode holds the value of an attribute.
+        const EA_INODE = 0x200000;
+        /// The inode holds the file's data.
+        const INLINE_DATA = 0x10000000;
     }
 }
 

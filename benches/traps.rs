@@ -1,0 +1,246 @@
+//! What system calls cost outside, and below the supervisor.
+//!
+//!     cargo bench --bench traps
+//!
+//! Prints a table in Markdown: microseconds per call, the least and the median
+//! of many batches. Modes that this host has not got are left out. See
+//! `docs/benchmarks.md`.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use kiln::sandbox::command::Program;
+use kiln::sandbox::notify::{Options, Supervisor};
+use kiln::sandbox::{enter, identity};
+
+/// Set in the process that measures.
+const ROLE: &str = "KILN_TRAPS_ROLE";
+const BATCHES: usize = 40;
+
+/// What is measured: a name, and a number of calls in a batch.
+type Case = (&'static str, usize, Box<dyn FnMut()>);
+
+fn main() {
+    if std::env::var_os(ROLE).is_some() {
+        return measure();
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut columns = vec![("outside".to_owned(), plain(directory.path()))];
+    for (name, mode, guarded) in [
+        ("subordinate", "subordinate", false),
+        ("single", "single", true),
+        ("single, no guard", "single", false),
+    ] {
+        match supervised(mode, guarded, directory.path()) {
+            Some(column) => columns.push((name.to_owned(), column)),
+            None => println!("mode {mode} is not available here"),
+        }
+    }
+    println!(
+        "| call, µs (least / median) | {} |",
+        join(columns.iter().map(|column| column.0.clone()))
+    );
+    println!("|---|{}", "---|".repeat(columns.len()));
+    for (name, _, _) in cases() {
+        let cells = columns.iter().map(|(_, column)| {
+            column.get(name).map_or("–".to_owned(), |(least, median)| {
+                format!("{least:.2} / {median:.2}")
+            })
+        });
+        println!("| {name} | {} |", join(cells));
+    }
+}
+
+fn join(cells: impl Iterator<Item = String>) -> String {
+    cells.collect::<Vec<_>>().join(" | ")
+}
+
+type Column = BTreeMap<String, (f64, f64)>;
+
+fn parse(text: &str) -> Column {
+    let line = |line: &str| {
+        let mut words = line.split('\t');
+        let name = words.next()?.to_owned();
+        Some((
+            name,
+            (words.next()?.parse().ok()?, words.next()?.parse().ok()?),
+        ))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The same program without any sandbox.
+fn plain(directory: &Path) -> Column {
+    let output = std::process::Command::new(std::env::current_exe().expect("a path"))
+        .env(ROLE, "outside")
+        .current_dir(directory)
+        .output()
+        .expect("it runs");
+    parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
+    let identity = identity::choose(Some(mode)).ok()?;
+    let result = directory.join("result");
+    let status = enter::run_mapped(&identity, || {
+        let options = if identity::owners_are_recorded() {
+            Options::single()
+        } else {
+            Options::ranges()
+        };
+        let work = directory.join(format!("{mode}-{guarded}"));
+        std::fs::create_dir(&work).expect("a directory");
+        let supervisor = Supervisor::start(Options {
+            journal: Some((work.join("owners"), work.clone())),
+            guarded: options.guarded && guarded,
+            ..options
+        })
+        .expect("a supervisor");
+        let mut environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        environment.push((ROLE.into(), mode.into()));
+        let program = Program {
+            arguments: vec![std::env::current_exe().expect("a path").into()],
+            environment,
+            root: None,
+            directory: work.clone(),
+            filter: Some(supervisor.filter()),
+            keep_open: None,
+        };
+        let mut text = Vec::new();
+        let ended = program.run(&mut |line| {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        });
+        let written = std::fs::write(&result, text);
+        u8::from(written.is_err() || !ended.is_ok_and(|status| status.success()))
+    });
+    (status.ok()? == 0).then(|| parse(&std::fs::read_to_string(result).unwrap_or_default()))
+}
+
+fn measure() {
+    std::fs::write("file", "x").expect("written");
+    std::fs::write("owned", "x").expect("written");
+    // Refused where there is no such id; the file is the program's own then.
+    let _ = std::os::unix::fs::chown("owned", Some(5), Some(6));
+    for (name, calls, mut case) in cases() {
+        let mut times: Vec<f64> = (0..BATCHES)
+            .map(|_| {
+                let start = Instant::now();
+                (0..calls).for_each(|_| case());
+                start.elapsed().as_secs_f64() * 1e6 / calls as f64
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        println!("{name}\t{}\t{}", times[0], times[BATCHES / 2]);
+    }
+}
+
+fn absolute(name: &str) -> CString {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    CString::new(here.join(name).into_os_string().into_encoded_bytes()).expect("no zero")
+}
+
+fn stat(path: &CStr) {
+    // SAFETY: the path is terminated, and zeroes are a valid value.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        libc::syscall(
+            libc::SYS_newfstatat,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw mut found,
+            0,
+        );
+    }
+}
+
+fn open(path: &CStr, flags: libc::c_int) -> libc::c_int {
+    // SAFETY: the path is terminated.
+    unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o644) }
+}
+
+fn close(fd: libc::c_int) {
+    // SAFETY: the descriptor is ours.
+    unsafe { libc::close(fd) };
+}
+
+fn cases() -> Vec<Case> {
+    let (file, owned) = (absolute("file"), absolute("owned"));
+    let given = file.clone();
+    let (created, existing) = (absolute("created"), file.clone());
+    // SAFETY: all paths are terminated, numbers are numbers, and the buffer is
+    // as large as the call expects.
+    unsafe {
+        vec![
+            (
+                "getppid, not trapped",
+                2000,
+                Box::new(|| drop(libc::syscall(libc::SYS_getppid))),
+            ),
+            (
+                "geteuid, an empty trap",
+                1000,
+                Box::new(|| drop(libc::syscall(libc::SYS_geteuid))),
+            ),
+            (
+                "fstat",
+                1000,
+                Box::new(|| {
+                    let mut found: libc::stat = std::mem::zeroed();
+                    libc::syscall(libc::SYS_fstat, 1, &raw mut found);
+                }),
+            ),
+            ("stat, relative", 1000, Box::new(|| stat(c"file"))),
+            ("stat, absolute", 1000, Box::new(move || stat(&file))),
+            ("stat, recorded owner", 1000, Box::new(move || stat(&owned))),
+            (
+                "chown 5:6",
+                500,
+                Box::new(move || drop(libc::chown(given.as_ptr(), 5, 6))),
+            ),
+            (
+                "open, read only, and close",
+                1000,
+                Box::new(|| close(open(c"file", libc::O_RDONLY))),
+            ),
+            (
+                "open with O_CREAT, existing",
+                1000,
+                Box::new(move || close(open(&existing, libc::O_CREAT | libc::O_WRONLY))),
+            ),
+            (
+                "open with O_CREAT, /dev/null",
+                1000,
+                Box::new(|| close(open(c"/dev/null", libc::O_CREAT | libc::O_WRONLY))),
+            ),
+            (
+                "creat, close and unlink",
+                300,
+                Box::new(move || {
+                    close(open(&created, libc::O_CREAT | libc::O_WRONLY));
+                    libc::unlink(created.as_ptr());
+                }),
+            ),
+            (
+                "mkdir and rmdir",
+                300,
+                Box::new(|| {
+                    libc::mkdir(c"made".as_ptr(), 0o755);
+                    libc::rmdir(c"made".as_ptr());
+                }),
+            ),
+            (
+                "fork, exit and wait",
+                20,
+                Box::new(|| {
+                    match libc::fork() {
+                        0 => libc::_exit(0),
+                        child => libc::waitpid(child, std::ptr::null_mut(), 0),
+                    };
+                }),
+            ),
+        ]
+    }
+}

@@ -1,0 +1,112 @@
+//! The face `dib-block-device`: a disk step by step.
+
+use std::path::PathBuf;
+
+use super::Context;
+use super::failure::{Failure, misused};
+use super::nearest::nearest;
+use crate::build::block_device::{self, Step};
+
+const USAGE: &str = "Usage: dib-block-device [--params FILE] STEP
+
+Makes a disk image step by step, without root: nothing is attached or mounted.
+
+Steps:
+  init            Reads and checks the configuration.
+  getval SYMBOL   Prints root-label, root-fstype, boot-label or mount-points; after
+                  create also image-path, image-block-device or image-block-devices.
+  create          Makes the image and a directory for each mount point.
+  umount          Writes what is in the directories into the image.
+  cleanup         Forgets the state.
+  delete          Takes the image away as well.
+  writefstab      Writes fstab into the state directory.
+
+  -p, --params FILE  YAML file with the keys config, image-dir, mount-base and build-dir,
+                     and optionally root-fs-type, root-fs-opts, root-label and image-size
+                     (default: $DIB_BLOCK_DEVICE_PARAMS_YAML).
+  -h, --help         Prints this text.
+      --version      Prints the version.
+";
+
+const STEPS: [&str; 7] = [
+    "init",
+    "getval",
+    "create",
+    "umount",
+    "cleanup",
+    "delete",
+    "writefstab",
+];
+
+/// Runs `dib-block-device`.
+pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, Failure> {
+    let mut parameters = context
+        .caller
+        .var("DIB_BLOCK_DEVICE_PARAMS_YAML")
+        .map(PathBuf::from);
+    let mut words: Vec<&str> = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "-h" | "--help" => {
+                context.printer.data(USAGE);
+                return Ok(0);
+            }
+            "--version" => {
+                context.printer.line(env!("CARGO_PKG_VERSION"));
+                return Ok(0);
+            }
+            "-p" | "--params" => {
+                let file = rest.next().ok_or_else(|| {
+                    misused(format!("option `{argument}` needs a value"))
+                        .hint("write `--params FILE`")
+                })?;
+                parameters = Some(PathBuf::from(file));
+            }
+            option if option.starts_with("--params=") => {
+                parameters = Some(PathBuf::from(&option["--params=".len()..]));
+            }
+            option if option.len() > 1 && option.starts_with('-') => {
+                return Err(misused(format!("unknown option `{option}`"))
+                    .hint("`dib-block-device --help` lists the options"));
+            }
+            word => words.push(word),
+        }
+    }
+    let step = match words[..] {
+        [] => {
+            return Err(misused("no step is named").hint(format!("one of {}", STEPS.join(", "))));
+        }
+        ["init"] => Step::Init,
+        ["getval", symbol] => Step::GetVal(symbol.to_owned()),
+        ["getval"] => {
+            return Err(misused("`getval` needs a symbol")
+                .hint("for example: `dib-block-device getval root-label`"));
+        }
+        ["create"] => Step::Create,
+        ["umount"] => Step::Umount,
+        ["cleanup"] => Step::Cleanup,
+        ["delete"] => Step::Delete,
+        ["writefstab"] => Step::WriteFstab,
+        [name, ..] if STEPS.contains(&name) => {
+            return Err(misused(format!("`{name}` takes no more arguments"))
+                .hint("`dib-block-device --help` lists the steps"));
+        }
+        [name, ..] => {
+            let failure = misused(format!("unknown step `{name}`"));
+            return Err(match nearest(name, STEPS) {
+                Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
+                None => failure.hint(format!("one of {}", STEPS.join(", "))),
+            });
+        }
+    };
+    let Some(parameters) = parameters else {
+        return Err(misused("no file of parameters is named")
+            .hint("use `--params FILE` or set `DIB_BLOCK_DEVICE_PARAMS_YAML`"));
+    };
+    let parameters = context.caller.current_dir.join(parameters);
+    if let Some(text) = block_device::run(&parameters, &step)? {
+        context.printer.line(text);
+    }
+    Ok(0)
+}

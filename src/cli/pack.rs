@@ -1,0 +1,280 @@
+//! `kiln pack`: makes an image of a directory or a tar archive.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Context;
+use super::failure::{Failure, misused};
+use super::given::{self, TYPES};
+use super::units;
+use crate::disk::config;
+use crate::pack::{self, LAYOUTS, Layout, Rules};
+use crate::sink;
+
+/// Arguments of `kiln pack`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: kiln pack rootfs.tar.gz -t qcow2,raw --layout mbr -o debian")]
+pub struct Arguments {
+    /// Directory, or tar archive (plain, gzip, xz or zstd), to make an image of
+    #[arg(value_name = "TREE", value_hint = ValueHint::AnyPath)]
+    source: PathBuf,
+
+    /// Name of the output; may contain a path, and each format adds its suffix
+    #[arg(short, long, value_name = "NAME", value_hint = ValueHint::FilePath, default_value = "image", help_heading = "Output")]
+    output: PathBuf,
+
+    /// Formats to write: qcow2, raw, vmdk, vhd, vhdx, vdi, tar, tgz
+    ///
+    /// Several are separated by commas, or the option is repeated. Default: qcow2.
+    #[arg(short = 't', long = "type", value_name = "TYPE", help_heading = "Output", long_help = types_help())]
+    types: Vec<String>,
+
+    /// Leave qcow2 and vmdk uncompressed: faster, and much larger
+    #[arg(short, long, help_heading = "Output")]
+    uncompressed: bool,
+
+    /// Write files with MD5 and SHA-256 sums beside the outputs
+    #[arg(long, help_heading = "Output")]
+    checksum: bool,
+
+    /// Replace older outputs of the same name instead of renaming them
+    #[arg(long, help_heading = "Output")]
+    overwrite: bool,
+
+    /// Options for the writer of a format, in the notation of qemu-img
+    #[arg(
+        long,
+        alias = "qemu-img-options",
+        value_name = "KEY=VALUE,…",
+        help_heading = "Output"
+    )]
+    format_options: Option<String>,
+
+    /// How the disk is divided: none, mbr, gpt, efi, efi-4k, efi-lvm or a file
+    #[arg(long, value_name = "LAYOUT", default_value = "none", help_heading = "Disk", long_help = layout_help())]
+    layout: String,
+
+    /// Size of the disk, such as 10GiB, instead of what the files need
+    ///
+    /// Units are KiB, MiB, GiB and TiB, and those of thousands: KB or K, MB or M,
+    /// GB or G, TB or T. A number alone is bytes.
+    #[arg(long, value_name = "SIZE", help_heading = "Disk")]
+    size: Option<String>,
+
+    /// Bytes of a sector: 512 or 4096
+    ///
+    /// Default: what the layout says, else 512.
+    #[arg(long, value_name = "BYTES", help_heading = "Disk")]
+    sector_size: Option<u32>,
+
+    /// Type of the root filesystem, such as ext4, xfs or btrfs
+    ///
+    /// Default: what the layout says, else ext4.
+    #[arg(long, value_name = "TYPE", help_heading = "Disk")]
+    filesystem: Option<String>,
+
+    /// Label of the root filesystem
+    #[arg(long, value_name = "LABEL", help_heading = "Disk")]
+    label: Option<String>,
+
+    /// Options for the root filesystem, in the notation of its mkfs
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        allow_hyphen_values = true,
+        help_heading = "Disk"
+    )]
+    mkfs_options: Option<String>,
+
+    /// Architecture, for types of partitions
+    ///
+    /// Default: the host's.
+    #[arg(short, long, value_name = "ARCH", help_heading = "Disk")]
+    arch: Option<String>,
+
+    /// Write the /etc/fstab of the layout into the image
+    #[arg(long, help_heading = "Content")]
+    fstab: bool,
+
+    /// Whose files are in the image, instead of as they are; may be repeated
+    #[arg(long, value_name = "RULE", help_heading = "Content", long_help = OWNER_HELP)]
+    owner: Vec<String>,
+
+    /// Threads to use; 0 is one for each processor
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    jobs: usize,
+}
+
+const OWNER_HELP: &str = "\
+Whose files are in the image, instead of as they are; may be repeated
+
+RULE is OWNER for all files, FROM=OWNER for those of a user or group, /PATH=OWNER for what is at \
+and below a path, or @FILE for rules from a file, one a line. An owner is USER, USER:GROUP or \
+:GROUP, by number or by a name that the tree's own /etc/passwd and /etc/group have. The last rule \
+that applies counts. Examples: root:root, 1000:1000=0:0, /srv=33:33.";
+
+fn types_help() -> String {
+    format!(
+        "Formats to write: {}\n\nSeveral are separated by commas, or the option is repeated. \
+         Default: qcow2.",
+        TYPES.join(", ")
+    )
+}
+
+fn layout_help() -> String {
+    let mut text = "How the disk is divided: a name, or a file with a block-device configuration \
+                    as diskimage-builder reads it (with a `/` or `.` in its name)\n"
+        .to_owned();
+    for (name, about) in LAYOUTS {
+        text.push_str(&format!("\n- {name}: {about}"));
+    }
+    text
+}
+
+/// Runs `kiln pack`.
+pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
+    let request = request(arguments, context)?;
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
+    {
+        bar.set_style(style);
+    }
+    let progress = |step: &str, done: u64, total: u64| {
+        bar.set_message(step.to_owned());
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let result = pack::pack(&request, &progress);
+    bar.finish_and_clear();
+    let packed = result.map_err(|error| {
+        let mut failure = Failure::from_error(&error);
+        failure.hints.extend(error.hint());
+        failure
+    })?;
+    let warnings = packed.warnings.iter();
+    let of_outputs = packed.written.iter().flat_map(|one| &one.warnings);
+    for warning in warnings.chain(of_outputs) {
+        context.printer.note(format_args!("warning: {warning}"));
+    }
+    for written in &packed.written {
+        if let Some(renamed) = &written.renamed {
+            context.printer.note(format_args!(
+                "kept the older image as `{}`",
+                renamed.display()
+            ));
+        }
+        let path = &written.path;
+        let path = path
+            .strip_prefix(&context.caller.current_dir)
+            .unwrap_or(path);
+        context.printer.line(format_args!(
+            "{}: {}, virtual {}, file {}, on disk {}",
+            path.display(),
+            written.format,
+            units::bytes(written.virtual_size),
+            units::bytes(written.file_size),
+            units::bytes(written.disk_size),
+        ));
+    }
+    Ok(0)
+}
+
+/// What is asked for.
+fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Failure> {
+    let mut types: Vec<String> = arguments
+        .types
+        .iter()
+        .flat_map(|list| list.split(','))
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    if types.is_empty() {
+        types.push("qcow2".to_owned());
+    }
+    let options = given::options(
+        arguments.format_options.as_deref().unwrap_or_default(),
+        "--format-options",
+    )?;
+    let formats = sink::formats(sink::Request {
+        names: &types,
+        compress: !arguments.uncompressed,
+        options: &options,
+    });
+    let formats = formats.map_err(|error| {
+        let mut failure = misused(error.to_string());
+        failure.hints.extend(error.hint());
+        failure
+    })?;
+    let layout = Layout::from_name(&arguments.layout).ok_or_else(|| {
+        misused(format!("there is no layout `{}`", arguments.layout)).hint(format!(
+            "the layouts are {}; a file of your own needs a `/` or `.` in its name",
+            LAYOUTS.map(|(name, _)| name).join(", ")
+        ))
+    })?;
+    let size = arguments
+        .size
+        .map(|text| match config::absolute(&text) {
+            Ok(0) => Err(misused("`--size` must not be 0")),
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(misused(format!("`--size` is wrong: {error}"))
+                .hint("sizes are a number and a unit, such as `10GiB` or `500MB`")),
+        })
+        .transpose()?;
+    let owners = Rules::parse(arguments.owner.iter().map(String::as_str)).map_err(|error| {
+        let mut failure = misused(Failure::from_error(&error).message);
+        failure.hints.extend(error.hint());
+        failure
+    })?;
+    let epoch = context
+        .caller
+        .environment
+        .get(OsStr::new("SOURCE_DATE_EPOCH"));
+    let epoch = epoch
+        .map(|text| text.to_string_lossy())
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            text.trim().parse().map_err(|_| {
+                misused(format!(
+                    "`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds"
+                ))
+            })
+        })
+        .transpose()?;
+    let directory = &context.caller.current_dir;
+    Ok(pack::Request {
+        source: directory.join(arguments.source),
+        formats,
+        name: directory.join(arguments.output),
+        layout,
+        size,
+        sector_size: arguments.sector_size,
+        arch: arguments.arch.unwrap_or_else(crate::build::plan::host_arch),
+        fstype: arguments.filesystem,
+        label: arguments.label,
+        mkfs_options: arguments.mkfs_options,
+        fstab: arguments.fstab,
+        owners,
+        epoch,
+        checksums: sink::Checksums {
+            md5: arguments.checksum,
+            sha256: arguments.checksum,
+        },
+        existing: if arguments.overwrite {
+            sink::Existing::Replace
+        } else {
+            sink::Existing::Rename {
+                stamp: sink::local_stamp(std::time::SystemTime::now()),
+            }
+        },
+        jobs: arguments.jobs,
+    })
+}

@@ -1,0 +1,113 @@
+//! XFS, made by `mkfs.xfs` from a protofile and then made exact.
+//!
+//! The program lays out metadata and data in a sparse file without a name. A
+//! protofile cannot say all of a tree (times, sticky bits, hard links, attributes,
+//! names with white space), so the inodes and directories are corrected in place
+//! afterwards. Random numbers go as well: the same tree gives the same bytes.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::disk::Volume;
+use crate::disk::fs::made::{self, find_program};
+use crate::tree::{Timestamp, Tree};
+
+mod attr;
+mod error;
+mod fix;
+mod format;
+mod proto;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+
+/// What mkfs.xfs makes at least.
+pub const MIN_BYTES: u64 = 300 << 20;
+
+/// What a filesystem has besides its files.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Label, at most 12 bytes.
+    pub label: String,
+    /// UUID.
+    pub uuid: Uuid,
+    /// Sector size of the disk in bytes.
+    pub sector_size: u32,
+    /// Further arguments of mkfs.xfs.
+    pub arguments: Vec<String>,
+    /// When it is made.
+    pub timestamp: Timestamp,
+}
+
+/// Whether `mkfs.xfs` is there.
+///
+/// # Errors
+/// If it is not.
+pub fn check() -> Result<PathBuf, Error> {
+    find_program("mkfs.xfs").ok_or(Error::NoProgram)
+}
+
+/// Makes a filesystem of `bytes` with the files of a tree. Working files are in
+/// `scratch` until this returns; what is made keeps its space while it is used.
+///
+/// # Errors
+/// See [`Error`].
+pub fn plan(
+    tree: &Arc<Tree>,
+    options: &Options,
+    bytes: u64,
+    scratch: &Path,
+) -> Result<Volume, Error> {
+    let program = check()?;
+    if bytes < MIN_BYTES {
+        return Err(Error::TooSmall {
+            needed: MIN_BYTES,
+            given: bytes,
+        });
+    }
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| Error::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let directory = tempfile::Builder::new()
+        .prefix(".kiln-xfs-")
+        .tempdir_in(scratch)
+        .map_err(failed("write to", scratch))?;
+    let image = directory.path().join("image");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&image)
+        .map_err(failed("create", &image))?;
+    // Its block size is one of those of files: 512 bytes at least.
+    file.set_len(bytes).map_err(failed("write", &image))?;
+    let protofile = proto::write(tree, directory.path())?;
+    let mut command = Command::new(program);
+    command
+        .args(["-q", "-f", "-K", "-p"])
+        .arg(&protofile)
+        .arg("-m")
+        .arg(format!("uuid={}", options.uuid))
+        .args(["-L", &options.label]);
+    if options.sector_size > 512 {
+        command.args(["-s", &format!("size={}", options.sector_size)]);
+    }
+    command
+        .args(&options.arguments)
+        .arg(&image)
+        .stdin(Stdio::null());
+    made::run(&mut command).map_err(|message| Error::Program { message })?;
+    fix::fix(&file, &image, tree, options.timestamp)?;
+    made::volume(file, &image).map_err(failed("read", &image))
+}

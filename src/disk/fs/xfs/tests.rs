@@ -1,0 +1,143 @@
+//! Filesystems, judged by xfs_repair and the kernel.
+
+use std::process::Command;
+
+use uuid::uuid;
+
+use super::*;
+use crate::disk::fs::testing::{assert_kernel_sees, everything, write};
+use crate::tree::{Inode, TreeBuilder};
+
+fn options() -> Options {
+    Options {
+        label: "img-rootfs".to_owned(),
+        uuid: uuid!("0b6d3c8e-9c6a-4a60-8d52-1f5b1d6f0002"),
+        sector_size: 512,
+        arguments: Vec::new(),
+        timestamp: Timestamp {
+            seconds: 1_700_000_000,
+            nanoseconds: 0,
+        },
+    }
+}
+
+fn has_programs() -> bool {
+    for name in ["mkfs.xfs", "xfs_repair"] {
+        if find_program(name).is_none() {
+            println!("SKIP: {name} is not installed");
+            return false;
+        }
+    }
+    true
+}
+
+fn assert_clean(image: &Path) {
+    let program = find_program("xfs_repair").unwrap();
+    let output = Command::new(program).arg("-n").arg(image).output().unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{said}");
+    for bad in ["would ", "bad ", "mismatch", "out of order"] {
+        let known = ["Repair may fail if", "No modify flag set"];
+        let lines = said.lines().filter(|line| line.contains(bad));
+        let odd: Vec<&str> = lines
+            .filter(|line| !known.iter().any(|known| line.contains(known)))
+            .collect();
+        assert!(odd.is_empty(), "{odd:?}\n{said}");
+    }
+}
+
+#[test]
+fn the_filesystem_holds_the_tree_exactly_and_is_the_same_each_time() {
+    if !has_programs() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let tree = everything();
+    let mut images = Vec::new();
+    for (name, options) in [
+        ("a", options()),
+        ("b", options()),
+        (
+            "small-blocks",
+            Options {
+                arguments: vec![
+                    "-b".into(),
+                    "size=1024".into(),
+                    "-i".into(),
+                    "size=512".into(),
+                ],
+                ..options()
+            },
+        ),
+        (
+            "large-sectors",
+            Options {
+                sector_size: 4096,
+                arguments: vec![
+                    "-n".into(),
+                    "size=8192".into(),
+                    "-m".into(),
+                    "finobt=0,bigtime=0".into(),
+                ],
+                ..options()
+            },
+        ),
+    ] {
+        let volume = plan(&tree, &options, 320 << 20, scratch.path()).unwrap();
+        let path = scratch.path().join(name);
+        write(volume, &path);
+        assert_clean(&path);
+        if name != "large-sectors" {
+            assert_kernel_sees(&path, "xfs", &tree);
+        }
+        images.push(path);
+    }
+    let bytes = |at: usize| std::fs::read(&images[at]).unwrap();
+    assert!(bytes(0) == bytes(1), "two runs differ");
+    // Nothing but the images is left.
+    let left = std::fs::read_dir(scratch.path()).unwrap().count();
+    assert_eq!(left, images.len());
+}
+
+#[test]
+fn what_cannot_be_made_says_why() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !has_programs() {
+        return;
+    }
+    let make = |inode: Inode, path: &str, bytes: u64, argument: &str| {
+        let mut tree = TreeBuilder::new();
+        tree.insert(path, inode).unwrap();
+        let tree = Arc::new(tree.build().unwrap());
+        let arguments = argument.split_whitespace().map(str::to_owned).collect();
+        let options = Options {
+            arguments,
+            ..options()
+        };
+        plan(&tree, &options, bytes, scratch.path())
+            .unwrap_err()
+            .to_string()
+    };
+    let file = || Inode::file(*b"x", 0o644);
+    assert_eq!(
+        make(file(), "/a", 100 << 20, ""),
+        "an xfs filesystem needs 314572800 bytes, but has 104857600"
+    );
+    assert_eq!(
+        make(file(), "/dir/$", 300 << 20, ""),
+        "`/dir/$` cannot be put into an xfs filesystem: mkfs.xfs cannot read its name"
+    );
+    let long = file().with_xattr("user.long", "v".repeat(300));
+    assert_eq!(
+        make(long, "/a", 300 << 20, ""),
+        "`/a` cannot be put into an xfs filesystem: it has a longer extended attribute than fits into its inode"
+    );
+    let odd = file().with_xattr("other.name", "v");
+    assert!(make(odd, "/a", 300 << 20, "").contains("xfs has no namespace"));
+    assert!(make(file(), "/a", 300 << 20, "-q -Z").starts_with("`mkfs.xfs` failed: "));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}

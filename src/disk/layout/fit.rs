@@ -1,0 +1,129 @@
+//! From one tree to a disk that is large enough for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{LayoutError, NativePlanner, Plan};
+use crate::disk::Disk;
+use crate::disk::boot::BiosBoot;
+use crate::disk::fs::{btrfs, ext4, xfs};
+use crate::tree::{Kind, Timestamp, Tree};
+
+/// How often a disk may turn out too small for its filesystems.
+const ATTEMPTS: u64 = 16;
+
+/// Length of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Length {
+    /// In bytes.
+    pub bytes: u64,
+    /// Whether the disk may become larger, if its files need that.
+    pub grow: bool,
+}
+
+/// Space that a tree takes in 4 KiB blocks, in KiB. Counted from the tree and
+/// not from the blocks of the filesystem that it happens to lie on, so that the
+/// same tree gives the same image.
+#[must_use]
+pub fn content_kib(tree: &Tree) -> u64 {
+    let blocks: u64 = tree
+        .inodes()
+        .map(|(_, inode)| match &inode.kind {
+            Kind::Directory => 1,
+            Kind::File(content) => content
+                .ranges()
+                .map(|range| range.length.div_ceil(4096))
+                .sum(),
+            Kind::Symlink(target) => u64::from(target.len() >= 60),
+            _ => 0,
+        })
+        .sum();
+    blocks * 4
+}
+
+/// The time at which the image counts as made: `SOURCE_DATE_EPOCH`, else that of
+/// the newest file, so that the image is a function of the tree.
+#[must_use]
+pub fn made_at(tree: &Tree, epoch: Option<i64>) -> Timestamp {
+    let newest = || {
+        tree.inodes()
+            .map(|(_, inode)| inode.mtime.seconds)
+            .max()
+            .unwrap_or(0)
+    };
+    Timestamp {
+        seconds: epoch.unwrap_or_else(newest),
+        nanoseconds: 0,
+    }
+}
+
+impl Plan {
+    /// Makes the disk of one tree, divided at the mount points of the plan.
+    ///
+    /// DIB's rule for sizes leaves too little to trees of a few files, whose
+    /// filesystem is mostly inode tables; `length.grow` lets it become larger.
+    ///
+    /// # Errors
+    /// See [`Plan::assemble`].
+    pub fn assemble_tree(
+        &self,
+        length: Length,
+        tree: &Arc<Tree>,
+        boot: Option<&BiosBoot>,
+        planner: &NativePlanner,
+    ) -> Result<Disk, LayoutError> {
+        let mut points = self.mount_points();
+        // The root first: what is below a mount point goes to the deeper one.
+        points.sort_unstable();
+        let parts = if points == ["/"] {
+            vec![Arc::clone(tree)]
+        } else {
+            let paths: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
+            let parts = tree.split(&paths)?;
+            parts.into_iter().map(Arc::new).collect()
+        };
+        let trees: BTreeMap<String, Arc<Tree>> =
+            points.iter().map(ToString::to_string).zip(parts).collect();
+        let mut bytes = length.bytes;
+        for attempt in 1..=ATTEMPTS {
+            let result = self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
+                planner.plan(filesystem, tree, space)
+            });
+            let error = match result {
+                Ok(disk) => return Ok(disk),
+                Err(error) => error,
+            };
+            let larger = missing_bytes(&error)
+                .filter(|_| length.grow && self.fixed_size().is_none())
+                // A filesystem may get only a part of what is added.
+                .and_then(|missing| {
+                    bytes
+                        .checked_add(missing.checked_mul(attempt)?)?
+                        .checked_next_multiple_of(1 << 20)
+                });
+            bytes = larger.ok_or(error)?;
+        }
+        self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
+            planner.plan(filesystem, tree, space)
+        })
+    }
+}
+
+/// What a filesystem lacks for its files, and a tenth of it to write to.
+fn missing_bytes(error: &LayoutError) -> Option<u64> {
+    let LayoutError::Filesystem { source, .. } = error else {
+        return None;
+    };
+    if let Some(xfs::Error::TooSmall { needed, given }) = source.downcast_ref() {
+        return needed.checked_sub(*given);
+    }
+    if let Some(btrfs::Error::TooSmall { needed, given }) = source.downcast_ref() {
+        return needed.checked_add(needed / 10)?.checked_sub(*given);
+    }
+    match source.downcast_ref()? {
+        ext4::Error::TooSmall { needed, given } => {
+            needed.checked_add(needed / 10)?.checked_sub(*given)
+        }
+        _ => None,
+    }
+}

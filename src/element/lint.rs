@@ -1,0 +1,469 @@
+//! Rules that elements are held to, as diskimage-builder's `dib-lint` has them.
+//!
+//! A file may switch rules off with `# dib-lint: disable=NAME NAME`. What needs
+//! another program (flake8) is no rule here.
+
+use std::path::Path;
+
+/// A rule that a file breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, below the directory of elements.
+    pub path: String,
+    /// The line, where one is to blame.
+    pub line: Option<usize>,
+    /// The rule's name, as `disable=` takes it.
+    pub rule: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Names of all rules with what they ask for.
+pub const RULES: [(&str, &str); 16] = [
+    ("readme", "an element has a README.rst or README.md"),
+    ("executable", "a file with an interpreter is executable"),
+    ("indent", "indents are multiples of four blanks"),
+    ("sorted", "element-deps is sorted"),
+    ("interpreter", "bash is `#!/bin/bash`"),
+    ("sete", "bash scripts use `set -e`"),
+    ("setu", "bash scripts use `set -u`"),
+    ("setpipefail", "bash scripts use `set -o pipefail`"),
+    ("dibdebugtrace", "bash scripts look at DIB_DEBUG_TRACE"),
+    (
+        "environment",
+        "files of environment.d neither trace nor are executable",
+    ),
+    ("export", "`export X=$(…)` hides a failure"),
+    ("safe_sudo", "sudo outside of the target names a path in it"),
+    ("which", "`type -p` finds programs, and not which"),
+    ("tabindent", "no line is indented with tabs"),
+    ("newline", "files end with a newline"),
+    ("yaml", "YAML and pkg-map can be read"),
+];
+
+/// Phases whose hooks run on the host.
+const OUTSIDE: [&str; 5] = [
+    "root.d",
+    "extra-data.d",
+    "block-device.d",
+    "finalise.d",
+    "cleanup.d",
+];
+
+/// Variables that lead into the target.
+const TARGET: [&str; 4] = [
+    "TARGET_ROOT",
+    "TMP_MOUNT_PATH",
+    "TMP_BUILD_DIR",
+    "IMAGE_BLOCK_DEVICE",
+];
+
+/// Checks one file of an element: its path below the directory of elements, its
+/// content, and whether it is executable.
+pub fn check(path: &str, bytes: &[u8], executable: bool) -> Vec<Finding> {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        // Programs, archives and pictures are nobody's style.
+        return Vec::new();
+    };
+    if text.contains('\0') {
+        return Vec::new();
+    }
+    let mut file = File {
+        path,
+        text,
+        disabled: disabled(text),
+        findings: Vec::new(),
+    };
+    file.common(executable);
+    if file.is_bash() {
+        file.bash();
+    }
+    file.data();
+    file.findings
+}
+
+/// Checks what an element is made of: the names directly in its directory.
+pub fn check_names<'a>(element: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<Finding> {
+    let mut names = names.into_iter();
+    if names.any(|name| ["README.rst", "README.md", "element.yaml"].contains(&name)) {
+        return Vec::new();
+    }
+    vec![Finding {
+        path: element.to_owned(),
+        line: None,
+        rule: "readme",
+        message: format!("element `{element}` has no README.rst"),
+    }]
+}
+
+/// The rules that a file switches off.
+fn disabled(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix('#'))
+        .filter_map(|line| line.trim().strip_prefix("dib-lint:"))
+        .flat_map(|rest| {
+            let rest = rest.trim();
+            let list = rest.strip_prefix("disable=").unwrap_or(rest);
+            list.split([' ', ','])
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+struct File<'a> {
+    path: &'a str,
+    text: &'a str,
+    disabled: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+impl File<'_> {
+    fn find(&mut self, rule: &'static str, line: Option<usize>, message: impl Into<String>) {
+        if !self.disabled.iter().any(|name| name == rule) {
+            self.findings.push(Finding {
+                path: self.path.to_owned(),
+                line,
+                rule,
+                message: message.into(),
+            });
+        }
+    }
+
+    fn first_line(&self) -> &str {
+        self.text.lines().next().unwrap_or_default()
+    }
+
+    fn directory(&self) -> &str {
+        Path::new(self.path)
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+    }
+
+    fn is_bash(&self) -> bool {
+        let first = self.first_line();
+        first.starts_with("#!") && first.contains("bash")
+    }
+
+    fn common(&mut self, executable: bool) {
+        let first = self.first_line().to_owned();
+        let environment = self.directory() == "environment.d";
+        if first.starts_with("#!") && !executable && !environment {
+            self.find(
+                "executable",
+                None,
+                "it has an interpreter but is not executable",
+            );
+        }
+        if first.starts_with("#!") && first.contains("bash") && first != "#!/bin/bash" {
+            self.find(
+                "interpreter",
+                Some(1),
+                format!("`{first}` where `#!/bin/bash` is expected"),
+            );
+        }
+        if environment && executable {
+            self.find(
+                "environment",
+                None,
+                "files of environment.d are sourced, not run",
+            );
+        }
+        if !self.text.is_empty() && !self.text.ends_with('\n') {
+            self.find("newline", None, "the last line has no newline");
+        }
+        let script = first.starts_with("#!") || environment;
+        if !script || first.contains("python") {
+            return;
+        }
+        let text = self.text;
+        let mut until = None;
+        for (number, line) in (1..).zip(text.lines()) {
+            // The text of a here-document is data.
+            if let Some(end) = &until {
+                if line.trim_start_matches('\t') == end {
+                    until = None;
+                }
+                continue;
+            }
+            until = here_document(line);
+            let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+            if line[..indent].contains('\t') {
+                self.find("tabindent", Some(number), "indented with a tab");
+            } else if indent % 4 != 0 && !continues(text, number) {
+                self.find(
+                    "indent",
+                    Some(number),
+                    format!("indented by {indent} blanks, which are not a multiple of 4"),
+                );
+            }
+        }
+    }
+
+    fn bash(&mut self) {
+        let text = self.text;
+        let environment = self.directory() == "environment.d";
+        let commands: Vec<(usize, &str)> = (1..)
+            .zip(text.lines())
+            .map(|(number, line)| (number, line.trim()))
+            .filter(|(_, line)| !line.starts_with('#'))
+            .collect();
+        let sets = |short: char, long: &str| {
+            commands.iter().any(|(_, line)| {
+                line.split([';', '&', '|']).any(|command| {
+                    let mut words = command.split_whitespace();
+                    words.next() == Some("set")
+                        && command.split_whitespace().skip(1).any(|word| {
+                            word == long
+                                || (word.starts_with('-')
+                                    && !word.starts_with("--")
+                                    && word.contains(short))
+                        })
+                })
+            })
+        };
+        if !environment {
+            if !sets('e', "errexit") {
+                self.find("sete", None, "it does not use `set -e`");
+            }
+            if !sets('u', "nounset") {
+                self.find("setu", None, "it does not use `set -u`");
+            }
+            if !commands.iter().any(|(_, line)| line.contains("pipefail")) {
+                self.find("setpipefail", None, "it does not use `set -o pipefail`");
+            }
+            if !text.contains("DIB_DEBUG_TRACE") {
+                self.find(
+                    "dibdebugtrace",
+                    None,
+                    "it does not look at DIB_DEBUG_TRACE: `if [ ${DIB_DEBUG_TRACE:-0} -gt 0 ]; then set -x; fi`",
+                );
+            }
+        }
+        let outside = OUTSIDE.contains(&self.directory());
+        for (number, line) in commands {
+            if environment && line.starts_with("set -x") {
+                self.find(
+                    "environment",
+                    Some(number),
+                    "tracing here traces every hook",
+                );
+            }
+            let exported = line.strip_prefix("export ").map(str::trim_start);
+            if exported.is_some_and(|rest| {
+                rest.split_once('=')
+                    .is_some_and(|(_, value)| value.trim_start_matches('"').starts_with("$("))
+            }) {
+                self.find(
+                    "export",
+                    Some(number),
+                    "a failure of the command is lost; assign first, export then",
+                );
+            }
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words
+                .windows(2)
+                .any(|pair| pair[0].trim_start_matches("$(") == "which")
+            {
+                self.find(
+                    "which",
+                    Some(number),
+                    "`type -p` finds programs, `which` may not be there",
+                );
+            }
+            let names_target = TARGET.iter().any(|name| line.contains(name));
+            if outside
+                && words.contains(&"sudo")
+                && !names_target
+                && !line.contains("dib-lint: safe_sudo")
+            {
+                self.find(
+                    "safe_sudo",
+                    Some(number),
+                    "sudo without a path of the target changes the host; `# dib-lint: safe_sudo` at the line's end allows it",
+                );
+            }
+        }
+    }
+
+    fn data(&mut self) {
+        let name = self.path.rsplit('/').next().unwrap_or_default().to_owned();
+        let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+        if (yaml || name == "pkg-map" || name == "svc-map")
+            && let Err(error) = crate::disk::yaml::parse(self.text)
+        {
+            self.find("yaml", None, format!("it cannot be read: {error}"));
+        }
+        if name == "pkg-map" && serde_json::from_str::<serde_json::Value>(self.text).is_err() {
+            self.find("yaml", None, "it is not JSON");
+        }
+        if name == "element-deps" || name == "element-provides" {
+            let lines: Vec<&str> = self.text.lines().map(str::trim).collect();
+            let unsorted = lines.windows(2).position(|pair| pair[0] > pair[1]);
+            if let Some(at) = unsorted {
+                let message = format!("`{}` comes after `{}`", lines[at + 1], lines[at]);
+                self.find("sorted", Some(at + 2), message);
+            }
+        }
+    }
+}
+
+/// The word that ends a here-document which begins on this line.
+fn here_document(line: &str) -> Option<String> {
+    if line.trim_start().starts_with('#') {
+        return None;
+    }
+    let (_, rest) = line.split_once("<<")?;
+    // `<<<` gives a word, and `1 << 2` is arithmetic.
+    if rest.starts_with('<') || line.contains("((") {
+        return None;
+    }
+    let word = rest.trim_start_matches('-').trim_start();
+    let word: String = word
+        .trim_start_matches(['"', '\'', '\\'])
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect();
+    (!word.is_empty()).then_some(word)
+}
+
+/// Whether a line goes on with the one before, where blanks align it.
+fn continues(text: &str, number: usize) -> bool {
+    number > 1
+        && text.lines().nth(number - 2).is_some_and(|before| {
+            let before = before.trim_end();
+            before.ends_with(['\\', '|', '&', '(', ',']) || before.starts_with([' ', '\t'])
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "#!/bin/bash\nif [ ${DIB_DEBUG_TRACE:-0} -gt 0 ]; then\n    set -x\nfi\n\
+        set -eu\nset -o pipefail\necho \"$(type -p x)\"\n";
+
+    fn rules(path: &str, text: &str, executable: bool) -> Vec<&'static str> {
+        check(path, text.as_bytes(), executable)
+            .into_iter()
+            .map(|finding| finding.rule)
+            .collect()
+    }
+
+    #[test]
+    fn a_good_script_breaks_no_rule() {
+        assert_eq!(rules("e/install.d/50-x", GOOD, true), [""; 0]);
+        assert_eq!(
+            rules("e/environment.d/10-x", "export A=1\n", false),
+            [""; 0]
+        );
+        assert_eq!(check("e/static/logo", b"\x89PNG\0", false), []);
+    }
+
+    #[test]
+    fn every_rule_is_found() {
+        let with = |line: &str| format!("{GOOD}{line}\n");
+        for (path, text, executable, rule) in [
+            ("e/install.d/1-x", GOOD.to_owned(), false, "executable"),
+            (
+                "e/install.d/1-x",
+                GOOD.replace("/bin/bash", "/usr/bin/env bash"),
+                true,
+                "interpreter",
+            ),
+            (
+                "e/install.d/1-x",
+                GOOD.replace("set -eu", "set -u"),
+                true,
+                "sete",
+            ),
+            (
+                "e/install.d/1-x",
+                GOOD.replace("set -eu", "set -e"),
+                true,
+                "setu",
+            ),
+            (
+                "e/install.d/1-x",
+                GOOD.replace("set -o pipefail\n", ""),
+                true,
+                "setpipefail",
+            ),
+            (
+                "e/install.d/1-x",
+                GOOD.replace("DIB_DEBUG_TRACE", "X"),
+                true,
+                "dibdebugtrace",
+            ),
+            ("e/install.d/1-x", with("export A=$(date)"), true, "export"),
+            ("e/install.d/1-x", with("which ls"), true, "which"),
+            ("e/install.d/1-x", with("true\n\tfalse"), true, "tabindent"),
+            ("e/install.d/1-x", with("true\n  false"), true, "indent"),
+            (
+                "e/root.d/1-x",
+                with("sudo rm -rf /tmp/x"),
+                true,
+                "safe_sudo",
+            ),
+            (
+                "e/install.d/1-x",
+                GOOD.trim_end().to_owned(),
+                true,
+                "newline",
+            ),
+            (
+                "e/environment.d/1-x.bash",
+                "export A=1\n".to_owned(),
+                true,
+                "environment",
+            ),
+            ("e/element-deps", "b\na\n".to_owned(), false, "sorted"),
+            (
+                "e/package-installs.yaml",
+                "a: [\n".to_owned(),
+                false,
+                "yaml",
+            ),
+            (
+                "e/pkg-map",
+                "{\"family\": }".to_owned() + "\n",
+                false,
+                "yaml",
+            ),
+        ] {
+            assert!(
+                rules(path, &text, executable).contains(&rule),
+                "{rule}: {:?}",
+                rules(path, &text, executable)
+            );
+            let off = format!("{text}\n# dib-lint: disable={rule}\n");
+            assert!(
+                !rules(path, &off, executable).contains(&rule) || rule == "yaml",
+                "{rule}"
+            );
+            assert!(RULES.iter().any(|(name, _)| *name == rule));
+        }
+        assert_eq!(check_names("e", ["element-deps"])[0].rule, "readme");
+        assert_eq!(check_names("e", ["README.rst"]), []);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_mistake_is_none() {
+        for line in [
+            "cat <<EOF\n  aligned\n\ttab\nEOF",
+            "one \\\n  two",
+            "# which is better",
+            "sudo cp x $TARGET_ROOT/x",
+            "sudo cp x y # dib-lint: safe_sudo",
+        ] {
+            assert_eq!(
+                rules("e/root.d/1-x", &format!("{GOOD}{line}\n"), true),
+                [""; 0],
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Copies files and directories out of a filesystem.
+//!
+//! Names and links come from the image and are not trusted: everything is made
+//! below a directory that is open, no link there is followed, and a file gets its
+//! name when it is complete. Owners, set-id bits and devices stay behind.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::Mode;
+use nix::sys::time::TimeSpec;
+use nix::unistd::UnlinkatFlags;
+
+use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Metadata};
+
+/// Directories may be nested this deep.
+const DEPTH: usize = 512;
+/// Bytes that are copied at once.
+const CHUNK: usize = 1 << 20;
+
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extracted {
+    /// Files, directories and links.
+    pub files: u64,
+    /// Bytes of files, without holes.
+    pub bytes: u64,
+    /// Devices, pipes and sockets that were left out: path and kind.
+    pub skipped: Vec<(PathBuf, FileKind)>,
+}
+
+/// Why copying stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// The image's side.
+    #[error("cannot read `{}` in the image", path.display())]
+    Image {
+        /// The path below what is copied.
+        path: PathBuf,
+        /// Why.
+        source: FsError,
+    },
+    /// A directory, without leave to copy what is in it.
+    #[error("`{}` is a directory", path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Directories within themselves, or nested beyond all reason.
+    #[error("the directories of the image at `{}` have no end", path.display())]
+    TooDeep {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The host's side.
+    #[error("cannot write `{}`", path.display())]
+    Host {
+        /// The path as the user named it, and below.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ExtractError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ExtractError::Image { source, .. } => source.hint(),
+            ExtractError::Directory { .. } => {
+                Some("`-r` copies directories with what is in them".to_owned())
+            }
+            ExtractError::TooDeep { .. } => Some("the filesystem is damaged".to_owned()),
+            ExtractError::Host { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("free some space there, or choose another place".to_owned())
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("choose a directory that you may write to".to_owned())
+                }
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Some(
+                    "something else has this name there; remove it, or choose another".to_owned(),
+                ),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Copies a file, or a directory if `recursive` is set, to `target`.
+///
+/// An older file of that name is replaced; a directory that is there is filled.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn extract(
+    files: &FileSystem<'_>,
+    file: FileId,
+    target: &Path,
+    recursive: bool,
+) -> Result<Extracted, ExtractError> {
+    let host = |source: io::Error| ExtractError::Host {
+        path: target.to_owned(),
+        source,
+    };
+    let Some(name) = target.file_name() else {
+        return Err(host(io::ErrorKind::InvalidInput.into()));
+    };
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // The user's own path may lead through links.
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let directory = nix::fcntl::openat(AT_FDCWD, parent, flags, Mode::empty())
+        .map_err(|errno| host(errno.into()))?;
+    let mut extractor = Extractor {
+        files,
+        recursive,
+        done: Extracted::default(),
+        above: Vec::new(),
+        buffer: vec![0; CHUNK],
+    };
+    extractor.copy(file, directory.as_fd(), name, target)?;
+    Ok(extractor.done)
+}
+
+struct Extractor<'a, 'd> {
+    files: &'a FileSystem<'d>,
+    recursive: bool,
+    done: Extracted,
+    /// The directories that are being copied, outermost first.
+    above: Vec<FileId>,
+    buffer: Vec<u8>,
+}
+
+impl Extractor<'_, '_> {
+    fn copy(
+        &mut self,
+        file: FileId,
+        into: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), ExtractError> {
+        let metadata = self.image(path, self.files.metadata(file))?;
+        match metadata.kind {
+            FileKind::Directory => self.directory(file, &metadata, into, name, path)?,
+            FileKind::File => self.file(file, &metadata, into, name, path)?,
+            FileKind::Symlink => {
+                let link = self.image(path, self.files.link_target(file))?;
+                let link = OsStr::from_bytes(&link);
+                let temporary = temporary(name);
+                let host = |errno: Errno| host(path, errno);
+                let _ = nix::unistd::unlinkat(into, &*temporary, UnlinkatFlags::NoRemoveDir);
+                nix::unistd::symlinkat(link, into, &*temporary).map_err(host)?;
+                rename(into, &temporary, name).map_err(host)?;
+            }
+            kind => {
+                self.done.skipped.push((path.to_owned(), kind));
+                return Ok(());
+            }
+        }
+        self.done.files += 1;
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        directory: FileId,
+        metadata: &Metadata,
+        into: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), ExtractError> {
+        if !self.recursive {
+            return Err(ExtractError::Directory {
+                path: path.to_owned(),
+            });
+        }
+        if self.above.len() >= DEPTH || self.above.contains(&directory) {
+            return Err(ExtractError::TooDeep {
+                path: path.to_owned(),
+            });
+        }
+        let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
+        let host = |errno: Errno| host(path, errno);
+        match nix::sys::stat::mkdirat(into, name, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(host(errno)),
+        }
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let own = nix::fcntl::openat(into, name, flags, Mode::empty()).map_err(host)?;
+        self.above.push(directory);
+        for entry in self.image(path, self.files.entries(directory))? {
+            let name = OsStr::from_bytes(&entry.name);
+            self.copy(entry.file, own.as_fd(), name, &path.join(name))?;
+        }
+        self.above.pop();
+        finish(&own, mode, metadata).map_err(host)
+    }
+
+    fn file(
+        &mut self,
+        file: FileId,
+        metadata: &Metadata,
+        into: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), ExtractError> {
+        let open = self.image(path, self.files.file(file))?;
+        let temporary = temporary(name);
+        let host = |errno: Errno| host(path, errno);
+        let _ = nix::unistd::unlinkat(into, &*temporary, UnlinkatFlags::NoRemoveDir);
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        let fd = nix::fcntl::openat(into, &*temporary, flags, private).map_err(host)?;
+        let written = self.data(&open, File::from(fd), metadata, path);
+        match written {
+            Ok(()) => rename(into, &temporary, name).map_err(host),
+            Err(error) => {
+                // Nothing better can be done about a file that cannot be removed.
+                let _ = nix::unistd::unlinkat(into, &*temporary, UnlinkatFlags::NoRemoveDir);
+                Err(error)
+            }
+        }
+    }
+
+    fn data(
+        &mut self,
+        open: &super::fs::File,
+        to: File,
+        metadata: &Metadata,
+        path: &Path,
+    ) -> Result<(), ExtractError> {
+        let host = |source| ExtractError::Host {
+            path: path.to_owned(),
+            source,
+        };
+        to.set_len(open.size).map_err(host)?;
+        for range in open.data_ranges() {
+            let mut at = range.start;
+            while at < range.end {
+                let left = usize::try_from(range.end - at).unwrap_or(CHUNK);
+                let part = &mut self.buffer[..left.min(CHUNK)];
+                let read = self.files.read_at(open, at, part);
+                let read = read.map_err(|source| ExtractError::Image {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                to.write_all_at(&part[..read], at).map_err(host)?;
+                at += read as u64;
+                self.done.bytes += read as u64;
+                if read == 0 {
+                    break;
+                }
+            }
+        }
+        let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
+        finish(&to.into(), mode, metadata).map_err(|errno| host(errno.into()))
+    }
+
+    fn image<T>(&self, path: &Path, result: Result<T, FsError>) -> Result<T, ExtractError> {
+        result.map_err(|source| ExtractError::Image {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+fn host(path: &Path, errno: Errno) -> ExtractError {
+    ExtractError::Host {
+        path: path.to_owned(),
+        source: errno.into(),
+    }
+}
+
+/// The name of a file that is not complete, beside its final one.
+fn temporary(name: &OsStr) -> OsString {
+    // A name may have 255 bytes, and its beginning tells enough.
+    let start = &name.as_bytes()[..name.len().min(200)];
+    let mut temporary = OsString::from(format!(".kiln-{}-", std::process::id()));
+    temporary.push(OsStr::from_bytes(start));
+    temporary
+}
+
+fn rename(directory: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
+    nix::fcntl::renameat(directory, from, directory, to)
+}
+
+/// Gives a file or directory its mode and time.
+fn finish(fd: &OwnedFd, mode: Mode, metadata: &Metadata) -> Result<(), Errno> {
+    nix::sys::stat::fchmod(fd, mode)?;
+    let nanoseconds = i64::from(metadata.mtime.nanoseconds);
+    let time = TimeSpec::new(metadata.mtime.seconds, nanoseconds);
+    nix::sys::stat::futimens(fd, &time, &time)
+}

@@ -1,0 +1,355 @@
+//! Readers of filesystems: one interface, whatever the filesystem is.
+//!
+//! All of it is untrusted input: structures are checked before they are used,
+//! walks are bounded by the size of the volume, and names that could lead out of
+//! a directory are errors.
+
+use std::ops::Range;
+
+use crate::tree::{Device, Timestamp, Xattrs};
+
+mod detect;
+mod error;
+mod ext4;
+mod fat;
+mod lookup;
+
+pub use detect::{Identity, identify};
+pub use error::Error;
+
+use super::Volume;
+
+/// Largest directory that is read, in bytes.
+const MAX_DIRECTORY: u64 = 512 << 20;
+/// Most ranges of data in one file.
+const MAX_RUNS: usize = 4 << 20;
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+impl FileKind {
+    /// Its name in a sentence, with article.
+    pub fn phrase(self) -> &'static str {
+        match self {
+            FileKind::File => "a file",
+            FileKind::Directory => "a directory",
+            FileKind::Symlink => "a symbolic link",
+            FileKind::CharDevice => "a character device",
+            FileKind::BlockDevice => "a block device",
+            FileKind::Fifo => "a named pipe",
+            FileKind::Socket => "a socket",
+        }
+    }
+
+    /// Its name in data.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileKind::File => "file",
+            FileKind::Directory => "directory",
+            FileKind::Symlink => "symlink",
+            FileKind::CharDevice => "char",
+            FileKind::BlockDevice => "block",
+            FileKind::Fifo => "fifo",
+            FileKind::Socket => "socket",
+        }
+    }
+
+    /// The letter that `ls -l` begins a line with.
+    pub fn letter(self) -> char {
+        match self {
+            FileKind::File => '-',
+            FileKind::Directory => 'd',
+            FileKind::Symlink => 'l',
+            FileKind::CharDevice => 'c',
+            FileKind::BlockDevice => 'b',
+            FileKind::Fifo => 'p',
+            FileKind::Socket => 's',
+        }
+    }
+}
+
+/// A file within its filesystem: ext4's inode number, or where FAT keeps the
+/// file's directory entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub u64);
+
+/// What is known of a file without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits (07777). On FAT, those that Linux shows by default.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Time of last modification.
+    pub mtime: Timestamp,
+    /// Number of names.
+    pub links: u32,
+    /// The number of a device.
+    pub device: Option<Device>,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Neither empty nor `.` nor `..`, without slashes and zeros.
+    pub name: Vec<u8>,
+    /// What it stands for.
+    pub file: FileId,
+}
+
+/// A range of a file and where its bytes are; what no run covers is zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    /// First byte in the file.
+    offset: u64,
+    length: u64,
+    /// First byte on the volume.
+    at: u64,
+}
+
+/// A regular file that is open for reading.
+#[derive(Debug)]
+pub struct File {
+    /// Length in bytes.
+    pub size: u64,
+    /// Sorted; none reaches beyond the file's end.
+    runs: Vec<Run>,
+    /// The bytes of a file that is stored within its inode.
+    inline: Option<Vec<u8>>,
+}
+
+impl File {
+    /// Ranges that may hold anything but zeros: sorted, not overlapping.
+    pub fn data_ranges(&self) -> Vec<Range<u64>> {
+        if self.inline.is_some() {
+            return vec![0..self.size];
+        }
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for run in &self.runs {
+            let end = run.offset + run.length;
+            match ranges.last_mut() {
+                Some(last) if last.end == run.offset => last.end = end,
+                _ => ranges.push(run.offset..end),
+            }
+        }
+        ranges
+    }
+
+    /// A file of these runs, which may reach beyond its end.
+    fn new(size: u64, mut runs: Vec<Run>) -> File {
+        runs.retain(|run| run.offset < size);
+        for run in &mut runs {
+            run.length = run.length.min(size - run.offset);
+        }
+        File {
+            size,
+            runs,
+            inline: None,
+        }
+    }
+}
+
+/// A filesystem that is open for reading.
+#[derive(Debug)]
+pub struct FileSystem<'a> {
+    volume: Volume<'a>,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    Ext4(ext4::Ext4),
+    Fat(fat::Fat),
+}
+
+impl<'a> FileSystem<'a> {
+    /// Opens the filesystem of a volume.
+    ///
+    /// # Errors
+    /// There is none, or none that kiln reads; it is damaged.
+    pub fn open(volume: Volume<'a>) -> Result<FileSystem<'a>, Error> {
+        let format = if ext4::is_ext4(&volume) {
+            Format::Ext4(ext4::Ext4::open(&volume)?)
+        } else if fat::is_fat(&volume) {
+            Format::Fat(fat::Fat::open(&volume)?)
+        } else {
+            let what = match identify(&volume) {
+                Some(identity) => format!("is {}", identity.kind),
+                None => "is none that is known".to_owned(),
+            };
+            return Err(Error::Unsupported { what });
+        };
+        Ok(FileSystem { volume, format })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> FileId {
+        match &self.format {
+            Format::Ext4(_) => FileId(ext4::ROOT),
+            Format::Fat(_) => FileId(fat::ROOT),
+        }
+    }
+
+    /// Bytes of all its blocks, and of those that are free, if it keeps count.
+    pub fn space(&self) -> (u64, Option<u64>) {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.space(),
+            Format::Fat(fat) => (fat.size(), None),
+        }
+    }
+
+    /// What a reader should know: that it was not unmounted cleanly, so that its
+    /// journal may hold changes which are not seen here.
+    pub fn is_dirty(&self) -> bool {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.needs_recovery(),
+            Format::Fat(_) => false,
+        }
+    }
+
+    /// What is known of a file.
+    ///
+    /// # Errors
+    /// As all that follow: the filesystem is damaged or cannot be read.
+    pub fn metadata(&self, file: FileId) -> Result<Metadata, Error> {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.metadata(&self.volume, file),
+            Format::Fat(fat) => fat.metadata(&self.volume, file),
+        }
+    }
+
+    /// The names in a directory, in the order of their bytes.
+    ///
+    /// # Errors
+    /// It is no directory.
+    pub fn entries(&self, directory: FileId) -> Result<Vec<Entry>, Error> {
+        let mut entries = self.unsorted_entries(directory)?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries.dedup_by(|a, b| a.name == b.name);
+        Ok(entries)
+    }
+
+    fn unsorted_entries(&self, directory: FileId) -> Result<Vec<Entry>, Error> {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.entries(&self.volume, directory),
+            Format::Fat(fat) => fat.entries(&self.volume, directory),
+        }
+    }
+
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// It is no link.
+    pub fn link_target(&self, link: FileId) -> Result<Vec<u8>, Error> {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.link_target(&self.volume, link),
+            Format::Fat(_) => Err(Error::NotFound {
+                path: "symbolic link".to_owned(),
+            }),
+        }
+    }
+
+    /// Extended attributes by their full names.
+    ///
+    /// # Errors
+    /// The filesystem is damaged or cannot be read.
+    pub fn xattrs(&self, file: FileId) -> Result<Xattrs, Error> {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.xattrs(&self.volume, file),
+            Format::Fat(_) => Ok(Xattrs::new()),
+        }
+    }
+
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// It is no regular file, or is stored in a way that is not read (encrypted).
+    pub fn file(&self, file: FileId) -> Result<File, Error> {
+        match &self.format {
+            Format::Ext4(ext4) => ext4.file(&self.volume, file),
+            Format::Fat(fat) => fat.file(&self.volume, file),
+        }
+    }
+
+    /// Reads from `offset` until the buffer is full or the file ends; returns how
+    /// many bytes that are.
+    ///
+    /// # Errors
+    /// The image cannot be read.
+    pub fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let left = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let buffer = &mut buffer[..wanted];
+        buffer.fill(0);
+        if let Some(bytes) = &file.inline {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            let have = bytes.get(from..).unwrap_or_default();
+            let length = have.len().min(wanted);
+            buffer[..length].copy_from_slice(&have[..length]);
+            return Ok(wanted);
+        }
+        let end = offset.saturating_add(wanted as u64);
+        let first = file
+            .runs
+            .partition_point(|run| run.offset + run.length <= offset);
+        for run in &file.runs[first..] {
+            if run.offset >= end {
+                break;
+            }
+            let start = offset.max(run.offset);
+            let stop = end.min(run.offset + run.length);
+            let within = |at: u64| usize::try_from(at - offset).unwrap_or(wanted);
+            self.volume.read_at(
+                run.at + (start - run.offset),
+                &mut buffer[within(start)..within(stop)],
+            )?;
+        }
+        Ok(wanted)
+    }
+
+    /// A whole file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`FileSystem::file`]; a larger file is not read.
+    pub fn read(&self, file: FileId, limit: u64) -> Result<Vec<u8>, Error> {
+        let open = self.file(file)?;
+        if open.size > limit {
+            return Err(Error::Unsupported {
+                what: format!("has {} bytes where at most {limit} are expected", open.size),
+            });
+        }
+        let mut bytes = vec![0; usize::try_from(open.size).unwrap_or(0)];
+        self.read_at(&open, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Whether a name from an image may be the name of a file.
+fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)
+}
+
+#[cfg(test)]
+mod tests;

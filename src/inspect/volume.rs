@@ -1,0 +1,154 @@
+//! A range of a disk that is read as a whole: a partition, or all of it.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use zerocopy::FromBytes;
+
+use super::fs::Error;
+use crate::sink::{ReadAt, Reader};
+
+/// Bytes of a page of the cache.
+const PAGE: u64 = 4096;
+/// Pages that are kept; each has one place, by its number.
+const PAGES: usize = 256;
+
+/// A range of a disk, for one thread.
+///
+/// Small reads go through a cache of [`PAGES`] pages, since the tables of
+/// filesystems are read entry by entry.
+pub struct Volume<'a> {
+    reader: RefCell<Box<dyn Reader + 'a>>,
+    cache: RefCell<Vec<Option<Page>>>,
+    /// Where it begins on the disk.
+    offset: u64,
+    length: u64,
+}
+
+struct Page {
+    number: u64,
+    bytes: Box<[u8]>,
+}
+
+impl fmt::Debug for Volume<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume")
+            .field("offset", &self.offset)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Volume<'a> {
+    /// `length` bytes of a disk from `offset` on; what lies beyond the disk's end
+    /// is left off.
+    pub fn new(disk: &'a dyn ReadAt, offset: u64, length: u64) -> Volume<'a> {
+        let offset = offset.min(disk.length());
+        Volume {
+            reader: RefCell::new(disk.reader()),
+            cache: RefCell::new((0..PAGES).map(|_| None).collect()),
+            offset,
+            length: length.min(disk.length() - offset),
+        }
+    }
+
+    /// A whole disk.
+    pub fn whole(disk: &'a dyn ReadAt) -> Volume<'a> {
+        Volume::new(disk, 0, disk.length())
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// The range leaves the volume, or the image cannot be read.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let length = buffer.len() as u64;
+        if offset
+            .checked_add(length)
+            .is_none_or(|end| end > self.length)
+        {
+            return Err(Error::OutOfRange {
+                offset,
+                length,
+                end: self.length,
+            });
+        }
+        if length > PAGE {
+            return self.read_through(offset, buffer);
+        }
+        let mut at = offset;
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            let number = at / PAGE;
+            let skip = usize::try_from(at % PAGE).unwrap_or(0);
+            let mut cache = self.cache.borrow_mut();
+            let place = usize::try_from(number % (PAGES as u64)).unwrap_or(0);
+            let slot = &mut cache[place];
+            if slot.as_ref().is_none_or(|page| page.number != number) {
+                let start = number * PAGE;
+                let size = usize::try_from((self.length - start).min(PAGE)).unwrap_or(0);
+                let mut bytes = vec![0; size].into_boxed_slice();
+                self.read_through(start, &mut bytes)?;
+                *slot = Some(Page { number, bytes });
+            }
+            let bytes = slot
+                .as_ref()
+                .and_then(|page| page.bytes.get(skip..))
+                .unwrap_or_default();
+            let (now, later) = rest.split_at_mut(bytes.len().min(rest.len()));
+            now.copy_from_slice(&bytes[..now.len()]);
+            at += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn read_through(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.reader
+            .borrow_mut()
+            .read_at(self.offset + offset, buffer)
+            .map_err(|source| Error::Read { offset, source })
+    }
+
+    /// A structure at `offset`.
+    ///
+    /// # Errors
+    /// As [`Volume::read_at`].
+    pub fn structure<T: FromBytes>(&self, offset: u64) -> Result<T, Error> {
+        let mut bytes = vec![0; size_of::<T>()];
+        self.read_at(offset, &mut bytes)?;
+        T::read_from_bytes(&bytes).map_err(|_| Error::OutOfRange {
+            offset,
+            length: bytes.len() as u64,
+            end: self.length,
+        })
+    }
+
+    /// `length` bytes at `offset`; the caller bounds the length.
+    ///
+    /// # Errors
+    /// As [`Volume::read_at`].
+    pub fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+        if length > self.length {
+            return Err(Error::OutOfRange {
+                offset,
+                length,
+                end: self.length,
+            });
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether these bytes are at `offset`.
+    pub fn has(&self, offset: u64, magic: &[u8]) -> bool {
+        let mut bytes = vec![0; magic.len()];
+        self.read_at(offset, &mut bytes).is_ok() && bytes == magic
+    }
+}

@@ -1,0 +1,118 @@
+//! `mknod(2)`: devices, for which an empty file stands where the kernel makes none.
+
+use std::os::fd::AsRawFd as _;
+
+use super::tracee::{open_at, statx_of};
+use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::store::Node;
+
+/// `CAP_MKNOD`, from `linux/capability.h`.
+const CAP_MKNOD: u32 = 27;
+
+/// The device that a mode and a number of 32 bits ask for. Character device 0:0
+/// is none: overlayfs marks removed files so, and the kernel lets everybody.
+fn device(mode: u32, number: u32) -> Option<Node> {
+    let kind = mode & libc::S_IFMT;
+    let block = kind == libc::S_IFBLK;
+    (block || kind == libc::S_IFCHR && number != 0).then_some(Node {
+        block,
+        // As the kernel takes it apart (`new_decode_dev`).
+        major: number >> 8 & 0xfff,
+        minor: number & 0xff | number >> 12 & 0xfff00,
+    })
+}
+
+impl Call<'_> {
+    pub(super) fn mknod_at(&mut self) -> Outcome {
+        self.mknod(self.int(0), 1)
+    }
+
+    /// Mode and number follow the path.
+    pub(super) fn mknod(&mut self, directory: i32, path: usize) -> Outcome {
+        let (mode, number) = (self.word(path + 1), self.word(path + 2));
+        let node = device(mode, number);
+        if node.is_none() && !self.store().has_owners() {
+            return Ok(Answer::Continue);
+        }
+        if node.is_some() && !self.may(CAP_MKNOD)? {
+            return Err(Errno::EPERM);
+        }
+        let path = self.path(path)?;
+        if node.is_some() && path.ends_with(b"/") {
+            return Err(Errno::ENOENT);
+        }
+        let Some(place) = self.place(directory, &path, node.is_some())? else {
+            return Ok(Answer::Continue);
+        };
+        let parent = self.enter(&place)?;
+        // SAFETY: the descriptor is open, and the name is terminated.
+        let made = Errno::result(unsafe {
+            libc::mknodat(parent.as_raw_fd(), place.name.as_ptr(), mode, number.into())
+        });
+        match (made, node) {
+            // A container's root may make some.
+            (Err(Errno::EPERM | Errno::EACCES), Some(_)) => {}
+            (Err(errno), _) => return Err(errno),
+            (Ok(_), _) => {
+                if self.store().has_owners() {
+                    self.record_name(&parent, &place)?;
+                } else {
+                    give(&parent, &place)?;
+                }
+                return Ok(Answer::Value(0));
+            }
+        }
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+        let file = open_at(parent.as_raw_fd(), &place.name, flags, mode & 0o7777)?;
+        if !self.store().has_owners() {
+            give(&parent, &place)?;
+        }
+        self.record(&statx_of(&file)?, place.uid, place.gid, node);
+        Ok(Answer::Value(0))
+    }
+}
+
+/// Gives what was just made to its owner, where owners are real.
+fn give(parent: &std::os::fd::OwnedFd, place: &super::create::Place) -> Result<(), Errno> {
+    if (place.uid, place.gid) == (0, 0) {
+        return Ok(());
+    }
+    // SAFETY: the descriptor is open, and the name is terminated.
+    Errno::result(unsafe {
+        libc::fchownat(
+            parent.as_raw_fd(),
+            place.name.as_ptr(),
+            place.uid,
+            place.gid,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
+    })
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_taken_apart_as_the_kernel_does() {
+        let node = |block, major, minor| {
+            Some(Node {
+                block,
+                major,
+                minor,
+            })
+        };
+        for (mode, (major, minor), expected) in [
+            (libc::S_IFBLK | 0o600, (8, 17), node(true, 8, 17)),
+            (libc::S_IFCHR, (5, 70000), node(false, 5, 70000)),
+            (libc::S_IFBLK, (0, 0), node(true, 0, 0)),
+            (libc::S_IFCHR, (0, 0), None),
+            (libc::S_IFIFO, (1, 3), None),
+            (0o644, (1, 3), None),
+        ] {
+            let number = libc::makedev(major, minor) as u32;
+            assert_eq!(device(mode, number), expected, "{mode:o} {major}:{minor}");
+        }
+    }
+}

@@ -1,0 +1,646 @@
+//! `/proc`, `/sys` and devices for a root that has none, because nothing can be
+//! mounted: paths that lead there are answered from the sandbox's own.
+//!
+//! Paths are recognised by their text ([`place`](mod@super::place)). What a program opens below `/proc` is the
+//! real thing, so from there on the kernel does all. `/proc/self` is the asking
+//! process. The mount table is made up, because the real one tells of the host.
+//!
+//! Not there: `chdir` into `/proc`, opening a link there as a mere name (`O_PATH`),
+//! and terminals of its own.
+
+use std::ffi::CString;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use nix::errno::Errno;
+
+use super::layout::Layout;
+use super::place::{Place, mount_table, place, suspicious};
+use super::table::Handler;
+use super::tracee::{self, Target, open_at};
+use super::{Answer, Call, Outcome, bytes_of};
+use crate::sandbox::bpf::CREATING;
+
+/// What a call wants of a file. What it says of arguments are those that follow the
+/// path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// Flags and mode.
+    Open,
+    /// `struct open_how` and its size.
+    OpenHow,
+    /// A buffer; whether a last link is followed.
+    Stat(bool, Layout),
+    /// A buffer and flags.
+    StatAt(Layout),
+    /// Flags, a mask and a buffer.
+    Statx,
+    /// A mode, and whether flags come then.
+    Access(bool),
+    /// A buffer and its size.
+    ReadLink,
+    /// A buffer.
+    StatFs,
+    /// It is run; where the flags are, if there are any.
+    Execute(Option<usize>),
+    /// What is done to extended attributes; whether a last link is followed.
+    Attribute(Attribute, bool),
+    /// A mode; where the flags are, if there are any.
+    Mode(Option<usize>),
+    /// Two times, and flags.
+    Times,
+    /// A directory, a second path there, which becomes another name, and flags.
+    Link,
+}
+
+/// What is done to extended attributes, with the arguments of `getxattr(2)` and its
+/// siblings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attribute {
+    Get,
+    Set,
+    List,
+    Remove,
+}
+
+/// Largest value, and largest list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const ATTRIBUTE_MAX: usize = 65536;
+
+/// A file with a given content that can only be read.
+fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+    let memory = nix::sys::memfd::memfd_create(c"mounts", flags)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(content).map_err(|_| Errno::ENOMEM)?;
+    // Workers stay in `/proc`.
+    let path = CString::new(format!("self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    open_at(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)
+}
+
+fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
+    CString::new(bytes).map_err(|_| Errno::EINVAL)
+}
+
+/// A line of `/proc/PID/status` that starts with `field`, as a number.
+fn status_number(text: &[u8], field: &[u8]) -> Option<u32> {
+    text.split(|&byte| byte == b'\n').find_map(|line| {
+        let value = line.strip_prefix(field)?;
+        std::str::from_utf8(value).ok()?.trim().parse().ok()
+    })
+}
+
+/// The kernel makes the call.
+pub(super) fn go_on(_: &mut Call<'_>) -> Outcome {
+    Ok(Answer::Continue)
+}
+
+impl Call<'_> {
+    /// Answers a call about a file that is not in the target, or hands it on. Paths
+    /// start at the directory in an argument, if there is one.
+    pub(super) fn named(
+        &mut self,
+        verb: Verb,
+        directory: Option<usize>,
+        argument: usize,
+        otherwise: Handler,
+    ) -> Outcome {
+        let Ok(path) = tracee::read_path(self.pid, self.arguments[argument]) else {
+            // No path, or one that the kernel refuses in its own way.
+            return otherwise(self);
+        };
+        let found = if suspicious(&path) {
+            let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
+            self.leads_to(directory, &path)?
+        } else {
+            None
+        };
+        self.read_path = Some((argument, path));
+        match found {
+            Some(place) => self.at_place(&place, verb, argument, otherwise),
+            None => otherwise(self),
+        }
+    }
+
+    /// `open`, of which only what makes files matters otherwise.
+    pub(super) fn named_open(
+        &mut self,
+        directory: Option<usize>,
+        argument: usize,
+        otherwise: Handler,
+    ) -> Outcome {
+        let makes = self.word(argument + 1) & CREATING != 0;
+        let otherwise = if makes { otherwise } else { go_on };
+        self.named(Verb::Open, directory, argument, otherwise)
+    }
+
+    /// Where a path leads, unless that is in the target or the process has the
+    /// sandbox's own root.
+    fn leads_to(&mut self, directory: i32, path: &[u8]) -> Result<Option<Place>, Errno> {
+        let absolute = path.first() == Some(&b'/');
+        if absolute && place(path).is_none() {
+            return Ok(None);
+        }
+        if path.is_empty() || !self.enters_other_root()? {
+            return Ok(None);
+        }
+        let full = if absolute {
+            path.to_vec()
+        } else {
+            let from = if directory == libc::AT_FDCWD {
+                "cwd".to_owned()
+            } else {
+                format!("fd/{directory}")
+            };
+            // As it looks from the root that this thread now has.
+            let Ok(mut full) = self.read_link(&format!("{}/{from}", self.pid)) else {
+                return Ok(None);
+            };
+            full.push(b'/');
+            full.extend_from_slice(path);
+            full
+        };
+        let Some(place) = place(&full) else {
+            return Ok(None);
+        };
+        let here = |path: &str| -> Option<libc::statx> {
+            let path = CString::new(path).ok()?;
+            tracee::statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0).ok()
+        };
+        let kind = |found: &libc::statx| u32::from(found.stx_mode) & libc::S_IFMT;
+        Ok(match place {
+            // A node of the target is as good as the sandbox's.
+            Place::Device(name) => here(&format!("/dev/{name}"))
+                .is_none_or(|found| kind(&found) != libc::S_IFCHR)
+                .then_some(place),
+            Place::Mtab => here("/etc/mtab")
+                .filter(|found| kind(found) == libc::S_IFLNK)
+                .and_then(|_| nix::fcntl::readlink("/etc/mtab").ok())
+                .filter(|text| text.as_encoded_bytes().ends_with(b"mounts"))
+                .map(|_| place),
+            place => Some(place),
+        })
+    }
+
+    fn enters_other_root(&mut self) -> Result<bool, Errno> {
+        let roots = &self.listener.roots;
+        self.worker.view.enter_other_root(self.pid, roots)
+    }
+
+    fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let text = nix::fcntl::readlinkat(self.worker.view.proc(), path)?;
+        Ok(text.into_encoded_bytes())
+    }
+
+    /// The number of the asking process, whose thread asks.
+    fn process(&self) -> Result<u32, Errno> {
+        let path = c_string(format!("{}/status", self.pid))?;
+        let directory = self.worker.view.proc().as_raw_fd();
+        let file = open_at(directory, &path, libc::O_RDONLY, 0)?;
+        let mut text = [0; 512];
+        let count = nix::unistd::read(&file, &mut text)?;
+        status_number(&text[..count], b"Tgid:").ok_or(Errno::ESRCH)
+    }
+
+    /// The file of a place, as this process can name it.
+    fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
+        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
+        let (directory, path): (RawFd, Vec<u8>) = match place {
+            Place::Proc(rest) => {
+                let rest = rest.as_slice();
+                let mut names = rest.splitn(2, |&byte| byte == b'/');
+                let (first, more) = (names.next().unwrap_or_default(), names.next());
+                let path = match (first, more) {
+                    (b"", _) => b".".to_vec(),
+                    (b"self", Some(more)) => {
+                        [self.process()?.to_string().as_bytes(), more].join(&b'/')
+                    }
+                    (b"thread-self", Some(more)) => {
+                        let start = format!("{}/task/{}", self.process()?, self.pid);
+                        [start.as_bytes(), more].join(&b'/')
+                    }
+                    (b"self", None) if follow => self.process()?.to_string().into_bytes(),
+                    (b"thread-self", None) if follow => {
+                        format!("{}/task/{}", self.process()?, self.pid).into_bytes()
+                    }
+                    _ => rest.to_vec(),
+                };
+                (self.worker.view.proc().as_raw_fd(), path)
+            }
+            Place::Link(rest) => {
+                return self.target_of(&Place::Proc(rest.as_bytes().to_vec()), follow);
+            }
+            // Its type and mode are what matters.
+            Place::Mounts(_) | Place::Mtab => (
+                self.worker.view.proc().as_raw_fd(),
+                format!("{}/mounts", self.pid).into_bytes(),
+            ),
+            Place::Root => (own.root.as_raw_fd(), b".".to_vec()),
+            Place::Sys(rest) if rest.is_empty() => (own.sys.as_raw_fd(), b".".to_vec()),
+            Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
+            Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
+        };
+        Ok(Target {
+            directory,
+            path: c_string(path)?,
+            follow,
+        })
+    }
+
+    fn at_place(
+        &mut self,
+        place: &Place,
+        verb: Verb,
+        argument: usize,
+        otherwise: Handler,
+    ) -> Outcome {
+        let next = argument + 1;
+        let followed = |flags: i32| flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+        let itself = match verb {
+            Verb::Open => self.int(next) & libc::O_NOFOLLOW != 0,
+            Verb::Stat(follow, _) => !follow,
+            Verb::StatAt(_) => !followed(self.int(next + 1)),
+            Verb::Statx => !followed(self.int(next)),
+            Verb::Access(true) => !followed(self.int(next + 1)),
+            Verb::ReadLink => true,
+            Verb::Attribute(_, follow) => !follow,
+            Verb::Mode(flags) => flags.is_some_and(|flags| !followed(self.int(flags))),
+            Verb::Times => !followed(self.int(next + 1)),
+            Verb::Link => self.int(next + 2) & libc::AT_SYMLINK_FOLLOW == 0,
+            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute(_) => false,
+        };
+        // Links to there are the target's own.
+        let place = &match place {
+            Place::Link(_) | Place::Mtab if itself => return Ok(Answer::Continue),
+            Place::Root if itself => Place::Proc(b"1/root".to_vec()),
+            Place::Link(rest) => Place::Proc(rest.as_bytes().to_vec()),
+            other => other.clone(),
+        };
+        match verb {
+            Verb::Open => self.open_place(place, self.int(next), self.word(next + 1)),
+            Verb::OpenHow => {
+                let how = tracee::read(self.pid, self.arguments[next], 16)?;
+                let (words, _) = how.as_chunks::<8>();
+                let flags = u64::from_ne_bytes(words[0]);
+                let mode = u64::from_ne_bytes(words[1]);
+                self.open_place(place, flags as i32, mode as u32)
+            }
+            Verb::Stat(follow, layout) => self.stat_place(place, follow, next, layout),
+            Verb::StatAt(layout) => {
+                self.stat_place(place, followed(self.int(next + 1)), next, layout)
+            }
+            Verb::Statx => {
+                let target = self.target_of(place, followed(self.int(next)))?;
+                let mut found = target.statx(self.word(next + 1))?;
+                self.correct(&mut found);
+                self.write(self.arguments[next + 2], bytes_of(&found))?;
+                Ok(Answer::Value(0))
+            }
+            Verb::Access(has_flags) => {
+                let follow = !has_flags || followed(self.int(next + 1));
+                let target = self.target_of(place, follow)?;
+                let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+                let mode = self.int(next);
+                // SAFETY: the path is terminated and lives across the call.
+                Errno::result(unsafe {
+                    libc::faccessat(target.directory, target.path.as_ptr(), mode, flags)
+                })?;
+                Ok(Answer::Value(0))
+            }
+            Verb::ReadLink => self.read_place(place, next),
+            Verb::StatFs => {
+                let file = self.target_of(place, true)?.open_path()?;
+                let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+                // SAFETY: the descriptor is open, and `found` has room for the structure.
+                Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
+                // SAFETY: zeroes are a valid value, now overwritten by the kernel.
+                let found = unsafe { found.assume_init() };
+                self.write(self.arguments[next], bytes_of(&found))?;
+                Ok(Answer::Value(0))
+            }
+            Verb::Execute(flags) => self.execute_place(place, argument, flags),
+            Verb::Attribute(what, follow) => {
+                // What is recorded comes first.
+                match otherwise(self) {
+                    Ok(Answer::Continue) | Err(Errno::ENOENT) => {
+                        self.attribute_place(place, what, follow)
+                    }
+                    outcome => outcome,
+                }
+            }
+            Verb::Mode(flags) => {
+                let follow = flags.is_none_or(|flags| followed(self.int(flags)));
+                let target = self.target_of(place, follow)?;
+                let mode = self.word(next) & 0o7777;
+                self.still_there()?;
+                // SAFETY: the path is terminated and lives across the call.
+                Errno::result(unsafe {
+                    libc::fchmodat(target.directory, target.path.as_ptr(), mode, 0)
+                })?;
+                Ok(Answer::Value(0))
+            }
+            Verb::Times => self.time_place(place, next),
+            Verb::Link => {
+                let old = self.target_of(place, !itself)?;
+                let path = self.path(next + 1)?;
+                let new = self.target(self.int(next), &path, false)?;
+                let flags = self.int(next + 2) & libc::AT_SYMLINK_FOLLOW;
+                self.still_there()?;
+                // SAFETY: the paths are terminated and live across the call.
+                Errno::result(unsafe {
+                    libc::linkat(
+                        old.directory,
+                        old.path.as_ptr(),
+                        new.directory,
+                        new.path.as_ptr(),
+                        flags,
+                    )
+                })?;
+                Ok(Answer::Value(0))
+            }
+        }
+    }
+
+    fn open_place(&mut self, place: &Place, flags: i32, mode: u32) -> Outcome {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        let of_a_process = |rest: &[u8]| {
+            rest.starts_with(b"self")
+                || rest.starts_with(b"thread-self")
+                || rest.first().is_some_and(u8::is_ascii_digit)
+        };
+        match place {
+            Place::Mounts(_) | Place::Mtab | Place::Sys(_) if writes => return Err(Errno::EROFS),
+            // Switches of the running kernel.
+            Place::Proc(rest) if writes && !of_a_process(rest) => return Err(Errno::EROFS),
+            _ => {}
+        }
+        let close_on_exec = flags & libc::O_CLOEXEC != 0;
+        if let Place::Mounts(_) | Place::Mtab = place {
+            return Ok(Answer::Descriptor {
+                file: file_of(mount_table(*place == Place::Mounts(true)))?,
+                close_on_exec,
+            });
+        }
+        let target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
+        // A descriptor that is a mere name cannot be handed over. Nothing is made
+        // there, and no terminal becomes this process's own.
+        let dropped = libc::O_PATH | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        let file = target.open(flags & !dropped | libc::O_NOCTTY, mode & 0o7777)?;
+        self.still_there()?;
+        Ok(Answer::Descriptor {
+            file,
+            close_on_exec,
+        })
+    }
+
+    fn stat_place(
+        &mut self,
+        place: &Place,
+        follow: bool,
+        buffer: usize,
+        layout: Layout,
+    ) -> Outcome {
+        let target = self.target_of(place, follow)?;
+        let mut found = target.statx(libc::STATX_BASIC_STATS)?;
+        self.correct(&mut found);
+        let bytes = layout.bytes(&found).ok_or(Errno::EOVERFLOW)?;
+        self.write(self.arguments[buffer], &bytes)?;
+        Ok(Answer::Value(0))
+    }
+
+    /// `utimensat`.
+    fn time_place(&mut self, place: &Place, times: usize) -> Outcome {
+        let flags = self.int(times + 1);
+        let target = self.target_of(place, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?;
+        let address = self.arguments[times];
+        let given = if address == 0 {
+            None
+        } else {
+            Some(tracee::read(self.pid, address, 32)?)
+        };
+        let times = given.map(|bytes| {
+            let (words, _) = bytes.as_chunks::<8>();
+            let word = |at: usize| i64::from_ne_bytes(words[at]);
+            [0, 2].map(|at| libc::timespec {
+                tv_sec: word(at),
+                tv_nsec: word(at + 1),
+            })
+        });
+        let pointer = times
+            .as_ref()
+            .map_or(std::ptr::null(), |times| times.as_ptr());
+        self.still_there()?;
+        // SAFETY: the path is terminated; there are two times, or none.
+        Errno::result(unsafe {
+            libc::utimensat(
+                target.directory,
+                target.path.as_ptr(),
+                pointer,
+                flags & libc::AT_SYMLINK_NOFOLLOW,
+            )
+        })?;
+        Ok(Answer::Value(0))
+    }
+
+    /// Makes the call about attributes as the asking process would have.
+    fn attribute_place(&mut self, place: &Place, what: Attribute, follow: bool) -> Outcome {
+        let target = self.target_of(place, follow)?;
+        // Only names below the working directory can be given to these calls.
+        let Place::Proc(_) = place else {
+            return Err(Errno::EOPNOTSUPP);
+        };
+        let path = target.path.as_ptr();
+        let name = match what {
+            Attribute::List => c"".to_owned(),
+            _ => c_string(tracee::read_string(self.pid, self.arguments[1], 256)?)?,
+        };
+        let (buffer, size) = match what {
+            Attribute::List => (1, 2),
+            _ => (2, 3),
+        };
+        let room = usize::try_from(self.arguments[size]).unwrap_or(usize::MAX);
+        let mut bytes = match what {
+            Attribute::Set if room > ATTRIBUTE_MAX => return Err(Errno::E2BIG),
+            Attribute::Set => tracee::read(self.pid, self.arguments[buffer], room)?,
+            Attribute::Remove => Vec::new(),
+            Attribute::Get | Attribute::List => vec![0; room.min(ATTRIBUTE_MAX)],
+        };
+        self.still_there()?;
+        let (start, length) = (bytes.as_mut_ptr(), bytes.len());
+        let flags = self.int(4);
+        // SAFETY: paths and names are terminated; pointer and length describe `bytes`.
+        let result = unsafe {
+            match (what, follow) {
+                (Attribute::Get, true) => libc::getxattr(path, name.as_ptr(), start.cast(), length),
+                (Attribute::Get, false) => {
+                    libc::lgetxattr(path, name.as_ptr(), start.cast(), length)
+                }
+                (Attribute::List, true) => libc::listxattr(path, start.cast(), length),
+                (Attribute::List, false) => libc::llistxattr(path, start.cast(), length),
+                (Attribute::Set, true) => {
+                    libc::setxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
+                }
+                (Attribute::Set, false) => {
+                    libc::lsetxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
+                }
+                (Attribute::Remove, true) => libc::removexattr(path, name.as_ptr()) as isize,
+                (Attribute::Remove, false) => libc::lremovexattr(path, name.as_ptr()) as isize,
+            }
+        };
+        let count = Errno::result(result)?;
+        if let Attribute::Get | Attribute::List = what
+            && let Some(found) = bytes.get(..count.unsigned_abs())
+        {
+            self.write(self.arguments[buffer], found)?;
+        }
+        Ok(Answer::Value(count as i64))
+    }
+
+    fn read_place(&mut self, place: &Place, buffer: usize) -> Outcome {
+        let text = match place {
+            Place::Proc(rest) if rest == b"self" => self.process()?.to_string().into_bytes(),
+            Place::Proc(rest) if rest == b"thread-self" => {
+                format!("{}/task/{}", self.process()?, self.pid).into_bytes()
+            }
+            _ => {
+                let target = self.target_of(place, false)?;
+                // SAFETY: the descriptor belongs to the supervisor and stays open.
+                let directory = unsafe { std::os::fd::BorrowedFd::borrow_raw(target.directory) };
+                nix::fcntl::readlinkat(directory, target.path.as_c_str())?.into_encoded_bytes()
+            }
+        };
+        let room = usize::try_from(self.int(buffer + 1))
+            .ok()
+            .filter(|&room| room > 0)
+            .ok_or(Errno::EINVAL)?;
+        let text = &text[..text.len().min(room)];
+        self.write(self.arguments[buffer], text)?;
+        Ok(Answer::Value(text.len() as i64))
+    }
+
+    /// Lets a program run that is named below `/proc`, such as `/proc/self/exe`: the
+    /// path in the caller's memory becomes that of a short link in the target.
+    fn execute_place(&mut self, place: &Place, argument: usize, flags: Option<usize>) -> Outcome {
+        let target = self.target_of(place, true)?;
+        let found = target.statx(0)?;
+        let text = {
+            let link = Target {
+                follow: false,
+                ..target
+            };
+            // SAFETY: the descriptor belongs to the supervisor and stays open.
+            let directory = unsafe { std::os::fd::BorrowedFd::borrow_raw(link.directory) };
+            nix::fcntl::readlinkat(directory, link.path.as_c_str())?.into_encoded_bytes()
+        };
+        let here = tracee::statx(libc::AT_FDCWD, &c_string(text.clone())?, 0, 0)?;
+        if (here.stx_ino, here.stx_dev_major, here.stx_dev_minor)
+            != (found.stx_ino, found.stx_dev_major, found.stx_dev_minor)
+        {
+            return Err(Errno::ENOENT);
+        }
+        let old = self.path(argument)?;
+        let new = if text.len() <= old.len() {
+            text
+        } else {
+            short_link(&text, old.len())?
+        };
+        let mut bytes = new.clone();
+        bytes.push(0);
+        self.still_there()?;
+        overwrite(
+            self.pid,
+            self.worker.view.proc(),
+            self.arguments[argument],
+            &bytes,
+        )?;
+        self.read_path = Some((argument, new));
+        // The new path is absolute.
+        let flags = flags.map_or(0, |flags| self.int(flags));
+        self.execute(libc::AT_FDCWD, argument, flags)
+    }
+}
+
+/// A link to `text` in `/dev` of this thread's root whose path has at most `room` bytes.
+fn short_link(text: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
+    for number in 0..1000 {
+        let path = format!("/dev/.{number}");
+        if path.len() > room {
+            break;
+        }
+        let made = nix::unistd::symlinkat(
+            std::ffi::OsStr::from_bytes(text),
+            nix::fcntl::AT_FDCWD,
+            path.as_str(),
+        );
+        let same = || {
+            nix::fcntl::readlink(path.as_str()).is_ok_and(|link| link.as_encoded_bytes() == text)
+        };
+        if made.is_ok() || same() {
+            return Ok(path.into_bytes());
+        }
+    }
+    Err(Errno::ENOENT)
+}
+
+/// Writes into memory that may be read-only to its owner.
+fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    if tracee::write(pid, address, bytes).is_ok() {
+        return Ok(());
+    }
+    let memory = open_at(
+        proc.as_raw_fd(),
+        &c_string(format!("{pid}/mem"))?,
+        libc::O_WRONLY,
+        0,
+    )?;
+    let count = nix::sys::uio::pwrite(&memory, bytes, address.cast_signed())?;
+    if count == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
+}
+
+/// Files of the sandbox itself that stand for those that a target lacks.
+#[derive(Debug)]
+pub struct OwnFiles {
+    sys: OwnedFd,
+    dev: OwnedFd,
+    root: OwnedFd,
+}
+
+impl OwnFiles {
+    /// Opens them; must be called before any root is changed.
+    pub fn open() -> Result<OwnFiles, Errno> {
+        let directory = |path: &std::ffi::CStr| -> Result<OwnedFd, Errno> {
+            open_at(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
+        };
+        Ok(OwnFiles {
+            sys: directory(c"/sys").or_else(|_| directory(c"/proc"))?,
+            dev: directory(c"/dev")?,
+            root: directory(c"/")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_mounts_is_a_file_that_can_be_read() {
+        // Workers have `/proc` as their directory.
+        let text = std::thread::spawn(|| {
+            crate::sandbox::root::own_context(|| {
+                std::env::set_current_dir("/proc").expect("it is there");
+                let mut text = String::new();
+                let file = file_of(mount_table(false)).expect("made");
+                std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)
+                    .expect("read");
+                text
+            })
+        });
+        let text = text.join().expect("it ends").expect("it starts");
+        assert!(text.starts_with("rootfs / rootfs"), "{text}");
+    }
+}

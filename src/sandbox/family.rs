@@ -1,0 +1,174 @@
+//! The processes of a sandbox that has no PID namespace of its own.
+//!
+//! A PID namespace ends with its PID 1. Where none can be had (or none that has a
+//! `/proc` to match), main, keeper and init each become the parent of what their
+//! descendants leave behind (`PR_SET_CHILD_SUBREAPER`), and each of them, when it
+//! sees that its neighbour is gone, kills all its own descendants. So whichever of
+//! them is killed, one of the others clears up; only killing all of them at the
+//! same time leaves something. See `prctl(2)`.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+/// Rounds of killing, at 2 ms each, before a process counts as stuck in the kernel.
+const ROUNDS: u32 = 2000;
+
+/// `/proc` as it was before any mount, so that its numbers are ours.
+static PROC: OnceLock<OwnedFd> = OnceLock::new();
+
+fn proc() -> Option<&'static OwnedFd> {
+    if let Some(proc) = PROC.get() {
+        return Some(proc);
+    }
+    let proc = super::mounts::open_directory("/proc".as_ref()).ok()?;
+    Some(PROC.get_or_init(|| proc))
+}
+
+/// Makes the calling process the parent of whatever its descendants orphan.
+pub(super) fn adopt() {
+    // Opened now: later, mounts or another root may hide it.
+    let _ = proc();
+    let _ = nix::sys::prctl::set_child_subreaper(true);
+}
+
+/// The parent of each process that runs; zombies are left out.
+fn parents() -> BTreeMap<i32, i32> {
+    let Some(proc) = proc() else {
+        return BTreeMap::new();
+    };
+    let numbers = || -> nix::Result<Vec<i32>> {
+        let flags = nix::fcntl::OFlag::O_RDONLY
+            | nix::fcntl::OFlag::O_DIRECTORY
+            | nix::fcntl::OFlag::O_CLOEXEC;
+        let mut directory =
+            nix::dir::Dir::openat(proc.as_fd(), ".", flags, nix::sys::stat::Mode::empty())?;
+        Ok(directory
+            .iter()
+            .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
+            .collect())
+    };
+    numbers()
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|pid| Some((pid, parent(proc, pid)?)))
+        .collect()
+}
+
+fn parent(proc: &OwnedFd, pid: i32) -> Option<i32> {
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+    let path = format!("{pid}/stat");
+    let file =
+        nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty()).ok()?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).read_to_end(&mut bytes).ok()?;
+    parse_stat(&bytes)
+}
+
+/// The parent from `/proc/PID/stat`; `None` for a zombie. See `proc_pid_stat(5)`.
+fn parse_stat(bytes: &[u8]) -> Option<i32> {
+    // The name, in parentheses, may hold anything.
+    let end = bytes.iter().rposition(|&byte| byte == b')')?;
+    let text = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
+    let mut fields = text.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.next()?.parse().ok()
+}
+
+/// Everything that descends from `ancestor`.
+fn descendants(parents: &BTreeMap<i32, i32>, ancestor: i32) -> Vec<i32> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for (&pid, &parent) in parents {
+        children.entry(parent).or_default().push(pid);
+    }
+    let mut found = Vec::new();
+    let mut next = vec![ancestor];
+    while let Some(pid) = next.pop() {
+        for &child in children.get(&pid).into_iter().flatten() {
+            // Whatever odd table: each is visited once.
+            if child != ancestor && !found.contains(&child) {
+                found.push(child);
+                next.push(child);
+            }
+        }
+    }
+    found
+}
+
+/// Everything that descends from the parent of the calling process.
+pub(super) fn siblings() -> Vec<i32> {
+    descendants(&parents(), Pid::parent().as_raw())
+}
+
+/// Kills what descends from `ancestor`, but for the calling process; true when
+/// nothing is left. `reap` collects the children that this process got.
+fn end(ancestor: Pid, reap: bool) -> bool {
+    let own = Pid::this().as_raw();
+    for _ in 0..ROUNDS {
+        let mut left = descendants(&parents(), ancestor.as_raw());
+        left.retain(|&pid| pid != own);
+        // Stopped first, so that none can start another meanwhile.
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for &pid in &left {
+                let _ = kill(Pid::from_raw(pid), signal);
+            }
+        }
+        if reap {
+            while !matches!(
+                waitpid(
+                    Pid::from_raw(-1),
+                    Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)
+                ),
+                Ok(nix::sys::wait::WaitStatus::StillAlive) | Err(Errno::ECHILD)
+            ) {}
+        }
+        if left.is_empty() {
+            return true;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    false
+}
+
+/// Kills and reaps everything that descends from the calling process, which has
+/// called [`adopt`] and has no children that it needs any more.
+pub(super) fn end_descendants() -> bool {
+    end(Pid::this(), true)
+}
+
+/// Kills everything that descends from the parent of the calling process, but for
+/// this process itself. The parent reaps.
+pub(super) fn end_siblings() -> bool {
+    end(Pid::parent(), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_read_whatever_the_name_is() {
+        assert_eq!(parse_stat(b"7 (a) b) S 3 7 7 0"), Some(3));
+        assert_eq!(parse_stat(b"7 (\xff) R 1 7"), Some(1));
+        assert_eq!(parse_stat(b"7 (a) Z 3 7"), None);
+        assert_eq!(parse_stat(b"nothing"), None);
+    }
+
+    #[test]
+    fn descendants_are_found_over_generations() {
+        let parents = BTreeMap::from([(1, 0), (5, 1), (6, 5), (7, 6), (8, 1), (9, 7)]);
+        let mut found = descendants(&parents, 5);
+        found.sort_unstable();
+        assert_eq!(found, [6, 7, 9]);
+        assert!(descendants(&parents, 9).is_empty());
+    }
+}

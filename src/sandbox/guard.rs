@@ -1,0 +1,328 @@
+//! Keeps signals from interrupting calls that a supervisor is to answer.
+//!
+//! A task sleeps interruptibly until the supervisor has received its call. A
+//! signal in that moment makes the call end with `EINTR` if its handler was
+//! installed without `SA_RESTART`, also for calls such as `stat(2)` that never
+//! end so, and shells then take a file for absent.
+//!
+//! A process of its own therefore traces the programs, but no system calls: it
+//! is asked when they fork and when a signal is delivered. If the signal
+//! interrupted a call of the table, the result that the kernel is about to look
+//! at is changed from "restart if the handler says so" to "restart in any case".
+//! The handler runs, then the call is made again.
+//!
+//! It is a process because a thread would share its parent's children, and each
+//! of the two would take the other's news of them. It is forked from a process
+//! with several threads, so it only makes system calls. It ends with the last
+//! program that it traces. See `ptrace(2)`.
+//!
+//! On aarch64 a tracer cannot see nor change what is about to be restarted; there
+//! a few calls are interrupted.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86_64::start;
+
+/// There is none for this architecture.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn start(_pid: u32) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use std::io::{self, Read as _};
+    use std::os::fd::{AsRawFd as _, RawFd};
+
+    use super::super::bpf::CREATING;
+    use super::super::emul::table::{ABIS, When};
+
+    /// Numbers of calls that fit into the bit sets below.
+    const NUMBERS: usize = 512;
+    /// Results that only the kernel and tracers see (`linux/errno.h`).
+    const ERESTARTSYS: i64 = 512;
+    const ERESTARTNOINTR: i64 = 513;
+    /// `cs` of a program in 32-bit mode (`__USER32_CS`).
+    const USER32: u64 = 0x23;
+    /// Longest path that is looked at; a longer one counts as no FIFO.
+    const PATH: usize = 1024;
+
+    /// Calls of the table: answered at all, and those that open a file by the
+    /// path in an argument of this number.
+    struct Calls {
+        answered: [[bool; NUMBERS]; 2],
+        opens: [[Option<u8>; NUMBERS]; 2],
+    }
+
+    impl Calls {
+        fn new() -> Calls {
+            let mut calls = Calls {
+                answered: [[false; NUMBERS]; 2],
+                opens: [[None; NUMBERS]; 2],
+            };
+            for (abi, set) in ABIS.iter().zip(0..) {
+                for trap in abi.traps.iter().chain(abi.naming) {
+                    let number = trap.number as usize;
+                    calls.answered[set][number] = true;
+                    if let When::AnyBit(flags, CREATING) = trap.when {
+                        // The path comes right before the flags.
+                        calls.opens[set][number] = u8::try_from(flags - 1).ok();
+                    }
+                }
+            }
+            calls
+        }
+    }
+
+    /// Starts a guard of a program and of all that it will start. When this
+    /// returns, it is there.
+    pub(in super::super) fn start(pid: u32) -> io::Result<()> {
+        let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // All that needs memory is done before the fork.
+        let calls = Box::new(Calls::new());
+        let (mut reader, writer) = io::pipe()?;
+        // SAFETY: the child only makes system calls and never returns.
+        match unsafe { libc::fork() } {
+            0 => guard(pid, writer.as_raw_fd(), &calls),
+            child if child > 0 => {
+                drop(writer);
+                let mut said = [0; 4];
+                let result = reader.read_exact(&mut said);
+                let error = i32::from_ne_bytes(said);
+                if result.is_ok() && error == 0 {
+                    reap(child);
+                    return Ok(());
+                }
+                // SAFETY: a child of ours that is not reaped yet.
+                unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+                result?;
+                Err(io::Error::from_raw_os_error(error))
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Takes the exit status of a guard whenever it ends.
+    fn reap(child: libc::pid_t) {
+        let waiting = std::thread::Builder::new()
+            .name("guard".to_owned())
+            .stack_size(64 * 1024)
+            .spawn(move || {
+                // SAFETY: a child of ours that nobody else waits for.
+                unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+            });
+        // It stays a zombie then, until this process ends.
+        drop(waiting);
+    }
+
+    fn guard(first: libc::pid_t, tell: RawFd, calls: &Calls) -> ! {
+        let options =
+            libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
+        // SAFETY: system calls with numbers, and with addresses of locals.
+        unsafe {
+            // Others wait for the end of pipes that were open in the parent.
+            close_others(tell);
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            libc::prctl(libc::PR_SET_NAME, c"kiln-guard".as_ptr(), 0, 0, 0);
+            let seized = libc::ptrace(
+                libc::PTRACE_SEIZE,
+                first,
+                std::ptr::null_mut::<libc::c_void>(),
+                options as usize as *mut libc::c_void,
+            );
+            let error: i32 = if seized < 0 {
+                *libc::__errno_location()
+            } else {
+                0
+            };
+            let said = error.to_ne_bytes();
+            libc::write(tell, said.as_ptr().cast(), said.len());
+            libc::close(tell);
+            if error != 0 {
+                libc::_exit(1);
+            }
+            loop {
+                let mut status = 0;
+                let pid = libc::waitpid(-1, &raw mut status, libc::__WALL);
+                if pid < 0 {
+                    if *libc::__errno_location() == libc::EINTR {
+                        continue;
+                    }
+                    // Nobody is left.
+                    libc::_exit(0);
+                }
+                if libc::WIFSTOPPED(status) {
+                    proceed(pid, libc::WSTOPSIG(status), status >> 16, calls);
+                }
+            }
+        }
+    }
+
+    /// Closes all descriptors but one.
+    ///
+    /// # Safety
+    /// Whatever owns them must not be used any more.
+    unsafe fn close_others(but: RawFd) {
+        let but = but as libc::c_uint;
+        let last = libc::c_uint::MAX;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if but > 0 {
+                libc::syscall(libc::SYS_close_range, 0, but - 1, 0);
+            }
+            libc::syscall(libc::SYS_close_range, but + 1, last, 0);
+        }
+    }
+
+    /// Lets a stopped task go on.
+    ///
+    /// # Safety
+    /// Only makes system calls; `pid` must be a stopped tracee.
+    unsafe fn proceed(pid: libc::pid_t, signal: i32, event: i32, calls: &Calls) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+        // SAFETY: by the caller's promise. That the task was killed meanwhile is
+        // the only likely error.
+        unsafe {
+            if event == libc::PTRACE_EVENT_STOP && stops.contains(&signal) {
+                // It stays stopped until it gets SIGCONT.
+                libc::ptrace(libc::PTRACE_LISTEN, pid, none, none);
+            } else if event != 0 {
+                libc::ptrace(libc::PTRACE_CONT, pid, none, none);
+            } else {
+                repair(pid, calls);
+                libc::ptrace(
+                    libc::PTRACE_CONT,
+                    pid,
+                    none,
+                    signal as usize as *mut libc::c_void,
+                );
+            }
+        }
+    }
+
+    /// Reads a register of a stopped task.
+    ///
+    /// # Safety
+    /// As for [`proceed`].
+    unsafe fn register(pid: libc::pid_t, offset: usize) -> u64 {
+        // SAFETY: by the caller's promise; the library returns what was read.
+        unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, pid, offset, 0).cast_unsigned() }
+    }
+
+    /// Changes the result of an interrupted call that is ours to answer.
+    ///
+    /// # Safety
+    /// As for [`proceed`].
+    unsafe fn repair(pid: libc::pid_t, calls: &Calls) {
+        use std::mem::offset_of;
+        const RAX: usize = offset_of!(libc::user_regs_struct, rax);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if register(pid, RAX) as i32 != -(ERESTARTSYS as i32) {
+                return;
+            }
+            let number = register(pid, offset_of!(libc::user_regs_struct, orig_rax)) as usize;
+            let narrow = register(pid, offset_of!(libc::user_regs_struct, cs)) == USER32;
+            let set = usize::from(narrow);
+            if number >= NUMBERS || !calls.answered[set][number] {
+                return;
+            }
+            if let Some(argument) = calls.opens[set][number] {
+                let offset = match (narrow, argument) {
+                    (false, 0) => offset_of!(libc::user_regs_struct, rdi),
+                    (false, _) => offset_of!(libc::user_regs_struct, rsi),
+                    (true, 0) => offset_of!(libc::user_regs_struct, rbx),
+                    (true, _) => offset_of!(libc::user_regs_struct, rcx),
+                };
+                // To open a FIFO is to wait, which a signal may interrupt.
+                if is_fifo(pid, register(pid, offset)) {
+                    return;
+                }
+            }
+            libc::ptrace(libc::PTRACE_POKEUSER, pid, RAX, -ERESTARTNOINTR);
+        }
+    }
+
+    /// Whether a path of a task, from its root or working directory, is a FIFO.
+    ///
+    /// # Safety
+    /// As for [`proceed`].
+    unsafe fn is_fifo(pid: libc::pid_t, address: u64) -> bool {
+        let mut path = [0u8; 64 + PATH];
+        let mut given = [0u8; PATH];
+        // Up to the end of a page, behind which there may be nothing.
+        let room = (4096 - address % 4096).min(PATH as u64) as usize;
+        let local = libc::iovec {
+            iov_base: given.as_mut_ptr().cast(),
+            iov_len: room,
+        };
+        let remote = libc::iovec {
+            iov_base: address as *mut libc::c_void,
+            iov_len: room,
+        };
+        // SAFETY: both vectors are as long as they say; `stat` is valid zeroed.
+        unsafe {
+            let count = libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0);
+            let Ok(count) = usize::try_from(count) else {
+                return false;
+            };
+            let Some(end) = given[..count].iter().position(|&byte| byte == 0) else {
+                return false;
+            };
+            let start = if given[0] == b'/' {
+                &b"root"[..]
+            } else {
+                b"cwd/"
+            };
+            let mut at = 0;
+            let mut put = |bytes: &[u8]| {
+                path[at..at + bytes.len()].copy_from_slice(bytes);
+                at += bytes.len();
+            };
+            // The workers' working directory, which this process has too, is `/proc`.
+            let mut digits = [0u8; 10];
+            put(decimal(pid.cast_unsigned(), &mut digits));
+            put(b"/");
+            put(start);
+            put(&given[..end]);
+            let mut stat: libc::stat = std::mem::zeroed();
+            libc::stat(path.as_ptr().cast(), &raw mut stat) == 0
+                && stat.st_mode & libc::S_IFMT == libc::S_IFIFO
+        }
+    }
+
+    /// A number as text, without memory of its own.
+    fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return &digits[at..];
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn numbers_are_written_without_memory() {
+            for number in [0, 7, 10, 4_294_967_295] {
+                let mut digits = [0; 10];
+                assert_eq!(decimal(number, &mut digits), number.to_string().as_bytes());
+            }
+        }
+
+        #[test]
+        fn all_numbers_of_the_table_have_a_place() {
+            let calls = Calls::new();
+            assert!(calls.answered[0][libc::SYS_newfstatat as usize]);
+            assert!(calls.answered[1][195]);
+            assert_eq!(calls.opens[0][libc::SYS_openat as usize], Some(1));
+            assert_eq!(calls.opens[1][5], Some(0));
+        }
+    }
+}

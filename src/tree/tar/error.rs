@@ -1,0 +1,88 @@
+//! What can be wrong with a tar archive.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An archive that cannot be made a tree of.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The archive cannot be opened or read.
+    #[error("cannot read archive `{}`", path.display())]
+    Read {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Data of a compressed archive cannot be kept.
+    #[error("cannot keep the files of archive `{}` in `{}`", path.display(), directory.display())]
+    Spool {
+        /// The archive.
+        path: PathBuf,
+        /// Where its files are kept.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A compression that kiln does not undo.
+    #[error("archive `{}` is compressed by {compression}, which is not supported", path.display())]
+    Compression {
+        /// The archive.
+        path: PathBuf,
+        /// The name of what compressed it.
+        compression: &'static str,
+    },
+    /// Bytes that are no tar archive, or a broken one.
+    #[error("archive `{}` is damaged at byte {offset}: {problem}", path.display())]
+    Damaged {
+        /// The archive.
+        path: PathBuf,
+        /// Where, in bytes of the uncompressed archive.
+        offset: u64,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A member that no tree can hold.
+    #[error("archive `{}` has member `{}`, {problem}", path.display(), member.display())]
+    Unsupported {
+        /// The archive.
+        path: PathBuf,
+        /// The member's name.
+        member: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A member's name or place is impossible.
+    #[error("archive `{}` has a member that cannot be put into a tree", path.display())]
+    Tree {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: crate::tree::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Error::Compression { .. } => "uncompress it first: tar, gzip, xz and zstd are read",
+            Error::Damaged { offset: 0, .. } => {
+                "a tree is a directory, or a tar archive: plain or by gzip, xz or zstd"
+            }
+            Error::Damaged { .. } => "the archive may be cut off: compare its size or checksum",
+            Error::Spool { .. } => {
+                "the files of a compressed archive lie beside the output while it is written"
+            }
+            Error::Unsupported { .. } | Error::Tree { .. } => {
+                "make the archive again with `tar --format=pax`"
+            }
+            Error::Read { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}

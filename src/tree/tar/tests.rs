@@ -1,0 +1,245 @@
+//! Archives that were made by hand, and broken ones. Those of `tar` are in
+//! `tests/pack.rs`.
+
+use std::io::Write as _;
+
+use super::*;
+
+/// A member: header with this type, name, link and data.
+fn member(kind: u8, name: &str, link: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = [0; BLOCK_SIZE];
+    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+    put(0, &name.as_bytes()[..name.len().min(100)]);
+    put(100, b"0000640\0");
+    put(108, b"0000007\0");
+    put(116, b"0000010\0");
+    put(124, format!("{:011o}\0", data.len()).as_bytes());
+    put(136, b"00000000012\0");
+    put(148, b"        ");
+    put(156, &[kind]);
+    put(157, link.as_bytes());
+    put(257, b"ustar\x0000");
+    put(329, b"0000001\0");
+    put(337, b"0000003\0");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut bytes = header.to_vec();
+    bytes.extend_from_slice(data);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK_SIZE), 0);
+    bytes
+}
+
+/// Records of an extended header.
+fn records(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (key, value) in pairs {
+        let rest = format!(" {key}={value}\n");
+        let mut length = rest.len() + 1;
+        while length.to_string().len() + rest.len() != length {
+            length += 1;
+        }
+        text.extend_from_slice(format!("{length}{rest}").as_bytes());
+    }
+    text
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<Archived, Error> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    read(file.path(), &std::env::temp_dir())
+}
+
+fn read_members(members: &[Vec<u8>]) -> Result<Archived, Error> {
+    let mut bytes = members.concat();
+    bytes.resize(bytes.len() + 1024, 0);
+    read_bytes(&bytes)
+}
+
+#[test]
+fn members_become_what_they_are() {
+    let archived = read_members(&[
+        member(b'0', "a", "", b"0123456789"),
+        member(b'5', "./dir/", "", b""),
+        member(b'2', "dir/link", "../a", b""),
+        member(b'1', "dir/second", "./a", b""),
+        member(b'3', "null", "", b""),
+        member(b'6', "pipe", "", b""),
+        member(b'0', "a old directory/", "", b""),
+        member(b'0', "later", "", b"first"),
+        member(b'0', "later", "", b"second"),
+        member(
+            b'L',
+            "",
+            "",
+            format!("deep/{}\0", "l".repeat(200)).as_bytes(),
+        ),
+        member(b'0', "cut", "", b"long"),
+        member(
+            b'x',
+            "pax",
+            "",
+            &records(&[
+                ("path", "pax/file"),
+                ("uid", "70000"),
+                ("mtime", "-1.5"),
+                ("SCHILY.xattr.user.a", "b=c\n"),
+                ("SCHILY.acl.access", "user::rw-"),
+            ]),
+        ),
+        member(b'0', "ignored", "", b"pax"),
+    ])
+    .unwrap();
+    assert_eq!(archived.warnings.len(), 1);
+    let long = "l".repeat(200);
+    let tree = Arc::new(archived.tree);
+    let find = |path: &str| tree.find(path).unwrap_or_else(|| panic!("{path}"));
+    let text = |path: &str| String::from_utf8(tree.read_small(find(path)).unwrap()).unwrap();
+    assert_eq!(text("/a"), "0123456789");
+    assert_eq!(text("/later"), "second");
+    assert_eq!(text(&format!("/deep/{long}")), "long");
+    assert_eq!(text("/pax/file"), "pax");
+    assert_eq!(
+        tree.node(find("/a")).inode,
+        tree.node(find("/dir/second")).inode
+    );
+    assert_eq!(tree.inode_of(find("/a")).links, 2);
+    assert!(tree.inode_of(find("/a old directory")).is_directory());
+    let device = Kind::CharDevice(Device { major: 1, minor: 3 });
+    assert_eq!(tree.inode_of(find("/null")).kind, device);
+    let pax = tree.inode_of(find("/pax/file"));
+    assert_eq!((pax.uid, pax.gid, pax.mode), (70_000, 8, 0o640));
+    let before = Timestamp {
+        seconds: -2,
+        nanoseconds: 500_000_000,
+    };
+    assert_eq!(pax.mtime, before);
+    let xattrs = pax.xattrs.as_ref().unwrap();
+    assert_eq!(&xattrs[&b"user.a"[..]][..], b"b=c\n");
+}
+
+#[test]
+fn sparse_files_have_their_holes() {
+    let map = records(&[
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "sparse"),
+        ("GNU.sparse.realsize", "1000000"),
+    ]);
+    let mut data = b"2\n4096\n512\n900000\n3\n".to_vec();
+    data.resize(512, 0);
+    data.extend_from_slice(&[7; 512]);
+    data.extend_from_slice(b"end");
+    let archived = read_members(&[member(b'x', "", "", &map), member(b'0', "x", "", &data)]);
+    let tree = Arc::new(archived.unwrap().tree);
+    let node = tree.find("/sparse").unwrap();
+    let mut expected = vec![0; 1_000_000];
+    expected[4096..4608].fill(7);
+    expected[900_000..900_003].copy_from_slice(b"end");
+    assert!(tree.read_small(node).unwrap() == expected);
+    let mut reader = tree.reader();
+    for (start, length) in [
+        (0, 4097),
+        (4096, 512),
+        (4600, 20),
+        (899_999, 5),
+        (999_999, 10),
+    ] {
+        let mut window = vec![9; length];
+        let inode = tree.node(node).inode;
+        let count = reader.read_at(inode, start, &mut window).unwrap();
+        let start = usize::try_from(start).unwrap();
+        assert!(window[..count] == expected[start..start + count]);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let whole = member(b'0', "a", "", &[1; 2000]);
+    let mut bad_sum = whole.clone();
+    bad_sum[0] = b'b';
+    let message = |result: Result<Archived, Error>| {
+        let error = result.map(|archived| archived.warnings).unwrap_err();
+        assert!(error.hint().is_some());
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error} {}", cause.unwrap_or_default())
+    };
+    for (members, expected) in [
+        (
+            vec![bad_sum],
+            "damaged at byte 0: there is no header of a member",
+        ),
+        (
+            vec![member(b'1', "b", "gone", b"")],
+            "`gone` is not in the tree",
+        ),
+        (
+            vec![member(b'0', "../up", "", b"")],
+            "`..` is not resolved here",
+        ),
+        (
+            vec![member(b'2', "d", "/", b""), member(b'0', "d/file", "", b"")],
+            "`d` is not a directory",
+        ),
+        (
+            vec![member(b'2', "empty", "", b"")],
+            "a symbolic link's target has 1 to 4095 bytes",
+        ),
+        (
+            vec![member(b'M', "m", "", b"")],
+            "`m`, which continues another archive",
+        ),
+        (
+            vec![member(b'Z', "z", "", b"")],
+            "`z`, which is of an unknown type",
+        ),
+        (
+            vec![member(b'x', "x", "", b"5 a=b\n")],
+            "an extended header has a broken record",
+        ),
+        (
+            vec![member(b'x', "x", "", &records(&[("path", "a")]))],
+            "it ends after an extended header",
+        ),
+        (
+            vec![
+                member(
+                    b'x',
+                    "x",
+                    "",
+                    &records(&[("GNU.sparse.map", "5,5,0,5"), ("GNU.sparse.size", "9")]),
+                ),
+                member(b'0', "x", "", b"0123456789"),
+            ],
+            "ranges that overlap or are out of order",
+        ),
+        (
+            vec![
+                member(
+                    b'x',
+                    "x",
+                    "",
+                    &records(&[("GNU.sparse.map", "0,5"), ("GNU.sparse.size", "9")]),
+                ),
+                member(b'0', "x", "", b"0123456789"),
+            ],
+            "map does not fit its data",
+        ),
+    ] {
+        let said = message(read_members(&members));
+        assert!(said.contains(expected), "{said}");
+    }
+    let said = message(read_bytes(&whole[..1500]));
+    assert!(
+        said.contains("damaged at byte 512: it ends within a file"),
+        "{said}"
+    );
+    let said = message(read_bytes(&whole[..200]));
+    assert!(
+        said.contains("damaged at byte 0: it ends within a block"),
+        "{said}"
+    );
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&whole[..1500]).unwrap();
+    let said = message(read_bytes(&packed.finish().unwrap()));
+    assert!(said.contains("it ends within a file"), "{said}");
+}

@@ -1,0 +1,677 @@
+//! Hosts that restrict what runs on them: the rules of container runtimes and of
+//! locked-down kernels, set up for one command.
+//!
+//! What only root can set up (masks over `/proc`, other users) needs root; the
+//! command itself then runs as whoever the host says.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use libc::{c_long, sock_filter};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid};
+
+use super::toy::Toy;
+
+/// A user that no system has.
+pub const USER: u32 = 47_113;
+/// What it is called where it has a name.
+pub const USER_NAME: &str = "kilnhost";
+
+/// What a default container of Docker has (`CapEff: 00000000a80425fb`).
+pub const DOCKER: [Capability; 14] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_MKNOD,
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_SETFCAP,
+];
+
+/// What a default container of podman has (`CapEff: 00000000800405fb`).
+pub const PODMAN: [Capability; 11] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SETFCAP,
+];
+
+/// Paths that runtimes hide, files by `/dev/null` and directories by nothing at all.
+const MASKED: [&str; 10] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+/// Paths that runtimes make read-only.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// One restriction.
+#[derive(Debug, Clone)]
+enum Step {
+    Mask,
+    Cover(PathBuf, PathBuf),
+    Memory(PathBuf, &'static str, MsFlags, String),
+    ReadOnlyRoot(Vec<PathBuf>),
+    Filter(Vec<sock_filter>),
+    Listener,
+    Keep(Vec<Capability>),
+    NoNewPrivileges,
+    Become(u32),
+    /// A user namespace; with all ids of this one, or with a single one.
+    Nest(bool),
+    NestFully,
+    NoMoreNamespaces,
+}
+
+/// A host, as a list of restrictions in the order in which they are made.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    steps: Vec<Step>,
+}
+
+impl Host {
+    /// This host as it is.
+    pub fn new() -> Host {
+        Host::default()
+    }
+
+    fn with(mut self, step: Step) -> Host {
+        self.steps.push(step);
+        self
+    }
+
+    /// Parts of `/proc` and `/sys` are hidden and read-only, as in a container.
+    pub fn masked(self) -> Host {
+        self.with(Step::Mask)
+    }
+
+    /// One file is seen in the place of another.
+    pub fn cover(self, path: impl Into<PathBuf>, with: impl Into<PathBuf>) -> Host {
+        self.with(Step::Cover(path.into(), with.into()))
+    }
+
+    /// A filesystem in memory lies on a directory.
+    pub fn memory(self, path: impl Into<PathBuf>, flags: MsFlags, options: &str) -> Host {
+        self.with(Step::Memory(
+            path.into(),
+            "tmpfs",
+            flags,
+            options.to_owned(),
+        ))
+    }
+
+    /// A filesystem without times of birth, attributes and sizes lies on a directory.
+    pub fn plain_filesystem(self, path: impl Into<PathBuf>) -> Host {
+        self.with(Step::Memory(
+            path.into(),
+            "ramfs",
+            MsFlags::empty(),
+            "mode=0777".to_owned(),
+        ))
+    }
+
+    /// Version 2 of control groups, and nothing else, is on a directory.
+    pub fn control_groups(self, path: impl Into<PathBuf>) -> Host {
+        self.with(Step::Memory(
+            path.into(),
+            "cgroup2",
+            MsFlags::empty(),
+            String::new(),
+        ))
+    }
+
+    /// Everything is read-only but for these directories.
+    pub fn read_only(self, writable: &[PathBuf]) -> Host {
+        self.with(Step::ReadOnlyRoot(writable.to_vec()))
+    }
+
+    /// Docker's default filter for a container with these capabilities.
+    pub fn docker_filter(self, capabilities: &[Capability]) -> Host {
+        self.with(Step::Filter(docker_filter(capabilities)))
+    }
+
+    /// These calls fail with an error.
+    pub fn refuse(self, calls: &[c_long], errno: i32) -> Host {
+        self.with(Step::Filter(refusing(calls, errno)))
+    }
+
+    /// Another program answers system calls already.
+    pub fn answered_by_another(self) -> Host {
+        self.with(Step::Listener)
+    }
+
+    /// Only these capabilities are left.
+    pub fn capabilities(self, kept: &[Capability]) -> Host {
+        self.with(Step::Keep(kept.to_vec()))
+    }
+
+    /// `no_new_privs` is set.
+    pub fn no_new_privileges(self) -> Host {
+        self.with(Step::NoNewPrivileges)
+    }
+
+    /// The command runs as another user.
+    pub fn user(self, uid: u32) -> Host {
+        self.with(Step::Become(uid))
+    }
+
+    /// In a user namespace with all ids of this one.
+    pub fn nested(self) -> Host {
+        self.with(Step::Nest(true))
+    }
+
+    /// As root of a user namespace with a single id.
+    pub fn nested_with_one_id(self) -> Host {
+        self.with(Step::Nest(false))
+    }
+
+    /// In as many user namespaces as the kernel allows.
+    pub fn nested_fully(self) -> Host {
+        self.with(Step::NestFully)
+    }
+
+    /// `user.max_user_namespaces` is 0, in the namespace made before.
+    pub fn no_more_namespaces(self) -> Host {
+        self.with(Step::NoMoreNamespaces)
+    }
+
+    /// A default container of Docker, run by root.
+    pub fn docker() -> Host {
+        Host::new()
+            .masked()
+            .docker_filter(&DOCKER)
+            .capabilities(&DOCKER)
+    }
+
+    /// The command as it runs on this host.
+    pub fn confine(&self, command: &mut Command) {
+        let steps = self.steps.clone();
+        // SAFETY: the C library makes memory usable after a fork, and nothing else
+        // of this process is touched.
+        unsafe { command.pre_exec(move || apply(&steps)) };
+    }
+
+    /// `kiln build toy` on this host. The files of the world belong to its user.
+    pub fn build(&self, toy: &Toy, arguments: &str) -> super::toy::Built {
+        super::toy::Built::run(self.command(toy, arguments).arg("--json"))
+    }
+
+    /// The command that [`Host::build`] runs.
+    pub fn command(&self, toy: &Toy, arguments: &str) -> Command {
+        let (program, host) = self.prepared(toy);
+        let mut command = toy.command_of(&program, arguments);
+        host.confine(&mut command);
+        command
+    }
+
+    /// `kiln` with these words on this host.
+    pub fn kiln(&self, toy: &Toy, words: &str) -> super::Outcome {
+        let (program, host) = self.prepared(toy);
+        let mut command = toy.world.command(program);
+        host.confine(&mut command);
+        super::Run::words(&mut command, words)
+    }
+
+    /// Where the program is for the host's user, who may not reach where it was built.
+    fn prepared(&self, toy: &Toy) -> (PathBuf, Host) {
+        let top = toy.world.work().parent().expect("it has one").to_owned();
+        let user = self.steps.iter().find_map(|step| match step {
+            Step::Become(uid) => Some(*uid),
+            _ => None,
+        });
+        if !nix::unistd::geteuid().is_root() {
+            return (super::kiln().to_owned(), self.clone());
+        }
+        let program = top.join("kiln-of-the-host");
+        std::fs::write(&program, "").expect("a file can be made");
+        let mut host = Host::new().cover(&program, super::kiln());
+        host.steps.extend(self.steps.iter().cloned());
+        if let Some(uid) = user {
+            give(&top, uid);
+        }
+        (program, host)
+    }
+}
+
+/// Gives a tree to a user.
+fn give(path: &Path, uid: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid)).expect("root may");
+    if path.is_symlink() || !path.is_dir() {
+        return;
+    }
+    for entry in std::fs::read_dir(path).expect("it can be read") {
+        give(&entry.expect("it can be read").path(), uid);
+    }
+}
+
+fn apply(steps: &[Step]) -> io::Result<()> {
+    // Mounts are made in a namespace of our own, that of the user namespace we are in.
+    let mut private_mounts = false;
+    for step in steps {
+        let mounts = matches!(
+            step,
+            Step::Mask | Step::Cover(..) | Step::Memory(..) | Step::ReadOnlyRoot(_)
+        );
+        let result = if mounts && !private_mounts {
+            private_mounts = true;
+            private().and_then(|()| one(step))
+        } else {
+            one(step)
+        };
+        if matches!(step, Step::Nest(_) | Step::NestFully) {
+            private_mounts = false;
+        }
+        if let Err(error) = result {
+            // Only the number gets to whoever starts the command.
+            eprintln!("{step:?}: {error}");
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+const NONE: Option<&str> = None;
+
+fn private() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    Ok(mount(NONE, "/", NONE, flags, NONE)?)
+}
+
+fn bind(from: &Path, to: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    Ok(mount(Some(from), to, NONE, flags, NONE)?)
+}
+
+fn read_only(path: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    Ok(mount(NONE, path, NONE, flags, NONE)?)
+}
+
+fn one(step: &Step) -> io::Result<()> {
+    match step {
+        Step::Mask => mask(),
+        Step::Cover(path, with) => bind(with, path),
+        Step::Memory(path, kind, flags, options) => Ok(mount(
+            Some("memory"),
+            path,
+            Some(*kind),
+            *flags,
+            Some(options.as_str()).filter(|options| !options.is_empty()),
+        )?),
+        Step::ReadOnlyRoot(writable) => {
+            for path in writable {
+                bind(path, path)?;
+            }
+            read_only(Path::new("/"))
+        }
+        Step::Filter(program) => load(program, 0),
+        Step::Listener => {
+            let allow = [statement(RETURN, libc::SECCOMP_RET_ALLOW)];
+            // Stays open in the command: a listener that is gone hinders nobody.
+            load(&allow, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        }
+        Step::Keep(kept) => keep(kept),
+        Step::NoNewPrivileges => Ok(nix::sys::prctl::set_no_new_privs()?),
+        Step::Become(uid) => {
+            let (user, group) = (Uid::from_raw(*uid), Gid::from_raw(*uid));
+            nix::unistd::setgroups(&[])?;
+            nix::unistd::setresgid(group, group, group)?;
+            nix::unistd::setresuid(user, user, user)?;
+            // For the files of this process in /proc.
+            Ok(nix::sys::prctl::set_dumpable(true)?)
+        }
+        Step::Nest(all) => nest(*all),
+        Step::NestFully => {
+            while nest(false).is_ok() {}
+            Ok(())
+        }
+        Step::NoMoreNamespaces => std::fs::write("/proc/sys/user/max_user_namespaces", "0"),
+    }
+}
+
+fn mask() -> io::Result<()> {
+    for path in READ_ONLY.map(Path::new) {
+        if path.exists() {
+            bind(path, path)?;
+            read_only(path)?;
+        }
+    }
+    for path in MASKED.map(Path::new) {
+        if path.is_dir() {
+            let flags = MsFlags::MS_RDONLY;
+            mount(Some("masked"), path, Some("tmpfs"), flags, Some("size=0k"))?;
+        } else if path.exists() {
+            bind(Path::new("/dev/null"), path)?;
+        }
+    }
+    read_only_if_possible(Path::new("/sys"));
+    Ok(())
+}
+
+fn read_only_if_possible(path: &Path) {
+    let _ = bind(path, path);
+    let _ = read_only(path);
+}
+
+fn keep(kept: &[Capability]) -> io::Result<()> {
+    let failed = |error: caps::errors::CapsError| io::Error::other(error.to_string());
+    let had = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    let left: CapsHashSet = had.into_iter().filter(|one| kept.contains(one)).collect();
+    for capability in caps::read(None, CapSet::Bounding).map_err(failed)? {
+        if !kept.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability).map_err(failed)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient).map_err(failed)?;
+    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    caps::set(None, CapSet::Effective, &left).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &left).map_err(failed)
+}
+
+/// Enters a new user namespace as its root.
+fn nest(all: bool) -> io::Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let maps = |name: &str, own: u32| -> io::Result<String> {
+        if !all {
+            return Ok(format!("0 {own} 1\n"));
+        }
+        let text = std::fs::read_to_string(format!("/proc/self/{name}"))?;
+        Ok(text
+            .lines()
+            .map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                format!("{} {} {}\n", words[0], words[0], words[2])
+            })
+            .collect())
+    };
+    let texts = [
+        ("uid_map", maps("uid_map", uid.as_raw())?),
+        ("gid_map", maps("gid_map", gid.as_raw())?),
+    ];
+    let target = nix::unistd::getpid();
+    let (ready, go) = nix::unistd::pipe()?;
+    // Maps of more than one id are written from outside.
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(go);
+        let mut byte = [0];
+        let _ = nix::unistd::read(&ready, &mut byte);
+        let mut status = 0;
+        if !all {
+            let _ = std::fs::write(format!("/proc/{target}/setgroups"), "deny");
+        }
+        for (name, text) in texts {
+            if std::fs::write(format!("/proc/{target}/{name}"), text).is_err() {
+                status = 1;
+            }
+        }
+        // SAFETY: ends this process.
+        unsafe { libc::_exit(status) }
+    }
+    drop(ready);
+    let unshared = unshare(CloneFlags::CLONE_NEWUSER);
+    if unshared.is_ok() {
+        nix::unistd::write(&go, b"1")?;
+    }
+    drop(go);
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    unshared?;
+    if status != 0 {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    Ok(())
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+fn statement(code: u16, k: u32) -> sock_filter {
+    sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+fn error(errno: i32) -> sock_filter {
+    let errno = u32::try_from(errno).expect("a small number");
+    statement(RETURN, libc::SECCOMP_RET_ERRNO | errno)
+}
+
+fn number(call: c_long) -> u32 {
+    u32::try_from(call).expect("a small number")
+}
+
+fn refusing(calls: &[c_long], errno: i32) -> Vec<sock_filter> {
+    let mut program = vec![statement(LOAD, 0)];
+    for &call in calls {
+        program.extend([jump(EQUAL, number(call), 0, 1), error(errno)]);
+    }
+    program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+/// What Docker's default profile refuses whatever the capabilities are. The profile
+/// itself lists what it allows; everything else that Linux has is here.
+const REFUSED: &[c_long] = &[
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_userfaultfd,
+    libc::SYS_pivot_root,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_nfsservctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ustat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_sysfs,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+];
+
+/// What it allows only with a capability.
+const CONDITIONAL: &[(Capability, &[c_long])] = &[
+    (
+        Capability::CAP_SYS_ADMIN,
+        &[
+            libc::SYS_bpf,
+            libc::SYS_fanotify_init,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fsopen,
+            libc::SYS_fspick,
+            libc::SYS_mount,
+            libc::SYS_mount_setattr,
+            libc::SYS_move_mount,
+            libc::SYS_open_tree,
+            libc::SYS_perf_event_open,
+            libc::SYS_quotactl,
+            libc::SYS_setdomainname,
+            libc::SYS_sethostname,
+            libc::SYS_setns,
+            libc::SYS_syslog,
+            libc::SYS_umount2,
+            libc::SYS_unshare,
+        ],
+    ),
+    (Capability::CAP_SYS_CHROOT, &[libc::SYS_chroot]),
+    (
+        Capability::CAP_DAC_READ_SEARCH,
+        &[libc::SYS_open_by_handle_at],
+    ),
+    (
+        Capability::CAP_SYS_PTRACE,
+        &[
+            libc::SYS_kcmp,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_process_madvise,
+        ],
+    ),
+    (
+        Capability::CAP_SYS_BOOT,
+        &[libc::SYS_reboot, libc::SYS_kexec_load],
+    ),
+    (
+        Capability::CAP_SYS_MODULE,
+        &[
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_delete_module,
+        ],
+    ),
+    (Capability::CAP_SYS_PACCT, &[libc::SYS_acct]),
+    (
+        Capability::CAP_SYS_TIME,
+        &[libc::SYS_settimeofday, libc::SYS_clock_settime],
+    ),
+    (
+        Capability::CAP_SYS_NICE,
+        &[
+            libc::SYS_get_mempolicy,
+            libc::SYS_mbind,
+            libc::SYS_set_mempolicy,
+            libc::SYS_move_pages,
+        ],
+    ),
+    (Capability::CAP_SYS_TTY_CONFIG, &[libc::SYS_vhangup]),
+];
+
+/// Namespaces that `clone(2)` may be asked for.
+const NAMESPACES: u32 = 0x7E02_0000;
+
+fn docker_filter(capabilities: &[Capability]) -> Vec<sock_filter> {
+    const ARGUMENT: u32 = 16;
+    let mut program = vec![statement(LOAD, 0)];
+    let mut refuse = |call: c_long| {
+        program.extend([jump(EQUAL, number(call), 0, 1), error(libc::EPERM)]);
+    };
+    REFUSED.iter().for_each(|&call| refuse(call));
+    for (capability, calls) in CONDITIONAL {
+        if !capabilities.contains(capability) {
+            calls.iter().for_each(|&call| refuse(call));
+        }
+    }
+    if !capabilities.contains(&Capability::CAP_SYS_ADMIN) {
+        program.extend([
+            jump(EQUAL, number(libc::SYS_clone3), 0, 1),
+            error(libc::ENOSYS),
+            jump(EQUAL, number(libc::SYS_clone), 0, 3),
+            statement(LOAD, ARGUMENT),
+            jump(ANY_BIT, NAMESPACES, 0, 4),
+            error(libc::EPERM),
+        ]);
+    }
+    program.extend([
+        jump(EQUAL, number(libc::SYS_socket), 0, 2),
+        statement(LOAD, ARGUMENT),
+        jump(EQUAL, libc::AF_VSOCK as u32, 1, 0),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+        error(libc::EPERM),
+    ]);
+    program
+}
+
+fn load(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+    match load_once(program, flags) {
+        // Without CAP_SYS_ADMIN.
+        Err(refused) if refused.raw_os_error() == Some(libc::EACCES) => {
+            nix::sys::prctl::set_no_new_privs()?;
+            load_once(program, flags)
+        }
+        result => result,
+    }
+}
+
+fn load_once(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).expect("it is short"),
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the program lives across the call, which copies it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+        // Listeners close on exec; a copy does not.
+        // SAFETY: duplicates the descriptor just made.
+        unsafe { libc::dup(result as libc::c_int) };
+    }
+    Ok(())
+}
+
+/// Files that give [`USER`] a name and subordinate ids, to cover the host's with.
+pub fn with_subordinate_ids(host: Host, toy: &Toy, count: u32) -> Host {
+    let write = |name: &str, text: String| toy.world.write(&format!("host-{count}/{name}"), &text);
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("every host has it");
+    let line = format!("{USER_NAME}:x:{USER}:{USER}::/nonexistent:/bin/sh\n");
+    let group = std::fs::read_to_string("/etc/group").expect("every host has it");
+    let mut ids = String::new();
+    if count > 0 {
+        ids = format!("{USER_NAME}:1000000:{count}\n");
+    }
+    host.cover("/etc/passwd", write("passwd", passwd + &line))
+        .cover(
+            "/etc/group",
+            write("group", group + &format!("{USER_NAME}:x:{USER}:\n")),
+        )
+        .cover("/etc/subuid", write("subuid", ids.clone()))
+        .cover("/etc/subgid", write("subgid", ids))
+}

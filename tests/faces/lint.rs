@@ -1,0 +1,48 @@
+//! `dib-lint`: rules of style for elements.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::common::{Run as _, World};
+
+const GOOD: &str = "#!/bin/bash\nif [ \"${DIB_DEBUG_TRACE:-0}\" -gt 0 ]; then\n    set -x\nfi\n\
+    set -eu\nset -o pipefail\ntrue\n";
+
+fn executable(world: &World, path: &str, text: &str) {
+    let path = world.write(path, text);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
+}
+
+#[test]
+fn good_elements_pass_and_others_are_named_with_file_line_and_rule() {
+    let world = World::new();
+    world.write("elements/good/README.rst", "Good\n");
+    executable(&world, "elements/good/install.d/50-good", GOOD);
+    assert_eq!(world.face("dib-lint").run().success(), "PASS\n");
+
+    executable(
+        &world,
+        "elements/bad/root.d/50-bad",
+        &format!("{GOOD}sudo rm -rf /srv\n"),
+    );
+    world.write("elements/bad/element-deps", "b\na\n");
+    let outcome = world.face("dib-lint").run();
+    assert_eq!(outcome.code(), 1);
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", outcome.stdout);
+    assert!(
+        lines[0].starts_with("ERROR: elements/bad: "),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[0].ends_with("(readme)"), "{}", lines[0]);
+    assert!(lines[1].starts_with("ERROR: elements/bad/element-deps:2: "));
+    assert!(lines[2].starts_with("ERROR: elements/bad/root.d/50-bad:8: "));
+    assert!(lines[2].ends_with("(safe_sudo)"), "{}", lines[2]);
+    assert_eq!(lines[3], "*** FAIL: 3 findings");
+    assert_eq!(
+        world.face("dib-lint").words("--nonsense").code(),
+        2,
+        "argument mistakes have their own status"
+    );
+}

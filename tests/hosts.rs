@@ -1,0 +1,709 @@
+//! Each kind of host that restricts kiln gives a working build, or a refusal that
+//! names the obstacle and the remedy before anything has run.
+//!
+//! The restrictions are set up by `common::host`: for root with every rule of a
+//! container runtime, for a normal user with those that it may set itself.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use common::host::{self, Host, USER};
+use common::toy::{Built, Toy};
+use kiln::build::event::Event;
+use nix::mount::MsFlags;
+
+/// A root with a file that is not root's, which a hook inside the target made.
+fn toy() -> Toy {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "50-owner",
+        "mkdir -p /srv\n: >/srv/file\nchown 33:44 /srv/file\n\
+         [ \"$(stat -c %u:%g /srv/file)\" = 33:44 ]\n\
+         [ -c /dev/null ] && [ \"$(head -c 3 /dev/zero | wc -c)\" = 3 ]\n\
+         [ \"$(readlink /proc/self)\" != '' ] && read -r name </proc/$$/comm",
+    );
+    toy
+}
+
+fn infos(built: &Built) -> Vec<String> {
+    built
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Info { text } | Event::Warning { text } => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The build works in this mode, says why in these words, and its image is right.
+#[track_caller]
+fn works(host: &Host, toy: &Toy, arguments: &str, mode: &str, said: &[&str]) {
+    let built = host.build(toy, &format!("-t tar {arguments}"));
+    if !built.outcome.status.success() {
+        let (message, hints, _) = built.failure();
+        panic!("{message}\n{hints:#?}\n{}", built.lines().join("\n"));
+    }
+    let infos = infos(&built).join("\n");
+    assert!(infos.contains(&format!("as mode `{mode}`")), "{infos}");
+    for text in said {
+        assert!(infos.contains(text), "not said: {text}\n{infos}");
+    }
+    let file = std::fs::File::open(toy.output("tar")).expect("an image");
+    let owners: BTreeMap<String, (u64, u64)> = tar::Archive::new(file)
+        .entries()
+        .expect("a tar")
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let header = entry.header();
+            let owner = (
+                header.uid().expect("an owner"),
+                header.gid().expect("a group"),
+            );
+            (entry.path().expect("a path").display().to_string(), owner)
+        })
+        .collect();
+    assert_eq!(owners["./srv/file"], (33, 44));
+    assert_eq!(owners["./etc/passwd"], (0, 0));
+    toy.assert_swept();
+}
+
+/// The build is refused in these words before any hook has run.
+#[track_caller]
+fn refuses(host: &Host, toy: &Toy, arguments: &str, said: &[&str]) {
+    let built = host.build(toy, &format!("-t tar {arguments}"));
+    let (message, hints, _) = built.failure();
+    let all = format!("{message}\n{}", hints.join("\n"));
+    for text in said {
+        assert!(all.contains(text), "not said: {text}\n{all}");
+    }
+    assert!(!hints.is_empty(), "no remedy: {message}");
+    documented(&hints);
+    assert!(
+        !built
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::HookStarted { .. })),
+        "a hook ran"
+    );
+    assert!(toy.outputs().iter().all(|name| !name.ends_with(".tar")));
+    toy.assert_swept();
+}
+
+/// Words as they are separated by single spaces.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Each hint is among those of the documentation.
+#[track_caller]
+fn documented(hints: &[String]) {
+    let documentation = words(include_str!("../docs/hosts.md"));
+    for hint in hints {
+        // A range of numbers, and the name or number of the user that lacks it.
+        let general: Vec<String> = hint
+            .split_whitespace()
+            .map(|word| {
+                let number =
+                    |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+                match word.split_once('-') {
+                    Some((first, last)) if number(first) && number(last) => "FIRST-LAST".to_owned(),
+                    _ if word.trim_end_matches('`') == host::USER_NAME => "USER`".to_owned(),
+                    _ => word.to_owned(),
+                }
+            })
+            .collect();
+        let general = general.join(" ");
+        assert!(
+            documentation.contains(&general),
+            "not in docs/hosts.md: {general}"
+        );
+    }
+}
+
+/// Returns from a test whose rules only root can set up.
+macro_rules! as_root {
+    () => {
+        if !nix::unistd::geteuid().is_root() {
+            skip!("only root can set up these rules");
+        }
+    };
+}
+
+/// Returns from a test that tries what a normal user has.
+macro_rules! as_user {
+    () => {
+        if nix::unistd::geteuid().is_root() {
+            skip!("root is no normal user");
+        }
+    };
+}
+
+/// [`USER`] with a name and so many subordinate ids.
+fn user(toy: &Toy, ids: u32) -> Host {
+    host::with_subordinate_ids(Host::new(), toy, ids)
+}
+
+#[test]
+fn subordinate_ids_are_used_where_they_are_to_be_had() {
+    as_root!();
+    let toy = toy();
+    works(&user(&toy, 65536).user(USER), &toy, "", "subordinate", &[]);
+}
+
+#[test]
+fn without_subordinate_ids_or_their_tool_a_single_id_is_used() {
+    as_root!();
+    let toy = toy();
+    works(
+        &user(&toy, 0).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["`/etc/subuid` gives 0 ids"],
+    );
+    works(
+        &user(&toy, 1000).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["`/etc/subuid` gives 1000 ids, 65535 are needed"],
+    );
+    let tool = common::tool("newuidmap").expect("the package uidmap is installed");
+    let copy = toy.world.work().join("newuidmap");
+    std::fs::copy(&tool, &copy).expect("it can be copied");
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode;
+    std::fs::set_permissions(&copy, mode(0o755)).expect("it is ours");
+    works(
+        &user(&toy, 65536).cover(&tool, &copy).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["newuidmap` failed"],
+    );
+    std::fs::set_permissions(&copy, mode(0o644)).expect("it is ours");
+    works(
+        &user(&toy, 65536).cover(&tool, &copy).user(USER),
+        &toy,
+        "--overwrite",
+        "single",
+        &["`newuidmap` is not installed"],
+    );
+    works(
+        &user(&toy, 65536).user(USER).no_new_privileges(),
+        &toy,
+        "--overwrite",
+        "single",
+        &["newuidmap` failed"],
+    );
+}
+
+#[test]
+fn a_forced_mode_that_is_not_to_be_had_is_refused_with_the_remedy() {
+    as_root!();
+    let toy = toy();
+    refuses(
+        &user(&toy, 1000).user(USER),
+        &toy,
+        "--mode subordinate",
+        &["`/etc/subuid` gives 1000 ids", "usermod --add-subuids"],
+    );
+    refuses(
+        &user(&toy, 0).user(USER),
+        &toy,
+        "--mode chroot",
+        &["only root may change its root directory"],
+    );
+}
+
+#[test]
+fn a_masked_proc_costs_the_process_numbers_and_nothing_else() {
+    as_root!();
+    let toy = toy();
+    let shared = "no process numbers of its own";
+    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
+        works(
+            &user(&toy, ids).masked().user(USER),
+            &toy,
+            "--overwrite",
+            mode,
+            &[shared],
+        );
+    }
+    works(
+        &Host::new().masked().capabilities(&host::PODMAN),
+        &toy,
+        "--overwrite",
+        "root",
+        &[shared],
+    );
+}
+
+#[test]
+fn root_of_a_docker_container_changes_its_root_directory_only() {
+    as_root!();
+    let toy = toy();
+    works(
+        &Host::docker(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &["container's system call filter", "nothing can be mounted"],
+    );
+    works(
+        &Host::docker().no_new_privileges(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &[],
+    );
+    let mut more = host::DOCKER.to_vec();
+    more.push(caps::Capability::CAP_SYS_ADMIN);
+    works(
+        &Host::new()
+            .masked()
+            .docker_filter(&more)
+            .capabilities(&more),
+        &toy,
+        "--overwrite",
+        "root",
+        &[],
+    );
+}
+
+#[test]
+fn devices_that_cannot_be_made_are_the_containers_own() {
+    as_root!();
+    let toy = toy();
+    let kept: Vec<_> = host::DOCKER
+        .into_iter()
+        .filter(|&one| one != caps::Capability::CAP_MKNOD)
+        .collect();
+    let host = Host::new()
+        .masked()
+        .docker_filter(&kept)
+        .capabilities(&kept);
+    works(&host, &toy, "", "chroot", &[]);
+}
+
+#[test]
+fn a_container_that_allows_nothing_is_told_what_it_must_allow() {
+    as_root!();
+    let toy = toy();
+    let none: [caps::Capability; 0] = [];
+    // A pod with `runAsNonRoot`, no capabilities, and containerd's RuntimeDefault.
+    refuses(
+        &Host::new()
+            .masked()
+            .docker_filter(&none)
+            .user(USER)
+            .no_new_privileges(),
+        &toy,
+        "",
+        &[
+            "a container's system call filter refuses it",
+            "run the container as root",
+            "seccomp=unconfined",
+        ],
+    );
+    // Root with nothing: neither namespaces nor a change of the root directory.
+    refuses(
+        &Host::new()
+            .masked()
+            .docker_filter(&none)
+            .capabilities(&none),
+        &toy,
+        "",
+        &["CAP_SYS_CHROOT", "--cap-add SYS_CHROOT"],
+    );
+    // The filter allows user namespaces, and root may not be mapped.
+    refuses(
+        &Host::new().masked().capabilities(&none),
+        &toy,
+        "",
+        &["SETFCAP", "as another user than root"],
+    );
+}
+
+#[test]
+fn kernel_settings_that_forbid_user_namespaces_are_named() {
+    as_root!();
+    let toy = toy();
+    refuses(
+        &user(&toy, 65536).nested().no_more_namespaces().user(USER),
+        &toy,
+        "",
+        &[
+            "user.max_user_namespaces (0)",
+            "sysctl -w user.max_user_namespaces=",
+        ],
+    );
+    // This kernel has not got these two settings: files stand for them, and a filter
+    // gives the errors.
+    let settings = |name: &str, value: &str| {
+        let directory = toy.world.work().join(format!("settings-{name}"));
+        std::fs::create_dir_all(&directory).expect("made");
+        std::fs::write(directory.join(name), value).expect("written");
+        Host::new().cover("/proc/sys/kernel", directory)
+    };
+    refuses(
+        &settings("unprivileged_userns_clone", "0\n")
+            .refuse(&[libc::SYS_unshare], libc::EPERM)
+            .user(USER),
+        &toy,
+        "",
+        &[
+            "kernel.unprivileged_userns_clone is 0",
+            "sysctl -w kernel.unprivileged_userns_clone=1",
+        ],
+    );
+    refuses(
+        &settings("apparmor_restrict_unprivileged_userns", "1\n")
+            .refuse(&[libc::SYS_mount], libc::EACCES)
+            .user(USER),
+        &toy,
+        "",
+        &["AppArmor restricts", "/etc/apparmor.d/kiln"],
+    );
+}
+
+#[test]
+fn namespaces_that_are_nested_as_deep_as_possible_leave_the_root_directory() {
+    let toy = toy();
+    // As root of the innermost one, without one more.
+    works(
+        &Host::new().nested_fully(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &["user.max_user_namespaces"],
+    );
+    works(
+        &Host::new().nested_with_one_id().no_more_namespaces(),
+        &toy,
+        "--overwrite",
+        "chroot",
+        &["user.max_user_namespaces (0)"],
+    );
+}
+
+#[test]
+fn root_of_a_namespace_with_one_id_has_one_id() {
+    let toy = toy();
+    works(&Host::new().nested_with_one_id(), &toy, "", "single", &[]);
+}
+
+#[test]
+fn calls_that_another_program_answers_are_named() {
+    let toy = toy();
+    refuses(
+        &Host::new().answered_by_another(),
+        &toy,
+        "--mode single",
+        &["another program already answers", "run kiln outside of it"],
+    );
+}
+
+#[test]
+fn a_normal_user_in_a_docker_container_is_told_what_to_allow() {
+    as_user!();
+    let toy = toy();
+    refuses(
+        &Host::new().docker_filter(&[]),
+        &toy,
+        "",
+        &["system call filter", "run the container as root"],
+    );
+}
+
+#[test]
+fn a_normal_user_without_more_namespaces_is_told_the_setting() {
+    as_user!();
+    let toy = toy();
+    refuses(
+        &Host::new()
+            .nested_with_one_id()
+            .no_more_namespaces()
+            .capabilities(&[]),
+        &toy,
+        "",
+        &["user.max_user_namespaces (0)", "sysctl -w"],
+    );
+}
+
+#[test]
+fn odd_temporary_directories_work_in_memory_and_are_refused_on_disk() {
+    as_root!();
+    let toy = toy();
+    let tmp = toy.world.tmp();
+    let open = "mode=0777";
+    let noexec = user(&toy, 65536)
+        .memory(&tmp, MsFlags::MS_NOEXEC, open)
+        .user(USER);
+    works(&noexec, &toy, "--overwrite", "subordinate", &[]);
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(&noexec, &toy, "--no-tmpfs", &["noexec", "TMPDIR"]);
+    let small = user(&toy, 65536)
+        .memory(&tmp, MsFlags::empty(), "mode=0777,size=8m")
+        .user(USER);
+    works(&small, &toy, "--overwrite", "subordinate", &[]);
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(&small, &toy, "--no-tmpfs", &["8 MiB are free", "TMPDIR"]);
+    let nosuid = user(&toy, 0)
+        .memory(&tmp, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, open)
+        .user(USER);
+    works(&nosuid, &toy, "--no-tmpfs --overwrite", "single", &[]);
+}
+
+#[test]
+fn a_home_without_birth_times_and_attributes_serves() {
+    as_root!();
+    let toy = toy();
+    let cache = toy.world.home().join(".cache");
+    std::fs::create_dir_all(&cache).expect("made");
+    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
+        works(
+            &user(&toy, ids)
+                .plain_filesystem(toy.world.tmp())
+                .plain_filesystem(&cache)
+                .user(USER),
+            &toy,
+            "--overwrite",
+            mode,
+            &[],
+        );
+    }
+}
+
+#[test]
+fn a_read_only_host_needs_a_place_to_build_in() {
+    as_root!();
+    let toy = toy();
+    let top: PathBuf = toy.world.work().parent().expect("it has one").to_owned();
+    works(
+        &user(&toy, 65536).read_only(&[top]).user(USER),
+        &toy,
+        "--overwrite",
+        "subordinate",
+        &[],
+    );
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    let parts = [toy.world.work(), toy.world.home()];
+    refuses(
+        &user(&toy, 65536).read_only(&parts).user(USER),
+        &toy,
+        "--overwrite -o other",
+        &["making a build directory", "TMPDIR"],
+    );
+}
+
+#[test]
+fn devices_sys_and_control_groups_may_be_missing() {
+    as_root!();
+    let toy = toy();
+    let flags = MsFlags::MS_RDONLY;
+    let empty = toy.world.work().join("dev");
+    std::fs::create_dir_all(&empty).expect("made");
+    for node in ["null", "zero", "full", "random", "urandom", "tty"] {
+        std::fs::write(empty.join(node), "").expect("made");
+    }
+    // No /dev/fuse, no /dev/kvm: nothing but what every container has.
+    let mut bare = user(&toy, 65536);
+    for node in ["null", "zero", "full", "random", "urandom", "tty"] {
+        bare = bare.cover(empty.join(node), format!("/dev/{node}"));
+    }
+    for name in ["pts", "shm"] {
+        std::fs::create_dir_all(empty.join(name)).expect("made");
+    }
+    let bare = bare.cover("/dev", &empty).memory("/sys", flags, "size=0k");
+    works(&bare.user(USER), &toy, "--overwrite", "subordinate", &[]);
+    let second = user(&toy, 65536).control_groups("/sys/fs/cgroup");
+    works(&second.user(USER), &toy, "--overwrite", "subordinate", &[]);
+}
+
+/// `kiln doctor --json` on a host, and its exit status.
+fn doctor(host: &Host, toy: &Toy) -> (serde_json::Value, i32) {
+    let outcome = host.kiln(toy, "doctor --json");
+    let report = serde_json::from_str(&outcome.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", outcome.stdout, outcome.stderr));
+    (report, outcome.code())
+}
+
+#[test]
+fn the_doctor_says_what_a_build_will_use() {
+    as_root!();
+    let toy = toy();
+    let none: [caps::Capability; 0] = [];
+    for (host, mode) in [
+        (user(&toy, 65536).user(USER), Some("subordinate")),
+        (user(&toy, 10).user(USER), Some("single")),
+        (Host::docker(), Some("chroot")),
+        (Host::new().docker_filter(&none).user(USER), None),
+    ] {
+        let (report, status) = doctor(&host, &toy);
+        assert_eq!(report["mode"].as_str(), mode, "{report:#}");
+        assert_eq!(report["builds"].as_bool(), Some(mode.is_some()));
+        assert_eq!(status, i32::from(mode.is_none()));
+        let modes = report["modes"].as_array().expect("a list");
+        assert_eq!(modes.len(), 4);
+        for one in modes {
+            let works = one["works"].as_bool().expect("yes or no");
+            let used = one["name"].as_str() == mode;
+            assert!(works || !used, "{one:#}");
+            assert!(works || !one["detail"].as_str().unwrap_or_default().is_empty());
+        }
+        for check in report["checks"].as_array().expect("a list") {
+            let fine = check["status"].as_str() == Some("ok");
+            let remedies = check["remedy"].as_array().expect("a list").len();
+            let settings = check["name"]
+                .as_str()
+                .is_some_and(|name| name.contains('.'));
+            assert!(fine || settings || remedies > 0, "{check:#}");
+        }
+    }
+}
+
+#[test]
+fn the_doctor_says_what_a_normal_user_will_use() {
+    as_user!();
+    let toy = toy();
+    let (report, status) = doctor(&Host::new(), &toy);
+    assert_eq!(status, 0, "{report:#}");
+    let (report, status) = doctor(&Host::new().docker_filter(&[]), &toy);
+    assert_eq!((report["mode"].as_str(), status), (None, 1), "{report:#}");
+    let text = Host::new().docker_filter(&[]).kiln(&toy, "doctor");
+    assert_eq!(text.code(), 1);
+    assert!(text.stdout.contains("Images cannot be built here"));
+    assert!(text.stdout.contains("hint: run the container as root"));
+}
+
+/// The files of docs/ci, by name.
+const RECIPES: [(&str, &str); 6] = [
+    ("gitlab-ci.yml", include_str!("../docs/ci/gitlab-ci.yml")),
+    (
+        "github-actions.yml",
+        include_str!("../docs/ci/github-actions.yml"),
+    ),
+    ("Jenkinsfile", include_str!("../docs/ci/Jenkinsfile")),
+    ("tekton.yaml", include_str!("../docs/ci/tekton.yaml")),
+    (
+        "kubernetes-job.yaml",
+        include_str!("../docs/ci/kubernetes-job.yaml"),
+    ),
+    ("containers.sh", include_str!("../docs/ci/containers.sh")),
+];
+
+/// Pairs of what a recipe's line is tried as, and the line.
+fn tried_lines(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut tried = None;
+    for line in text.lines() {
+        if let Some((_, rest)) = line.split_once("# tried as: ") {
+            let name = rest.trim_end_matches(['\\', ' ', '`']);
+            tried = Some(name.to_owned());
+        } else if let Some(at) = line.find("kiln build ") {
+            let name = tried.take().unwrap_or_else(|| panic!("not tried: {line}"));
+            found.push((name, line[at..].to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn recipes_are_well_formed_and_say_what_their_lines_are_tried_as() {
+    for (name, text) in RECIPES {
+        assert!(!tried_lines(text).is_empty(), "{name}");
+        if name.ends_with(".yml") || name.ends_with(".yaml") {
+            let documents: Vec<serde_json::Value> =
+                serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(documents.iter().all(serde_json::Value::is_object), "{name}");
+        }
+        let index = include_str!("../docs/ci/README.md");
+        assert!(
+            index.contains(&format!("({name})")),
+            "{name} is not in the index"
+        );
+    }
+    let kinds: Vec<serde_json::Value> =
+        serde_saphyr::from_multiple(include_str!("../docs/ci/kubernetes-job.yaml")).expect("YAML");
+    for job in &kinds {
+        assert_eq!(job["kind"], "Job");
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        let context = &container["securityContext"];
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+        assert_ne!(context["privileged"], true);
+    }
+    assert_eq!(kinds[2]["spec"]["template"]["spec"]["hostUsers"], false);
+}
+
+#[test]
+fn lines_of_recipes_work_under_the_rules_that_they_are_for() {
+    as_root!();
+    let toy = toy();
+    let six = [
+        caps::Capability::CAP_SYS_CHROOT,
+        caps::Capability::CAP_DAC_OVERRIDE,
+        caps::Capability::CAP_FOWNER,
+        caps::Capability::CAP_FSETID,
+        caps::Capability::CAP_SETFCAP,
+        caps::Capability::CAP_CHOWN,
+    ];
+    let mut admin = host::DOCKER.to_vec();
+    admin.push(caps::Capability::CAP_SYS_ADMIN);
+    let with_admin = |host: Host| host.masked().docker_filter(&admin).capabilities(&admin);
+    let host_of = |name: &str| match name {
+        "docker root" => (Host::docker(), "chroot"),
+        "docker root with SYS_ADMIN" => (with_admin(Host::new()), "root"),
+        "podman root" => (Host::new().masked().capabilities(&host::PODMAN), "root"),
+        "pod root with six capabilities" => {
+            let host = Host::new().masked().docker_filter(&six);
+            (host.capabilities(&six).no_new_privileges(), "chroot")
+        }
+        "pod user where user namespaces are allowed" => (
+            Host::new().masked().user(USER).no_new_privileges(),
+            "single",
+        ),
+        "pod root of a user namespace with SYS_ADMIN" => (with_admin(Host::new().nested()), "root"),
+        "user with subordinate ids" => (user(&toy, 65536).user(USER), "subordinate"),
+        other => panic!("no rules for {other}"),
+    };
+    let mut lines: Vec<(String, String)> = RECIPES
+        .iter()
+        .flat_map(|(_, text)| tried_lines(text))
+        .map(|(name, line)| {
+            // Elements and format are the toy's, a cache of the CI is not there.
+            let options = line.split_once(" -o ").expect("an output").1;
+            let mut rest = options.split_whitespace().skip(1);
+            let mut kept = Vec::new();
+            while let Some(word) = rest.next() {
+                match word {
+                    "-t" | "--image-cache" => drop(rest.next()),
+                    _ => kept.push(word),
+                }
+            }
+            (name, kept.join(" "))
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    assert!(lines.len() >= 7, "{lines:?}");
+    for (name, options) in lines {
+        let (host, mode) = host_of(&name);
+        println!("{name}: {options}");
+        works(&host, &toy, &format!("--overwrite {options}"), mode, &[]);
+    }
+}
+
+#[test]
+fn modes_and_remedies_of_distributions_are_documented() {
+    let text = include_str!("../docs/hosts.md");
+    for mode in kiln::sandbox::identity::MODES {
+        assert!(text.contains(&format!("| `{mode}` |")), "{mode}");
+    }
+    for command in kiln::sandbox::idmap::install_commands() {
+        assert!(text.contains(command), "{command}");
+    }
+}

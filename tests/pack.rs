@@ -1,0 +1,333 @@
+//! `kiln pack`: directories and archives become images, judged by the tools of others.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use common::image::{assert_clean, debugfs, extract, missing, partitions, run};
+use common::{Run as _, World, tool};
+
+/// A directory with hard links, a sparse file, long names and attributes.
+fn tree(world: &World) {
+    let long = format!("tree/long/{}/{}", "n".repeat(200), "m".repeat(250));
+    for directory in ["tree/etc", "tree/boot/efi/EFI", "tree/var/lib", &long] {
+        fs::create_dir_all(world.work().join(directory)).expect("made");
+    }
+    world.write("tree/etc/hostname", "packed\n");
+    world.write(
+        "tree/etc/passwd",
+        "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/:\n",
+    );
+    world.write("tree/etc/group", "root:x:0:\nstaff:x:50:\n");
+    world.write("tree/boot/vmlinuz", &"kernel ".repeat(20_000));
+    world.write("tree/boot/efi/EFI/grub.cfg", "esp\n");
+    world.write("tree/var/lib/data", &"data ".repeat(1000));
+    world.write("tree/file with spaces", "");
+    let path = |name: &str| world.work().join("tree").join(name);
+    fs::hard_link(path("etc/hostname"), path("var/name")).expect("linked");
+    symlink("../etc/hostname", path("var/link")).expect("linked");
+    fs::set_permissions(path("var/lib/data"), fs::Permissions::from_mode(0o4751)).expect("set");
+    let sparse = fs::File::create(path("var/sparse")).expect("made");
+    use std::os::unix::fs::FileExt as _;
+    sparse.set_len(9 << 20).expect("sized");
+    for at in [1 << 20, 5 << 20] {
+        sparse.write_all_at(b"something", at).expect("written");
+    }
+    nix::sys::stat::mknod(
+        &path("var/pipe"),
+        nix::sys::stat::SFlag::S_IFIFO,
+        nix::sys::stat::Mode::from_bits_truncate(0o620),
+        0,
+    )
+    .expect("made");
+}
+
+#[test]
+fn a_directory_and_its_archives_give_the_same_image() {
+    if let Some(name) = missing(&["e2fsck", "debugfs", "tar", "setfattr"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    tree(&world);
+    // Not every filesystem has them.
+    let attributes = run(&world, "setfattr", "-n user.note -v kept tree/etc/hostname").code() == 0;
+    world
+        .kiln()
+        .words("pack tree -t raw -o dir --label packed --owner 0:0")
+        .success();
+    assert_clean(&world, "dir.raw");
+    let stat = debugfs(&world, "dir.raw", "stat /var/name");
+    assert!(stat.contains("Links: 2"), "{stat}");
+    let stat = debugfs(&world, "dir.raw", "stat /var/lib/data");
+    assert!(stat.contains("Mode:  04751"), "{stat}");
+    if attributes {
+        let listed = debugfs(&world, "dir.raw", "ea_get /etc/hostname user.note");
+        assert!(listed.contains("kept"), "{listed}");
+    }
+    let whole = fs::read(world.work().join("dir.raw")).expect("there");
+    let formats = [
+        "--format=pax --sparse --sparse-version=1.0",
+        "--format=pax --sparse --sparse-version=0.1",
+        "--format=pax --sparse --sparse-version=0.0",
+        "--format=gnu --sparse",
+        "--format=oldgnu --sparse",
+    ];
+    for (at, format) in formats.iter().enumerate() {
+        let exact = format.contains("pax");
+        let xattrs = if exact { "--xattrs" } else { "" };
+        run(
+            &world,
+            "tar",
+            &format!("{format} {xattrs} -C tree -cf {at}.tar ."),
+        )
+        .success();
+        world
+            .kiln()
+            .words(&format!(
+                "pack {at}.tar -t raw -o {at} --label packed --owner 0:0"
+            ))
+            .success();
+        let image = fs::read(world.work().join(format!("{at}.raw"))).expect("there");
+        if exact {
+            assert!(image == whole, "{format}");
+        } else {
+            // Times have whole seconds there, and there are no attributes.
+            assert_clean(&world, &format!("{at}.raw"));
+            let stat = debugfs(&world, &format!("{at}.raw"), "stat /var/sparse");
+            assert!(stat.contains("Size: 9437184"), "{stat}");
+            assert!(stat.contains("Blockcount: 16"), "{stat}");
+        }
+    }
+    // What kiln writes it reads, and compressed archives are the same.
+    world
+        .kiln()
+        .words("pack tree -t tar,tgz -o own --owner 0:0")
+        .success();
+    let mut sources = vec!["own.tar", "own.tgz"];
+    for (program, options, name) in [
+        ("xz", "-kf -1 0.tar", "0.tar.xz"),
+        ("zstd", "-qf 0.tar", "0.tar.zst"),
+    ] {
+        if tool(program).is_some() {
+            run(&world, program, options).success();
+            sources.push(name);
+        }
+    }
+    for source in sources {
+        let line = format!("pack {source} -t raw -o again --overwrite --label packed --owner 0:0");
+        world.kiln().words(&line).success();
+        let image = fs::read(world.work().join("again.raw")).expect("there");
+        assert!(image == whole, "{source}");
+    }
+}
+
+#[test]
+fn layouts_divide_one_tree_and_all_formats_come_from_one_pass() {
+    let tools = [
+        "e2fsck", "debugfs", "sfdisk", "sgdisk", "fsck.fat", "qemu-img",
+    ];
+    if let Some(name) = missing(&tools) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    tree(&world);
+    world.write(
+        "parts.yaml",
+        "- local_loop: {name: image0}\n\
+         - partitioning:\n    base: image0\n    label: gpt\n    partitions:\n      \
+           - {name: ESP, type: EF00, size: 40MiB, mkfs: {type: vfat, mount: {mount_point: /boot/efi, fstab: {fsck-passno: 2}}}}\n      \
+           - {name: boot, type: dps, size: 20MiB, mkfs: {type: ext2, mount: {mount_point: /boot, fstab: {options: ro}}}}\n      \
+           - {name: swap, type: dps, size: 4MiB, mkfs: {type: swap, mount: {mount_point: none, fstab: {}}}}\n      \
+           - {name: var, type: dps, size: 30%, mkfs: {type: ext4, mount: {mount_point: /var, fstab: {}}}}\n      \
+           - {name: root, type: dps, size: 100%, mkfs: {mount: {mount_point: /, fstab: {fsck-passno: 1}}}}\n",
+    );
+    let formats = "raw,qcow2,vmdk,vhd,vhdx,vdi";
+    world
+        .kiln()
+        .words(&format!(
+            "pack tree -o parts -t {formats} --layout ./parts.yaml --size 256MiB --fstab --label top"
+        ))
+        .success();
+    for (name, format) in [
+        ("qcow2", "qcow2"),
+        ("vmdk", "vmdk"),
+        ("vhd", "vpc"),
+        ("vhdx", "vhdx"),
+        ("vdi", "vdi"),
+    ] {
+        let line = format!("compare -f raw -F {format} parts.raw parts.{name}");
+        run(&world, "qemu-img", &line).success();
+    }
+    let verified = run(&world, "sgdisk", "--verify parts.raw");
+    assert!(
+        verified.stdout.contains("No problems found"),
+        "{}",
+        verified.stdout
+    );
+    let (label, parts) = partitions(&world, "parts.raw");
+    assert_eq!((label.as_str(), parts.len()), ("gpt", 5));
+    let raw = world.work().join("parts.raw");
+    for (at, name) in ["esp", "boot", "swap", "var", "root"].iter().enumerate() {
+        extract(&world, &raw, &parts[at], name);
+    }
+    run(&world, "fsck.fat", "-n esp").success();
+    for name in ["boot", "var", "root"] {
+        assert_clean(&world, name);
+    }
+    assert!(debugfs(&world, "boot", "stat /vmlinuz").contains("Size: 140000"));
+    assert!(debugfs(&world, "var", "stat /lib/data").contains("Size: 5000"));
+    let fstab = debugfs(&world, "root", "cat /etc/fstab");
+    assert_eq!(
+        fstab,
+        "LABEL=top / ext4 defaults 0 1\n\
+         LABEL=mkfs_boot /boot ext2 ro 0 2\n\
+         LABEL=MKFS_ESP /boot/efi vfat defaults 0 2\n\
+         LABEL=mkfs_var /var ext4 defaults 0 2\n\
+         LABEL=mkfs_swap none swap sw 0 0\n"
+    );
+    // Nothing of one filesystem is in another.
+    assert!(!debugfs(&world, "root", "ls -p /var").contains("lib"));
+    for layout in ["none", "mbr", "gpt", "efi", "efi-4k"] {
+        let line = format!("pack tree -o {layout} -t raw --layout {layout}");
+        world.kiln().words(&line).success();
+        match layout {
+            "none" => assert_clean(&world, "none.raw"),
+            "mbr" => drop(run(&world, "sfdisk", "--verify mbr.raw").success()),
+            "efi-4k" => {}
+            _ => {
+                let verified = run(&world, "sgdisk", &format!("--verify {layout}.raw"));
+                assert!(verified.stdout.contains("No problems found"));
+            }
+        }
+        fs::remove_file(world.work().join(format!("{layout}.raw"))).expect("removed");
+    }
+}
+
+#[test]
+fn owners_follow_the_rules_and_the_names_of_the_tree() {
+    if let Some(name) = missing(&["debugfs"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    tree(&world);
+    world.write(
+        "owners",
+        "# whose files these are\nroot:root\n\n/var=web\n/var/lib=:staff\n",
+    );
+    world
+        .kiln()
+        .words("pack tree -t raw -o a --owner @owners --owner /etc/passwd=7:8")
+        .success();
+    for (path, owner) in [
+        ("/etc/hostname", "User:     0   Group:     0"),
+        ("/var/link", "User:    33   Group:    34"),
+        ("/var/lib/data", "User:    33   Group:    50"),
+        ("/etc/passwd", "User:     7   Group:     8"),
+    ] {
+        let stat = debugfs(&world, "a.raw", &format!("stat {path}"));
+        assert!(stat.contains(owner), "{path}: {stat}");
+    }
+}
+
+#[test]
+fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
+    let world = World::new();
+    world.write("tree/file", "text");
+    world.write("no.tar", "this is no archive");
+    world.write("bz.tar", "BZh9 and so on");
+    world.write("bad.yaml", "- mkfs: {type: ext4}\n");
+    for (line, status, message) in [
+        ("pack none", 1, "error: cannot read `"),
+        (
+            "pack no.tar",
+            1,
+            "is damaged at byte 0: it ends within a block",
+        ),
+        (
+            "pack bz.tar",
+            1,
+            "is compressed by bzip2, which is not supported",
+        ),
+        ("pack /dev/null", 1, "is damaged at byte 0: it is empty"),
+        (
+            "pack tree --layout uefi",
+            2,
+            "error: there is no layout `uefi`",
+        ),
+        (
+            "pack tree --layout ./bad.yaml",
+            1,
+            "error: a `mkfs` entry needs a `name`",
+        ),
+        (
+            "pack tree --layout ./gone.yaml",
+            1,
+            "error: cannot read layout `./gone.yaml`",
+        ),
+        ("pack tree --size 0", 2, "error: `--size` must not be 0"),
+        ("pack tree --size 5k", 2, "error: `--size` is wrong: "),
+        (
+            "pack tree --owner 5=",
+            2,
+            "error: `5=` is no rule about owners: it names nobody",
+        ),
+        (
+            "pack tree --owner web",
+            1,
+            "error: there is no user `web` in the tree's `/etc/passwd`",
+        ),
+        (
+            "pack tree -t cow",
+            2,
+            "error: there is no output format `cow`",
+        ),
+        ("pack tree --size 1MiB --layout efi", 1, "error: "),
+        (
+            "pack tree --size 1KiB",
+            1,
+            "error: cannot make the ext4 filesystem `mkfs_root`",
+        ),
+        (
+            "pack tree --layout mbr --sector-size 4096",
+            1,
+            "is an mbr on a disk with sectors of 4096 bytes",
+        ),
+        (
+            "pack tree --filesystem reiserfs",
+            1,
+            "filesystem type `reiserfs`",
+        ),
+    ] {
+        let outcome = world.kiln().words(line);
+        assert_eq!(outcome.code(), status, "{line}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(message),
+            "{line}: {}",
+            outcome.stderr
+        );
+        assert_eq!(
+            fs::read_dir(world.work()).expect("readable").count(),
+            4,
+            "{line}"
+        );
+    }
+    if !nix::unistd::geteuid().is_root() {
+        let secret = world.work().join("tree/secret");
+        fs::write(&secret, "x").expect("written");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("set");
+        let outcome = world.kiln().words("pack tree");
+        assert!(
+            outcome
+                .stderr
+                .contains("such as `secret`: permission denied"),
+            "{}",
+            outcome.stderr
+        );
+        assert!(
+            outcome.stderr.contains("hint: run as the owner"),
+            "{}",
+            outcome.stderr
+        );
+    }
+}
