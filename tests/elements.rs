@@ -19,6 +19,8 @@ mod debian;
 mod form;
 #[path = "elements/library.rs"]
 mod library;
+#[path = "elements/network.rs"]
+mod network;
 #[path = "elements/packages.rs"]
 mod packages;
 #[path = "elements/ramdisk.rs"]
@@ -146,6 +148,10 @@ const TESTED: &[(&str, fn())] = &[
     (
         "runtime-ssh-host-keys",
         access::host_keys_are_removed_and_made_at_boot,
+    ),
+    (
+        "stable-interface-names",
+        network::links_that_switch_stable_names_off_are_removed,
     ),
     (
         "svc-map",

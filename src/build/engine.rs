@@ -291,9 +291,14 @@ impl Engine<'_> {
             fs_err::write(lib.join(name), text)?;
         }
         for helper in crate::helpers::HELPERS {
-            std::os::unix::fs::symlink("../kiln", inside.join(helper.name))?;
-            if helper.scope == crate::helpers::Scope::Anywhere {
-                std::os::unix::fs::symlink("../kiln", outside.join(helper.name))?;
+            use crate::helpers::Scope;
+            let directories: &[&PathBuf] = match helper.scope {
+                Scope::Anywhere => &[&inside, &outside],
+                Scope::Inside => &[&inside],
+                Scope::Called => &[],
+            };
+            for directory in directories {
+                std::os::unix::fs::symlink("../kiln", directory.join(helper.name))?;
             }
         }
         Ok(())
@@ -401,15 +406,22 @@ impl Engine<'_> {
     fn stop_processes(&mut self) -> Result<(), Failure> {
         self.leave_inside();
         command::kill_others();
-        let mut below =
-            mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
-        // The target itself is a mount where it is an overlay.
-        below.retain(|path| path != &self.dirs.target);
-        for path in below.into_iter().rev() {
-            mounts::detach(&path)
-                .map_err(Failure::io(format!("unmounting `{}`", path.display())))?;
+        loop {
+            let mut below =
+                mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
+            // The target itself is a mount where it is an overlay.
+            below.retain(|path| path != &self.dirs.target);
+            // What was bound with everything below it only goes as a whole, and one
+            // place may be mounted on several times.
+            let Some(top) = below.iter().find(|path| {
+                !below
+                    .iter()
+                    .any(|other| *path != other && path.starts_with(other))
+            }) else {
+                return Ok(());
+            };
+            mounts::detach(top).map_err(Failure::io(format!("unmounting `{}`", top.display())))?;
         }
-        Ok(())
     }
 
     fn write_fstab(&self) -> Result<(), Failure> {

@@ -9,9 +9,11 @@ pub mod failure;
 pub mod output;
 pub mod owners;
 pub mod phases;
+pub mod place;
 pub mod plan;
 pub mod request;
 pub mod run;
+pub mod strays;
 pub mod target;
 pub mod variables;
 

@@ -143,10 +143,17 @@ impl Engine<'_> {
         let place = self.place(phase.inside)?;
         let variables = self.phase_environment(phase, &place)?;
         let mut profile = Vec::new();
+        let mut api = None;
         for name in names {
             let seconds = self.run_hook(directory, &name, &place, &variables)?;
             profile.push((name, seconds));
+            // Once there is a root, hooks that run programs in it find what every
+            // program may expect. Later phases get that from the engine anyway.
+            if phase == ROOT && api.is_none() {
+                api = crate::sandbox::mounts::mount_target_api(&self.dirs.target).ok();
+            }
         }
+        drop(api);
         self.events.send(&Event::PhaseFinished {
             phase: directory.to_owned(),
             seconds: started.elapsed().as_secs_f64(),

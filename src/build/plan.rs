@@ -158,6 +158,20 @@ impl Plan {
             &hooks,
             &library,
         ));
+        warnings.extend(
+            library
+                .replaced()
+                .iter()
+                .filter(|element| elements.names().contains(&element.name.as_str()))
+                .filter_map(|element| {
+                    let reason = element::replaced::reason(&element.name)?;
+                    Some(format!(
+                        "kiln's own element `{}` takes the place of `{}`: {reason}",
+                        element.name,
+                        element.location()
+                    ))
+                }),
+        );
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {

@@ -19,6 +19,7 @@ use super::confinement::Privacy;
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
+use super::place;
 use super::plan::{Plan, host_arch};
 use super::request::Request;
 
@@ -58,18 +59,21 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         identity,
         own_processes,
     } = identity::choose(plan.request.mode.as_deref())?;
-    let parent = parent_of_work(plan);
+    let parent = place::parent(&plan.request.current_dir, |name| {
+        plan.variables.get(std::ffi::OsStr::new(name))
+    });
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
-    let work = sweep::WorkDir::create(&parent).map_err(|error| {
-        Failure::from(error)
-            .hint("`TMPDIR` names the directory for the build; without it, it is `/tmp`")
-    })?;
     let memory = if identity.has_namespaces() {
         memory_for_build(plan)
     } else {
         Err("building on disk: no filesystem in memory can be mounted here".to_owned())
     };
+    if memory.is_err() {
+        place::require(&parent)?;
+    }
+    let work = sweep::WorkDir::create(&parent)
+        .map_err(|error| Failure::from(error).hint(place::ADVICE))?;
     let confinement = &plan.request.confinement;
     let privacy = Privacy::of_host(
         confinement,
@@ -172,19 +176,6 @@ fn confined(watch: &Watch, plan: &Plan) -> impl Iterator<Item = String> {
         )
     });
     memory.into_iter().chain(disk).chain(withheld)
-}
-
-/// Where the build's own directory is made. `TMPDIR` comes before `TMP_DIR`, since
-/// that is what DIB's `mktemp` makes of the two.
-fn parent_of_work(plan: &Plan) -> PathBuf {
-    ["TMPDIR", "TMP_DIR"]
-        .iter()
-        .filter_map(|name| plan.variables.get(std::ffi::OsStr::new(name)))
-        .find(|value| !value.is_empty())
-        .map_or_else(
-            || PathBuf::from("/tmp"),
-            |value| plan.request.current_dir.join(value),
-        )
 }
 
 /// What explains a failure of any kind once the control group is full.

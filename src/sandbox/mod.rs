@@ -22,6 +22,7 @@
 pub mod bpf;
 pub mod command;
 pub mod denylist;
+pub mod doctor;
 pub mod emul;
 pub mod enter;
 mod family;

@@ -23,6 +23,7 @@ mod ids;
 mod layout;
 mod naming;
 mod own;
+mod place;
 mod socket;
 mod stat;
 pub mod table;
@@ -39,7 +40,7 @@ use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
 use table::{Dispatch, Groups};
-use tracee::{Target, View};
+use tracee::{RootId, Target, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
@@ -75,6 +76,8 @@ pub struct Emulation {
     credentials: Table,
     proc: OwnedFd,
     dispatch: Dispatch,
+    /// The root of the sandbox itself.
+    own_root: RootId,
     /// What stands for files that targets lack.
     own_files: Option<vproc::OwnFiles>,
 }
@@ -82,8 +85,8 @@ pub struct Emulation {
 impl Emulation {
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
     /// answered, by what `store` says.
-    pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Emulation {
-        Emulation {
+    pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
+        Ok(Emulation {
             store,
             credentials: Table::default(),
             proc,
@@ -91,8 +94,9 @@ impl Emulation {
             own_files: groups
                 .contains(Groups::NAMING)
                 .then(vproc::OwnFiles::open)
-                .and_then(Result::ok),
-        }
+                .transpose()?,
+            own_root: RootId::own()?,
+        })
     }
 }
 
@@ -106,7 +110,7 @@ pub struct Worker {
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
-        let view = View::for_this_thread(shared.proc.try_clone()?)?;
+        let view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
         Ok(Worker { shared, view })
     }
 
