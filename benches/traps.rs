@@ -177,12 +177,12 @@ fn cases() -> Vec<Case> {
             (
                 "getppid, not trapped",
                 2000,
-                Box::new(|| drop(libc::syscall(libc::SYS_getppid))),
+                Box::new(|| ignore(libc::syscall(libc::SYS_getppid))),
             ),
             (
                 "geteuid, an empty trap",
                 1000,
-                Box::new(|| drop(libc::syscall(libc::SYS_geteuid))),
+                Box::new(|| ignore(libc::syscall(libc::SYS_geteuid))),
             ),
             (
                 "fstat",
@@ -198,7 +198,7 @@ fn cases() -> Vec<Case> {
             (
                 "chown 5:6",
                 500,
-                Box::new(move || drop(libc::chown(given.as_ptr(), 5, 6))),
+                Box::new(move || ignore(libc::chown(given.as_ptr(), 5, 6).into())),
             ),
             (
                 "open, read only, and close",
@@ -244,3 +244,6 @@ fn cases() -> Vec<Case> {
         ]
     }
 }
+
+/// A result that says nothing about the time.
+fn ignore(_: libc::c_long) {}

@@ -8,12 +8,18 @@
 //! entered by a process with one.
 
 mod common;
-#[path = "stress/fuse.rs"]
-mod fuse;
-#[path = "stress/keeper.rs"]
-mod keeper;
+// First, because the others use its macro.
+#[macro_use]
 #[path = "stress/program.rs"]
 mod program;
+#[path = "stress/attributes.rs"]
+mod attributes;
+#[path = "stress/fuse.rs"]
+mod fuse;
+#[path = "stress/hazards.rs"]
+mod hazards;
+#[path = "stress/keeper.rs"]
+mod keeper;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -240,4 +246,15 @@ fn paths_that_change_during_a_call_reach_nothing_else() {
         skip!("mode single is not available here");
     };
     assert_eq!(kept.output, "ok races\n");
+}
+
+#[test]
+fn owners_survive_the_copy_from_a_lower_layer() {
+    let Some(kept) = keep("single", "overlay", &[]) else {
+        skip!("mode single is not available here");
+    };
+    if let Some(reason) = kept.output.strip_prefix("none: ") {
+        skip!("no overlay can be mounted here: {}", reason.trim());
+    }
+    assert_eq!(kept.output, "ok overlay\n");
 }

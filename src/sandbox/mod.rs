@@ -25,6 +25,7 @@ pub mod emul;
 pub mod enter;
 mod family;
 mod guard;
+mod handover;
 pub mod host;
 pub mod identity;
 pub mod idmap;

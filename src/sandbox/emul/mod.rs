@@ -22,6 +22,7 @@ mod exec;
 mod ids;
 mod layout;
 mod naming;
+mod overlay;
 mod own;
 mod socket;
 mod stat;
@@ -32,6 +33,7 @@ mod xattr;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 
@@ -77,9 +79,18 @@ pub struct Emulation {
     dispatch: Dispatch,
     /// What stands for files that targets lack.
     own_files: Option<vproc::OwnFiles>,
+    /// Counts calls that mount.
+    mounts: AtomicU64,
 }
 
 impl Emulation {
+    /// One that no worker can start with: its `/proc` is none.
+    #[cfg(test)]
+    pub(super) fn broken(store: Arc<Store>) -> Emulation {
+        let file = tempfile::tempfile().expect("a file");
+        Emulation::new(file.into(), Groups::all(), store)
+    }
+
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
     /// answered, by what `store` says.
     pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Emulation {
@@ -88,6 +99,7 @@ impl Emulation {
             credentials: Table::default(),
             proc,
             dispatch: Dispatch::new(groups),
+            mounts: AtomicU64::new(0),
             own_files: groups
                 .contains(Groups::NAMING)
                 .then(vproc::OwnFiles::open)
@@ -101,13 +113,19 @@ impl Emulation {
 pub struct Worker {
     shared: Arc<Emulation>,
     view: View,
+    /// Devices that were looked up, after so many mounts.
+    met: (u64, Vec<u64>),
 }
 
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
         let view = View::for_this_thread(shared.proc.try_clone()?)?;
-        Ok(Worker { shared, view })
+        Ok(Worker {
+            shared,
+            view,
+            met: (0, Vec::new()),
+        })
     }
 
     /// When a task started, which tells it from others with its number.
@@ -162,6 +180,12 @@ impl Call<'_> {
     /// now on, or different mounts below them.
     fn change_root(&mut self) -> Outcome {
         self.listener.roots.differ();
+        Ok(Answer::Continue)
+    }
+
+    /// The same for `pivot_root`, which changes the roots of others.
+    fn pivot_root(&mut self) -> Outcome {
+        self.listener.roots.move_about();
         Ok(Answer::Continue)
     }
 
