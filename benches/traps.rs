@@ -103,7 +103,8 @@ fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
         let program = Program {
             arguments: vec![std::env::current_exe().expect("a path").into()],
             environment,
-            root: None,
+            inside: None,
+            watch: None,
             directory: work.clone(),
             filter: Some(supervisor.filter()),
             keep_open: None,

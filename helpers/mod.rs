@@ -12,11 +12,14 @@ use std::process::{Command, ExitCode, ExitStatus};
 pub mod apt;
 pub mod bootstrap;
 pub mod cache_url;
+pub mod cpio;
 pub mod deferred;
+mod devices;
 pub mod dib_python;
 pub mod environment;
 pub mod grub;
 pub mod install_types;
+mod mount;
 pub mod package_installs;
 pub mod package_lists;
 pub mod pkg_map;
@@ -26,6 +29,9 @@ pub mod shims;
 pub mod squash;
 pub mod sudo;
 pub mod svc_map;
+mod system;
+mod systemctl;
+mod units;
 mod when;
 mod yaml;
 
@@ -36,6 +42,9 @@ pub enum Scope {
     Anywhere,
     /// Only in hooks that run in the target: outside, the host's own is meant.
     Inside,
+    /// In no `PATH`: only `sudo` and shell functions call it (see [`FUNCTIONS`]),
+    /// so that who looks for the program finds the system's.
+    Called,
 }
 
 /// A program and the name it is called by.
@@ -74,24 +83,42 @@ helpers! {
     "dib-init-system" Inside dib_python::init_system;
     "dib-python" Inside dib_python::main;
     "dib-run-parts" Anywhere run_parts::main;
+    "dmsetup" Called devices::main;
+    "dracut" Inside system::without_shims;
     "grub-install" Inside grub::install::main;
+    "grub-mkconfig" Inside shims::covered;
     "grub-probe" Inside grub::probe::main;
     "grub2-install" Inside grub::install::main;
+    "grub2-mkconfig" Inside shims::covered;
     "grub2-probe" Inside grub::probe::main;
+    "hostnamectl" Inside system::hostnamectl;
     "install-packages" Inside apt::main;
     "install-types-enable" Anywhere install_types::main;
     "kiln-bootstrap" Anywhere bootstrap::main;
+    "kiln-cpio" Inside cpio::main;
     "kiln-deferred" Inside deferred::main;
     "kiln-environment" Anywhere environment::main;
     "kiln-with-shims" Inside shims::main;
+    "kpartx" Called devices::main;
+    "losetup" Called devices::main;
+    "mkinitramfs" Inside system::without_shims;
+    "mkinitrd" Inside system::without_shims;
+    "modprobe" Inside system::modprobe;
+    "mount" Called mount::mount_main;
     "package-installs" Inside package_lists::install;
     "package-installs-squash" Anywhere squash::main;
     "package-installs-v2" Inside package_installs::main;
     "package-uninstalls" Inside package_lists::uninstall;
     "pkg-map" Anywhere pkg_map::main;
+    "service" Inside system::service;
+    "start-stop-daemon" Inside system::start_stop_daemon;
     "sudo" Anywhere sudo::main;
     "svc-map" Inside svc_map::main;
     "svc-map-merge" Anywhere svc_map::merge_main;
+    "sysctl" Inside system::sysctl;
+    "systemctl" Inside systemctl::main;
+    "udevadm" Inside system::udevadm;
+    "umount" Called mount::umount_main;
     "update-initramfs" Inside deferred::update_initramfs;
 }
 
@@ -163,13 +190,64 @@ pub(crate) fn exec(command: &mut Command) -> io::Error {
     std::os::unix::process::CommandExt::exec(command)
 }
 
-/// Where a program is in `PATH`, skipping the directory of kiln's own links.
+/// Programs that `sudo` takes to be kiln's, whatever is in `PATH`, and that are
+/// shell functions in hooks. What a hook finds in `PATH` by these names outside
+/// is the host's own program, fit to be copied.
+pub const FUNCTIONS: [&str; 10] = [
+    "dmsetup",
+    "kpartx",
+    "losetup",
+    "modprobe",
+    "mount",
+    "service",
+    "sysctl",
+    "systemctl",
+    "udevadm",
+    "umount",
+];
+
+/// The variable by which bash passes a function to the programs it starts.
+pub(crate) fn function_name(name: &str) -> String {
+    format!("BASH_FUNC_{name}%%")
+}
+
+/// Shell functions for [`FUNCTIONS`], as variables; `bin` is where hooks find `sudo`.
+pub fn functions(bin: &std::path::Path) -> Vec<(String, String)> {
+    let sudo = crate::element::info::quote(&bin.join("sudo").to_string_lossy());
+    FUNCTIONS
+        .iter()
+        .map(|name| {
+            // In another root the path leads nowhere, and its own program is meant.
+            let body = format!(
+                "() {{ if [ -x {sudo} ]; then {sudo} {name} \"$@\"; else command {name} \"$@\"; fi\n}}"
+            );
+            (function_name(name), body)
+        })
+        .collect()
+}
+
+/// Whether a directory of `PATH` holds kiln's own links.
+pub(crate) fn is_shim_directory(directory: &std::path::Path) -> bool {
+    directory.ends_with(".kiln/bin") || directory.ends_with(".kiln/outside")
+}
+
+/// Whether a file is the program of this process under another name.
+fn is_this_program(file: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |path: &std::path::Path| {
+        let meta = std::fs::metadata(path).ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    id(file).is_some_and(|file| Some(file) == id(std::path::Path::new("/proc/self/exe")))
+}
+
+/// Where a program is in `PATH`, skipping kiln's own links.
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
-        .filter(|dir| !dir.ends_with(".kiln/bin"))
+        .filter(|dir| !is_shim_directory(dir))
         .map(|dir| dir.join(name))
-        .find(|file| is_program(file))
+        .find(|file| is_program(file) && !is_this_program(file))
 }
 
 /// Whether the current user may execute this file.

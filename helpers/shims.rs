@@ -73,9 +73,27 @@ impl Explain for Error {
     }
 }
 
+/// `grub-mkconfig`, for hooks that do not know of `kiln-with-shims`. Hooks that
+/// look for the other spelling first find it here, and get the one that exists.
+pub(super) fn covered(called: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
+    let name = called.to_string_lossy();
+    let program = [&*name, "grub-mkconfig", "grub2-mkconfig"]
+        .iter()
+        .find_map(|name| super::find_program(name))
+        .ok_or_else(|| Error::Exec {
+            command: name.into_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        })?;
+    run(program.as_os_str(), args)
+}
+
 /// `kiln-with-shims COMMAND [ARGUMENT…]`
 pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     let (program, rest) = args.split_first().ok_or(Error::Usage)?;
+    run(program, rest)
+}
+
+fn run(program: &OsStr, rest: &[OsString]) -> Result<ExitCode, Error> {
     let this = std::env::current_exe().map_err(Error::Self_)?;
     let mut command = Command::new(program);
     command.args(rest);

@@ -148,7 +148,13 @@ impl Sources {
     /// when none has.
     pub fn read(&self, element: &str, name: &str) -> Result<Vec<SourceFile>, SourcesError> {
         let mut found = Vec::new();
+        let replaced = element::replaced::reason(element).is_some();
         let mut directories: Vec<PathBuf> = (self.path.iter())
+            // What kiln's element stands in for has no say.
+            .filter(|directory| {
+                let real = std::fs::canonicalize(directory);
+                !(replaced && real.is_ok_and(|real| element::replaced::is_upstream(&real)))
+            })
             .map(|directory| directory.join(element))
             .filter(|directory| directory.is_dir())
             .collect();

@@ -143,6 +143,7 @@ struct Call {
     user: Option<String>,
     group: Option<String>,
     set_home: bool,
+    keep_environment: bool,
     shell: bool,
     login: bool,
     /// Only asks about or changes sudo's own state, which there is none of.
@@ -175,8 +176,8 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
                 "user" => call.user = Some(value()?),
                 "group" => call.group = Some(value()?),
                 "prompt" | "close-from" | "chdir" | "host" => drop(value()?),
-                "preserve-env" | "non-interactive" | "stdin" | "preserve-groups" | "background"
-                | "bell" => {}
+                "preserve-env" => call.keep_environment = true,
+                "non-interactive" | "stdin" | "preserve-groups" | "background" | "bell" => {}
                 "set-home" => call.set_home = true,
                 "shell" => call.shell = true,
                 "login" => call.login = true,
@@ -190,7 +191,8 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
         for (at, letter) in text.char_indices().skip(1) {
             let rest = text.get(at + letter.len_utf8()..).unwrap_or_default();
             match letter {
-                'E' | 'n' | 'S' | 'P' | 'b' | 'B' | 'A' => {}
+                'E' => call.keep_environment = true,
+                'n' | 'S' | 'P' | 'b' | 'B' | 'A' => {}
                 'H' => call.set_home = true,
                 's' => call.shell = true,
                 'i' => call.login = true,
@@ -305,8 +307,25 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
         let mut words = call.command.iter().cloned();
         (words.next().ok_or(Error::NoCommand)?, words.collect())
     };
-    let mut command = Command::new(&program);
+    // Some programs are kiln's own here without being in anybody's way in `PATH`.
+    let own = program
+        .to_str()
+        .is_some_and(|name| super::FUNCTIONS.contains(&name));
+    let mut command = match std::env::current_exe().ok().filter(|_| own) {
+        Some(this) => {
+            let mut command = Command::new(this);
+            std::os::unix::process::CommandExt::arg0(&mut command, &program);
+            command
+        }
+        None => Command::new(&program),
+    };
     command.args(words);
+    // The build's own directory for temporary files means nothing in another root,
+    // and sudo does not pass it on either unless it is told to.
+    let is_chroot = std::path::Path::new(&program).file_name() == Some(OsStr::new("chroot"));
+    if !call.keep_environment || is_chroot {
+        command.env_remove("TMPDIR");
+    }
     if call.set_home || call.login {
         command.env("HOME", &user.home);
     }

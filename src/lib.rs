@@ -12,6 +12,7 @@
 //! | [`build`] | request → plan → run: phases, environment, target, outputs |
 //! | [`pack`] | a directory or tar archive → outputs, without a build |
 //! | [`helpers`] | programs that hooks call, in any root |
+//! | [`push`] | sends finished images to services |
 //! | [`rootfs`] | where a root comes from without host tools |
 //! | [`element`] | library search path, dependencies, merged hooks (pure) |
 //! | [`fetch`] | downloads, checksums, the image cache, offline |
@@ -32,6 +33,7 @@ pub mod fetch;
 pub mod helpers;
 pub mod inspect;
 pub mod pack;
+pub mod push;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;

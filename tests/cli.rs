@@ -131,11 +131,10 @@ fn mistakes_are_named_with_what_to_do() {
         ),
         (
             "ramdisk-image-create",
-            "-o x tiny",
+            "-o x",
             1,
-            "error: kiln does not build ramdisks yet\n\
-             hint: a disk image is built by `disk-image-create`; \
-             its kernel and initramfs are in `/boot` of the image\n",
+            "error: at least one distribution root element must be specified\n\
+             hint: for a bootable Debian: `vm debian-minimal`; `kiln elements list` shows all\n",
         ),
         (
             "diskimage-builder",
@@ -181,7 +180,7 @@ fn mistakes_are_named_with_what_to_do() {
             "kiln",
             "plan tiny --mode rooot",
             1,
-            "error: unknown mode `rooot`\nhint: known are auto, root, subordinate, single\n",
+            "error: unknown mode `rooot`\nhint: known are auto, root, subordinate, single, chroot\n",
         ),
         (
             "kiln",

@@ -1,6 +1,8 @@
 //! `kill -9` of any process of a build, at any moment, leaves nothing.
 
 mod common;
+#[path = "crash/moments.rs"]
+mod moments;
 
 use std::fs;
 

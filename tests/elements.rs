@@ -19,8 +19,12 @@ mod debian;
 mod form;
 #[path = "elements/library.rs"]
 mod library;
+#[path = "elements/network.rs"]
+mod network;
 #[path = "elements/packages.rs"]
 mod packages;
+#[path = "elements/ramdisk.rs"]
+mod ramdisk;
 #[path = "elements/scratch.rs"]
 mod scratch;
 
@@ -134,8 +138,20 @@ const TESTED: &[(&str, fn())] = &[
         packages::maps_are_in_the_target_during_the_build_only,
     ),
     (
+        "ramdisk",
+        ramdisk::ramdisk_holds_the_programs_modules_and_fragments_of_all_elements,
+    ),
+    (
+        "ramdisk-base",
+        ramdisk::ramdisk_base_misses_no_program_and_brings_the_files_out,
+    ),
+    (
         "runtime-ssh-host-keys",
         access::host_keys_are_removed_and_made_at_boot,
+    ),
+    (
+        "stable-interface-names",
+        network::links_that_switch_stable_names_off_are_removed,
     ),
     (
         "svc-map",

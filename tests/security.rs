@@ -1,6 +1,10 @@
 //! What hooks and targets can reach: not the host.
 
 mod common;
+#[path = "security/isolation.rs"]
+mod isolation;
+#[path = "security/limits.rs"]
+mod limits;
 
 use std::fs;
 use std::os::unix::fs::symlink;

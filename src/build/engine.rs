@@ -6,8 +6,11 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::sandbox::inside::Inside;
+use crate::sandbox::limits::Watch;
 use crate::sandbox::notify::{Options, Supervisor};
 use crate::sandbox::{self, command, mounts, seccomp};
 
@@ -91,10 +94,14 @@ pub struct Engine<'a> {
     pub events: Events,
     /// Answers hooks where the kernel refuses what root may do.
     pub supervisor: Option<Supervisor>,
+    /// Limits on each program.
+    pub watch: Watch,
+    /// Where programs inside the target run, once one has.
+    inside: Option<HooksMount>,
 }
 
 /// The sandbox's engine: runs the plan, tells main everything, returns the exit status.
-pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
+pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File) -> u8 {
     let started = Instant::now();
     let mut events = Events(events);
     let result = sandbox::host::restrict(view)
@@ -115,6 +122,8 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, events: File) -> u8 {
                 variables,
                 events,
                 supervisor,
+                watch,
+                inside: None,
             }
             .run()
         });
@@ -190,6 +199,7 @@ impl Engine<'_> {
         self.run_phase(phases::POST_INSTALL)?;
         self.run_deferred()?;
         self.run_phase(phases::POST_ROOT)?;
+        self.leave_inside();
         drop(api);
         self.stop_processes()?;
         let size = output::image_size(&mut self)?;
@@ -204,6 +214,7 @@ impl Engine<'_> {
         self.run_phase(phases::FINALISE)?;
         self.run_deferred()?;
         self.run_phase(phases::CLEANUP)?;
+        self.leave_inside();
         drop(api);
         self.stop_processes()?;
         target::scrub(&self.dirs.target).map_err(Failure::io("cleaning up the target"))?;
@@ -275,9 +286,14 @@ impl Engine<'_> {
         io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
         copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
         for helper in crate::helpers::HELPERS {
-            std::os::unix::fs::symlink("../kiln", inside.join(helper.name))?;
-            if helper.scope == crate::helpers::Scope::Anywhere {
-                std::os::unix::fs::symlink("../kiln", outside.join(helper.name))?;
+            use crate::helpers::Scope;
+            let directories: &[&PathBuf] = match helper.scope {
+                Scope::Anywhere => &[&inside, &outside],
+                Scope::Inside => &[&inside],
+                Scope::Called => &[],
+            };
+            for directory in directories {
+                std::os::unix::fs::symlink("../kiln", directory.join(helper.name))?;
             }
         }
         Ok(())
@@ -288,17 +304,46 @@ impl Engine<'_> {
             .map_err(Failure::io("mounting /proc, /sys and /dev in the target"))
     }
 
-    /// Shows the hooks inside the target, read-only but for the record.
-    pub fn mount_hooks(&self) -> Result<HooksMount, Failure> {
+    /// Where programs inside the target run: with the hooks, read-only but for the
+    /// record. Kept until [`Engine::leave_inside`], and with it what hooks mount.
+    pub fn inside(&mut self) -> Result<Arc<Inside>, Failure> {
+        let mounted = match self.inside.take() {
+            Some(mounted) => mounted,
+            None => {
+                let mounted = self.mount_hooks()?;
+                if !mounted.inside.is_sealed() && sandbox::standin::mounts_are_possible() {
+                    self.events.send(&Event::Warning {
+                        text:
+                            "hooks inside are held by `chroot` alone, which root can leave: this \
+                               container refuses `pivot_root`"
+                                .to_owned(),
+                    });
+                }
+                mounted
+            }
+        };
+        let inside = Arc::clone(&mounted.inside);
+        self.inside = Some(mounted);
+        Ok(inside)
+    }
+
+    /// Takes the hooks out of the target again.
+    pub fn leave_inside(&mut self) {
+        self.inside = None;
+    }
+
+    fn mount_hooks(&self) -> Result<HooksMount, Failure> {
         let root = &self.dirs.target;
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
         let hooks = mounts::show_below(&self.dirs.hooks, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
+        let inside = Inside::new(root).map_err(Failure::io("entering the target"))?;
         Ok(HooksMount {
             hooks: Some(hooks),
             root: root.clone(),
+            inside: Arc::new(inside),
         })
     }
 
@@ -353,17 +398,25 @@ impl Engine<'_> {
 
     /// Ends daemons that hooks left behind and takes away what they mounted, so
     /// that the tree no longer changes.
-    fn stop_processes(&self) -> Result<(), Failure> {
+    fn stop_processes(&mut self) -> Result<(), Failure> {
+        self.leave_inside();
         command::kill_others();
-        let mut below =
-            mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
-        // The target itself is a mount where it is an overlay.
-        below.retain(|path| path != &self.dirs.target);
-        for path in below.into_iter().rev() {
-            mounts::detach(&path)
-                .map_err(Failure::io(format!("unmounting `{}`", path.display())))?;
+        loop {
+            let mut below =
+                mounts::mounts_below(&self.dirs.target).map_err(Failure::io("listing mounts"))?;
+            // The target itself is a mount where it is an overlay.
+            below.retain(|path| path != &self.dirs.target);
+            // What was bound with everything below it only goes as a whole, and one
+            // place may be mounted on several times.
+            let Some(top) = below.iter().find(|path| {
+                !below
+                    .iter()
+                    .any(|other| *path != other && path.starts_with(other))
+            }) else {
+                return Ok(());
+            };
+            mounts::detach(top).map_err(Failure::io(format!("unmounting `{}`", top.display())))?;
         }
-        Ok(())
     }
 
     fn write_fstab(&self) -> Result<(), Failure> {
@@ -378,6 +431,7 @@ impl Engine<'_> {
 pub struct HooksMount {
     hooks: Option<mounts::Shown>,
     root: PathBuf,
+    inside: Arc<Inside>,
 }
 
 impl Drop for HooksMount {

@@ -58,6 +58,9 @@ fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr
     search.push(":");
     search.push(path);
     variables.insert("PATH".into(), search);
+    for (name, body) in crate::helpers::functions(&helpers.join(bin)) {
+        variables.insert(name.into(), body.into());
+    }
     variables.insert("KILN_RECORD".into(), helpers.join("record").into());
     variables.insert("KILN_LAYOUT".into(), helpers.join("layout.json").into());
 }

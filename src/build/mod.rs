@@ -1,6 +1,7 @@
 //! Request, plan and run of a build.
 
 pub mod block_device;
+pub mod confinement;
 pub mod engine;
 pub mod environment;
 pub mod event;
@@ -8,9 +9,11 @@ pub mod failure;
 pub mod output;
 pub mod owners;
 pub mod phases;
+pub mod place;
 pub mod plan;
 pub mod request;
 pub mod run;
+pub mod strays;
 pub mod target;
 
 pub use run::run;

@@ -1,6 +1,7 @@
 //! From the finished target to written images: scan, plan, assemble, write.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +18,8 @@ use super::engine::Engine;
 use super::event::Event;
 use super::failure::Failure;
 use super::owners::Recorded;
-use super::plan;
+use super::request::Request;
+use super::{plan, strays};
 
 /// Directories whose contents belong to a running system.
 const RUNTIME: [&str; 2] = ["/proc", "/sys"];
@@ -214,7 +216,27 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
         step: step.clone(),
         total: None,
     });
-    let tree = Arc::new(add_devices(&scan_target(engine)?, engine.plan.epoch)?);
+    let mut tree = scan_target(engine)?;
+    let strays = strays::replace(
+        &tree,
+        &engine.dirs.target,
+        &engine.dirs.hooks.join(".kiln/kiln"),
+        engine
+            .variables
+            .get(OsStr::new("PATH"))
+            .map_or(OsStr::new("/usr/sbin:/usr/bin:/sbin:/bin"), |path| path),
+    )?;
+    if !strays.is_empty() {
+        for path in strays {
+            let text = format!(
+                "put the real program in place of kiln's stand-in that a hook copied to `{}`",
+                path.display()
+            );
+            engine.events.send(&Event::Info { text });
+        }
+        tree = scan_target(engine)?;
+    }
+    let tree = Arc::new(add_devices(&tree, engine.plan.epoch)?);
     let needs_disk = engine.plan.outputs.iter().any(sink::Format::is_disk);
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
@@ -236,7 +258,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
             engine.events.send(&Event::Warning { text });
         }
         engine.events.send(&Event::OutputWritten {
-            path: shown(&one.path, &engine.plan.request.current_dir),
+            path: shown(&one.path, &engine.plan.request),
             format: one.format.to_owned(),
             virtual_size: one.virtual_size,
             file_size: one.file_size,
@@ -296,9 +318,12 @@ pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A path as the user would write it.
-fn shown(path: &Path, directory: &Path) -> std::path::PathBuf {
-    path.strip_prefix(directory).unwrap_or(path).to_owned()
+/// A path as the user wrote it: whole if the output's name was.
+fn shown(path: &Path, request: &Request) -> std::path::PathBuf {
+    match path.strip_prefix(&request.current_dir) {
+        Ok(relative) if request.image_name.is_relative() => relative.to_owned(),
+        _ => path.to_owned(),
+    }
 }
 
 fn write_outputs(

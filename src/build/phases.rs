@@ -8,10 +8,13 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::helpers::run_parts;
 use crate::sandbox::command::{self, Program, shell_status};
+use crate::sandbox::inside::Inside;
+use crate::sandbox::limits::Exceeded;
 use crate::sandbox::seccomp::Filter;
 
 use super::engine::Engine;
@@ -105,7 +108,7 @@ exec kiln-environment "${kiln_environment_file}"
 
 /// Where a phase's programs run.
 struct Place {
-    root: Option<PathBuf>,
+    inside: Option<Arc<Inside>>,
     directory: PathBuf,
     /// The merged hooks, as the programs see them.
     hooks: PathBuf,
@@ -137,19 +140,20 @@ impl Engine<'_> {
             phase: directory.to_owned(),
             hooks: names.len(),
         });
-        let place = self.place(phase.inside);
-        let mounted = if phase.inside {
-            Some(self.mount_hooks()?)
-        } else {
-            None
-        };
+        let place = self.place(phase.inside)?;
         let variables = self.phase_environment(phase, &place)?;
         let mut profile = Vec::new();
+        let mut api = None;
         for name in names {
             let seconds = self.run_hook(directory, &name, &place, &variables)?;
             profile.push((name, seconds));
+            // Once there is a root, hooks that run programs in it find what every
+            // program may expect. Later phases get that from the engine anyway.
+            if phase == ROOT && api.is_none() {
+                api = crate::sandbox::mounts::mount_target_api(&self.dirs.target).ok();
+            }
         }
-        drop(mounted);
+        drop(api);
         self.events.send(&Event::PhaseFinished {
             phase: directory.to_owned(),
             seconds: started.elapsed().as_secs_f64(),
@@ -158,22 +162,23 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn place(&self, inside: bool) -> Place {
+    fn place(&mut self, inside: bool) -> Result<Place, Failure> {
+        let filter = Some(self.filter());
         if inside {
-            Place {
-                root: Some(self.dirs.target.clone()),
+            return Ok(Place {
+                inside: Some(self.inside()?),
                 directory: PathBuf::from("/"),
                 hooks: PathBuf::from(HOOKS_INSIDE),
-                filter: Some(self.filter()),
-            }
-        } else {
-            Place {
-                root: None,
-                directory: self.plan.request.current_dir.clone(),
-                hooks: self.dirs.hooks.clone(),
-                filter: Some(self.filter()),
-            }
+                filter,
+            });
         }
+        self.leave_inside();
+        Ok(Place {
+            inside: None,
+            directory: self.plan.request.current_dir.clone(),
+            hooks: self.dirs.hooks.clone(),
+            filter,
+        })
     }
 
     /// The environment of a phase's hooks before `environment.d`.
@@ -208,10 +213,11 @@ impl Engine<'_> {
         let program = Program {
             arguments,
             environment: base.into_iter().collect(),
-            root: place.root.clone(),
+            inside: place.inside.clone(),
             directory: place.directory.clone(),
             filter: place.filter.clone(),
             keep_open: None,
+            watch: Some(self.watch.clone()),
         };
         let status = self
             .run_program(&program)
@@ -259,11 +265,12 @@ impl Engine<'_> {
                 .iter()
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
-            root: place.root.clone(),
+            inside: place.inside.clone(),
             directory: place.directory.clone(),
             filter: place.filter.clone(),
             // Programs outside may report their own progress.
-            keep_open: place.root.is_none().then(|| self.events.descriptor()),
+            keep_open: place.inside.is_none().then(|| self.events.descriptor()),
+            watch: Some(self.watch.clone()),
         };
         if let Some(fd) = program.keep_open {
             program
@@ -277,6 +284,10 @@ impl Engine<'_> {
         self.require_supervisor()?;
         let what = format!("hook `{directory}/{name}` of element `{element}`");
         let status = result.map_err(|error| {
+            if let Some(exceeded) = Exceeded::of(&error) {
+                return Failure::status(format!("{what} {exceeded}"), exceeded.status())
+                    .hint(exceeded.hint());
+            }
             Failure::new(format!("{what} cannot be started: {error}"))
                 .hint("its first line names an interpreter that must exist where the hook runs")
         })?;
@@ -321,21 +332,20 @@ impl Engine<'_> {
 
     /// Runs a program inside the target, with the helpers but without `environment.d`.
     pub fn run_inside(&mut self, what: &str, arguments: &[&str]) -> Result<(), Failure> {
-        let mounted = self.mount_hooks()?;
-        let place = self.place(true);
+        let place = self.place(true)?;
         let program = Program {
             arguments: arguments.iter().map(OsString::from).collect(),
             environment: self.base_environment(INSTALL).into_iter().collect(),
-            root: place.root,
+            inside: place.inside,
             directory: place.directory,
             filter: place.filter,
             keep_open: None,
+            watch: Some(self.watch.clone()),
         };
         let program = resolve_helper(program);
         let status = self
             .run_program(&program)
             .map_err(|error| self.cannot_start(what, &error, true))?;
-        drop(mounted);
         self.require_supervisor()?;
         if status == 0 {
             return Ok(());
@@ -354,12 +364,7 @@ impl Engine<'_> {
         self.events.send(&Event::Info {
             text: format!("break point {point}: exit the shell to go on"),
         });
-        let mounted = if inside {
-            Some(self.mount_hooks()?)
-        } else {
-            None
-        };
-        let place = self.place(inside);
+        let place = self.place(inside)?;
         let phase = Phase {
             inside,
             target_root: true,
@@ -377,17 +382,18 @@ impl Engine<'_> {
         let program = Program {
             arguments: vec!["/bin/bash".into(), "-c".into(), command],
             environment: variables.into_iter().collect(),
-            root: place.root,
+            inside: place.inside,
             directory: place.directory,
             // A person at a shell may well mean `sync`, or trace something, but must
             // not see other owners than the hooks do.
             filter: self.supervisor.as_ref().map(|_| self.filter().unguarded()),
             keep_open: None,
+            // Its time is the user's.
+            watch: None,
         };
         let status = program
             .interact()
             .map_err(|error| self.cannot_start("bash", &error, inside))?;
-        drop(mounted);
         self.events.send(&Event::Info {
             text: format!(
                 "break point {point} left with status {}",
@@ -413,6 +419,10 @@ impl Engine<'_> {
     }
 
     fn cannot_start(&self, what: &str, error: &io::Error, inside: bool) -> Failure {
+        if let Some(exceeded) = Exceeded::of(error) {
+            return Failure::status(format!("`{what}` {exceeded}"), exceeded.status())
+                .hint(exceeded.hint());
+        }
         let place = if inside {
             "in the target"
         } else {

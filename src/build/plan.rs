@@ -60,6 +60,8 @@ pub struct Plan {
     pub aci_manifest: Option<Arc<[u8]>>,
     /// What is odd but allowed: one sentence each.
     pub warnings: Vec<String>,
+    /// Variables of the caller that hooks do not get.
+    pub withheld: Vec<String>,
 }
 
 fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
@@ -116,7 +118,7 @@ impl Plan {
         let options = element::Options {
             skip_base: request.skip_base,
             arch: arch.clone(),
-            ramdisk: None,
+            ramdisk: request.ramdisk.clone(),
         };
         let elements = element::resolve(&library, &request.elements, &options)
             .map_err(|e| element_failure(&e))?;
@@ -132,7 +134,13 @@ impl Plan {
                 })
             })
             .transpose()?;
-        let outputs = outputs(&request)?;
+        let mut outputs = outputs(&request)?;
+        // A ramdisk's own files are made by its elements, as are those of elements
+        // that say so by their name.
+        let no_disk = |name: &&str| name.contains("no-final-image");
+        if request.ramdisk.is_some() || elements.names().iter().any(no_disk) {
+            outputs.retain(|format| !format.is_disk());
+        }
         let mut warnings: Vec<String> = hooks
             .notes()
             .iter()
@@ -145,6 +153,20 @@ impl Plan {
                 )
             })
             .collect();
+        warnings.extend(
+            library
+                .replaced()
+                .iter()
+                .filter(|element| elements.names().contains(&element.name.as_str()))
+                .filter_map(|element| {
+                    let reason = element::replaced::reason(&element.name)?;
+                    Some(format!(
+                        "kiln's own element `{}` takes the place of `{}`: {reason}",
+                        element.name,
+                        element.location()
+                    ))
+                }),
+        );
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
@@ -177,7 +199,8 @@ impl Plan {
             .image_cache
             .clone()
             .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
-        let variables = base_variables(&request, &arch, &layout, &cache)?;
+        let mut variables = base_variables(&request, &arch, &layout, &cache)?;
+        let withheld = request.confinement.withhold(&mut variables);
         Ok(Plan {
             arch,
             elements,
@@ -193,6 +216,7 @@ impl Plan {
             reference,
             aci_manifest,
             warnings,
+            withheld,
             request,
         })
     }

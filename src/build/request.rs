@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::confinement::Confinement;
+
 /// A build as the user asked for it: nothing is resolved or looked up yet.
 ///
 /// The faces (`kiln build`, `disk-image-create`, YAML files) all produce this.
@@ -23,6 +25,9 @@ pub struct Request {
     pub skip_base: bool,
     /// Packages to install after `install.d` (`-p`).
     pub packages: Vec<String>,
+    /// The element that builds a ramdisk (`ramdisk-image-create`); `None` for images.
+    #[serde(default)]
+    pub ramdisk: Option<String>,
     /// Compress qcow2 outputs (off with `-u`).
     pub compress: bool,
     /// `--qemu-img-options` as `key=value` pairs.
@@ -57,6 +62,8 @@ pub struct Request {
     pub elements_path: Vec<PathBuf>,
     /// Identity to use instead of the probed one (`--mode`).
     pub mode: Option<String>,
+    /// What hooks may use and see.
+    pub confinement: Confinement,
     /// The caller's environment, as hooks will inherit it.
     #[serde(with = "os_map")]
     pub environment: BTreeMap<OsString, OsString>,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -11,11 +12,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{AccessFlags, access};
 
 use crate::sandbox::enter::{Running, Sandbox};
-use crate::sandbox::{host, identity, sweep};
+use crate::sandbox::limits::{Group, Watch};
+use crate::sandbox::{hide, host, identity, sweep};
 
+use super::confinement::Privacy;
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
+use super::place;
 use super::plan::{Plan, host_arch};
 use super::request::Request;
 
@@ -55,22 +59,42 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         identity,
         own_processes,
     } = identity::choose(plan.request.mode.as_deref())?;
-    let parent = parent_of_work(plan);
+    let parent = place::parent(&plan.request.current_dir, |name| {
+        plan.variables.get(std::ffi::OsStr::new(name))
+    });
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
-    let work = sweep::WorkDir::create(&parent).map_err(|error| {
-        Failure::from(error)
-            .hint("`TMPDIR` names the directory for the build; without it, it is `/tmp`")
-    })?;
     let memory = if identity.has_namespaces() {
         memory_for_build(plan)
     } else {
         Err("building on disk: no filesystem in memory can be mounted here".to_owned())
     };
+    if memory.is_err() {
+        place::require(&parent)?;
+    }
+    let work = sweep::WorkDir::create(&parent)
+        .map_err(|error| Failure::from(error).hint(place::ADVICE))?;
+    let confinement = &plan.request.confinement;
+    let privacy = Privacy::of_host(
+        confinement,
+        &plan.request.environment,
+        &plan.request.elements_path,
+    );
     let view = host::View {
         work: work.path().to_owned(),
         work_in_memory: memory.is_ok(),
+        work_size: confinement.limits.disk,
         writable,
+        hidden: [privacy.hidden, hide::host_sockets()].concat(),
+        shown: privacy.shown,
+        network: confinement.network,
+    };
+    let group = Group::create(&confinement.limits);
+    let watch = Watch {
+        limits: confinement.limits.clone(),
+        work: view.work.clone(),
+        work_in_memory: view.work_in_memory,
+        group: group.as_ref().map(Group::counted).unwrap_or_default(),
     };
     let mut remarks = vec![
         Event::Info {
@@ -95,6 +119,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     ];
     remarks.extend(identity.notice().map(|text| Event::Info { text }));
     remarks.extend(memory.err().map(|text| Event::Info { text }));
+    remarks.extend(confined(&watch, plan).map(|text| Event::Info { text }));
     remarks.extend(foreign(&plan.arch).map(|text| Event::Warning { text }));
     remarks.extend(swept.iter().map(|path| Event::Info {
         text: format!(
@@ -111,29 +136,57 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         identity,
         own_processes,
         work,
+        network: confinement.network,
+        group,
     };
-    let (events, running) = sandbox.enter(|events| engine::main(plan, &view, events))?;
+    let started = Instant::now();
+    let (events, running) = sandbox.enter(|events| engine::main(plan, &view, watch, events))?;
     remarks.into_iter().for_each(&mut *on_event);
-    follow(events, running, on_event)
+    let deadline = confinement.build.map(|limit| (started + limit, limit));
+    follow(events, running, deadline, on_event)
 }
 
-/// Where the build's own directory is made. `TMPDIR` comes before `TMP_DIR`, since
-/// that is what DIB's `mktemp` makes of the two.
-fn parent_of_work(plan: &Plan) -> PathBuf {
-    ["TMPDIR", "TMP_DIR"]
-        .iter()
-        .filter_map(|name| plan.variables.get(std::ffi::OsStr::new(name)))
-        .find(|value| !value.is_empty())
-        .map_or_else(
-            || PathBuf::from("/tmp"),
-            |value| plan.request.current_dir.join(value),
+/// What a user should know about the limits of this build.
+fn confined(watch: &Watch, plan: &Plan) -> impl Iterator<Item = String> {
+    let limits = &watch.limits;
+    let memory = limits.memory.map(|bytes| {
+        let how = if watch.group.memory {
+            "by a control group"
+        } else {
+            "by RLIMIT_DATA for each program and by looking at their sum ten times a second: \
+             no control group with memory is delegated to this user"
+        };
+        format!("memory is limited to {} MiB {how}", bytes >> 20)
+    });
+    let disk = limits.disk.map(|bytes| {
+        let how = if watch.work_in_memory {
+            "by the size of its filesystem in memory"
+        } else {
+            "by looking at its size now and then"
+        };
+        format!(
+            "the build's directory is limited to {} MiB {how}",
+            bytes >> 20
         )
+    });
+    let withheld = (!plan.withheld.is_empty()).then(|| {
+        format!(
+            "hooks do not get {}, which may be secrets; `--pass-env NAME` hands one over",
+            plan.withheld.join(", ")
+        )
+    });
+    memory.into_iter().chain(disk).chain(withheld)
 }
+
+/// What explains a failure of any kind once the control group is full.
+const OUT_OF_MEMORY: &str = "the limit of `--memory` was reached and the kernel killed a process: \
+    raise it if the build needs more, or keep its files out of memory by `--no-tmpfs`";
 
 /// Passes events on until the sandbox ends or a signal ends it.
 fn follow(
     mut events: File,
     mut running: Running,
+    deadline: Option<(Instant, Duration)>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<u8, Failure> {
     let mut set = SigSet::empty();
@@ -148,12 +201,23 @@ fn follow(
     let mut buffer = vec![0; 64 * 1024];
     let mut stopped_by = None;
     let mut ended = false;
+    let mut late = None;
     loop {
         let mut polled = [
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut polled, PollTimeout::NONE) {
+        let left = deadline.map(|(end, _)| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            late = deadline.map(|(_, limit)| limit);
+            running.cancel();
+            break;
+        }
+        let patience = left.map_or(PollTimeout::NONE, |left| {
+            // Rounded up, or the last millisecond would be spent in a loop.
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut polled, patience) {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => return Err(Failure::io("waiting for the build")(error.into())),
             Ok(_) => {}
@@ -173,10 +237,28 @@ fn follow(
                 break;
             }
             pending.extend_from_slice(&buffer[..count]);
-            ended |= pass_on(&mut pending, on_event);
+            ended |= pass_on(&mut pending, &mut |mut event| {
+                if let Event::Failed { hints, .. } = &mut event
+                    && running.ran_out_of_memory()
+                {
+                    hints.insert(0, OUT_OF_MEMORY.to_owned());
+                }
+                on_event(event);
+            });
         }
     }
+    let out_of_memory = running.ran_out_of_memory();
     let status = running.wait()?;
+    if let Some(limit) = late {
+        return Err(Failure::status(
+            format!(
+                "the build took longer than {} s, the limit of `--build-timeout`; no image was written",
+                limit.as_secs_f64()
+            ),
+            124,
+        )
+        .hint("if it needs more, raise `--build-timeout` or `KILN_BUILD_TIMEOUT`"));
+    }
     if let Some(signal) = stopped_by {
         let status = 128u8.saturating_add(signal as u8);
         on_event(Event::Failed {
@@ -193,7 +275,11 @@ fn follow(
             format!("the build's process ended without a word (status {status})"),
             i32::from(status),
         )
-        .hint("137 means that it was killed, often because memory ran out: try `--no-tmpfs`"));
+        .hint(if out_of_memory {
+            OUT_OF_MEMORY
+        } else {
+            "137 means that it was killed, often because memory ran out: try `--no-tmpfs`"
+        }));
     }
     Ok(status)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueHint};
 
 use super::Context;
+use super::confine::Confine;
 use super::failure::Failure;
 use super::given::{Given, MODES, TYPES};
 use super::printer::Printer;
@@ -164,6 +165,9 @@ pub struct Image {
     #[arg(long, value_name = "MODE", help_heading = "Build", long_help = mode_help())]
     mode: Option<String>,
 
+    #[command(flatten)]
+    confine: Confine,
+
     /// Threads that work at the same time
     ///
     /// Default: one for each CPU, or KILN_JOBS.
@@ -197,6 +201,7 @@ impl Image {
         Given {
             elements: self.elements,
             inherit_elements: false,
+            ramdisk: false,
             image_name: self.output,
             image_types: self.types,
             arch: self.arch,
@@ -220,6 +225,7 @@ impl Image {
             trace: self.trace.into(),
             elements_path: self.elements_path,
             mode: self.mode,
+            confine: self.confine,
             overwrite: self.overwrite,
             jobs: self.jobs,
             variables: Vec::new(),

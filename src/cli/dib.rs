@@ -230,32 +230,32 @@ pub fn disk_image_create(
     arguments: &[String],
     context: &mut Context,
 ) -> Result<u8, Failure> {
-    match read(program, arguments, context)? {
-        Asked::Help => context.printer.data(help(program)),
-        Asked::Version => context.printer.line(env!("CARGO_PKG_VERSION")),
-        Asked::Build(given, log_file) => {
-            let request = given.into_request(&context.caller)?;
-            let options = Options::choose(&context.caller, false, false, log_file, true);
-            return build::execute(request, &options, &mut context.printer);
-        }
-    }
-    Ok(0)
+    run(program, arguments, false, context)
 }
 
-/// Runs `ramdisk-image-create`, which can only explain itself so far.
+/// Runs `ramdisk-image-create`.
 pub fn ramdisk_image_create(
     program: &str,
     arguments: &[String],
     context: &mut Context,
 ) -> Result<u8, Failure> {
+    run(program, arguments, true, context)
+}
+
+fn run(
+    program: &str,
+    arguments: &[String],
+    ramdisk: bool,
+    context: &mut Context,
+) -> Result<u8, Failure> {
     match read(program, arguments, context)? {
         Asked::Help => context.printer.data(help(program)),
         Asked::Version => context.printer.line(env!("CARGO_PKG_VERSION")),
-        Asked::Build(..) => {
-            return Err(Failure::new("kiln does not build ramdisks yet").hint(
-                "a disk image is built by `disk-image-create`; \
-                 its kernel and initramfs are in `/boot` of the image",
-            ));
+        Asked::Build(mut given, log_file) => {
+            given.ramdisk = ramdisk;
+            let request = given.into_request(&context.caller)?;
+            let options = Options::choose(&context.caller, false, false, log_file, true);
+            return build::execute(request, &options, &mut context.printer);
         }
     }
     Ok(0)

@@ -5,7 +5,8 @@ use clap::Args;
 use super::Context;
 use super::failure::{self, Failure};
 use super::printer::{Colour, Tone};
-use crate::sandbox::probe::{self, Check, Status};
+use crate::build::place;
+use crate::sandbox::doctor::{self, Places, Report, Status};
 
 /// Arguments of `kiln doctor`.
 #[derive(Debug, Args)]
@@ -20,41 +21,60 @@ pub struct Arguments {
 
 /// Runs `kiln doctor`.
 pub fn run(arguments: &Arguments, context: &mut Context) -> Result<u8, Failure> {
-    let checks = probe::examine();
+    let caller = &context.caller;
+    let places = Places {
+        temporary: place::parent(&caller.current_dir, |name| caller.var(name)),
+        cache: caller.image_cache()?,
+    };
+    let found = doctor::examine(&places);
     if arguments.json {
-        context.printer.line(serde_json::to_string_pretty(&checks)?);
+        context.printer.line(serde_json::to_string_pretty(&found)?);
     } else {
         let colour = context.printer.out_colour;
-        context.printer.data(report(&checks, colour));
+        context.printer.data(report(&found, colour));
     }
-    let missing = checks.iter().any(|check| check.status == Status::Missing);
-    Ok(if missing { failure::FAILED } else { 0 })
+    Ok(if found.builds { 0 } else { failure::FAILED })
 }
 
-/// The checks, what to do about those that failed, and a verdict.
-fn report(checks: &[Check], colour: Colour) -> String {
-    let width = checks
-        .iter()
-        .map(|check| check.name.chars().count())
+/// The modes, the checks, what to do about those that failed, and a verdict.
+fn report(found: &Report, colour: Colour) -> String {
+    let Report { modes, checks, .. } = found;
+    let names = modes.iter().map(|mode| mode.name);
+    let width = names
+        .chain(checks.iter().map(|check| check.name))
+        .map(|name| name.chars().count())
         .max()
         .unwrap_or(0);
     let mut text = String::new();
+    let row = |text: &mut String, tone, word: &str, name: &str, detail: &str| {
+        let word = colour.paint(tone, format!("{word:8}"));
+        text.push_str(&format!("{word}  {name:width$}  {detail}\n"));
+    };
+    let hints = |text: &mut String, remedy: &[String]| {
+        for remedy in remedy {
+            let hint = colour.paint(Tone::Accent, "hint:");
+            text.push_str(&format!("          {hint} {remedy}\n"));
+        }
+    };
+    text.push_str("Modes, from the one that needs most of the host:\n");
+    for mode in modes {
+        let (tone, word) = match (mode.works, found.mode == Some(mode.name)) {
+            (true, true) => (Tone::Good, "used"),
+            (true, false) => (Tone::Good, "works"),
+            (false, _) => (Tone::Warning, "refused"),
+        };
+        row(&mut text, tone, word, mode.name, &mode.detail);
+    }
+    text.push_str("\nThis host:\n");
     for check in checks {
         let (tone, word) = match check.status {
-            Status::Ok => (Tone::Good, "ok      "),
+            Status::Ok => (Tone::Good, "ok"),
             Status::Degraded => (Tone::Warning, "degraded"),
-            Status::Missing => (Tone::Error, "missing "),
+            Status::Missing => (Tone::Error, "missing"),
         };
-        let word = colour.paint(tone, word);
-        text.push_str(&format!(
-            "{word}  {:width$}  {}\n",
-            check.name, check.detail
-        ));
+        row(&mut text, tone, word, check.name, &check.detail);
         if check.status != Status::Ok {
-            for remedy in &check.remedy {
-                let hint = colour.paint(Tone::Accent, "hint:");
-                text.push_str(&format!("          {hint} {remedy}\n"));
-            }
+            hints(&mut text, &check.remedy);
         }
     }
     let count = |status| checks.iter().filter(|check| check.status == status).count();
@@ -73,27 +93,50 @@ fn report(checks: &[Check], colour: Colour) -> String {
 mod tests {
     use super::*;
 
-    fn check(name: &'static str, status: Status) -> Check {
-        Check {
+    fn found(checks: &[(&'static str, Status)]) -> Report {
+        let mode = |name, works| doctor::Mode {
             name,
-            status,
-            detail: "found".to_owned(),
-            remedy: vec!["do this".to_owned()],
+            works,
+            detail: "so".to_owned(),
+            remedy: Vec::new(),
+        };
+        Report {
+            builds: true,
+            mode: Some("single"),
+            modes: vec![
+                mode("root", false),
+                mode("single", true),
+                mode("chroot", true),
+            ],
+            checks: checks
+                .iter()
+                .map(|&(name, status)| doctor::Check {
+                    name,
+                    status,
+                    detail: "found".to_owned(),
+                    remedy: vec!["do this".to_owned()],
+                })
+                .collect(),
         }
     }
 
     #[test]
     fn remedies_are_shown_only_where_something_is_wrong() {
-        let checks = [check("kernel", Status::Ok), check("ids", Status::Missing)];
+        let report_of = |checks| report(&found(checks), Colour::OFF);
         assert_eq!(
-            report(&checks, Colour::OFF),
-            "ok        kernel  found\n\
+            report_of(&[("kernel", Status::Ok), ("ids", Status::Missing)]),
+            "Modes, from the one that needs most of the host:\n\
+             refused   root    so\n\
+             used      single  so\n\
+             works     chroot  so\n\
+             \n\
+             This host:\n\
+             ok        kernel  found\n\
              missing   ids     found\n\
              \u{20}         hint: do this\n\
              \n\
              Images cannot be built here: one requirement is missing.\n"
         );
-        let checks = [check("kernel", Status::Degraded)];
-        assert!(report(&checks, Colour::OFF).ends_with("with the limits above.\n"));
+        assert!(report_of(&[("kernel", Status::Degraded)]).ends_with("with the limits above.\n"));
     }
 }

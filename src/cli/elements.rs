@@ -180,9 +180,16 @@ fn catalogue(context: &mut Context) -> Result<(), Failure> {
         let path = location.strip_prefix("embedded:").unwrap_or(&location);
         format!("../elements/{path}/README.md")
     })?;
+    let replaced: String = crate::element::replaced::REPLACED
+        .iter()
+        .map(|(name, reason)| format!("| `{name}` | {reason} |\n"))
+        .collect();
     let text = format!(
         "# Elements\n\nThe elements in the binary. `kiln elements show NAME` prints the same pages, and finds those of \
-         `ELEMENTS_PATH` too.\n{tables}"
+         `ELEMENTS_PATH` too.\n{tables}\n## In place of diskimage-builder's\n\nWhere `ELEMENTS_PATH` names the library of \
+         diskimage-builder itself, its elements are used as they are, but for these: kiln's own take their places, and \
+         the build says so. A copy elsewhere, under any of these names, is yours and is used.\n\n\
+         | element | because |\n|---|---|\n{replaced}"
     );
     context.printer.data(generated(&text, "each element.yaml"));
     Ok(())

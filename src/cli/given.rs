@@ -10,10 +10,12 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::confine::Confine;
 use super::failure::Failure;
 use super::nearest::nearest;
 use crate::build::plan::host_arch;
 use crate::build::request::Request;
+use crate::sandbox::network::Network;
 
 /// Image types that kiln writes.
 pub const TYPES: [&str; 12] = crate::sink::NAMES;
@@ -38,6 +40,8 @@ pub struct Given {
     pub elements: Vec<String>,
     /// Whether elements of an inherited `IMAGE_ELEMENT` come first, as in DIB.
     pub inherit_elements: bool,
+    /// Build a ramdisk with the element that `RAMDISK_ELEMENT` names.
+    pub ramdisk: bool,
     /// Output name.
     pub image_name: Option<PathBuf>,
     /// Output formats; each may still be a comma list.
@@ -84,6 +88,8 @@ pub struct Given {
     pub elements_path: Vec<PathBuf>,
     /// Identity.
     pub mode: Option<String>,
+    /// What hooks may use and see.
+    pub confine: Confine,
     /// Replace outputs instead of renaming the old ones.
     pub overwrite: bool,
     /// Threads.
@@ -210,13 +216,15 @@ impl Given {
         let skip_base = self.skip_base || caller.var("SKIP_BASE").is_some_and(|value| value == "1");
         let checksum =
             self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0");
-        let offline = self.offline || caller.var("DIB_OFFLINE").is_some();
+        let confinement = self.confine.resolve(&caller)?;
+        let unplugged = confinement.network == Network::None;
+        let offline = self.offline || unplugged || caller.var("DIB_OFFLINE").is_some();
         let no_tmpfs =
             self.no_tmpfs || caller.var("DIB_NO_TMPFS").is_some_and(|value| value != "0");
         for (said, name) in [
             (self.skip_base, "SKIP_BASE"),
             (self.checksum, "DIB_CHECKSUM"),
-            (self.offline, "DIB_OFFLINE"),
+            (self.offline || unplugged, "DIB_OFFLINE"),
             (self.no_tmpfs, "DIB_NO_TMPFS"),
             (self.overwrite, "OVERWRITE_OLD_IMAGE"),
         ] {
@@ -286,6 +294,20 @@ impl Given {
             export(name, OsStr::new(value));
         }
 
+        let ramdisk = match self
+            .variables
+            .iter()
+            .find(|(name, _)| *name == "RAMDISK_ELEMENT")
+        {
+            _ if !self.ramdisk => None,
+            Some((_, element)) => Some(element.clone()),
+            None => Some(
+                caller
+                    .text("RAMDISK_ELEMENT")?
+                    .unwrap_or_else(|| "ramdisk".to_owned()),
+            ),
+        };
+
         let mut elements_path: Vec<PathBuf> = self
             .elements_path
             .iter()
@@ -312,6 +334,7 @@ impl Given {
             image_types,
             arch,
             skip_base,
+            ramdisk,
             packages: comma_list(&self.packages),
             compress: !self.uncompressed,
             qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
@@ -338,6 +361,7 @@ impl Given {
             debug_trace,
             elements_path,
             mode,
+            confinement,
             environment: BTreeMap::new(),
             arguments: self.arguments,
             current_dir: caller.current_dir,

@@ -9,6 +9,7 @@ mod build;
 mod cache;
 mod cat;
 mod completions;
+mod confine;
 mod convert;
 mod cp;
 mod dib;
@@ -30,6 +31,7 @@ mod pack;
 mod part;
 mod plan;
 mod printer;
+mod push;
 mod render;
 mod units;
 mod variables;
@@ -80,6 +82,8 @@ enum Command {
     Cat(cat::Arguments),
     /// Copy files out of an image
     Cp(cp::Arguments),
+    /// Send images to a cloud
+    Push(Box<push::Arguments>),
     /// Look at the elements that images are built from
     Elements(elements::Arguments),
     /// Look at the image cache, or empty it
@@ -276,6 +280,7 @@ fn kiln(args: Vec<OsString>, context: &mut Context) -> Result<u8, Failure> {
         Command::Ls(arguments) => ls::run(arguments, context),
         Command::Cat(arguments) => cat::run(arguments, context),
         Command::Cp(arguments) => cp::run(arguments, context),
+        Command::Push(arguments) => push::run(*arguments, context),
         Command::Elements(arguments) => elements::run(arguments, context),
         Command::Cache(arguments) => cache::run(arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

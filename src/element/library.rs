@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, OPERATING_SYSTEM, similar};
+use super::{Error, OPERATING_SYSTEM, replaced, similar};
 use crate::embed;
 
 /// Where an element's files are.
@@ -284,6 +284,7 @@ impl Element {
 pub struct Library {
     elements: BTreeMap<String, Element>,
     overrides: Vec<(Element, Element)>,
+    replaced: Vec<Element>,
 }
 
 impl Library {
@@ -291,6 +292,7 @@ impl Library {
     /// puts the embedded library behind them.
     pub fn new(elements_path: &[PathBuf]) -> Result<Self, Error> {
         let mut library = Self::with_directories(elements_path)?;
+        library.leave_out_replaced();
         for element in embedded_elements() {
             library.add(element);
         }
@@ -302,6 +304,7 @@ impl Library {
         let mut library = Self {
             elements: BTreeMap::new(),
             overrides: Vec::new(),
+            replaced: Vec::new(),
         };
         for entry in elements_path {
             for element in directory_elements(entry)? {
@@ -309,6 +312,28 @@ impl Library {
             }
         }
         Ok(library)
+    }
+
+    /// Takes out the elements of diskimage-builder's own library that those of
+    /// the embedded one stand in for.
+    fn leave_out_replaced(&mut self) {
+        for (name, _) in replaced::REPLACED {
+            let upstream = self.elements.get(name).is_some_and(|element| {
+                element
+                    .library
+                    .as_deref()
+                    .is_some_and(replaced::is_upstream)
+            });
+            if upstream {
+                self.replaced.extend(self.elements.remove(name));
+            }
+        }
+    }
+
+    /// Elements of diskimage-builder's own library that embedded ones of the same
+    /// name take the place of; [`replaced::reason`] says why.
+    pub fn replaced(&self) -> &[Element] {
+        &self.replaced
     }
 
     fn add(&mut self, element: Element) {

@@ -15,6 +15,7 @@ mod library;
 pub mod lint;
 pub mod metadata;
 pub mod order;
+pub mod replaced;
 mod resolve;
 mod similar;
 

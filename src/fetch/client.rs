@@ -28,6 +28,20 @@ pub struct Options {
     pub stall_timeout: Duration,
     /// Transfers at the same time.
     pub connections: usize,
+    /// Whom servers have to be vouched for by.
+    pub trust: Trust,
+}
+
+/// Whom the certificates of servers have to be signed by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Authorities that the host trusts.
+    #[default]
+    Host,
+    /// These authorities only, as PEM.
+    Authorities(Vec<u8>),
+    /// Nobody: any certificate is taken.
+    Unverified,
 }
 
 impl Default for Options {
@@ -39,6 +53,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             connections: 8,
+            trust: Trust::Host,
         }
     }
 }
@@ -243,7 +258,8 @@ impl Client {
         })
     }
 
-    fn agent_for(&self, url: &str) -> &ureq::Agent {
+    /// The agent for an URL, with the proxy that it needs.
+    pub(crate) fn agent_for(&self, url: &str) -> &ureq::Agent {
         if is_exempt(&self.no_proxy, url) {
             &self.direct
         } else if url
@@ -390,8 +406,19 @@ fn open_file(
 }
 
 fn agent(options: &Options, proxy: Option<ureq::Proxy>) -> ureq::Agent {
+    let roots = match &options.trust {
+        Trust::Authorities(pem) => {
+            let certificates = ureq::tls::parse_pem(pem).filter_map(|item| match item {
+                Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            });
+            ureq::tls::RootCerts::Specific(std::sync::Arc::new(certificates.collect()))
+        }
+        Trust::Host | Trust::Unverified => ureq::tls::RootCerts::PlatformVerifier,
+    };
     let tls = ureq::tls::TlsConfig::builder()
-        .root_certs(ureq::tls::RootCerts::PlatformVerifier)
+        .root_certs(roots)
+        .disable_verification(options.trust == Trust::Unverified)
         .build();
     let config = ureq::Agent::config_builder()
         .proxy(proxy)

@@ -24,7 +24,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use cache::{Blob, Cache, Document, Item};
-pub use client::{Answer, Body, Client, Condition, Options};
+pub use client::{Answer, Body, Client, Condition, Options, Trust};
 pub use date::{civil_from_days, format_http_date, parse_date};
 pub use error::Error;
 pub use location::Location;

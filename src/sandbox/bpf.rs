@@ -9,16 +9,16 @@ use libc::sock_filter;
 
 use super::emul::table::{ABIS, ABSENT, Abi, Groups, When};
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+pub(super) const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const JUMP_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+pub(super) const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// Offsets in `struct seccomp_data`; arguments are 64 bits each, and both
 /// architectures store the low half first.
-const DATA_NR: u32 = 0;
-const DATA_ARCH: u32 = 4;
+pub(super) const DATA_NR: u32 = 0;
+pub(super) const DATA_ARCH: u32 = 4;
 const DATA_ARGUMENTS: u32 = 16;
 
 /// `open(2)` flags by which it makes a file: `O_CREAT` and `__O_TMPFILE`.
@@ -27,11 +27,11 @@ pub const CREATING: u32 = libc::O_CREAT as u32 | (libc::O_TMPFILE & !libc::O_DIR
 /// `RLIMIT_LOCKS`: without effect since Linux 2.4.25; carries the credentials.
 pub const RLIMIT_LOCKS: u32 = 10;
 
-fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+pub(super) fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
-fn answer(k: u32) -> sock_filter {
+pub(super) fn answer(k: u32) -> sock_filter {
     instruction(RETURN, 0, 0, k)
 }
 

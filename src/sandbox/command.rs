@@ -6,9 +6,12 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::inside::Inside;
+use super::limits::Watch;
 use super::seccomp::{self, Filter};
 
 /// A line longer than this is cut into several, so that memory stays bounded.
@@ -21,14 +24,16 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// Its root; `None` is the sandbox's own.
-    pub root: Option<PathBuf>,
-    /// Its working directory, inside `root`.
+    /// The target that it runs in; `None` is the sandbox's own root.
+    pub inside: Option<Arc<Inside>>,
+    /// Its working directory, inside that root.
     pub directory: PathBuf,
     /// System calls that it is not to make for real.
     pub filter: Option<Filter>,
     /// A descriptor that stays open in it under the same number.
     pub keep_open: Option<RawFd>,
+    /// Limits that end it.
+    pub watch: Option<Watch>,
 }
 
 impl Program {
@@ -44,19 +49,20 @@ impl Program {
             .args(arguments)
             .env_clear()
             .envs(self.environment.iter().map(|(k, v)| (k, v)));
-        // Opened here, because only system calls may run after the fork.
-        let root = match &self.root {
-            Some(path) => Some(super::mounts::open_directory(path)?),
-            None => None,
-        };
+        let inside = self.inside.clone();
+        let watch = self.watch.clone();
         let directory =
             std::ffi::CString::new(self.directory.clone().into_os_string().into_encoded_bytes())?;
         let filter = self.filter.clone();
         let keep_open = self.keep_open;
         let prepare = move || {
-            if let Some(root) = &root {
-                nix::unistd::fchdir(root).map_err(io::Error::from)?;
-                nix::unistd::chroot(c".").map_err(io::Error::from)?;
+            // What a caller of kiln left open leads out of every root.
+            close_on_exec_from(3)?;
+            if let Some(inside) = &inside {
+                inside.enter()?;
+            }
+            if let Some(watch) = &watch {
+                watch.confine()?;
             }
             nix::unistd::chdir(directory.as_c_str()).map_err(io::Error::from)?;
             if let Some(fd) = keep_open {
@@ -69,6 +75,10 @@ impl Program {
                 .map_err(io::Error::from)?;
             }
             if let Some(filter) = &filter {
+                if filter.is_answered() {
+                    // The supervisor looks into the process already at its `execve`.
+                    nix::sys::prctl::set_dumpable(true)?;
+                }
                 seccomp::install(filter)?;
             }
             Ok(())
@@ -86,10 +96,13 @@ impl Program {
         let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let mut command = self.command()?;
         command
-            .process_group(0)
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer);
+        // A session of its own: without a terminal, into which it could type.
+        // SAFETY: the closure makes one system call.
+        unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
+        let mut clock = self.watch.as_ref().map(Watch::begin);
         let mut child = command.spawn()?;
         drop(command);
         nix::fcntl::fcntl(
@@ -105,16 +118,34 @@ impl Program {
                 PollFd::new(reader.as_fd(), PollFlags::POLLIN),
                 PollFd::new(ended.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut polled, PollTimeout::NONE) {
+            let patience = clock
+                .as_ref()
+                .map_or(PollTimeout::NONE, |clock| clock.patience());
+            match poll(&mut polled, patience) {
                 Ok(_) => {}
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             }
             let exited = polled[1].any().unwrap_or(false);
             open = lines.take_from(&mut reader, line)? && !exited;
+            if let Some(clock) = &mut clock
+                && !exited
+                && let Err(exceeded) = clock.check()
+            {
+                lines.finish(line);
+                let session = nix::unistd::Pid::from_raw(-i32::try_from(child.id()).unwrap_or(0));
+                let _ = nix::sys::signal::kill(session, nix::sys::signal::SIGKILL);
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(io::Error::other(exceeded));
+            }
         }
         lines.finish(line);
-        child.wait()
+        let status = child.wait()?;
+        match clock.map_or(Ok(()), |clock| clock.end()) {
+            Ok(()) => Ok(status),
+            Err(exceeded) => Err(io::Error::other(exceeded)),
+        }
     }
 
     /// Runs it on the caller's terminal, as the foreground job if there is one.
@@ -140,6 +171,18 @@ impl Program {
             let _ = nix::unistd::tcsetpgrp(terminal.as_fd(), ours);
         }
         status
+    }
+}
+
+/// Has every descriptor from `first` on closed by the next `execve`.
+/// Async-signal-safe. See `close_range(2)`.
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    const CLOEXEC: libc::c_uint = 4;
+    // SAFETY: three integers; nothing is closed yet.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOEXEC) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -263,10 +306,11 @@ mod tests {
         Program {
             arguments: ["/bin/sh", "-c", script].map(OsString::from).to_vec(),
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
-            root: None,
+            inside: None,
             directory: PathBuf::from("/"),
             filter: None,
             keep_open: None,
+            watch: None,
         }
     }
 

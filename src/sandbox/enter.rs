@@ -12,10 +12,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, pipe2, setpgid, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe2, setpgid, setresgid, setresuid};
 
 use super::identity::Identity;
-use super::{Error, family, mounts, standin, sweep};
+use super::limits::Group;
+use super::network::{self, Network};
+use super::{Error, family, mounts, standin, sweep, wall};
 
 /// Whether this sandbox shares the process numbers of its host.
 static SHARED: AtomicBool = AtomicBool::new(false);
@@ -43,6 +45,10 @@ pub struct Sandbox {
     pub own_processes: bool,
     /// Removed when the sandbox ends, whoever ends it.
     pub work: sweep::WorkDir,
+    /// Its network.
+    pub network: Network,
+    /// The control group that limits it.
+    pub group: Option<Group>,
 }
 
 /// Descriptors of one direction each; the other ends close by being dropped.
@@ -58,6 +64,7 @@ pub struct Running {
     keeper: Pid,
     identity: Identity,
     work: sweep::WorkDir,
+    group: Option<Group>,
     own_processes: bool,
     /// Its end tells the keeper that main is gone.
     lifeline: Option<OwnedFd>,
@@ -89,6 +96,7 @@ impl Sandbox {
                     keeper: child,
                     identity: self.identity,
                     work: self.work,
+                    group: self.group,
                     own_processes: self.own_processes,
                     lifeline: Some(lifeline),
                 };
@@ -109,6 +117,11 @@ impl Running {
         self.lifeline = None;
     }
 
+    /// Whether the kernel killed a process of it because memory ran out.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
+    }
+
     /// Waits for the end and returns the engine's exit status; 137 if something
     /// killed one of the sandbox's processes.
     pub fn wait(self) -> Result<u8, Error> {
@@ -119,6 +132,9 @@ impl Running {
         }
         // The keeper swept already unless it was killed itself.
         self.work.remove(&self.identity)?;
+        if let Some(group) = &self.group {
+            group.remove();
+        }
         Ok(status)
     }
 }
@@ -157,13 +173,30 @@ fn keeper(
     mut events: File,
     engine: impl FnOnce(File) -> u8,
 ) -> u8 {
+    let main = getppid();
     // A process group of its own: the terminal's Ctrl-C goes to main, which
     // decides, and not to every process at once.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    let spaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let spaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | sandbox.network.namespace();
     let has_namespaces = sandbox.identity.has_namespaces();
-    let started = become_root(&sandbox.identity, spaces).and_then(|()| {
+    let confined = sandbox
+        .group
+        .as_ref()
+        .map_or(Ok(()), Group::enter)
+        .map_err(Error::system("entering the control group"))
+        .and_then(|()| {
+            wall::leave_keyring().map_err(Error::system("leaving the session's keyring"))
+        });
+    let entered = confined.and_then(|()| become_root(&sandbox.identity, spaces));
+    let started = entered.and_then(|()| {
         if has_namespaces {
+            if sandbox.network == Network::None {
+                network::loopback_up()
+                    .map_err(Error::system("switching the loopback device on"))?;
+            }
             nix::unistd::sethostname("localhost")
                 .map_err(io::Error::from)
                 .map_err(Error::system("setting the sandbox's host name"))?;
@@ -228,6 +261,10 @@ fn keeper(
     };
     if let Err(error) = sandbox.work.remove_as_root() {
         eprintln!("kiln: {error}");
+    }
+    // Main does it after a look at what the group counted.
+    if let Some(group) = sandbox.group.as_ref().filter(|_| getppid() != main) {
+        group.leave();
     }
     status
 }

@@ -104,6 +104,11 @@ fn descendants(parents: &BTreeMap<i32, i32>, ancestor: i32) -> Vec<i32> {
     found
 }
 
+/// Everything that descends from the parent of the calling process.
+pub(super) fn siblings() -> Vec<i32> {
+    descendants(&parents(), Pid::parent().as_raw())
+}
+
 /// Kills what descends from `ancestor`, but for the calling process; true when
 /// nothing is left. `reap` collects the children that this process got.
 fn end(ancestor: Pid, reap: bool) -> bool {

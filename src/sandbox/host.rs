@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
-use super::{Error, mounts};
+use super::network::Network;
+use super::{Error, hide, mounts, wall};
 
 /// What the host view leaves writable.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +21,16 @@ pub struct View {
     pub work: PathBuf,
     /// Mount a filesystem in memory on it.
     pub work_in_memory: bool,
+    /// Bytes that this filesystem may hold; `None` is half of the memory.
+    pub work_size: Option<u64>,
     /// Other directories that stay writable (caches, the current directory).
     pub writable: Vec<PathBuf>,
+    /// Files and directories that are covered: secrets, sockets.
+    pub hidden: Vec<PathBuf>,
+    /// What stays visible below these.
+    pub shown: Vec<PathBuf>,
+    /// The network, whose namespace was made already.
+    pub network: Network,
 }
 
 /// Parts of `/proc` that change the running kernel for everybody.
@@ -32,6 +41,19 @@ const KERNEL_SWITCHES: [&str; 6] = [
     "/proc/bus",
     "/proc/fs",
     "/proc/acpi",
+];
+
+/// Parts of `/proc` and `/sys` that tell about the host what no build needs, and
+/// which obey ids and not namespaces.
+const KERNEL_SECRETS: [&str; 8] = [
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kcore",
+    "/proc/kmsg",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/latency_stats",
+    "/sys/firmware",
 ];
 
 fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
@@ -49,6 +71,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
              this container may"
                 .to_owned(),
         );
+        remarks.extend(raise_wall(view.network, false)?);
         return Ok(remarks);
     }
     let root = Path::new("/");
@@ -64,17 +87,28 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     let mut writable: Vec<&Path> = view.writable.iter().map(PathBuf::as_path).collect();
     writable.sort();
     writable.dedup();
+    let shown: Vec<PathBuf> = view
+        .shown
+        .iter()
+        .chain(&view.writable)
+        .chain([&view.work])
+        .cloned()
+        .collect();
+    hide::cover(&view.hidden, &shown, &view.work)?;
     for path in &writable {
         mounts::bind_to_itself(path).map_err(failed("a writable directory", *path))?;
     }
     if view.work_in_memory {
-        let options = OsStr::new("mode=0700");
+        let mut options = OsString::from("mode=0700");
+        if let Some(size) = view.work_size {
+            options.push(format!(",size={size}"));
+        }
         mounts::mount(
             Some(Path::new("kiln")),
             &view.work,
             Some("tmpfs"),
             MsFlags::empty(),
-            Some(options),
+            Some(&options),
         )
         .map_err(failed("a filesystem in memory", &view.work))?;
     } else {
@@ -113,6 +147,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     {
         mounts::make_writable(path).map_err(failed("a writable directory", path))?;
     }
+    hide_kernel_secrets()?;
     for switch in KERNEL_SWITCHES {
         let path = Path::new(switch);
         if path.exists() {
@@ -122,7 +157,46 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         }
     }
     super::enter::lock_mounts()?;
+    remarks.extend(raise_wall(view.network, view.network == Network::None)?);
     Ok(remarks)
+}
+
+fn raise_wall(network: Network, own_network_namespace: bool) -> Result<Vec<String>, Error> {
+    wall::raise(network, own_network_namespace)
+        .map_err(Error::system("refusing system calls to hooks"))
+}
+
+/// Covers what is listed, as far as it is there, by an empty file or directory.
+fn hide_kernel_secrets() -> Result<(), Error> {
+    let what = "a cover for a part of /proc";
+    for secret in KERNEL_SECRETS {
+        let path = Path::new(secret);
+        let Ok(meta) = std::fs::metadata(path) else {
+            continue;
+        };
+        if meta.is_dir() {
+            mounts::mount(
+                Some(Path::new("hidden")),
+                path,
+                Some("tmpfs"),
+                MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+                Some(OsStr::new("mode=0555")),
+            )
+            .map_err(failed(what, path))?;
+            continue;
+        }
+        let cover =
+            mounts::clone_mount(Path::new("/dev/null"), false).map_err(failed(what, path))?;
+        let place = nix::fcntl::open(
+            path,
+            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+            nix::sys::stat::Mode::empty(),
+        )
+        .map_err(std::io::Error::from)
+        .map_err(failed(what, path))?;
+        mounts::attach(&cover, std::os::fd::AsFd::as_fd(&place)).map_err(failed(what, path))?;
+    }
+    Ok(())
 }
 
 /// A `/dev` with the harmless nodes of the host and terminals of its own.

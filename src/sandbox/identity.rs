@@ -143,11 +143,18 @@ fn best(uid: Uid, gid: Gid) -> Result<Choice, Error> {
         Err(refusal) => refusal,
     };
     let reason = Some(super::enter::flatten(&refusal));
-    if let Ok(choice) = tried(single(uid, gid, reason.clone())) {
-        return Ok(choice);
-    }
+    let least = match tried(single(uid, gid, reason.clone())) {
+        Ok(choice) => return Ok(choice),
+        Err(least) => least,
+    };
+    // What would help most is what the user is told: where not even one id can be
+    // had, more of them are not the remedy.
+    let refusal = if matches!(refusal, Error::NoSubordinateIds { .. }) {
+        least
+    } else {
+        refusal
+    };
     if !uid.is_root() {
-        // What would help most is what the user is told.
         return Err(refusal);
     }
     chroot(uid, reason).and_then(tried).map_err(|last| {

@@ -307,13 +307,58 @@ fn free_after(text: &str) -> u32 {
         .fold(100_000, u32::max)
 }
 
-fn tool_hints() -> Vec<String> {
-    vec![
-        "Debian and Ubuntu: `apt install uidmap`".to_owned(),
-        "Fedora, CentOS and RHEL: `dnf install shadow-utils`; openSUSE: `zypper install shadow`; \
-         Arch: part of `shadow`; Alpine: `apk add shadow-subids`"
-            .to_owned(),
-    ]
+/// How to install the tools: on this distribution, if it is known.
+pub(super) fn tool_hints() -> Vec<String> {
+    let text = fs_err::read_to_string("/etc/os-release").unwrap_or_default();
+    let known = install_hint(&text);
+    known.map_or_else(
+        || INSTALL.iter().map(|(_, hint)| (*hint).to_owned()).collect(),
+        |hint| vec![hint.to_owned()],
+    )
+}
+
+/// By the `ID` of `os-release(5)`: what installs `newuidmap` and `newgidmap`.
+const INSTALL: [(&[&str], &str); 5] = [
+    (
+        &["debian", "ubuntu"],
+        "Debian and Ubuntu: `apt install uidmap`",
+    ),
+    (
+        &["fedora", "rhel", "centos"],
+        "Fedora, CentOS and RHEL: `dnf install shadow-utils`",
+    ),
+    (
+        &["suse", "opensuse"],
+        "openSUSE and SLES: `zypper install shadow`",
+    ),
+    (&["arch"], "Arch: `pacman -S shadow`"),
+    (&["alpine"], "Alpine: `apk add shadow-subids`"),
+];
+
+/// The commands that install them, in backticks, by distribution.
+pub fn install_commands() -> impl Iterator<Item = &'static str> {
+    INSTALL
+        .iter()
+        .filter_map(|(_, hint)| hint.split_once(": ").map(|(_, command)| command))
+}
+
+/// The hint for the distribution of an `os-release`, or for one that it is like.
+fn install_hint(os_release: &str) -> Option<&'static str> {
+    let value = |name: &str| {
+        os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or_default()
+            .trim_matches(['"', '\''])
+            .to_owned()
+    };
+    let ids = format!("{} {}", value("ID"), value("ID_LIKE"));
+    ids.split_whitespace().find_map(|id| {
+        INSTALL
+            .iter()
+            .find(|(known, _)| known.contains(&id))
+            .map(|(_, hint)| *hint)
+    })
 }
 
 #[cfg(test)]
@@ -371,6 +416,33 @@ mod tests {
                 }
             ]
         );
+    }
+
+    #[test]
+    fn the_tool_is_installed_as_the_distribution_does_it() {
+        for (text, expected) in [
+            ("ID=debian\n", Some("apt")),
+            (
+                "NAME=x\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n",
+                Some("apt"),
+            ),
+            (
+                "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n",
+                Some("dnf"),
+            ),
+            (
+                "ID=opensuse-leap\nID_LIKE='suse opensuse'\n",
+                Some("zypper"),
+            ),
+            ("ID=alpine\n", Some("apk")),
+            ("ID=arch\n", Some("pacman")),
+            ("ID=other\n", None),
+            ("", None),
+        ] {
+            let hint = install_hint(text);
+            assert_eq!(hint.is_some(), expected.is_some(), "{text}");
+            assert!(expected.is_none_or(|word| hint.is_some_and(|hint| hint.contains(word))));
+        }
     }
 
     #[test]

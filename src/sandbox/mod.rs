@@ -21,16 +21,23 @@
 
 pub mod bpf;
 pub mod command;
+pub mod denylist;
+pub mod doctor;
 pub mod emul;
 pub mod enter;
 mod family;
 mod guard;
 mod handover;
+pub mod hide;
 pub mod host;
 pub mod identity;
 pub mod idmap;
+pub mod inside;
 pub mod journal;
+pub mod landlock;
+pub mod limits;
 pub mod mounts;
+pub mod network;
 pub mod notify;
 pub mod probe;
 pub mod root;
@@ -38,6 +45,7 @@ pub mod seccomp;
 pub mod standin;
 pub mod store;
 pub mod sweep;
+pub mod wall;
 
 use std::io;
 use std::path::PathBuf;

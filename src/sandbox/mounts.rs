@@ -59,6 +59,26 @@ pub fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
+/// Copies the mount that a directory is in, from the directory down, with what is
+/// mounted below it.
+pub fn clone_mount_at(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE
+        | libc::O_CLOEXEC as libc::c_uint
+        | libc::AT_EMPTY_PATH as libc::c_uint
+        | AT_RECURSIVE;
+    // SAFETY: the descriptor is open and the path an empty C string.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_open_tree,
+            directory.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    })?;
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
 /// Attaches a detached mount on the directory or file behind `target`.
 pub fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open and the paths are empty C strings.

@@ -500,8 +500,11 @@ impl Supervisor {
         };
         // Without owners a filter may come to hand over more than at first.
         let answered = options.groups | Groups::STAT;
+        let emulation = Emulation::new(proc, answered, Arc::new(store))
+            .map_err(io::Error::from)
+            .map_err(failed())?;
         let shared = Shared {
-            emulation: Arc::new(Emulation::new(proc, answered, Arc::new(store))),
+            emulation: Arc::new(emulation),
             failure: Arc::default(),
         };
         install_wake_signal();

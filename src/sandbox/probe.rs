@@ -9,7 +9,6 @@ use nix::sched::CloneFlags;
 use super::Error;
 use super::enter;
 use super::identity::Identity;
-use super::idmap::find_program;
 
 /// Exit status of a probe that was refused with an errno, offset by it.
 const REFUSED: u8 = 1;
@@ -89,7 +88,7 @@ fn try_chroot() -> Result<(), Error> {
 }
 
 /// Runs `work` in a child, whose result comes back with its words and hints.
-fn in_child_with_result<T: serde::Serialize + serde::de::DeserializeOwned>(
+pub(super) fn in_child_with_result<T: serde::Serialize + serde::de::DeserializeOwned>(
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     let (reader, writer) = enter::pipe()?;
@@ -157,7 +156,7 @@ pub(super) fn try_listener() -> Result<Listening, Error> {
     };
     let found = Listening {
         killable,
-        same_processor: ask(listener, libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, &1_u64) != libc::EINVAL,
+        same_processor: takes_flags(listener),
     };
     // A request for a call that nobody made fails for that reason alone, if the
     // kernel knows the request.
@@ -204,6 +203,13 @@ pub(super) struct Listening {
     pub killable: bool,
     /// The supervisor runs on the caller's processor (Linux 6.6).
     pub same_processor: bool,
+}
+
+/// Whether a listener can be told to run on the caller's processor.
+fn takes_flags(listener: libc::c_int) -> bool {
+    let flags: u64 = 1;
+    // SAFETY: the flags are passed by value to a listener that is open.
+    unsafe { libc::ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) == 0 }
 }
 
 /// An `ioctl(2)`'s error number, 0 if there is none.
@@ -329,143 +335,9 @@ pub(super) fn status(field: &str) -> Option<String> {
     })
 }
 
-/// How one requirement stands on this host.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Check {
-    /// What is looked at.
-    pub name: &'static str,
-    /// Whether it is as kiln needs it.
-    pub status: Status,
-    /// What was found.
-    pub detail: String,
-    /// What to do where it is not.
-    pub remedy: Vec<String>,
-}
-
-/// Outcome of a [`Check`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As needed.
-    Ok,
-    /// Missing, but builds work without it.
-    Degraded,
-    /// Missing, and builds cannot run.
-    Missing,
-}
-
-/// Looks at everything that a build needs. Must run before the first thread.
-pub fn examine() -> Vec<Check> {
-    let mut checks = Vec::new();
-    let mut add = |name, status, detail: String, remedy| {
-        checks.push(Check {
-            name,
-            status,
-            detail,
-            remedy,
-        })
-    };
-    match try_namespaces() {
-        Ok(()) => add(
-            "user namespaces",
-            Status::Ok,
-            "can be made".to_owned(),
-            Vec::new(),
-        ),
-        Err(error) => add(
-            "user namespaces",
-            Status::Missing,
-            enter::flatten(&error),
-            error.hints(),
-        ),
-    }
-    let mut single = false;
-    match super::identity::choose(None) {
-        Ok(super::identity::Choice { identity, .. }) => {
-            let ids = super::idmap::size(&identity.maps().users);
-            single = ids == 1;
-            let plural = if single { "" } else { "s" };
-            let detail = format!("mode `{}` with {ids} id{plural}", identity.name());
-            match identity.notice() {
-                None => add("ids", Status::Ok, detail, Vec::new()),
-                Some(notice) => add(
-                    "ids",
-                    Status::Degraded,
-                    format!("{detail}: {notice}"),
-                    super::identity::choose(Some("subordinate"))
-                        .err()
-                        .map_or_else(Vec::new, |error| error.hints()),
-                ),
-            }
-        }
-        Err(error) => add(
-            "ids",
-            Status::Missing,
-            enter::flatten(&error),
-            error.hints(),
-        ),
-    }
-    let missing: Vec<&str> = ["newuidmap", "newgidmap"]
-        .into_iter()
-        .filter(|tool| find_program(tool).is_none())
-        .collect();
-    if missing.is_empty() {
-        add("newuidmap", Status::Ok, "installed".to_owned(), Vec::new());
-    } else {
-        let status = if single || nix::unistd::geteuid().is_root() {
-            Status::Degraded
-        } else {
-            Status::Missing
-        };
-        let detail = format!("not found: {}", missing.join(", "));
-        add(
-            "newuidmap",
-            status,
-            detail,
-            vec!["Debian and Ubuntu: `apt install uidmap`".to_owned()],
-        );
-    }
-    let kernel = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    if kernel_at_least(&kernel, (5, 12)) {
-        add("kernel", Status::Ok, kernel, Vec::new());
-    } else {
-        let remedy = vec![
-            "kiln needs Linux 5.12 or newer (mount_setattr, overlayfs in user namespaces)"
-                .to_owned(),
-        ];
-        add("kernel", Status::Missing, kernel, remedy);
-    }
-    checks
-}
-
-fn kernel_at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut parts = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kernel_releases_compare_as_numbers() {
-        for (release, expected) in [
-            ("5.12.0-1", true),
-            ("5.9.3", false),
-            ("6.1", true),
-            ("4.19", false),
-            ("odd", true),
-        ] {
-            assert_eq!(kernel_at_least(release, (5, 12)), expected, "{release}");
-        }
-    }
 
     #[test]
     fn a_full_table_of_namespaces_names_the_limit() {

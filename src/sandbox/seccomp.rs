@@ -39,6 +39,11 @@ impl Filter {
         }
     }
 
+    /// Whether a supervisor answers calls.
+    pub(super) fn is_answered(&self) -> bool {
+        self.register.is_some()
+    }
+
     /// Where a listener cannot be had, syncs alone are answered.
     pub(super) fn or_unsupervised(mut self) -> Filter {
         self.otherwise = Some(no_sync().program);

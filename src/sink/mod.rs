@@ -16,12 +16,14 @@ mod at;
 mod blocks;
 mod checksum;
 pub mod container;
+pub mod cpio;
 mod error;
 mod identity;
 mod options;
 mod order;
 mod output;
 mod pass;
+mod prefetch;
 pub mod qcow2;
 mod raw;
 pub(crate) mod source;
@@ -36,12 +38,15 @@ pub use checksum::{Checksums, Digests};
 pub use error::{Cause, Error};
 pub use options::{DISK_FORMATS, FormatError, NAMES, Request, formats};
 pub use output::{Committed, Existing, Output, local_stamp};
-pub use source::{FileRange, ReadAt, Reader};
+pub use source::{FileRange, Prefetch, ReadAt, Reader};
 
 /// Bytes that are rendered at once where something is compressed.
 const COMPRESS_CHUNK: usize = 1 << 20;
 /// Bytes that are rendered at once otherwise; they stay in the processor's cache.
 const COPY_CHUNK: usize = 256 << 10;
+
+/// Threads that read from a disk, where their number is not given.
+const WAITING_THREADS: usize = 16;
 
 /// A format of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +115,23 @@ impl Format {
                 | Format::Oci
                 | Format::Aci
         )
+    }
+
+    /// Whether writing it is mostly compressing.
+    fn is_compressed(&self) -> bool {
+        match self {
+            Format::Qcow2(options) => options.compression != qcow2::Compression::None,
+            Format::Vmdk(options) => options.subformat == vmdk::Subformat::StreamOptimized,
+            Format::Tgz | Format::Squashfs(_) => true,
+            Format::Raw
+            | Format::Vhd(_)
+            | Format::Vhdx
+            | Format::Vdi
+            | Format::Tar
+            | Format::Docker
+            | Format::Oci
+            | Format::Aci => false,
+        }
     }
 
     /// Size of a disk of `length` bytes as a guest sees it, in bytes.
@@ -205,8 +227,14 @@ pub fn write_all_about(
 ) -> Result<Vec<Written>, Error> {
     let _ignored = IgnoreFileSizeSignal::new();
     let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
+        0 => {
+            let running = std::thread::available_parallelism().map_or(1, usize::from);
+            pass::Threads {
+                running,
+                waiting: running.max(WAITING_THREADS),
+            }
+        }
+        given => pass::Threads::exactly(given),
     };
     for (at, spec) in outputs.iter().enumerate() {
         if outputs[..at].iter().any(|before| before.path == spec.path) {
@@ -245,7 +273,7 @@ pub fn write_all_about(
         write_disks(disk, &disks, threads, progress)?;
     }
     for one in open.iter_mut().filter(|one| !one.spec.format.is_disk()) {
-        write_tree(tree, one, about, threads, progress)?;
+        write_tree(tree, one, about, threads.running, progress)?;
     }
     let checksum_files = write_checksums(&mut open, progress)?;
     for one in open.iter().filter(|one| one.spec.durable) {
@@ -342,11 +370,15 @@ fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
 fn write_disks(
     disk: &dyn ReadAt,
     outputs: &[&Open<'_>],
-    threads: usize,
+    mut threads: pass::Threads,
     progress: Progress<'_>,
 ) -> Result<(), Error> {
     if outputs.is_empty() {
         return Ok(());
+    }
+    if outputs.iter().any(|one| one.spec.format.is_compressed()) {
+        // Chunks that wait for their turn take memory, and processors are busy.
+        threads.waiting = threads.waiting.min(threads.running.saturating_add(2));
     }
     let mut chunk = COPY_CHUNK;
     let mut writers: Vec<Box<dyn pass::Writer + '_>> = Vec::with_capacity(outputs.len());
@@ -357,19 +389,28 @@ fn write_disks(
             Format::Raw => writers.push(Box::new(raw::Raw::create(disk, output)?)),
             Format::Qcow2(options) => {
                 chunk = chunk.max(COMPRESS_CHUNK).max(options.cluster_size as usize);
-                let image = qcow2::write::Qcow2::create(output, options, length, threads)?;
+                let image = qcow2::write::Qcow2::create(output, options, length, threads.waiting)?;
                 writers.push(Box::new(image));
             }
             Format::Vmdk(options) => match options.subformat {
                 vmdk::Subformat::StreamOptimized => {
                     chunk = chunk.max(COMPRESS_CHUNK);
-                    let image =
-                        vmdk::stream::Stream::create(output, options, length, seed, threads)?;
+                    let image = vmdk::stream::Stream::create(
+                        output,
+                        options,
+                        length,
+                        seed,
+                        threads.waiting,
+                    )?;
                     writers.push(Box::new(image));
                 }
                 vmdk::Subformat::MonolithicSparse => {
                     let format = vmdk::sparse::Sparse::new(output, options, length, seed)?;
-                    writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+                    writers.push(Box::new(blocks::Blocks::create(
+                        output,
+                        format,
+                        threads.waiting,
+                    )));
                 }
             },
             Format::Vhd(vhd::Subformat::Fixed) => {
@@ -377,15 +418,27 @@ fn write_disks(
             }
             Format::Vhd(vhd::Subformat::Dynamic) => {
                 let format = vhd::write::Dynamic::new(length, seed)?;
-                writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+                writers.push(Box::new(blocks::Blocks::create(
+                    output,
+                    format,
+                    threads.waiting,
+                )));
             }
             Format::Vhdx => {
                 let format = vhdx::write::Vhdx::new(length, seed)?;
-                writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+                writers.push(Box::new(blocks::Blocks::create(
+                    output,
+                    format,
+                    threads.waiting,
+                )));
             }
             Format::Vdi => {
                 let format = vdi::write::Vdi::new(length, seed)?;
-                writers.push(Box::new(blocks::Blocks::create(output, format, threads)));
+                writers.push(Box::new(blocks::Blocks::create(
+                    output,
+                    format,
+                    threads.waiting,
+                )));
             }
             // Those that hold the tree are written one by one.
             Format::Tar

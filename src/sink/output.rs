@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::at::{
     free_bytes, link, lock, open_at, open_directory, rename, same_file, status, unlink,
@@ -73,6 +74,30 @@ pub struct Output {
     needed: u64,
     /// Bytes that were free when it was created.
     free: u64,
+    /// Held while writing. Filesystems let one writer at a time into a file, and
+    /// in the kernel the others burn processor time until it is their turn.
+    writing: Mutex<()>,
+}
+
+/// The right to write to an output.
+pub(super) struct Turn<'a> {
+    output: &'a Output,
+    _writing: MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// Writes `bytes` at `offset`, in units that the page cache takes best.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        let mut at = offset;
+        for piece in bytes.chunks(WRITE_SIZE) {
+            self.output
+                .file
+                .write_all_at(piece, at)
+                .map_err(|source| self.output.write_error(source))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 /// What [`Output::commit`] did.
@@ -130,6 +155,7 @@ impl Output {
             temporary,
             needed,
             free,
+            writing: Mutex::default(),
         })
     }
 
@@ -145,14 +171,28 @@ impl Output {
 
     /// Writes `bytes` at `offset`, in units that the page cache takes best.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        let mut at = offset;
-        for piece in bytes.chunks(WRITE_SIZE) {
-            self.file
-                .write_all_at(piece, at)
-                .map_err(|source| self.write_error(source))?;
-            at += piece.len() as u64;
+        self.turn().write_at(bytes, offset)
+    }
+
+    /// Waits for the right to write.
+    pub(super) fn turn(&self) -> Turn<'_> {
+        Turn {
+            output: self,
+            _writing: super::pass::lock(&self.writing),
         }
-        Ok(())
+    }
+
+    /// The right to write, unless another thread has it.
+    pub(super) fn try_turn(&self) -> Option<Turn<'_>> {
+        let writing = match self.writing.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Turn {
+            output: self,
+            _writing: writing,
+        })
     }
 
     /// Makes the file `length` bytes long; what was not written is a hole.

@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::Error;
-use super::source::ReadAt;
+use super::prefetch;
+use super::source::{Prefetch, ReadAt};
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -21,6 +22,8 @@ pub(crate) struct Chunk<'a> {
     pub offset: u64,
     /// Its bytes; past the end of the disk they are zeros.
     pub bytes: &'a [u8],
+    /// The same, for who wants to keep them for a while.
+    pub shared: &'a Arc<Vec<u8>>,
 }
 
 /// A disk format being written. Chunks that are never given hold zeros only.
@@ -46,6 +49,11 @@ pub(crate) trait Writer: Sync {
 pub(crate) trait Worker {
     /// Takes a chunk; threads take theirs in any order.
     fn take(&mut self, chunk: Chunk<'_>) -> Result<(), Error>;
+
+    /// Does what is left when there are no more chunks for this thread.
+    fn end(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Locks, also where another thread panicked: its panic is what will be reported.
@@ -67,6 +75,7 @@ fn chunk_runs(ranges: &[Range<u64>], chunk_size: u64) -> Vec<Range<u64>> {
 }
 
 /// Hands out chunks in order.
+#[derive(Clone)]
 struct Queue {
     runs: std::vec::IntoIter<Range<u64>>,
     run: Range<u64>,
@@ -86,13 +95,32 @@ impl Queue {
     }
 }
 
-/// Reads all chunks that overlap `ranges` on `threads` threads and gives them to
-/// `writers`. The calling thread tells progress in bytes done and in all.
+/// How many threads make a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Threads {
+    /// While all data is in memory.
+    pub running: usize,
+    /// While they wait for a disk for much of their time.
+    pub waiting: usize,
+}
+
+impl Threads {
+    /// So many in any case.
+    pub fn exactly(threads: usize) -> Threads {
+        Threads {
+            running: threads,
+            waiting: threads,
+        }
+    }
+}
+
+/// Reads all chunks that overlap `ranges` and gives them to `writers`. The calling
+/// thread tells progress in bytes done and in all.
 pub(crate) fn run(
     disk: &dyn ReadAt,
     ranges: &[Range<u64>],
     chunk_size: usize,
-    threads: usize,
+    threads: Threads,
     writers: &[Box<dyn Writer + '_>],
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Error> {
@@ -100,21 +128,34 @@ pub(crate) fn run(
     let runs = chunk_runs(ranges, unit);
     let chunks: u64 = runs.iter().map(|run| run.end - run.start).sum();
     let total = chunks.saturating_mul(unit);
+    let prefetch = disk.prefetch();
+    let threads = match prefetch {
+        None => threads.running,
+        Some(_) => threads.waiting,
+    };
     let threads = threads.clamp(1, usize::try_from(chunks.max(1)).unwrap_or(usize::MAX));
     progress(0, total);
 
-    let queue = Mutex::new(Queue {
+    let queue = Queue {
         runs: runs.into_iter(),
         run: 0..0,
         sequence: 0,
-    });
-    let shared = Shared {
+    };
+    let ahead = Ahead {
+        chunks: queue.clone(),
+        distance: (prefetch::DISTANCE / unit).max(1),
+        unit,
+        wanted: prefetch.is_some(),
+    };
+    let queue = Mutex::new(queue);
+    let state = Shared {
         done: AtomicU64::new(0),
         failed: AtomicBool::new(false),
         error: Mutex::new(None),
         running: AtomicUsize::new(threads),
         ended: Mutex::new(()),
         wake: Condvar::new(),
+        taken: Condvar::new(),
     };
     let work = || -> Result<(), Error> {
         let mut reader = disk.reader();
@@ -122,38 +163,52 @@ pub(crate) fn run(
             .iter()
             .map(|writer| writer.worker())
             .collect::<Result<Vec<_>, _>>()?;
-        let mut buffer = vec![0; chunk_size];
-        while !shared.failed.load(Ordering::Relaxed) {
+        let mut buffers = Buffers::new(chunk_size);
+        while !state.failed.load(Ordering::Relaxed) {
             let Some((sequence, number)) = lock(&queue).next() else {
                 break;
             };
+            if ahead.wanted {
+                state.taken.notify_one();
+            }
             let offset = number * unit;
             let length = unit.min(disk.length().saturating_sub(offset));
             let filled = usize::try_from(length).map_or(chunk_size, |l| l.min(chunk_size));
-            buffer[filled..].fill(0);
-            reader
-                .read_at(offset, &mut buffer[..filled])
-                .map_err(|source| Error::Disk {
-                    offset,
-                    length,
-                    source,
-                })?;
+            let shared = buffers.free();
+            let buffer = Arc::make_mut(shared);
+            let (data, rest) = buffer.split_at_mut(filled);
+            rest.fill(0);
+            reader.read_at(offset, data).map_err(|source| Error::Disk {
+                offset,
+                length,
+                source,
+            })?;
             for worker in &mut workers {
                 worker.take(Chunk {
                     sequence,
                     offset,
-                    bytes: &buffer,
+                    bytes: shared,
+                    shared,
                 })?;
             }
-            shared.done.fetch_add(unit, Ordering::Relaxed);
+            state.done.fetch_add(unit, Ordering::Relaxed);
+        }
+        if !state.failed.load(Ordering::Relaxed) {
+            workers.iter_mut().try_for_each(|worker| worker.end())?;
         }
         Ok(())
     };
     std::thread::scope(|scope| {
+        if let Some(prefetch) = prefetch {
+            let (ahead, queue, state) = (&ahead, &queue, &state);
+            // Without this thread everything is only slower.
+            let _ = std::thread::Builder::new()
+                .spawn_scoped(scope, move || ahead.run(prefetch, queue, state));
+        }
         for _ in 0..threads {
             scope.spawn(|| {
                 let end = EndOfThread {
-                    shared: &shared,
+                    shared: &state,
                     writers,
                 };
                 if let Err(error) = work() {
@@ -161,19 +216,89 @@ pub(crate) fn run(
                 }
             });
         }
-        let mut ended = lock(&shared.ended);
-        while shared.running.load(Ordering::Acquire) > 0 {
-            ended = shared
+        let mut ended = lock(&state.ended);
+        while state.running.load(Ordering::Acquire) > 0 {
+            ended = state
                 .wake
                 .wait_timeout(ended, PROGRESS_INTERVAL)
                 .map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
-            progress(shared.done.load(Ordering::Relaxed), total);
+            progress(state.done.load(Ordering::Relaxed), total);
         }
         // A short pass may be over before anybody looked.
-        progress(shared.done.load(Ordering::Relaxed), total);
+        progress(state.done.load(Ordering::Relaxed), total);
     });
-    let error = lock(&shared.error).take();
+    let error = lock(&state.error).take();
     error.map_or(Ok(()), Err)
+}
+
+/// Buffers of one thread, most of which a writer may hold on to.
+struct Buffers {
+    size: usize,
+    all: Vec<Arc<Vec<u8>>>,
+}
+
+impl Buffers {
+    fn new(size: usize) -> Buffers {
+        Buffers {
+            size,
+            all: Vec::new(),
+        }
+    }
+
+    /// A buffer that nobody else has.
+    fn free(&mut self) -> &mut Arc<Vec<u8>> {
+        let free = self
+            .all
+            .iter_mut()
+            .position(|buffer| Arc::get_mut(buffer).is_some());
+        let at = free.unwrap_or_else(|| {
+            self.all.push(Arc::new(vec![0; self.size]));
+            self.all.len() - 1
+        });
+        &mut self.all[at]
+    }
+}
+
+/// Reads ahead of the other threads, by a limited distance.
+struct Ahead {
+    chunks: Queue,
+    /// In chunks.
+    distance: u64,
+    unit: u64,
+    wanted: bool,
+}
+
+impl Ahead {
+    fn run(
+        &self,
+        mut prefetch: Box<dyn Prefetch + Send + '_>,
+        queue: &Mutex<Queue>,
+        state: &Shared,
+    ) {
+        let mut chunks = self.chunks.clone();
+        while let Some((sequence, number)) = chunks.next() {
+            let mut taken = lock(queue);
+            while sequence > taken.sequence.saturating_add(self.distance) {
+                if state.failed.load(Ordering::Relaxed) {
+                    return;
+                }
+                taken = state
+                    .taken
+                    .wait_timeout(taken, PROGRESS_INTERVAL)
+                    .map_or_else(|poisoned| poisoned.into_inner().0, |(guard, _)| guard);
+            }
+            // Who reads is here already.
+            let late = sequence < taken.sequence;
+            drop(taken);
+            if state.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            if !late {
+                let start = number * self.unit;
+                prefetch.start(start..start + self.unit);
+            }
+        }
+    }
 }
 
 /// What the threads of a pass share.
@@ -184,6 +309,8 @@ struct Shared {
     running: AtomicUsize,
     ended: Mutex<()>,
     wake: Condvar,
+    /// A chunk was taken from the queue.
+    taken: Condvar,
 }
 
 /// Tells the others when a thread ends, however it ends.
@@ -297,7 +424,7 @@ mod tests {
                 &disk,
                 &disk.data_ranges(),
                 65536,
-                threads,
+                Threads::exactly(threads),
                 &[Box::new(&a), Box::new(&b)],
                 &mut |done, all| last = (done, all),
             )
@@ -328,7 +455,7 @@ mod tests {
             &disk,
             &disk.data_ranges(),
             65536,
-            4,
+            Threads::exactly(4),
             &[Box::new(&collect)],
             &mut |_, _| {},
         )
@@ -345,7 +472,7 @@ mod tests {
                 &disk,
                 &disk.data_ranges(),
                 65536,
-                4,
+                Threads::exactly(4),
                 &[Box::new(&collect)],
                 &mut |_, _| {},
             )

@@ -5,10 +5,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex};
 
 use super::error::Error;
-use super::output::{Output, WRITE_SIZE};
-use super::pass::{Chunk, Worker, Writer, is_zero};
+use super::output::{Output, Turn, WRITE_SIZE};
+use super::pass::{Chunk, Worker, Writer, is_zero, lock};
 use super::source::ReadAt;
 
 /// Smallest hole, which is also what filesystems that share blocks share: every
@@ -19,6 +20,15 @@ const BLOCK: u64 = 4096;
 /// cloning saves.
 const MIN_CLONE: u64 = 128 << 10;
 
+/// Ranges of the disk closer to each other than this get their space as one.
+const SPACE_GAP: u64 = 64 << 10;
+
+/// Runs of zeros this long give space back that was taken for them.
+const MIN_PUNCH: usize = 64 << 10;
+
+/// Chunks that a thread holds before it waits for its turn to write.
+const MAX_HELD: usize = 3;
+
 /// A raw image being written.
 #[derive(Debug)]
 pub(crate) struct Raw<'a> {
@@ -26,6 +36,10 @@ pub(crate) struct Raw<'a> {
     length: u64,
     /// Ranges that share their blocks with files: sorted, whole blocks.
     cloned: Vec<Range<u64>>,
+    /// Whether the space of all data was taken before any was written.
+    has_space: bool,
+    /// Zeros within data, whose space is given back.
+    zeros: Mutex<Vec<Range<u64>>>,
 }
 
 impl<'a> Raw<'a> {
@@ -33,10 +47,14 @@ impl<'a> Raw<'a> {
     pub fn create(disk: &dyn ReadAt, output: &'a Output) -> Result<Raw<'a>, Error> {
         let length = disk.length();
         output.set_length(length)?;
+        let cloned = clone_files(disk, output);
+        let has_space = take_space(&without(&disk.data_ranges(), &cloned), length, output)?;
         Ok(Raw {
             output,
             length,
-            cloned: clone_files(disk, output),
+            cloned,
+            has_space,
+            zeros: Mutex::default(),
         })
     }
 
@@ -51,7 +69,11 @@ impl<'a> Raw<'a> {
 
 impl Writer for Raw<'_> {
     fn worker(&self) -> Result<Box<dyn Worker + '_>, Error> {
-        Ok(Box::new(self))
+        Ok(Box::new(RawWorker {
+            raw: self,
+            held: Vec::new(),
+            spare: Vec::new(),
+        }))
     }
 
     fn stop(&self) {}
@@ -59,34 +81,159 @@ impl Writer for Raw<'_> {
     fn complete(&self) -> &[Range<u64>] {
         &self.cloned
     }
+
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        self.punch();
+        Ok(())
+    }
 }
 
-impl Worker for &Raw<'_> {
+impl Raw<'_> {
+    /// Gives back the space of zeros. That it cannot be is no error: they are
+    /// zeros either way.
+    pub fn punch(&self) {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        for range in lock(&self.zeros).drain(..) {
+            let (Ok(start), Ok(length)) = (
+                i64::try_from(range.start),
+                i64::try_from(range.end - range.start),
+            ) else {
+                continue;
+            };
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            if fallocate(self.output.file(), flags, start, length).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// What one thread does. Only one thread can write at a time; while another one
+/// does, this one goes on reading and writes several chunks later.
+struct RawWorker<'a> {
+    raw: &'a Raw<'a>,
+    held: Vec<Held>,
+    /// Lists to use again.
+    spare: Vec<Vec<Range<usize>>>,
+}
+
+/// A chunk that is not written yet.
+struct Held {
+    offset: u64,
+    bytes: Arc<Vec<u8>>,
+    /// What of it is written.
+    runs: Vec<Range<usize>>,
+}
+
+impl Worker for RawWorker<'_> {
     fn take(&mut self, chunk: Chunk<'_>) -> Result<(), Error> {
-        let left = self.length.saturating_sub(chunk.offset);
+        let left = self.raw.length.saturating_sub(chunk.offset);
         let end =
             usize::try_from(left).map_or(chunk.bytes.len(), |left| left.min(chunk.bytes.len()));
-        let bytes = &chunk.bytes[..end];
-        let mut run: Range<usize> = 0..0;
-        let write = |run: Range<usize>| {
-            self.output
-                .write_at(&bytes[run.clone()], chunk.offset + run.start as u64)
-        };
-        for (number, block) in bytes.chunks(BLOCK as usize).enumerate() {
-            let start = number * BLOCK as usize;
-            if is_zero(block) || self.is_cloned(chunk.offset + start as u64) {
+        let mut runs = self.spare.pop().unwrap_or_default();
+        self.raw.runs(&chunk.bytes[..end], chunk.offset, &mut runs);
+        self.held.push(Held {
+            offset: chunk.offset,
+            bytes: Arc::clone(chunk.shared),
+            runs,
+        });
+        if self.held.len() >= MAX_HELD {
+            self.write(&self.raw.output.turn())
+        } else if let Some(turn) = self.raw.output.try_turn() {
+            self.write(&turn)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.write(&self.raw.output.turn())
+    }
+}
+
+impl RawWorker<'_> {
+    /// Writes all that is held.
+    fn write(&mut self, turn: &Turn<'_>) -> Result<(), Error> {
+        for mut held in self.held.drain(..) {
+            for run in held.runs.drain(..) {
+                let offset = held.offset + run.start as u64;
+                turn.write_at(&held.bytes[run], offset)?;
+            }
+            self.spare.push(held.runs);
+        }
+        Ok(())
+    }
+}
+
+impl Raw<'_> {
+    /// Runs of blocks that have to be written, none longer than one write.
+    fn runs(&self, bytes: &[u8], offset: u64, runs: &mut Vec<Range<usize>>) {
+        let block_size = BLOCK as usize;
+        let mut zeros: Range<usize> = 0..0;
+        for (number, block) in bytes.chunks(block_size).enumerate() {
+            let start = number * block_size;
+            let end = start + block.len();
+            if self.is_cloned(offset + start as u64) {
                 continue;
             }
-            if run.end != start || run.len() >= WRITE_SIZE {
-                if !run.is_empty() {
-                    write(run)?;
+            if is_zero(block) {
+                if zeros.end != start {
+                    self.give_back(&zeros, offset);
+                    zeros.start = start;
                 }
-                run = start..start;
+                zeros.end = end;
+                continue;
             }
-            run.end = start + block.len();
+            match runs.last_mut() {
+                Some(run) if run.end == start && run.len() < WRITE_SIZE => run.end = end,
+                _ => runs.push(start..end),
+            }
         }
-        if run.is_empty() { Ok(()) } else { write(run) }
+        self.give_back(&zeros, offset);
     }
+
+    /// Remembers zeros of a chunk.
+    fn give_back(&self, zeros: &Range<usize>, offset: u64) {
+        if self.has_space && zeros.len() >= MIN_PUNCH {
+            lock(&self.zeros).push(offset + zeros.start as u64..offset + zeros.end as u64);
+        }
+    }
+}
+
+/// Takes the space of all data at once, where that makes writing cheaper: ext4
+/// then has no books to keep for each block that is written. It also tells before
+/// anything is written that there is too little. Returns whether it did.
+fn take_space(ranges: &[Range<u64>], length: u64, output: &Output) -> Result<bool, Error> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let is_ext4 = nix::sys::statfs::fstatfs(output.file())
+        .is_ok_and(|about| about.filesystem_type() == nix::sys::statfs::EXT4_SUPER_MAGIC);
+    if !is_ext4 {
+        return Ok(false);
+    }
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start - last.end < SPACE_GAP => last.end = range.end,
+            _ => joined.push(range.clone()),
+        }
+    }
+    for range in joined {
+        let start = range.start / BLOCK * BLOCK;
+        let end = range.end.next_multiple_of(BLOCK).min(length);
+        let (Ok(from), Ok(count)) = (i64::try_from(start), i64::try_from(end - start)) else {
+            return Ok(false);
+        };
+        match fallocate(output.file(), FallocateFlags::empty(), from, count) {
+            Ok(()) => {}
+            Err(error @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => {
+                return Err(output.write_error(error.into()));
+            }
+            // Files without extents cannot; they are written all the same.
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 /// Subtracts sorted ranges from sorted ranges.
@@ -181,7 +328,7 @@ mod tests {
             disk,
             &disk.data_ranges(),
             256 << 10,
-            threads,
+            pass::Threads::exactly(threads),
             &[Box::new(raw)],
             &mut |_, _| {},
         )

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::error::Cause;
+use super::prefetch::DiskPrefetch;
 use crate::disk::{Disk, DiskReader, Source};
 
 /// A disk that can be read in any order by many threads.
@@ -24,10 +25,23 @@ pub trait ReadAt: Sync {
         Vec::new()
     }
 
+    /// Something that reads files ahead; `None` if there is nothing to gain, for
+    /// instance because they are in memory already.
+    fn prefetch(&self) -> Option<Box<dyn Prefetch + Send + '_>> {
+        None
+    }
+
     /// Opens the file of a range that [`ReadAt::file_ranges`] returned.
     fn open(&self, _range: &FileRange) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// Asks the kernel for file data before it is read.
+pub trait Prefetch {
+    /// Starts to read what lies in `range` of the disk from files, without waiting
+    /// for it; ranges come in order. What cannot be is left to who reads.
+    fn start(&mut self, range: Range<u64>);
 }
 
 /// Reads a disk on behalf of one thread.
@@ -111,6 +125,11 @@ impl ReadAt for Disk {
                 _ => None,
             })
             .collect()
+    }
+
+    fn prefetch(&self) -> Option<Box<dyn Prefetch + Send + '_>> {
+        let prefetch = DiskPrefetch::new(self)?;
+        Some(Box::new(prefetch))
     }
 
     fn open(&self, range: &FileRange) -> io::Result<File> {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) mod ahead;
 mod arena;
 pub mod build;
 mod dump;

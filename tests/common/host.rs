@@ -278,18 +278,27 @@ fn give(path: &Path, uid: u32) {
 }
 
 fn apply(steps: &[Step]) -> io::Result<()> {
-    let mounts = steps.iter().any(|step| {
-        matches!(
+    // Mounts are made in a namespace of our own, that of the user namespace we are in.
+    let mut private_mounts = false;
+    for step in steps {
+        let mounts = matches!(
             step,
             Step::Mask | Step::Cover(..) | Step::Memory(..) | Step::ReadOnlyRoot(_)
-        )
-    });
-    if mounts {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        private()?;
-    }
-    for step in steps {
-        one(step).map_err(|error| io::Error::new(error.kind(), format!("{step:?}: {error}")))?;
+        );
+        let result = if mounts && !private_mounts {
+            private_mounts = true;
+            private().and_then(|()| one(step))
+        } else {
+            one(step)
+        };
+        if matches!(step, Step::Nest(_) | Step::NestFully) {
+            private_mounts = false;
+        }
+        if let Err(error) = result {
+            // Only the number gets to whoever starts the command.
+            eprintln!("{step:?}: {error}");
+            return Err(error);
+        }
     }
     Ok(())
 }
@@ -297,6 +306,7 @@ fn apply(steps: &[Step]) -> io::Result<()> {
 const NONE: Option<&str> = None;
 
 fn private() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     Ok(mount(NONE, "/", NONE, flags, NONE)?)
 }
@@ -649,7 +659,7 @@ fn load_once(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
 
 /// Files that give [`USER`] a name and subordinate ids, to cover the host's with.
 pub fn with_subordinate_ids(host: Host, toy: &Toy, count: u32) -> Host {
-    let write = |name: &str, text: String| toy.world.write(name, &text);
+    let write = |name: &str, text: String| toy.world.write(&format!("host-{count}/{name}"), &text);
     let passwd = std::fs::read_to_string("/etc/passwd").expect("every host has it");
     let line = format!("{USER_NAME}:x:{USER}:{USER}::/nonexistent:/bin/sh\n");
     let group = std::fs::read_to_string("/etc/group").expect("every host has it");
@@ -657,11 +667,11 @@ pub fn with_subordinate_ids(host: Host, toy: &Toy, count: u32) -> Host {
     if count > 0 {
         ids = format!("{USER_NAME}:1000000:{count}\n");
     }
-    host.cover("/etc/passwd", write("host/passwd", passwd + &line))
+    host.cover("/etc/passwd", write("passwd", passwd + &line))
         .cover(
             "/etc/group",
-            write("host/group", group + &format!("{USER_NAME}:x:{USER}:\n")),
+            write("group", group + &format!("{USER_NAME}:x:{USER}:\n")),
         )
-        .cover("/etc/subuid", write("host/subuid", ids.clone()))
-        .cover("/etc/subgid", write("host/subgid", ids))
+        .cover("/etc/subuid", write("subuid", ids.clone()))
+        .cover("/etc/subgid", write("subgid", ids))
 }

@@ -7,6 +7,7 @@
 pub mod host;
 pub mod image;
 pub mod listing;
+pub mod online;
 pub mod qemu;
 pub mod toy;
 pub mod watch;

@@ -62,7 +62,21 @@ impl Drop for Guest {
     }
 }
 
-fn start(world: &World, image: &str, firmware: Firmware, kvm: bool, console: &Path) -> Guest {
+/// How a guest is started.
+#[derive(Debug, Clone, Copy)]
+struct Machine<'a> {
+    image: &'a str,
+    firmware: Firmware,
+    /// Bytes of a sector of its disk.
+    sector_size: u32,
+}
+
+fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Guest {
+    let Machine {
+        image,
+        firmware,
+        sector_size,
+    } = machine;
     let program = tool("qemu-system-x86_64").expect("QEMU is installed");
     let mut command = world.command(program);
     let (accelerator, processor) = if kvm {
@@ -79,7 +93,11 @@ fn start(world: &World, image: &str, firmware: Firmware, kvm: bool, console: &Pa
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
         .arg("-drive")
-        .arg(format!("file={image},format=qcow2,if=virtio,snapshot=on"));
+        .arg(format!("file={image},format=qcow2,if=none,id=disk,snapshot=on"))
+        .arg("-device")
+        .arg(format!(
+            "virtio-blk-pci,drive=disk,logical_block_size={sector_size},physical_block_size={sector_size}"
+        ));
     if firmware == Firmware::Uefi {
         let (code, variables) = ovmf().expect("OVMF is installed");
         let copy = console.with_extension("vars");
@@ -140,13 +158,29 @@ fn wait(guest: &mut Guest, console: &Path, wanted: &str, kvm: bool) -> Result<St
 ///
 /// Fails the test if that does not happen.
 pub fn boot(world: &World, image: &str, firmware: Firmware, wanted: &str) -> String {
+    boot_from(world, image, firmware, 512, wanted)
+}
+
+/// The same with a disk of these sectors.
+pub fn boot_from(
+    world: &World,
+    image: &str,
+    firmware: Firmware,
+    sector_size: u32,
+    wanted: &str,
+) -> String {
+    let machine = Machine {
+        image,
+        firmware,
+        sector_size,
+    };
     let started = Instant::now();
     let name = format!("console-{image}-{firmware:?}");
     let console = world.work().join(name).with_extension("txt");
     let mut kvm = kvm_opens() && KVM_WORKS.get().copied().unwrap_or(true);
     loop {
         let _ = fs::remove_file(&console);
-        let mut guest = start(world, image, firmware, kvm, &console);
+        let mut guest = start(world, machine, kvm, &console);
         let result = wait(&mut guest, &console, wanted, kvm);
         drop(guest);
         let trouble = match result {

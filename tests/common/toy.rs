@@ -51,7 +51,7 @@ pub const GPT: &str = "
 ";
 
 /// Programs that hooks of tests call inside.
-const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env find grep head id ln ls mkdir mknod \
+const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env chroot find grep head id ln ls mkdir mknod \
     mktemp mount mv readlink rm rmdir sed setsid sleep sort stat sync tail test touch tr true \
     truncate umount uname wc";
 

@@ -196,10 +196,16 @@ impl Started {
         }
     }
 
+    /// The command itself.
+    #[track_caller]
+    pub fn main(&self) -> Process {
+        Process::of(self.child.id()).expect("the command runs, or has not been waited for")
+    }
+
     /// The processes of the build.
     #[track_caller]
     pub fn parts(&self) -> Parts {
-        let main = Process::of(self.child.id()).expect("the command runs");
+        let main = self.main();
         let only = |process: Process, what: &str| {
             *process
                 .children()

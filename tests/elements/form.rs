@@ -140,7 +140,8 @@ fn hooks_are_executable_and_have_names_that_run() {
             if path.is_dir() && name.ends_with(".d") {
                 assert!(
                     PHASES.contains(&name.as_str())
-                        || ["environment.d", "modprobe.d"].contains(&name.as_str()),
+                        || ["binary-deps.d", "environment.d", "init.d", "modprobe.d"]
+                            .contains(&name.as_str()),
                     "{} is no phase",
                     path.display()
                 );
@@ -279,7 +280,7 @@ fn hooks_of_the_usual_build_run_in_the_known_order() {
         (
             "root.d",
             "08-debootstrap 09-apt-keyring 50-block-apt-translations 50-block-daemons \
-             50-build-with-http-cache 50-shared-apt-cache 50-trim-dpkg 75-debian-minimal-baseinstall",
+             50-build-with-http-cache 50-shared-apt-cache 50-trim-dpkg 75-debian-minimal-baseinstall +99-debootstrap-name-servers",
         ),
         (
             "extra-data.d",

@@ -1,5 +1,6 @@
 //! Filesystems: each plans a [`super::Volume`] from a tree and never writes.
 
+pub mod btrfs;
 pub mod ext4;
 pub mod fat;
 mod made;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{LayoutError, NativePlanner, Plan};
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
-use crate::disk::fs::{ext4, xfs};
+use crate::disk::fs::{btrfs, ext4, xfs};
 use crate::tree::{Kind, Timestamp, Tree};
 
 /// How often a disk may turn out too small for its filesystems.
@@ -116,6 +116,9 @@ fn missing_bytes(error: &LayoutError) -> Option<u64> {
     };
     if let Some(xfs::Error::TooSmall { needed, given }) = source.downcast_ref() {
         return needed.checked_sub(*given);
+    }
+    if let Some(btrfs::Error::TooSmall { needed, given }) = source.downcast_ref() {
+        return needed.checked_add(needed / 10)?.checked_sub(*given);
     }
     match source.downcast_ref()? {
         ext4::Error::TooSmall { needed, given } => {

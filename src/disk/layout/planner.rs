@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{FilesystemId, FilesystemPlan, PlannerError};
 use crate::disk::Volume;
-use crate::disk::fs::{ext4, fat, swap, xfs};
+use crate::disk::fs::{btrfs, ext4, fat, swap, xfs};
 use crate::tree::{Timestamp, Tree, TreeBuilder};
 
 /// Why a filesystem is not one of those that kiln writes.
@@ -69,6 +69,15 @@ impl NativePlanner {
                 Ok(ext4::plan(&tree, &self.ext4_options(filesystem)?, bytes)?)
             }
             "vfat" | "fat" | "msdos" => Ok(fat::plan(&tree, &fat_options(filesystem)?, bytes)?),
+            "btrfs" => {
+                btrfs::Options::check_mkfs(&filesystem.opts)?;
+                let options = btrfs::Options {
+                    label: filesystem.label.clone(),
+                    uuid: filesystem.uuid(),
+                    timestamp: self.timestamp,
+                };
+                Ok(btrfs::plan(&tree, &options, bytes)?)
+            }
             "xfs" => {
                 let options = xfs::Options {
                     label: filesystem.label.clone(),
@@ -103,6 +112,7 @@ impl NativePlanner {
         match filesystem.fstype.as_str() {
             "ext2" | "ext3" | "ext4" => self.ext4_options(filesystem).map(drop),
             "vfat" | "fat" | "msdos" => Ok(fat_options(filesystem).map(drop)?),
+            "btrfs" => Ok(btrfs::Options::check_mkfs(&filesystem.opts)?),
             "xfs" => Ok(xfs::check().map(drop)?),
             "swap" => Ok(()),
             fstype => Err(PlanError::Type {

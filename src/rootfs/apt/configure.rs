@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -19,6 +20,7 @@ use super::index::Package;
 use crate::fetch::Blob;
 use crate::rootfs::beneath::Root;
 use crate::sandbox::command::Program;
+use crate::sandbox::inside::Inside;
 use crate::sandbox::mounts::mount_target_api;
 use crate::sandbox::seccomp;
 use crate::sandbox::standin::mounts_are_possible;
@@ -58,12 +60,20 @@ pub fn configure(
             if mounts_are_possible() {
                 isolate(root.path())?;
             }
-            let _api = mount_target_api(root.path()).map_err(|source| Error::Run {
+            let refused = |source| Error::Run {
                 program: "mount".to_owned(),
                 root: root.path().to_owned(),
                 source,
-            })?;
-            Run { root, job, line }.all()
+            };
+            let _api = mount_target_api(root.path()).map_err(refused)?;
+            let inside = Arc::new(Inside::new(root.path()).map_err(refused)?);
+            Run {
+                root,
+                inside,
+                job,
+                line,
+            }
+            .all()
         });
         thread
             .join()
@@ -92,6 +102,7 @@ fn isolate(root: &Path) -> Result<(), Error> {
 
 struct Run<'a, 'l> {
     root: &'a Root,
+    inside: Arc<Inside>,
     job: Job<'a>,
     line: &'l mut (dyn FnMut(&str) + Send),
 }
@@ -224,10 +235,11 @@ impl Run<'_, '_> {
         let program = Program {
             arguments: all,
             environment,
-            root: Some(self.root.path().to_owned()),
+            inside: Some(Arc::clone(&self.inside)),
             directory: PathBuf::from("/"),
             filter: Some(seccomp::no_sync()),
             keep_open: None,
+            watch: None,
         };
         let mut last = std::collections::VecDeque::new();
         let status = program

@@ -24,6 +24,7 @@ mod layout;
 mod naming;
 mod overlay;
 mod own;
+mod place;
 mod socket;
 mod stat;
 pub mod table;
@@ -41,7 +42,7 @@ use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
 use table::{Dispatch, Groups};
-use tracee::{Target, View};
+use tracee::{RootId, Target, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
@@ -77,6 +78,8 @@ pub struct Emulation {
     credentials: Table,
     proc: OwnedFd,
     dispatch: Dispatch,
+    /// The root of the sandbox itself.
+    own_root: RootId,
     /// What stands for files that targets lack.
     own_files: Option<vproc::OwnFiles>,
     /// Counts calls that mount.
@@ -88,13 +91,14 @@ impl Emulation {
     #[cfg(test)]
     pub(super) fn broken(store: Arc<Store>) -> Emulation {
         let file = tempfile::tempfile().expect("a file");
-        Emulation::new(file.into(), Groups::all(), store)
+        Emulation::new(file.into(), Groups::all() - Groups::NAMING, store)
+            .expect("it opens nothing")
     }
 
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
     /// answered, by what `store` says.
-    pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Emulation {
-        Emulation {
+    pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
+        Ok(Emulation {
             store,
             credentials: Table::default(),
             proc,
@@ -103,8 +107,9 @@ impl Emulation {
             own_files: groups
                 .contains(Groups::NAMING)
                 .then(vproc::OwnFiles::open)
-                .and_then(Result::ok),
-        }
+                .transpose()?,
+            own_root: RootId::own()?,
+        })
     }
 }
 
@@ -120,7 +125,7 @@ pub struct Worker {
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
-        let view = View::for_this_thread(shared.proc.try_clone()?)?;
+        let view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
         Ok(Worker {
             shared,
             view,

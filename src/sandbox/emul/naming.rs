@@ -4,8 +4,9 @@
 use super::layout::Layout::{Native, Stat32, Stat64};
 use super::table::When::Always;
 use super::table::{Groups, Trap, trap};
+use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
-    Access, Attribute, Execute, OpenHow, ReadLink, Stat, StatAt, StatFs, Statx,
+    Access, Attribute, Execute, Link, Mode, OpenHow, ReadLink, Stat, StatAt, StatFs, Statx, Times,
 };
 use super::vproc::go_on;
 
@@ -13,7 +14,7 @@ const NAME: Groups = Groups::NAMING;
 const CWD: i32 = libc::AT_FDCWD;
 
 /// 64-bit x86.
-pub(super) const X86_64: [Trap; 19] = [
+pub(super) const X86_64: [Trap; 28] = [
     trap(257, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -51,22 +52,43 @@ pub(super) const X86_64: [Trap; 19] = [
     trap(322, NAME, Always, |c| {
         c.named(Execute(Some(4)), Some(0), 1, |c| c.execute_at())
     }),
+    trap(188, NAME, Always, |c| {
+        c.named(Attribute(Set, true), None, 0, |c| c.set_xattr(true))
+    }),
+    trap(189, NAME, Always, |c| {
+        c.named(Attribute(Set, false), None, 0, |c| c.set_xattr(false))
+    }),
     trap(191, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.get_xattr(true))
+        c.named(Attribute(Get, true), None, 0, |c| c.get_xattr(true))
     }),
     trap(192, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.get_xattr(false))
+        c.named(Attribute(Get, false), None, 0, |c| c.get_xattr(false))
     }),
     trap(194, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.list_xattr(true))
+        c.named(Attribute(List, true), None, 0, |c| c.list_xattr(true))
     }),
     trap(195, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.list_xattr(false))
+        c.named(Attribute(List, false), None, 0, |c| c.list_xattr(false))
     }),
+    trap(197, NAME, Always, |c| {
+        c.named(Attribute(Remove, true), None, 0, |c| c.remove_xattr(true))
+    }),
+    trap(198, NAME, Always, |c| {
+        c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
+    }),
+    trap(90, NAME, Always, |c| c.named(Mode(None), None, 0, go_on)),
+    trap(268, NAME, Always, |c| {
+        c.named(Mode(None), Some(0), 1, go_on)
+    }),
+    trap(452, NAME, Always, |c| {
+        c.named(Mode(Some(3)), Some(0), 1, go_on)
+    }),
+    trap(280, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
+    trap(265, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
 ];
 
 /// 64-bit ARM.
-pub(super) const AARCH64: [Trap; 14] = [
+pub(super) const AARCH64: [Trap; 22] = [
     trap(56, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -93,23 +115,41 @@ pub(super) const AARCH64: [Trap; 14] = [
     trap(281, NAME, Always, |c| {
         c.named(Execute(Some(4)), Some(0), 1, |c| c.execute_at())
     }),
+    trap(5, NAME, Always, |c| {
+        c.named(Attribute(Set, true), None, 0, |c| c.set_xattr(true))
+    }),
+    trap(6, NAME, Always, |c| {
+        c.named(Attribute(Set, false), None, 0, |c| c.set_xattr(false))
+    }),
     trap(8, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.get_xattr(true))
+        c.named(Attribute(Get, true), None, 0, |c| c.get_xattr(true))
     }),
     trap(9, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.get_xattr(false))
+        c.named(Attribute(Get, false), None, 0, |c| c.get_xattr(false))
     }),
     trap(11, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.list_xattr(true))
+        c.named(Attribute(List, true), None, 0, |c| c.list_xattr(true))
     }),
     trap(12, NAME, Always, |c| {
-        c.named(Attribute, None, 0, |c| c.list_xattr(false))
+        c.named(Attribute(List, false), None, 0, |c| c.list_xattr(false))
     }),
+    trap(14, NAME, Always, |c| {
+        c.named(Attribute(Remove, true), None, 0, |c| c.remove_xattr(true))
+    }),
+    trap(15, NAME, Always, |c| {
+        c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
+    }),
+    trap(53, NAME, Always, |c| c.named(Mode(None), Some(0), 1, go_on)),
+    trap(452, NAME, Always, |c| {
+        c.named(Mode(Some(3)), Some(0), 1, go_on)
+    }),
+    trap(88, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
+    trap(37, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
 ];
 
-/// 32-bit x86. `statfs` and `statfs64`, whose structures differ, are left to the
+/// 32-bit x86. `statfs` and `utimensat`, whose structures differ, are left to the
 /// kernel.
-pub(super) const I386: [Trap; 16] = [
+pub(super) const I386: [Trap; 29] = [
     trap(295, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -152,4 +192,37 @@ pub(super) const I386: [Trap; 16] = [
     trap(358, NAME, Always, |c| {
         c.named(Execute(Some(4)), Some(0), 1, |c| c.execute_at())
     }),
+    trap(226, NAME, Always, |c| {
+        c.named(Attribute(Set, true), None, 0, |c| c.set_xattr(true))
+    }),
+    trap(227, NAME, Always, |c| {
+        c.named(Attribute(Set, false), None, 0, |c| c.set_xattr(false))
+    }),
+    trap(229, NAME, Always, |c| {
+        c.named(Attribute(Get, true), None, 0, |c| c.get_xattr(true))
+    }),
+    trap(230, NAME, Always, |c| {
+        c.named(Attribute(Get, false), None, 0, |c| c.get_xattr(false))
+    }),
+    trap(232, NAME, Always, |c| {
+        c.named(Attribute(List, true), None, 0, |c| c.list_xattr(true))
+    }),
+    trap(233, NAME, Always, |c| {
+        c.named(Attribute(List, false), None, 0, |c| c.list_xattr(false))
+    }),
+    trap(235, NAME, Always, |c| {
+        c.named(Attribute(Remove, true), None, 0, |c| c.remove_xattr(true))
+    }),
+    trap(236, NAME, Always, |c| {
+        c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
+    }),
+    trap(15, NAME, Always, |c| c.named(Mode(None), None, 0, go_on)),
+    trap(306, NAME, Always, |c| {
+        c.named(Mode(None), Some(0), 1, go_on)
+    }),
+    trap(452, NAME, Always, |c| {
+        c.named(Mode(Some(3)), Some(0), 1, go_on)
+    }),
+    trap(412, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
+    trap(303, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
 ];

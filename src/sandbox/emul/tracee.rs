@@ -106,9 +106,15 @@ pub struct Target {
 
 /// What identifies a root directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RootId(u32, u32, u64, u64);
+pub(super) struct RootId(u32, u32, u64, u64);
 
 impl RootId {
+    /// That of the calling thread.
+    pub(super) fn own() -> Result<RootId, Errno> {
+        let found = statx(libc::AT_FDCWD, c"/", 0, libc::STATX_MNT_ID)?;
+        Ok(RootId::of(&found))
+    }
+
     fn of(found: &libc::statx) -> RootId {
         RootId(
             found.stx_dev_major,
@@ -190,19 +196,15 @@ pub struct View {
 impl View {
     /// Takes a thread of its own file system context for this
     /// ([`crate::sandbox::root::own_context`]).
-    /// `proc` is `/proc` of the PID namespace of this process.
-    pub fn for_this_thread(proc: OwnedFd) -> Result<View, Errno> {
-        let here = Target {
-            directory: libc::AT_FDCWD,
-            path: c"/".to_owned(),
-            follow: true,
-        };
-        let root = RootId::of(&here.statx(libc::STATX_MNT_ID)?);
+    /// `proc` is `/proc` of the PID namespace of this process, `own_root` the root
+    /// of the sandbox: that of the thread may be another's, by whom it was started.
+    pub(super) fn for_this_thread(proc: OwnedFd, own_root: RootId) -> Result<View, Errno> {
+        let root = RootId::own()?;
         nix::unistd::fchdir(&proc)?;
         Ok(View {
             proc,
             root,
-            own_root: root,
+            own_root,
         })
     }
 

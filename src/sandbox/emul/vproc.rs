@@ -1,8 +1,7 @@
 //! `/proc`, `/sys` and devices for a root that has none, because nothing can be
 //! mounted: paths that lead there are answered from the sandbox's own.
 //!
-//! Paths are recognised by their text: absolute, or relative to a directory whose
-//! own path is known, after `.` and `..`. What a program opens below `/proc` is the
+//! Paths are recognised by their text ([`place`](mod@super::place)). What a program opens below `/proc` is the
 //! real thing, so from there on the kernel does all. `/proc/self` is the asking
 //! process. The mount table is made up, because the real one tells of the host.
 //!
@@ -17,11 +16,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::errno::Errno;
 
 use super::layout::Layout;
+use super::place::{Place, mount_table, place, suspicious};
 use super::table::Handler;
 use super::tracee::{self, Target, open_at};
 use super::{Answer, Call, Outcome, bytes_of};
 use crate::sandbox::bpf::CREATING;
-use crate::sandbox::standin::NODES;
 
 /// What a call wants of a file. What it says of arguments are those that follow the
 /// path.
@@ -45,99 +44,28 @@ pub(super) enum Verb {
     StatFs,
     /// It is run; where the flags are, if there are any.
     Execute(Option<usize>),
-    /// An extended attribute, of which there are none.
-    Attribute,
+    /// What is done to extended attributes; whether a last link is followed.
+    Attribute(Attribute, bool),
+    /// A mode; where the flags are, if there are any.
+    Mode(Option<usize>),
+    /// Two times, and flags.
+    Times,
+    /// A directory, a second path there, which becomes another name, and flags.
+    Link,
 }
 
-/// Where a path of a target leads that is not in the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    /// Below `/proc`; `self` and `thread-self` at the beginning are the asker's.
-    Proc(Vec<u8>),
-    /// Same, through a link of the target's own `/dev`.
-    Link(&'static str),
-    /// The mount table, in the form of `mounts` or of `mountinfo`.
-    Mounts(bool),
-    /// Below `/sys`.
-    Sys(Vec<u8>),
-    /// A device of this name.
-    Device(&'static str),
-    /// `/etc/mtab`, if that is a link to the mount table.
-    Mtab,
+/// What is done to extended attributes, with the arguments of `getxattr(2)` and its
+/// siblings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attribute {
+    Get,
+    Set,
+    List,
+    Remove,
 }
 
-/// Whether a path may lead out, without looking further: cheap, since every path of
-/// every call comes here.
-fn suspicious(path: &[u8]) -> bool {
-    match path.strip_prefix(b"/") {
-        Some(rest) => [&b"proc"[..], b"dev/", b"sys", b"etc/mtab", b"/", b"."]
-            .iter()
-            .any(|start| rest.starts_with(start)),
-        // Relative to the root, to `/dev` or to what is anywhere.
-        None => {
-            let first = path.split(|&byte| byte == b'/').next().unwrap_or_default();
-            matches!(
-                first,
-                b".." | b"." | b"proc" | b"sys" | b"dev" | b"etc" | b"fd" | b"mtab"
-            ) || first.starts_with(b"std")
-                || NODES.iter().any(|(name, _, _)| name.as_bytes() == first)
-        }
-    }
-}
-
-/// Takes `.`, `..` and empty names out of an absolute path, by text alone.
-fn normal(path: &[u8]) -> Vec<&[u8]> {
-    let mut names = Vec::new();
-    for name in path.split(|&byte| byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => drop(names.pop()),
-            _ => names.push(name),
-        }
-    }
-    names
-}
-
-fn place(path: &[u8]) -> Option<Place> {
-    let names = normal(path);
-    let rest = |from: usize| names.get(from..).unwrap_or_default().join(&b'/');
-    Some(match names.as_slice() {
-        [b"proc", b"mounts"] | [b"proc", b"self" | b"thread-self", b"mounts"] => {
-            Place::Mounts(false)
-        }
-        [b"proc", b"self" | b"thread-self", b"mountinfo"] => Place::Mounts(true),
-        [b"proc", ..] => Place::Proc(rest(1)),
-        [b"sys", ..] => Place::Sys(rest(1)),
-        [b"etc", b"mtab"] => Place::Mtab,
-        [b"dev", b"fd"] => Place::Link("self/fd"),
-        [b"dev", b"fd", ..] => Place::Proc([&b"self/fd"[..], &rest(2)].join(&b'/')),
-        [b"dev", b"stdin"] => Place::Link("self/fd/0"),
-        [b"dev", b"stdout"] => Place::Link("self/fd/1"),
-        [b"dev", b"stderr"] => Place::Link("self/fd/2"),
-        [b"dev", name] => Place::Device(
-            NODES
-                .iter()
-                .find(|(node, _, _)| node.as_bytes() == *name)?
-                .0,
-        ),
-        _ => return None,
-    })
-}
-
-/// The table of mounts that a target has as far as its programs can see.
-fn mount_table(info: bool) -> &'static [u8] {
-    if info {
-        b"20 1 0:20 / / rw - rootfs rootfs rw\n\
-          21 20 0:21 / /proc rw,nosuid,nodev,noexec - proc proc rw\n\
-          22 20 0:22 / /sys ro,nosuid,nodev,noexec - sysfs sysfs ro\n\
-          23 20 0:23 / /dev rw,nosuid,noexec - tmpfs dev rw,mode=755\n"
-    } else {
-        b"rootfs / rootfs rw 0 0\n\
-          proc /proc proc rw,nosuid,nodev,noexec 0 0\n\
-          sysfs /sys sysfs ro,nosuid,nodev,noexec 0 0\n\
-          dev /dev tmpfs rw,nosuid,noexec,mode=755 0 0\n"
-    }
-}
+/// Largest value, and largest list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const ATTRIBUTE_MAX: usize = 65536;
 
 /// A file with a given content that can only be read.
 fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
@@ -189,7 +117,7 @@ impl Call<'_> {
         };
         self.read_path = Some((argument, path));
         match found {
-            Some(place) => self.at_place(&place, verb, argument),
+            Some(place) => self.at_place(&place, verb, argument, otherwise),
             None => otherwise(self),
         }
     }
@@ -307,6 +235,7 @@ impl Call<'_> {
                 self.worker.view.proc().as_raw_fd(),
                 format!("{}/mounts", self.pid).into_bytes(),
             ),
+            Place::Root => (own.root.as_raw_fd(), b".".to_vec()),
             Place::Sys(rest) if rest.is_empty() => (own.sys.as_raw_fd(), b".".to_vec()),
             Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
             Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
@@ -318,7 +247,13 @@ impl Call<'_> {
         })
     }
 
-    fn at_place(&mut self, place: &Place, verb: Verb, argument: usize) -> Outcome {
+    fn at_place(
+        &mut self,
+        place: &Place,
+        verb: Verb,
+        argument: usize,
+        otherwise: Handler,
+    ) -> Outcome {
         let next = argument + 1;
         let followed = |flags: i32| flags & libc::AT_SYMLINK_NOFOLLOW == 0;
         let itself = match verb {
@@ -327,12 +262,17 @@ impl Call<'_> {
             Verb::StatAt(_) => !followed(self.int(next + 1)),
             Verb::Statx => !followed(self.int(next)),
             Verb::Access(true) => !followed(self.int(next + 1)),
-            Verb::ReadLink | Verb::Attribute => true,
+            Verb::ReadLink => true,
+            Verb::Attribute(_, follow) => !follow,
+            Verb::Mode(flags) => flags.is_some_and(|flags| !followed(self.int(flags))),
+            Verb::Times => !followed(self.int(next + 1)),
+            Verb::Link => self.int(next + 2) & libc::AT_SYMLINK_FOLLOW == 0,
             Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute(_) => false,
         };
         // Links to there are the target's own.
         let place = &match place {
             Place::Link(_) | Place::Mtab if itself => return Ok(Answer::Continue),
+            Place::Root if itself => Place::Proc(b"1/root".to_vec()),
             Place::Link(rest) => Place::Proc(rest.as_bytes().to_vec()),
             other => other.clone(),
         };
@@ -379,7 +319,45 @@ impl Call<'_> {
                 Ok(Answer::Value(0))
             }
             Verb::Execute(flags) => self.execute_place(place, argument, flags),
-            Verb::Attribute => Err(Errno::EOPNOTSUPP),
+            Verb::Attribute(what, follow) => {
+                // What is recorded comes first.
+                match otherwise(self) {
+                    Ok(Answer::Continue) | Err(Errno::ENOENT) => {
+                        self.attribute_place(place, what, follow)
+                    }
+                    outcome => outcome,
+                }
+            }
+            Verb::Mode(flags) => {
+                let follow = flags.is_none_or(|flags| followed(self.int(flags)));
+                let target = self.target_of(place, follow)?;
+                let mode = self.word(next) & 0o7777;
+                self.still_there()?;
+                // SAFETY: the path is terminated and lives across the call.
+                Errno::result(unsafe {
+                    libc::fchmodat(target.directory, target.path.as_ptr(), mode, 0)
+                })?;
+                Ok(Answer::Value(0))
+            }
+            Verb::Times => self.time_place(place, next),
+            Verb::Link => {
+                let old = self.target_of(place, !itself)?;
+                let path = self.path(next + 1)?;
+                let new = self.target(self.int(next), &path, false)?;
+                let flags = self.int(next + 2) & libc::AT_SYMLINK_FOLLOW;
+                self.still_there()?;
+                // SAFETY: the paths are terminated and live across the call.
+                Errno::result(unsafe {
+                    libc::linkat(
+                        old.directory,
+                        old.path.as_ptr(),
+                        new.directory,
+                        new.path.as_ptr(),
+                        flags,
+                    )
+                })?;
+                Ok(Answer::Value(0))
+            }
         }
     }
 
@@ -428,6 +406,94 @@ impl Call<'_> {
         let bytes = layout.bytes(&found).ok_or(Errno::EOVERFLOW)?;
         self.write(self.arguments[buffer], &bytes)?;
         Ok(Answer::Value(0))
+    }
+
+    /// `utimensat`.
+    fn time_place(&mut self, place: &Place, times: usize) -> Outcome {
+        let flags = self.int(times + 1);
+        let target = self.target_of(place, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?;
+        let address = self.arguments[times];
+        let given = if address == 0 {
+            None
+        } else {
+            Some(tracee::read(self.pid, address, 32)?)
+        };
+        let times = given.map(|bytes| {
+            let (words, _) = bytes.as_chunks::<8>();
+            let word = |at: usize| i64::from_ne_bytes(words[at]);
+            [0, 2].map(|at| libc::timespec {
+                tv_sec: word(at),
+                tv_nsec: word(at + 1),
+            })
+        });
+        let pointer = times
+            .as_ref()
+            .map_or(std::ptr::null(), |times| times.as_ptr());
+        self.still_there()?;
+        // SAFETY: the path is terminated; there are two times, or none.
+        Errno::result(unsafe {
+            libc::utimensat(
+                target.directory,
+                target.path.as_ptr(),
+                pointer,
+                flags & libc::AT_SYMLINK_NOFOLLOW,
+            )
+        })?;
+        Ok(Answer::Value(0))
+    }
+
+    /// Makes the call about attributes as the asking process would have.
+    fn attribute_place(&mut self, place: &Place, what: Attribute, follow: bool) -> Outcome {
+        let target = self.target_of(place, follow)?;
+        // Only names below the working directory can be given to these calls.
+        let Place::Proc(_) = place else {
+            return Err(Errno::EOPNOTSUPP);
+        };
+        let path = target.path.as_ptr();
+        let name = match what {
+            Attribute::List => c"".to_owned(),
+            _ => c_string(tracee::read_string(self.pid, self.arguments[1], 256)?)?,
+        };
+        let (buffer, size) = match what {
+            Attribute::List => (1, 2),
+            _ => (2, 3),
+        };
+        let room = usize::try_from(self.arguments[size]).unwrap_or(usize::MAX);
+        let mut bytes = match what {
+            Attribute::Set if room > ATTRIBUTE_MAX => return Err(Errno::E2BIG),
+            Attribute::Set => tracee::read(self.pid, self.arguments[buffer], room)?,
+            Attribute::Remove => Vec::new(),
+            Attribute::Get | Attribute::List => vec![0; room.min(ATTRIBUTE_MAX)],
+        };
+        self.still_there()?;
+        let (start, length) = (bytes.as_mut_ptr(), bytes.len());
+        let flags = self.int(4);
+        // SAFETY: paths and names are terminated; pointer and length describe `bytes`.
+        let result = unsafe {
+            match (what, follow) {
+                (Attribute::Get, true) => libc::getxattr(path, name.as_ptr(), start.cast(), length),
+                (Attribute::Get, false) => {
+                    libc::lgetxattr(path, name.as_ptr(), start.cast(), length)
+                }
+                (Attribute::List, true) => libc::listxattr(path, start.cast(), length),
+                (Attribute::List, false) => libc::llistxattr(path, start.cast(), length),
+                (Attribute::Set, true) => {
+                    libc::setxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
+                }
+                (Attribute::Set, false) => {
+                    libc::lsetxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
+                }
+                (Attribute::Remove, true) => libc::removexattr(path, name.as_ptr()) as isize,
+                (Attribute::Remove, false) => libc::lremovexattr(path, name.as_ptr()) as isize,
+            }
+        };
+        let count = Errno::result(result)?;
+        if let Attribute::Get | Attribute::List = what
+            && let Some(found) = bytes.get(..count.unsigned_abs())
+        {
+            self.write(self.arguments[buffer], found)?;
+        }
+        Ok(Answer::Value(count as i64))
     }
 
     fn read_place(&mut self, place: &Place, buffer: usize) -> Outcome {
@@ -540,6 +606,7 @@ fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) -> Result<(),
 pub struct OwnFiles {
     sys: OwnedFd,
     dev: OwnedFd,
+    root: OwnedFd,
 }
 
 impl OwnFiles {
@@ -551,6 +618,7 @@ impl OwnFiles {
         Ok(OwnFiles {
             sys: directory(c"/sys").or_else(|_| directory(c"/proc"))?,
             dev: directory(c"/dev")?,
+            root: directory(c"/")?,
         })
     }
 }
@@ -558,33 +626,6 @@ impl OwnFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_out_of_the_target_are_recognised_by_their_text() {
-        let proc = |rest: &str| Some(Place::Proc(rest.into()));
-        for (path, expected) in [
-            ("/proc", proc("")),
-            ("/proc/", proc("")),
-            ("/proc/self/status", proc("self/status")),
-            ("//proc/./1/../2/fd", proc("2/fd")),
-            ("/usr/../proc/uptime", proc("uptime")),
-            ("/dev/fd/7", proc("self/fd/7")),
-            ("/dev/stdin", Some(Place::Link("self/fd/0"))),
-            ("/dev/fd", Some(Place::Link("self/fd"))),
-            ("/proc/mounts", Some(Place::Mounts(false))),
-            ("/proc/self/mountinfo", Some(Place::Mounts(true))),
-            ("/etc/mtab", Some(Place::Mtab)),
-            ("/sys/class/net", Some(Place::Sys("class/net".into()))),
-            ("/dev/null", Some(Place::Device("null"))),
-            ("/dev/sda", None),
-            ("/process", None),
-            ("/etc/passwd", None),
-            ("/srv/proc/self", None),
-        ] {
-            assert_eq!(place(path.as_bytes()), expected, "{path}");
-            assert!(expected.is_none() || path.starts_with("/usr") || suspicious(path.as_bytes()));
-        }
-    }
 
     #[test]
     fn a_table_of_mounts_is_a_file_that_can_be_read() {

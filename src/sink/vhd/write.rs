@@ -89,6 +89,7 @@ impl Writer for Fixed<'_> {
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
+        self.raw.punch();
         self.output.write_at(self.footer.as_bytes(), self.size)
     }
 }

@@ -1,0 +1,272 @@
+//! System calls that no hook needs, refused in every process of the sandbox.
+//!
+//! The second wall behind the namespaces: what is listed here either reaches
+//! objects that no namespace covers (keyrings, the clock, kernel modules, virtual
+//! sockets to a hypervisor, the typing of a terminal) or is a part of the kernel
+//! that often had holes. The engine installs the filter on itself once, so hooks
+//! inherit it and cost nothing more; calls that are not listed pass through the
+//! kernel's per-number cache (Linux 5.11). See `seccomp(2)`.
+
+use std::io;
+
+use libc::{c_long, sock_filter};
+
+use super::bpf::{DATA_ARCH, DATA_NR, JUMP_EQUAL, LOAD, answer, instruction};
+use super::network::Network;
+use super::seccomp::load;
+
+/// `AUDIT_ARCH_*` of this machine, from `linux/audit.h`.
+const ARCH: u32 = if cfg!(target_arch = "aarch64") {
+    0xC000_00B7
+} else {
+    0xC000_003E
+};
+
+/// `AUDIT_ARCH_I386`: 32-bit programs on x86-64.
+const I386: u32 = 0x4000_0003;
+/// Offset of the low halves of the first two arguments in `struct seccomp_data`.
+const FIRST_ARGUMENT: u32 = 16;
+const SECOND_ARGUMENT: u32 = 24;
+/// `ioctl(2)` requests that type into a terminal, or paste on the console.
+const TYPING: [u32; 2] = [libc::TIOCSTI as u32, 0x541C];
+const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+
+const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+const EAFNOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
+
+/// Calls that are refused with `EPERM`, on every architecture.
+const REFUSED: &[c_long] = &[
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+];
+
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[c_long] = &[libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[c_long] = &[];
+
+/// `quotactl_fd`, the same number everywhere.
+const QUOTACTL_FD: u32 = 443;
+
+/// Calls that are said to be absent, because programs then have another way:
+/// `io_uring_setup`, `_enter` and `_register`, the same numbers everywhere. Their
+/// requests would also pass by every filter.
+const ABSENT: [u32; 3] = [425, 426, 427];
+
+/// The same in the numbers of i386, in the order of [`REFUSED`]; then
+/// `kexec_load`'s siblings, `iopl`, `ioperm`, `stime`, `clock_settime64`.
+const REFUSED_I386: &[u32] = &[
+    286, 287, 288, 357, 336, 374, 342, 128, 350, 129, 283, 88, 87, 115, 51, 131, 79, 264, 103, 111,
+    110, 101, 25, 404,
+];
+const IOCTL_I386: u32 = 54;
+const SOCKET_I386: u32 = 359;
+/// Takes the address family from memory, where no filter can look.
+const SOCKETCALL_I386: u32 = 102;
+
+fn jump_equal(k: u32, jt: u8, jf: u8) -> sock_filter {
+    instruction(JUMP_EQUAL, jt, jf, k)
+}
+
+fn load_word(offset: u32) -> sock_filter {
+    instruction(LOAD, 0, 0, offset)
+}
+
+/// Instructions that answer one number.
+fn refuse(program: &mut Vec<sock_filter>, number: u32, with: u32) {
+    program.extend([jump_equal(number, 0, 1), answer(with)]);
+}
+
+/// Instructions that answer one number if an argument has one of the values;
+/// whatever else it has is allowed.
+fn refuse_argument(
+    program: &mut Vec<sock_filter>,
+    number: u32,
+    argument: u32,
+    values: &[u32],
+    with: u32,
+) {
+    let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
+    program.push(jump_equal(number, 0, 2 * count + 2));
+    program.push(load_word(argument));
+    for &value in values {
+        program.extend([jump_equal(value, 0, 1), answer(with)]);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+}
+
+/// Everything for one architecture, whose number of calls is loaded.
+fn table(
+    program: &mut Vec<sock_filter>,
+    refused: impl Iterator<Item = u32>,
+    ioctl: u32,
+    socket: u32,
+    families: &[u32],
+) {
+    for number in refused.chain([QUOTACTL_FD]) {
+        refuse(program, number, EPERM);
+    }
+    for number in ABSENT {
+        refuse(program, number, ENOSYS);
+    }
+    refuse_argument(program, ioctl, SECOND_ARGUMENT, &TYPING, EPERM);
+    refuse_argument(program, socket, FIRST_ARGUMENT, families, EAFNOSUPPORT);
+}
+
+/// The filter. `families` are address families that no socket may have.
+fn program(families: &[u32], no_socketcall: bool) -> Vec<sock_filter> {
+    let number = |nr: &c_long| u32::try_from(*nr).unwrap_or(u32::MAX);
+    let mut own = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    own.extend([
+        // x32 has these calls under other numbers.
+        instruction(JUMP_AT_LEAST, 0, 1, 0x4000_0000),
+        answer(ENOSYS),
+    ]);
+    table(
+        &mut own,
+        REFUSED.iter().chain(REFUSED_HERE).map(number),
+        number(&libc::SYS_ioctl),
+        number(&libc::SYS_socket),
+        families,
+    );
+    own.push(answer(libc::SECCOMP_RET_ALLOW));
+    let mut other = Vec::new();
+    if no_socketcall {
+        refuse(&mut other, SOCKETCALL_I386, ENOSYS);
+    }
+    table(
+        &mut other,
+        REFUSED_I386.iter().copied(),
+        IOCTL_I386,
+        SOCKET_I386,
+        families,
+    );
+    other.push(answer(libc::SECCOMP_RET_ALLOW));
+    let length = u8::try_from(own.len()).unwrap_or(u8::MAX);
+    let mut program = vec![
+        load_word(DATA_ARCH),
+        jump_equal(ARCH, 0, length + 1),
+        load_word(DATA_NR),
+    ];
+    program.extend(own);
+    program.extend([
+        jump_equal(I386, 1, 0),
+        answer(libc::SECCOMP_RET_ALLOW),
+        load_word(DATA_NR),
+    ]);
+    program.extend(other);
+    program
+}
+
+/// Installs the filter on the calling thread and all that it starts.
+///
+/// Without a network, sockets are refused that no network namespace covers or,
+/// where there is none, all that leave the host.
+pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> {
+    let mut families = vec![libc::AF_VSOCK as u32];
+    let off = network == Network::None;
+    if off && !own_network_namespace {
+        families.extend(
+            [
+                libc::AF_INET,
+                libc::AF_INET6,
+                libc::AF_PACKET,
+                libc::AF_BLUETOOTH,
+                libc::AF_CAN,
+                libc::AF_TIPC,
+                libc::AF_IUCV,
+                libc::AF_XDP,
+            ]
+            .map(|family| family as u32),
+        );
+    }
+    load(&program(&families, off), 0).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bpf::RETURN;
+    use super::*;
+
+    fn run(program: &[sock_filter], arch: u32, nr: u32, arguments: [u32; 2]) -> u32 {
+        let (mut at, mut register) = (0usize, 0u32);
+        loop {
+            let op = &program[at];
+            let jump = |taken: bool| usize::from(if taken { op.jt } else { op.jf });
+            match op.code {
+                LOAD => {
+                    register = match op.k {
+                        DATA_NR => nr,
+                        DATA_ARCH => arch,
+                        FIRST_ARGUMENT => arguments[0],
+                        _ => arguments[1],
+                    }
+                }
+                JUMP_EQUAL => at += jump(register == op.k),
+                JUMP_AT_LEAST => at += jump(register >= op.k),
+                RETURN => return op.k,
+                other => panic!("unexpected instruction {other:#x}"),
+            }
+            at += 1;
+        }
+    }
+
+    #[test]
+    fn each_architecture_gets_its_answers() {
+        let vsock = libc::AF_VSOCK as u32;
+        let inet = libc::AF_INET as u32;
+        let program = program(&[vsock, inet], true);
+        let allow = libc::SECCOMP_RET_ALLOW;
+        let own = |nr: c_long| u32::try_from(nr).expect("a number");
+        for (arch, nr, arguments, expected) in [
+            (ARCH, own(libc::SYS_read), [0, 0], allow),
+            (ARCH, own(libc::SYS_keyctl), [0, 0], EPERM),
+            (ARCH, own(libc::SYS_vhangup), [0, 0], EPERM),
+            (ARCH, 425, [0, 0], ENOSYS),
+            (ARCH, own(libc::SYS_ioctl), [0, TYPING[0]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, TYPING[1]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, 0x5401], allow),
+            (ARCH, own(libc::SYS_socket), [vsock, 1], EAFNOSUPPORT),
+            (ARCH, own(libc::SYS_socket), [inet, 1], EAFNOSUPPORT),
+            (
+                ARCH,
+                own(libc::SYS_socket),
+                [libc::AF_UNIX as u32, 1],
+                allow,
+            ),
+            (ARCH, own(libc::SYS_mount), [0, 0], allow),
+            (I386, 3, [0, 0], allow),
+            (I386, 288, [0, 0], EPERM),
+            (I386, 404, [0, 0], EPERM),
+            (I386, IOCTL_I386, [0, TYPING[0]], EPERM),
+            (I386, SOCKET_I386, [vsock, 0], EAFNOSUPPORT),
+            (I386, SOCKETCALL_I386, [1, 0], ENOSYS),
+            (0xC000_00F3, 288, [0, 0], allow),
+        ] {
+            let found = run(&program, arch, nr, arguments);
+            assert_eq!(found, expected, "{arch:x} {nr} {arguments:?}");
+        }
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(run(&program, ARCH, 0x4000_0000, [0, 0]), ENOSYS);
+    }
+}

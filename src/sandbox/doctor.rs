@@ -1,0 +1,531 @@
+//! What this host allows, what kiln will use of it, and how to get more.
+//!
+//! Everything that can be tried is tried, in throw-away children ([`probe`]); only
+//! what nobody can try (settings, filesystems) is read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+use nix::unistd::{Gid, Uid};
+
+use super::identity::{self, Identity, MODES};
+use super::idmap::{self, find_program};
+use super::probe::{self, Listening};
+use super::{Error, enter, mounts};
+
+/// How one requirement stands on this host.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// What is looked at.
+    pub name: &'static str,
+    /// Whether it is as kiln needs it.
+    pub status: Status,
+    /// What was found.
+    pub detail: String,
+    /// What to do where it is not.
+    pub remedy: Vec<String>,
+}
+
+/// Outcome of a [`Check`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As needed.
+    Ok,
+    /// Missing, but builds work without it.
+    Degraded,
+    /// Missing, and builds cannot run.
+    Missing,
+}
+
+/// One step of the ladder.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Mode {
+    /// As `--mode` takes it.
+    pub name: &'static str,
+    /// Whether builds work in it.
+    pub works: bool,
+    /// What it has, or why it does not work.
+    pub detail: String,
+    /// How to get it.
+    pub remedy: Vec<String>,
+}
+
+/// Everything that was found.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Whether images can be built here.
+    pub builds: bool,
+    /// The mode that a build takes here by itself.
+    pub mode: Option<&'static str>,
+    /// All modes, tried one by one.
+    pub modes: Vec<Mode>,
+    /// What decides about them, and what else a build needs.
+    pub checks: Vec<Check>,
+}
+
+/// Where builds put their files.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// The parent of build directories.
+    pub temporary: PathBuf,
+    /// The image cache.
+    pub cache: PathBuf,
+}
+
+/// Looks at everything that a build needs. Must run before the first thread.
+pub fn examine(places: &Places) -> Report {
+    let chosen = identity::choose(None);
+    let modes: Vec<Mode> = MODES.iter().map(|name| mode(name)).collect();
+    let mut checks = Vec::new();
+    checks.extend(choice(&chosen));
+    checks.push(kernel());
+    checks.push(container());
+    checks.push(user_namespaces());
+    checks.extend(settings());
+    checks.push(no_new_privileges());
+    checks.push(filter());
+    if Uid::effective().is_root() {
+        checks.push(capabilities());
+    }
+    checks.extend(subordinate_ids());
+    checks.push(notifications());
+    if let Ok(choice) = &chosen
+        && choice.identity.has_namespaces()
+    {
+        checks.push(proc(choice.own_processes));
+        checks.push(overlay(&choice.identity));
+    }
+    checks.push(temporary(&places.temporary, &chosen));
+    checks.push(cache(&places.cache));
+    checks.push(device("/dev/fuse", "`kiln mount` needs it"));
+    checks.push(device("/dev/kvm", "`kiln boot` is slow without it"));
+    checks.push(control_groups());
+    Report {
+        builds: checks.iter().all(|check| check.status != Status::Missing),
+        mode: chosen.ok().map(|choice| choice.identity.name()),
+        modes,
+        checks,
+    }
+}
+
+fn check(name: &'static str, status: Status, detail: impl Into<String>) -> Check {
+    Check {
+        name,
+        status,
+        detail: detail.into(),
+        remedy: Vec::new(),
+    }
+}
+
+impl Check {
+    fn remedy(mut self, text: impl Into<String>) -> Check {
+        self.remedy.push(text.into());
+        self
+    }
+
+    fn remedies(mut self, texts: Vec<String>) -> Check {
+        self.remedy.extend(texts);
+        self
+    }
+}
+
+/// Tries one mode by itself.
+fn mode(name: &'static str) -> Mode {
+    match identity::choose(Some(name)) {
+        Ok(choice) => {
+            let ids = idmap::size(&choice.identity.maps().users);
+            let detail = match &choice.identity {
+                Identity::Root(_) => "all ids of this host or container".to_owned(),
+                Identity::Subordinate(_) => format!("{ids} ids"),
+                Identity::Single { .. } => {
+                    "one id; owners and devices are recorded by a supervisor".to_owned()
+                }
+                Identity::ChrootOnly { .. } => "no namespaces; owners, devices and /proc are \
+                    emulated, and hooks are not walled off from the container"
+                    .to_owned(),
+            };
+            Mode {
+                name,
+                works: true,
+                detail,
+                remedy: Vec::new(),
+            }
+        }
+        Err(error) => Mode {
+            name,
+            works: false,
+            detail: enter::flatten(&error),
+            remedy: error.hints(),
+        },
+    }
+}
+
+fn choice(chosen: &Result<identity::Choice, Error>) -> Option<Check> {
+    Some(match chosen {
+        Ok(choice) => {
+            let name = choice.identity.name();
+            match choice.identity.notice() {
+                None => check("mode", Status::Ok, format!("`{name}`")),
+                Some(notice) => check("mode", Status::Degraded, format!("`{name}`: {notice}"))
+                    .remedies(better(&choice.identity)),
+            }
+        }
+        Err(error) => check("mode", Status::Missing, enter::flatten(error)).remedies(error.hints()),
+    })
+}
+
+/// What would give a mode further up.
+fn better(identity: &Identity) -> Vec<String> {
+    let above = match identity {
+        Identity::ChrootOnly { .. } => "root",
+        _ => "subordinate",
+    };
+    identity::choose(Some(above))
+        .err()
+        .map_or_else(Vec::new, |error| error.hints())
+}
+
+fn kernel() -> Check {
+    let release = nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    if kernel_at_least(&release, (5, 12)) {
+        check("kernel", Status::Ok, release)
+    } else {
+        check("kernel", Status::Degraded, release).remedy(
+            "mount_setattr and overlayfs in user namespaces came with Linux 5.12: use it or newer",
+        )
+    }
+}
+
+fn kernel_at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut parts = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
+        _ => true,
+    }
+}
+
+fn container() -> Check {
+    let signs = [
+        ("/.dockerenv", "Docker"),
+        ("/run/.containerenv", "podman"),
+        ("/var/run/secrets/kubernetes.io", "Kubernetes"),
+    ];
+    let found = signs
+        .iter()
+        .find(|(path, _)| Path::new(path).exists())
+        .map(|(_, name)| *name)
+        .or_else(|| std::env::var_os("KUBERNETES_SERVICE_HOST").map(|_| "Kubernetes"));
+    check("container", Status::Ok, found.unwrap_or("none known of"))
+}
+
+fn user_namespaces() -> Check {
+    match probe::try_namespaces() {
+        Ok(()) => check("user namespaces", Status::Ok, "can be made"),
+        Err(error) => check("user namespaces", Status::Degraded, enter::flatten(&error))
+            .remedies(error.hints()),
+    }
+}
+
+/// Settings that limit user namespaces; only those that this kernel has.
+fn settings() -> Vec<Check> {
+    [
+        ("user.max_user_namespaces", "0"),
+        ("kernel.unprivileged_userns_clone", "0"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+    ]
+    .into_iter()
+    .filter_map(|(name, bad)| {
+        let value = probe::sysctl(name)?;
+        let status = if value == bad {
+            Status::Degraded
+        } else {
+            Status::Ok
+        };
+        Some(check(name, status, value))
+    })
+    .collect()
+}
+
+fn no_new_privileges() -> Check {
+    let set = probe::status("NoNewPrivs").as_deref() == Some("1");
+    if set && !Uid::effective().is_root() {
+        check(
+            "no_new_privs",
+            Status::Degraded,
+            "set: `newuidmap` cannot have its privilege",
+        )
+        .remedy(
+            "docker and podman: without `--security-opt no-new-privileges`; Kubernetes: \
+             `allowPrivilegeEscalation: true`; systemd: `NoNewPrivileges=no`",
+        )
+    } else {
+        check(
+            "no_new_privs",
+            Status::Ok,
+            if set { "set" } else { "not set" },
+        )
+    }
+}
+
+fn filter() -> Check {
+    let detail = if probe::seccomp_active() {
+        "active, as in most containers"
+    } else {
+        "none"
+    };
+    check("system call filter", Status::Ok, detail)
+}
+
+/// What root has; it matters where no user namespace can be made.
+fn capabilities() -> Check {
+    use caps::{CapSet, Capability};
+    let missing: Vec<String> = [
+        Capability::CAP_SYS_ADMIN,
+        Capability::CAP_SETUID,
+        Capability::CAP_SETGID,
+        Capability::CAP_SETFCAP,
+        Capability::CAP_SYS_CHROOT,
+        Capability::CAP_MKNOD,
+    ]
+    .into_iter()
+    .filter(|&capability| !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(true))
+    .map(|capability| capability.to_string())
+    .collect();
+    if missing.is_empty() {
+        check("capabilities", Status::Ok, "all that builds can use")
+    } else {
+        check(
+            "capabilities",
+            Status::Ok,
+            format!("without {}", missing.join(", ")),
+        )
+    }
+}
+
+fn subordinate_ids() -> Vec<Check> {
+    let missing: Vec<&str> = ["newuidmap", "newgidmap"]
+        .into_iter()
+        .filter(|tool| find_program(tool).is_none())
+        .collect();
+    let tool = if missing.is_empty() {
+        check("newuidmap", Status::Ok, "installed")
+    } else {
+        let detail = format!("not found: {}", missing.join(", "));
+        check("newuidmap", Status::Degraded, detail).remedies(idmap::tool_hints())
+    };
+    if Uid::effective().is_root() {
+        return vec![tool];
+    }
+    let ids = match idmap::Maps::subordinate(Uid::effective().as_raw(), Gid::effective().as_raw()) {
+        Ok(maps) => check(
+            "subordinate ids",
+            Status::Ok,
+            format!("{}", idmap::size(&maps.users) - 1),
+        ),
+        Err(error) => check("subordinate ids", Status::Degraded, enter::flatten(&error))
+            .remedies(error.hints()),
+    };
+    vec![tool, ids]
+}
+
+/// Whether hooks' calls can be answered, and how well.
+fn notifications() -> Check {
+    let name = "seccomp notifications";
+    match probe::in_child_with_result(probe::try_listener) {
+        Ok(Listening {
+            killable: true,
+            same_processor: true,
+        }) => check(name, Status::Ok, "all that kiln uses"),
+        Ok(found) => {
+            let mut without = Vec::new();
+            if !found.killable {
+                without.push("waits that only a kill ends (Linux 5.19)");
+            }
+            if !found.same_processor {
+                without.push("wake-ups on the same processor (Linux 6.6): traps are slower");
+            }
+            check(name, Status::Ok, format!("without {}", without.join(", ")))
+        }
+        Err(error) => check(name, Status::Degraded, enter::flatten(&error)).remedies(error.hints()),
+    }
+}
+
+fn proc(fresh: bool) -> Check {
+    if fresh {
+        check("/proc", Status::Ok, "a fresh one can be mounted")
+    } else {
+        check(
+            "/proc",
+            Status::Degraded,
+            "parts of it are masked, so builds share the process numbers of this container",
+        )
+        .remedy(
+            "podman: `--security-opt unmask=ALL`; docker: `--security-opt \
+             systempaths=unconfined`; Kubernetes: `procMount: Unmasked`",
+        )
+    }
+}
+
+/// Mounts an overlay in a throw-away namespace.
+fn overlay(identity: &Identity) -> Check {
+    let name = "overlayfs";
+    if identity.records() {
+        return check(name, Status::Ok, "not used where owners are recorded");
+    }
+    let tried = probe::in_child_with_result(|| {
+        enter::become_root(identity, CloneFlags::CLONE_NEWNS)?;
+        let failed = || Error::system("mounting an overlay");
+        let root = Path::new("/");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mounts::mount(None, root, None, private, None).map_err(failed())?;
+        // As builds do it: on a filesystem in memory.
+        let place = Path::new("/tmp");
+        let kind = Some("tmpfs");
+        mounts::mount(Some(place), place, kind, MsFlags::empty(), None).map_err(failed())?;
+        let directories = ["lower", "upper", "work", "target"].map(|name| place.join(name));
+        for directory in &directories {
+            std::fs::create_dir(directory).map_err(failed())?;
+        }
+        let [lower, upper, work, target] = &directories;
+        mounts::mount_overlay(&[lower], upper, work, target).map_err(failed())
+    });
+    match tried {
+        Ok(()) => check(name, Status::Ok, "can be mounted"),
+        Err(error) => check(name, Status::Degraded, enter::flatten(&error))
+            .remedy("cached roots are copied instead; Linux 5.12 or newer mounts them"),
+    }
+}
+
+fn temporary(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
+    let name = "temporary directory";
+    let shown = path.display();
+    let advice = "TMPDIR names another one";
+    let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
+    if let Err(errno) = nix::unistd::access(path, writable) {
+        let error = io::Error::from(errno);
+        return check(name, Status::Missing, format!("`{shown}`: {error}")).remedy(advice);
+    }
+    let Ok(found) = nix::sys::statvfs::statvfs(path) else {
+        return check(name, Status::Ok, format!("`{shown}`"));
+    };
+    let free = u64::from(found.blocks_available()).saturating_mul(found.fragment_size()) >> 20;
+    let mut lacks = Vec::new();
+    if found
+        .flags()
+        .contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)
+    {
+        lacks.push("hooks on it cannot be run (noexec)".to_owned());
+    }
+    if found.blocks() > 0 && free < 4096 {
+        lacks.push(format!("only {free} MiB are free"));
+    }
+    let records = chosen
+        .as_ref()
+        .is_ok_and(|choice| choice.identity.records());
+    if records && !has_birth_times(path) {
+        lacks.push("it keeps no times of birth, by which records of owners are told apart".into());
+    }
+    if lacks.is_empty() {
+        let detail = format!("`{shown}`, {free} MiB free");
+        return check(name, Status::Ok, detail);
+    }
+    // Builds in memory do not use it.
+    check(
+        name,
+        Status::Degraded,
+        format!("`{shown}`: {}", lacks.join("; ")),
+    )
+    .remedy("builds in memory (without `--no-tmpfs`) do not mind")
+    .remedy(advice)
+}
+
+/// Whether a filesystem tells when files were made.
+fn has_birth_times(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
+}
+
+fn cache(path: &Path) -> Check {
+    let name = "image cache";
+    let shown = path.display();
+    let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";
+    // It is made when it is needed: what counts is the directory above.
+    let mut existing = path;
+    while !existing.exists() {
+        match existing.parent() {
+            Some(parent) => existing = parent,
+            None => break,
+        }
+    }
+    let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
+    match nix::unistd::access(existing, writable) {
+        Ok(()) => check(name, Status::Ok, format!("`{shown}`")),
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            check(
+                name,
+                Status::Degraded,
+                format!("`{shown}` cannot be written: {error}"),
+            )
+            .remedy(advice)
+        }
+    }
+}
+
+fn device(path: &'static str, needed: &str) -> Check {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path);
+    match opened {
+        Ok(_) => check(path, Status::Ok, "can be opened"),
+        Err(error) => check(path, Status::Ok, format!("{error}: {needed}")),
+    }
+}
+
+fn control_groups() -> Check {
+    let name = "control groups";
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        check(name, Status::Ok, "version 2")
+    } else if Path::new("/sys/fs/cgroup/unified").exists() {
+        check(name, Status::Ok, "versions 1 and 2")
+    } else if Path::new("/sys/fs/cgroup/memory").exists() {
+        check(name, Status::Ok, "version 1")
+    } else {
+        check(name, Status::Ok, "none; builds do not need them")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_compare_as_numbers() {
+        for (release, expected) in [
+            ("5.12.0-1", true),
+            ("5.9.3", false),
+            ("6.1", true),
+            ("4.19", false),
+            ("odd", true),
+        ] {
+            assert_eq!(kernel_at_least(release, (5, 12)), expected, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_missing() {
+        let found = temporary(
+            Path::new("/nonexistent/tmp"),
+            &identity::choose(Some("none")),
+        );
+        assert_eq!(found.status, Status::Missing);
+        assert!(found.remedy[0].contains("TMPDIR"));
+    }
+}

@@ -1,0 +1,233 @@
+//! Covers what hooks outside have no business with: secrets and sockets.
+//!
+//! A read-only mount does not stop a program from reading a key or from talking
+//! to a daemon through its socket. So such paths are covered by an empty directory
+//! or file before the host's tree is locked, and what a build was given below a
+//! covered directory is mounted on top again.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
+use nix::unistd::{AccessFlags, access};
+
+use super::{Error, mounts};
+
+/// More sockets than this are not covered one by one.
+const MOST_SOCKETS: usize = 4096;
+
+/// Sockets of the host, by name, that this process may connect to.
+///
+/// Has to be read in the network namespace in which they were made.
+pub fn host_sockets() -> Vec<PathBuf> {
+    let Ok(table) = std::fs::read("/proc/net/unix") else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = named_sockets(&table)
+        .filter(|path| {
+            std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+                && access(path.as_path(), AccessFlags::W_OK).is_ok()
+        })
+        .take(MOST_SOCKETS)
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Absolute names in a table of sockets. See `proc_net_unix` in `unix(7)`.
+fn named_sockets(table: &[u8]) -> impl Iterator<Item = PathBuf> {
+    table.split(|&b| b == b'\n').filter_map(|line| {
+        // The name is the last of eight columns and may hold spaces.
+        let start = line.iter().position(|&b| b == b'/')?;
+        (line[..start]
+            .split(|b| b.is_ascii_whitespace())
+            .filter(|word| !word.is_empty())
+            .count()
+            == 7)
+            .then(|| PathBuf::from(std::ffi::OsStr::from_bytes(&line[start..])))
+    })
+}
+
+/// A path to be covered.
+struct Cover {
+    path: PathBuf,
+    directory: bool,
+    /// Mounts of what stays visible below it.
+    shown: Vec<Shown>,
+}
+
+struct Shown {
+    path: PathBuf,
+    directory: bool,
+    mount: OwnedFd,
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Mount { what, path, source }
+}
+
+/// Covers `hidden`, except for what of `shown` lies below. Paths that do not exist
+/// are left out; links are followed. `scratch` is an empty directory that nobody
+/// else uses.
+pub fn cover(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(), Error> {
+    let resolve = |paths: &[PathBuf]| {
+        let mut paths: Vec<PathBuf> = paths
+            .iter()
+            .filter_map(|path| std::fs::canonicalize(path).ok())
+            .filter(|path| path != Path::new("/"))
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    };
+    let shown = resolve(shown);
+    // A parent comes before its children; what a cover hides needs none itself.
+    let mut covers: Vec<Cover> = Vec::new();
+    let mut late: Vec<Cover> = Vec::new();
+    for path in resolve(hidden) {
+        if shown.contains(&path) {
+            continue;
+        }
+        let directory = path.is_dir();
+        let below = covers.iter().any(|cover| path.starts_with(&cover.path));
+        let again = shown.iter().any(|shown| path.starts_with(shown));
+        let cover = Cover {
+            path,
+            directory,
+            shown: Vec::new(),
+        };
+        match (below, again) {
+            (false, _) => covers.push(cover),
+            (true, true) => late.push(cover),
+            (true, false) => {}
+        }
+    }
+    if covers.is_empty() {
+        return Ok(());
+    }
+    for path in shown {
+        let cover = covers
+            .iter_mut()
+            .find(|cover| path.starts_with(&cover.path));
+        if let Some(cover) = cover {
+            // The outermost of several brings what is below it along.
+            if cover
+                .shown
+                .iter()
+                .any(|outer| path.starts_with(&outer.path))
+            {
+                continue;
+            }
+            let mount = mounts::clone_mount(&path, true)
+                .map_err(failed("what a build was given", &path))?;
+            cover.shown.push(Shown {
+                directory: path.is_dir(),
+                path,
+                mount,
+            });
+        }
+    }
+    let attached = prepare(&covers, &late, scratch)?;
+    for (cover, mount) in covers.iter().zip(&attached) {
+        attach(mount, &cover.path)?;
+        for shown in &cover.shown {
+            attach(&shown.mount, &shown.path)?;
+        }
+    }
+    for (cover, mount) in late.iter().zip(&attached[covers.len()..]) {
+        attach(mount, &cover.path)?;
+    }
+    Ok(())
+}
+
+fn attach(mount: &OwnedFd, path: &Path) -> Result<(), Error> {
+    let fail = "a cover for what hooks must not see";
+    let place = nix::fcntl::open(
+        path,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    );
+    match place {
+        Ok(place) => mounts::attach(mount, place.as_fd()).map_err(failed(fail, path)),
+        // What has gone meanwhile needs no cover.
+        Err(nix::errno::Errno::ENOENT) => Ok(()),
+        Err(error) => Err(failed(fail, path)(error.into())),
+    }
+}
+
+/// The covers as detached mounts, from one filesystem in memory.
+fn prepare(covers: &[Cover], late: &[Cover], scratch: &Path) -> Result<Vec<OwnedFd>, Error> {
+    mounts::mount(
+        Some(Path::new("hidden")),
+        scratch,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("mode=0755".as_ref()),
+    )
+    .map_err(failed("a filesystem in memory", scratch))?;
+    let (directory, file) = (scratch.join("directory"), scratch.join("file"));
+    let made = std::fs::create_dir(&directory)
+        .and_then(|()| std::fs::write(&file, ""))
+        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o444)));
+    let result = made.map_err(failed("covers", scratch)).and_then(|()| {
+        let mut mounts = Vec::new();
+        for (number, cover) in covers.iter().chain(late).enumerate() {
+            let source = if !cover.directory {
+                file.clone()
+            } else if cover.shown.is_empty() {
+                directory.clone()
+            } else {
+                let source = scratch.join(number.to_string());
+                skeleton(&source, cover).map_err(failed("covers", &cover.path))?;
+                source
+            };
+            let mount = mounts::clone_mount(&source, false)
+                .map_err(failed("a cover for what hooks must not see", &cover.path))?;
+            mounts.push(mount);
+        }
+        Ok(mounts)
+    });
+    mounts::detach(scratch).map_err(failed("covers", scratch))?;
+    result
+}
+
+/// Mount points for what stays visible below a cover.
+fn skeleton(source: &Path, cover: &Cover) -> io::Result<()> {
+    std::fs::create_dir(source)?;
+    for shown in &cover.shown {
+        let Ok(inner) = shown.path.strip_prefix(&cover.path) else {
+            continue;
+        };
+        let point = source.join(inner);
+        if shown.directory {
+            std::fs::create_dir_all(&point)?;
+        } else {
+            if let Some(parent) = point.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(&point, "")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_sockets_are_read_and_abstract_ones_are_not() {
+        let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1234 /run/a socket\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 1235 @/tmp/.X11-unix/X0\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 1236\n";
+        let found: Vec<PathBuf> = named_sockets(table).collect();
+        assert_eq!(found, [PathBuf::from("/run/a socket")]);
+    }
+}

@@ -1,0 +1,108 @@
+//! The elements of the group `ramdisk`.
+
+use std::fs;
+
+use crate::scratch::{Scratch, error_text};
+
+#[test]
+pub fn ramdisk_base_misses_no_program_and_brings_the_files_out() {
+    let Some(scratch) = Scratch::new(&["ramdisk-base"]) else {
+        return;
+    };
+    let list = "tmp/in_target.d/binary-deps.d";
+    scratch.write(&format!("{list}/mine"), "sed # edits\n\nawk\n");
+    scratch.run("post-install.d/01-ensure-binaries");
+    assert_eq!(scratch.read("etc/dib_binary_deps"), "awk\nsed\n");
+    scratch.write(&format!("{list}/theirs"), "no-such-program\n");
+    let failed = scratch.inside("post-install.d/01-ensure-binaries");
+    assert!(!failed.status.success());
+    assert!(error_text(&failed).contains("the target has none: no-such-program"));
+
+    let scratch = scratch.with("IMAGE_NAME", "rescue");
+    let failed = scratch.outside_hook("cleanup.d/99-extract-ramdisk-files");
+    assert!(error_text(&failed).contains("left no /tmp/kernel"));
+    scratch.write("tmp/kernel", "kernel");
+    scratch.write("tmp/ramdisk", "files");
+    scratch.run_outside("cleanup.d/99-extract-ramdisk-files");
+    let read = |suffix: &str| {
+        fs::read_to_string(scratch.outside().join(format!("rescue.{suffix}"))).unwrap()
+    };
+    assert_eq!(
+        (read("kernel"), read("initramfs")),
+        ("kernel".into(), "files".into())
+    );
+}
+
+#[test]
+pub fn ramdisk_holds_the_programs_modules_and_fragments_of_all_elements() {
+    let Some(scratch) = Scratch::new(&["ramdisk-base", "ramdisk"]) else {
+        return;
+    };
+    let build = "post-install.d/99-build-ramdisk";
+    scratch.stub(&["depmod"]);
+    scratch.script("ldd", "exit 1");
+    scratch.script(
+        "kiln-cpio",
+        "echo \"$1 $2\" >>\"$STUB_LOG\"; cp -a \"$3\" /kept; echo x >\"$4\"",
+    );
+    scratch.program("busybox", "echo ls; echo sed; echo busybox");
+    scratch.program("ip", "true");
+    scratch.write("etc/dib_binary_deps", "busybox\nip\nsed\n");
+    let failed = scratch.inside(build);
+    assert!(
+        error_text(&failed).contains("there is no kernel in /boot"),
+        "{}",
+        error_text(&failed)
+    );
+    for version in ["6.1.0-9-x", "6.1.0-10-x"] {
+        scratch.write(&format!("boot/vmlinuz-{version}"), version);
+        let modules = format!("lib/modules/{version}/kernel");
+        scratch.write(&format!("{modules}/drivers/net/e1000.ko"), "");
+        scratch.write(&format!("{modules}/drivers/gpu/card.ko"), "");
+    }
+    let hooks = "tmp/in_target.d";
+    scratch.write(&format!("{hooks}/init.d/100-mine"), "echo mine\n");
+    scratch.write(&format!("{hooks}/udev.d/60-mine.rules"), "# rules\n");
+    scratch.write(
+        &format!("{hooks}/ramdisk-install.d/50-mine"),
+        "#!/bin/sh\necho 1 >$TMP_MOUNT_PATH/etc/mine\n",
+    );
+    let hook = scratch.hooks().join("ramdisk-install.d/50-mine");
+    fs::set_permissions(hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    scratch.run(build);
+    assert_eq!(scratch.read("tmp/kernel"), "6.1.0-10-x");
+    assert_eq!(
+        scratch.calls().last().map(String::as_str),
+        Some("--compress gzip")
+    );
+    let files = scratch.list("kept");
+    for file in [
+        "etc/mine",
+        "lib/modules/6.1.0-10-x/kernel/drivers/net/e1000.ko",
+        "lib/udev/rules.d/60-mine.rules",
+        "usr/bin/busybox",
+        "usr/bin/ip",
+        "usr/bin/ls",
+        "usr/bin/sed",
+    ] {
+        assert!(files.iter().any(|found| found == file), "{file}: {files:?}");
+    }
+    assert!(!files.iter().any(|file| file.contains("gpu")));
+    let is_link = |name: &str| scratch.root().join("kept/usr/bin").join(name).is_symlink();
+    assert!(is_link("ls") && !is_link("sed") && !is_link("busybox"));
+    let init = scratch.read("kept/init");
+    assert!(init.starts_with("#!/bin/busybox sh\n"));
+    let place = |text: &str| {
+        init.find(text)
+            .unwrap_or_else(|| panic!("{text} is not in /init"))
+    };
+    let order = [
+        "get_kernel_parameter() {",
+        "/proc/sys/kernel/printk",
+        "BOOTIF=",
+        "echo mine",
+        "reboot -f",
+    ];
+    assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])));
+    assert!(!scratch.exists("tmp/ramdisk-root"));
+}

@@ -1,0 +1,477 @@
+//! What hooks can see and reach of the host: files, processes, sockets, keyrings,
+//! devices, the network, the environment.
+
+use std::fs;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use crate::common::toy::{Built, Toy};
+use crate::common::{self, Run as _};
+
+/// Whether programs written in Python can be tried; they make system calls that no
+/// shell makes.
+fn python() -> bool {
+    common::tool("python3").is_some()
+}
+
+/// Builds in a mode; `None`, with a message, if this host has not got it.
+fn build(toy: &Toy, arguments: &str) -> Option<Built> {
+    let built = toy.build(arguments);
+    if built.outcome.status.success() {
+        return Some(built);
+    }
+    let (message, _, _) = built.failure();
+    let refusals = ["user namespace", "subordinate ids", "mode `"];
+    if refusals.iter().any(|refusal| message.contains(refusal)) {
+        common::skipped(&message);
+        return None;
+    }
+    panic!("{message}\n{}", built.lines().join("\n"));
+}
+
+#[test]
+fn hooks_inside_cannot_leave_the_target_by_any_known_way() {
+    let toy = Toy::basic();
+    let marker = toy.world.home().join("marker");
+    fs::write(&marker, "of the host").expect("written");
+    let marker = marker.display();
+    // A directory of the host that the caller left open; kiln must not hand it on.
+    toy.hook(
+        "install",
+        "50-leave",
+        &format!(
+            "look() {{ if [ -e \"$1{marker}\" ]; then echo \"seen by $2\"; fi; }}\n\
+             for process in /proc/[0-9]*; do\n\
+               look $process/root $process/root\n\
+               look $process/cwd/../../../../../.. $process/cwd\n\
+               for fd in $process/fd/*; do look $fd \"a descriptor\"; done\n\
+               if [ \"$process\" != /proc/$$ ] && [ \"$process\" != /proc/self ] && cat $process/environ >/dev/null 2>&1; then\n\
+                 case $(tr '\\0' '\\n' <$process/environ | grep -c KILN_TEST_SECRET) in 0) ;; *) echo \"seen environment of $process\";; esac\n\
+               fi\n\
+             done\n\
+             mkdir -p /x\n\
+             look /x/../../../../.. dots\n\
+             if cut -d' ' -f5 /proc/self/mountinfo | grep -qF '{home}'; then echo 'seen a mount of the host'; fi\n\
+             mount -t proc again /x 2>/dev/null && for process in /x/[0-9]*; do look $process/root mounted-proc; done; true",
+            home = toy.world.home().display(),
+        ),
+    );
+    let command = toy.command("-t tar --json");
+    // `sh` keeps the descriptor open across the exec of kiln.
+    let mut shell = toy.world.command("/bin/sh");
+    shell
+        .args(["-c", "exec 7</; exec \"$@\"", "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("KILN_TEST_SECRET", "x");
+    let built = Built::run(&mut shell).success();
+    assert_eq!(built.lines_after("seen "), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_chroot_does_not_lead_out_of_the_target() {
+    let toy = Toy::basic();
+    let marker = toy.world.home().join("marker");
+    fs::write(&marker, "of the host").expect("written");
+    // A process whose directory lies above its root goes up as far as it likes.
+    let Some(chroot) = common::tool("chroot") else {
+        return common::skipped("chroot is not installed");
+    };
+    toy.hook(
+        "root",
+        "20-chroot",
+        &format!(
+            "cp -L '{}' \"$TARGET_ROOT/usr/bin/chroot\"",
+            chroot.display()
+        ),
+    );
+    toy.hook(
+        "install",
+        "50-escape",
+        &format!(
+            "mkdir -p /jail/usr /jail/proc\n\
+             cp -a /usr/bin /usr/lib /usr/lib64 /jail/usr/ 2>/dev/null || true\n\
+             for name in bin lib lib64; do ln -s usr/$name /jail/$name; done\n\
+             mount --rbind /proc /jail/proc\n\
+             exec 9</\n\
+             chroot /jail /bin/bash -c 'cd /proc/self/fd/9; echo \"above $(pwd -P)\"; for n in 1 2 3 4 5 6 7 8; do cd -P ..; done; if [ -e .{marker} ]; then echo seen; fi; echo tried'",
+            marker = marker.display()
+        ),
+    );
+    let built = toy.build("-t tar").success();
+    assert!(built.lines().contains(&"tried".to_owned()));
+    assert!(!built.lines().contains(&"seen".to_owned()));
+}
+
+#[test]
+fn secrets_of_the_home_directory_are_hidden_but_for_what_is_given() {
+    let toy = Toy::basic();
+    let home = toy.world.home();
+    for (path, text) in [
+        (".ssh/id_test", "private"),
+        (".ssh/id_test.pub", "public"),
+        (".ssh/authorized_keys", "public"),
+        (".aws/credentials", "private"),
+        (".netrc", "private"),
+        (".config/gcloud/token", "private"),
+        (".config/git/config", "public"),
+        (".gitconfig", "public"),
+        (".cargo/credentials.toml", "private"),
+        (".cargo/bin/tool", "public"),
+        (".given/key", "public"),
+        (".named/key", "public"),
+        ("plain", "public"),
+    ] {
+        let path = home.join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+    toy.hook(
+        "extra-data",
+        "50-look",
+        "find \"$HOME\" -type f | while read -r file; do\n\
+           case $(cat \"$file\" 2>/dev/null) in public|private) echo \"found $(cat \"$file\") ${file#$HOME/}\";; esac\n\
+         done\n\
+         if (: >\"$HOME/.ssh/new\") 2>/dev/null; then echo 'found writable .ssh'; fi",
+    );
+    let mut command = toy.command(&format!(
+        "-t tar --json --show {}",
+        home.join(".given").display()
+    ));
+    command.env("DIB_TEST_FILE", home.join(".named/key"));
+    let built = Built::run(&mut command).success();
+    let mut found = built.lines_after("found ");
+    found.sort();
+    // `.cargo/bin` is no directory of PATH here, but programs may need it.
+    assert_eq!(
+        found,
+        [
+            "public .cargo/bin/tool",
+            "public .config/git/config",
+            "public .gitconfig",
+            "public .given/key",
+            "public .named/key",
+            "public .ssh/authorized_keys",
+            "public .ssh/id_test.pub",
+            "public plain",
+        ]
+    );
+    assert!(!home.join(".ssh/new").exists());
+}
+
+#[test]
+fn variables_that_look_like_secrets_are_withheld_and_named() {
+    let mut toy = Toy::basic();
+    for (name, value) in [
+        ("AWS_SECRET_ACCESS_KEY", "one"),
+        ("GITHUB_TOKEN", "two"),
+        ("SSH_AUTH_SOCK", "/three"),
+        ("MY_TOKEN", "four"),
+        ("DIB_SOME_PASSWORD", "five"),
+        ("PLAIN", "six"),
+    ] {
+        toy.world.set(name, value);
+    }
+    let look = "env | grep -E '^(AWS_|GITHUB|SSH_|MY_|DIB_SOME|PLAIN)' | sed 's/^/has /'";
+    toy.hook("extra-data", "50-look", look);
+    toy.hook("install", "50-look", look);
+    let built = toy.build("-t tar --pass-env MY_TOKEN").success();
+    let mut has = built.lines_after("has ");
+    has.sort();
+    has.dedup();
+    assert_eq!(
+        has,
+        ["DIB_SOME_PASSWORD=five", "MY_TOKEN=four", "PLAIN=six"]
+    );
+    let told = built.events.iter().any(|event| {
+        matches!(event, kiln::build::event::Event::Info { text }
+            if text.contains("hooks do not get AWS_SECRET_ACCESS_KEY, GITHUB_TOKEN, SSH_AUTH_SOCK"))
+    });
+    assert!(told, "nobody is told what is withheld");
+}
+
+/// Tries to connect to sockets of the host from a hook outside; prints those that
+/// answered.
+const CONNECT: &str = "python3 - \"$@\" <<'END'\n\
+import socket, sys\n\
+for name in sys.argv[1:]:\n    \
+    s = socket.socket(socket.AF_UNIX)\n    \
+    try:\n        s.connect(name.replace('@', '\\0', 1) if name[0] == '@' else name)\n        print('reached', name)\n    \
+    except OSError as error:\n        print('refused', name, error.errno)\n\
+END";
+
+#[test]
+fn sockets_of_the_host_are_out_of_reach_whatever_the_network() {
+    if !python() {
+        return common::skipped("python3 is not installed");
+    }
+    let toy = Toy::basic();
+    let path = toy.world.home().join("daemon.socket");
+    let _named = UnixListener::bind(&path).expect("a socket can be bound");
+    let name = format!("kiln-test-{}-{:p}", std::process::id(), &toy);
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let _abstract = UnixListener::bind_addr(&address).expect("a socket can be bound");
+    toy.hook(
+        "extra-data",
+        "50-connect",
+        &format!("set -- '{}' '@{name}'\n{CONNECT}", path.display()),
+    );
+    let mut arguments = vec!["-t tar --network none"];
+    if kiln::sandbox::landlock::abi() >= 6 {
+        arguments.push("-t tar");
+    } else {
+        common::skipped(
+            "this kernel has no Landlock scopes: abstract sockets with the host's network",
+        );
+    }
+    for arguments in arguments {
+        let built = toy.build(arguments).success();
+        assert_eq!(
+            built.lines_after("reached "),
+            Vec::<String>::new(),
+            "{arguments}"
+        );
+        assert_eq!(built.lines_after("refused ").len(), 2, "{arguments}");
+        fs::remove_file(toy.output("tar")).expect("the tar is ours");
+    }
+}
+
+#[test]
+fn without_a_network_there_is_loopback_and_nothing_else() {
+    let toy = Toy::basic();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let look = format!(
+        "cat /proc/net/dev | sed -nE 's/^ *([a-z0-9]+):.*/device \\1/p'\n\
+         if (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; then echo 'reached the host'; fi\n\
+         if (exec 3<>/dev/udp/192.0.2.1/9) 2>/dev/null; then echo 'reached the world'; fi\n\
+         echo \"offline ${{DIB_OFFLINE:-}}\""
+    );
+    toy.hook("extra-data", "50-look", &look);
+    toy.hook("install", "50-look", &look);
+    for mode in ["auto", "single"] {
+        let Some(built) = build(&toy, &format!("-t tar --network none --mode {mode}")) else {
+            continue;
+        };
+        assert_eq!(built.lines_after("device "), ["lo", "lo"], "{mode}");
+        assert_eq!(
+            built.lines_after("reached "),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+        assert_eq!(built.lines_after("offline "), ["1", "1"], "{mode}");
+        fs::remove_file(toy.output("tar")).expect("the tar is ours");
+    }
+    let built = toy.build("-t tar").success();
+    assert_eq!(
+        built.lines_after("reached the host").len(),
+        2,
+        "the host's network is the default"
+    );
+}
+
+/// Calls that hooks have no business with, by number for both common machines.
+const CALLS: &str = r"
+import ctypes, os, platform, fcntl, socket
+libc = ctypes.CDLL(None, use_errno=True)
+arm = platform.machine() == 'aarch64'
+calls = {
+    'keyctl': (219, 250), 'add_key': (217, 248), 'bpf': (280, 321),
+    'perf_event_open': (241, 298), 'userfaultfd': (282, 323), 'init_module': (105, 175),
+    'finit_module': (273, 313), 'kexec_load': (104, 246), 'open_by_handle_at': (265, 304),
+    'swapoff': (225, 168), 'io_uring_setup': (425, 425), 'syslog': (116, 103),
+}
+for name, (a, x) in calls.items():
+    ctypes.set_errno(0)
+    libc.syscall(ctypes.c_long(a if arm else x), ctypes.c_long(0), ctypes.c_long(0), ctypes.c_long(0))
+    print('call', name, ctypes.get_errno())
+try:
+    fcntl.ioctl(0, 0x5412, b'x')
+except OSError as error:
+    print('call tiocsti', error.errno)
+try:
+    socket.socket(40, socket.SOCK_STREAM)
+except OSError as error:
+    print('call vsock', error.errno)
+try:
+    os.open('/dev/tty', os.O_RDWR)
+    print('call tty 0')
+except OSError as error:
+    print('call tty', error.errno)
+";
+
+#[test]
+fn calls_that_no_hook_needs_are_refused() {
+    if !python() {
+        return common::skipped("python3 is not installed");
+    }
+    let toy = Toy::basic();
+    toy.hook(
+        "extra-data",
+        "50-calls",
+        &format!("python3 - <<'END'\n{CALLS}\nEND"),
+    );
+    for mode in ["auto", "single"] {
+        let Some(built) = build(&toy, &format!("-t tar --mode {mode}")) else {
+            continue;
+        };
+        let mut calls = built.lines_after("call ");
+        calls.sort();
+        let eperm = |name: &str| format!("{name} {}", libc::EPERM);
+        let mut expected: Vec<String> = [
+            "add_key",
+            "bpf",
+            "finit_module",
+            "init_module",
+            "kexec_load",
+            "keyctl",
+            "open_by_handle_at",
+            "perf_event_open",
+            "swapoff",
+            "syslog",
+            "tiocsti",
+            "userfaultfd",
+        ]
+        .map(eperm)
+        .to_vec();
+        expected.push(format!("io_uring_setup {}", libc::ENOSYS));
+        expected.push(format!("tty {}", libc::ENXIO));
+        expected.push(format!("vsock {}", libc::EAFNOSUPPORT));
+        expected.sort();
+        assert_eq!(calls, expected, "{mode}");
+        fs::remove_file(toy.output("tar")).expect("the tar is ours");
+    }
+}
+
+#[test]
+fn hooks_have_neither_the_callers_keyring_nor_its_ipc_nor_its_name() {
+    let toy = Toy::basic();
+    let look = "echo \"keys $(cat /proc/keys 2>/dev/null | wc -l)\"\n\
+        echo \"shared $(($(cat /proc/sysvipc/shm | wc -l) - 1))\"\n\
+        echo \"name $(cat /proc/sys/kernel/hostname)\"";
+    toy.hook("install", "50-look", look);
+    let built = toy.build("-t tar").success();
+    assert_eq!(built.lines_after("shared "), ["0"]);
+    assert_eq!(built.lines_after("name "), ["localhost"]);
+    // The keyring that the build made for itself may be there, none with a key.
+    let keys: u32 = built.lines_after("keys ")[0].parse().expect("a number");
+    assert!(keys <= 1, "{keys} keys of the caller");
+}
+
+#[test]
+fn the_processes_of_kiln_cannot_be_looked_into_or_written_to() {
+    let toy = Toy::basic();
+    let attack = "for process in /proc/[0-9]*; do\n\
+          pid=${process#/proc/}\n\
+          [ $pid != $$ ] || continue\n\
+          # Those that a shell starts for a pipe come and go.\n\
+          case $(cat $process/cmdline 2>/dev/null | tr '\\0' ' ') in *kiln*build*) ;; *) continue;; esac\n\
+          echo \"tried $pid\"\n\
+          for name in mem environ maps; do\n\
+            if [ -n \"$(head -c 1 $process/$name 2>/dev/null | tr '\\0' x)\" ]; then echo \"opened $name of $pid\"; fi\n\
+          done\n\
+          for name in root/ cwd/; do\n\
+            if [ -n \"$(ls -A $process/$name 2>/dev/null)\" ]; then echo \"opened $name of $pid\"; fi\n\
+          done\n\
+          # Their numbers can be listed; what they are cannot.\n\
+          for fd in $process/fd/*; do\n\
+            if readlink $fd >/dev/null 2>&1; then echo \"opened $fd\"; fi\n\
+          done\n\
+          if (printf x >>$process/mem) 2>/dev/null; then echo \"wrote memory of $pid\"; fi\n\
+          if (printf x | dd of=$process/mem bs=1 seek=4096 conv=notrunc) 2>/dev/null; then echo \"wrote memory of $pid\"; fi\n\
+        done";
+    toy.hook("extra-data", "50-attack", attack);
+    toy.hook("install", "50-attack", attack);
+    for mode in ["auto", "single"] {
+        let Some(built) = build(&toy, &format!("-t tar --mode {mode}")) else {
+            continue;
+        };
+        assert!(
+            !built.lines_after("tried ").is_empty(),
+            "{mode}: no process of kiln was found"
+        );
+        assert_eq!(built.lines_after("opened "), Vec::<String>::new(), "{mode}");
+        assert_eq!(built.lines_after("wrote "), Vec::<String>::new(), "{mode}");
+        fs::remove_file(toy.output("tar")).expect("the tar is ours");
+    }
+}
+
+#[test]
+fn signals_do_not_leave_the_sandbox() {
+    let toy = Toy::basic();
+    let mut victim = toy
+        .world
+        .command("/bin/sleep")
+        .arg("600")
+        .spawn()
+        .expect("sleep runs");
+    let attack = format!(
+        "kill -9 {} 2>/dev/null && echo hit || true\n\
+         for n in 1 -1; do :; done",
+        victim.id()
+    );
+    toy.hook("extra-data", "50-kill", &attack);
+    toy.hook("install", "50-kill", &attack);
+    let built = toy.build("-t tar").success();
+    let ended = victim.try_wait().expect("it can be asked");
+    let _ = victim.kill();
+    let _ = victim.wait();
+    assert!(ended.is_none(), "the hook killed a process of the host");
+    assert!(!built.lines().contains(&"hit".to_owned()));
+}
+
+#[test]
+fn a_hook_that_kills_everything_fails_or_ends_alone() {
+    let toy = Toy::basic();
+    toy.hook("install", "50-kill", "kill -9 -1");
+    let built = toy.build("-t tar");
+    let (message, _, status) = built.failure();
+    assert_ne!(status, 0);
+    assert!(!message.is_empty());
+    assert_eq!(toy.outputs(), Vec::<String>::new());
+    toy.assert_swept();
+}
+
+#[test]
+fn wrong_values_of_the_sandboxs_options_are_refused() {
+    let toy = Toy::basic();
+    for (arguments, message) in [
+        (
+            "--network lan",
+            "`--network` is `lan`, which is not a network",
+        ),
+        (
+            "--memory much",
+            "`--memory` is `much`, which is not a size of 1 MiB or more",
+        ),
+        ("--timeout 5d", "`--timeout` is `5d`, which is not a time"),
+    ] {
+        let outcome = toy.command(arguments).run();
+        assert_ne!(outcome.code(), 0, "{arguments}");
+        assert!(outcome.stderr.contains(message), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("hint: "), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn files_that_only_root_reads_are_hidden_from_hooks_of_root() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("only root can read these files at all");
+    }
+    let toy = Toy::basic();
+    assert_eq!(
+        fs::metadata("/etc/shadow")
+            .map(|meta| meta.permissions().mode() & 0o007)
+            .ok(),
+        Some(0)
+    );
+    toy.hook(
+        "extra-data",
+        "50-look",
+        "for file in /etc/shadow /etc/gshadow /etc/ssh/ssh_host_*_key; do\n\
+         if [ -s $file ]; then echo \"seen $file\"; fi\ndone",
+    );
+    let built = toy.build("-t tar").success();
+    assert_eq!(built.lines_after("seen "), Vec::<String>::new());
+}

@@ -1,0 +1,151 @@
+//! Limits on time, memory, disk and processes.
+
+use std::time::Instant;
+
+use crate::common;
+use crate::common::toy::Toy;
+use crate::common::watch::{eventually, marked};
+
+#[test]
+fn a_hook_that_takes_too_long_is_ended_with_all_it_started() {
+    let mut toy = Toy::basic();
+    let mark = format!("kiln-timeout-{}", std::process::id());
+    toy.world.set("KILN_TEST_MARK", &mark);
+    toy.hook(
+        "install",
+        "50-sleep",
+        "trap '' HUP INT TERM\nsetsid sleep 600 &\nsleep 600",
+    );
+    let started = Instant::now();
+    let built = toy.build("-t tar --timeout 10s");
+    let (message, hints, status) = built.failure();
+    assert_eq!(
+        message,
+        "hook `install.d/50-sleep` of element `toy` took longer than 10 s, the limit of `--timeout`"
+    );
+    assert_eq!(status, 124);
+    assert!(hints[0].contains("KILN_TIMEOUT"), "{hints:?}");
+    assert!(started.elapsed().as_secs() < 300, "it waited for the sleep");
+    assert!(eventually(|| marked(&mark).is_empty()));
+    toy.assert_swept();
+}
+
+#[test]
+fn a_build_that_takes_too_long_is_ended() {
+    let mut toy = Toy::basic();
+    let mark = format!("kiln-build-timeout-{}", std::process::id());
+    toy.world.set("KILN_TEST_MARK", &mark);
+    toy.hook("install", "50-sleep", "sleep 600");
+    let built = toy.build("-t tar --build-timeout 3s");
+    let (message, hints, status) = built.failure();
+    assert_eq!(
+        message,
+        "the build took longer than 3 s, the limit of `--build-timeout`; no image was written"
+    );
+    assert_eq!(status, 124);
+    assert!(hints[0].contains("KILN_BUILD_TIMEOUT"), "{hints:?}");
+    assert!(eventually(|| marked(&mark).is_empty()));
+    assert_eq!(toy.outputs(), Vec::<String>::new());
+    toy.assert_swept();
+}
+
+#[test]
+fn a_hook_that_takes_all_memory_is_ended() {
+    for place in ["", "--no-tmpfs"] {
+        let toy = Toy::basic();
+        toy.hook(
+            "root",
+            "20-more",
+            "cp -L $(type -P mkfifo) $TARGET_ROOT/usr/bin/",
+        );
+        // Each piece is small enough for one program; their sum is not.
+        toy.hook(
+            "install",
+            "50-eat",
+            // A block that nobody reads is held in full.
+            "mkfifo /pipe\nexec 3<>/pipe\n\
+             for n in 1 2 3 4 5 6; do dd if=/dev/zero bs=60M count=1 >&3 2>/dev/null & done\n\
+             for n in 1 2 3 4 5 6; do wait -n; done",
+        );
+        let built = toy.build(&format!("-t tar --memory 200M {place}"));
+        let (message, hints, status) = built.failure();
+        assert_ne!(status, 0);
+        let told =
+            message.contains("--memory") || hints.iter().any(|hint| hint.contains("--memory"));
+        assert!(told, "{message} {hints:?}");
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn a_hook_that_fills_the_disk_fails_and_the_host_has_its_space_back() {
+    for place in ["", "--no-tmpfs"] {
+        let toy = Toy::basic();
+        toy.hook(
+            "install",
+            "50-fill",
+            "for n in $(seq 40); do head -c 10000000 /dev/zero >/home/$n; sleep 0.02; done 2>/dev/null",
+        );
+        toy.hook(
+            "root",
+            "20-seq",
+            "cp -L $(type -P seq) $TARGET_ROOT/usr/bin/",
+        );
+        let built = toy.build(&format!("-t tar --disk 100M {place}"));
+        let (message, _, _) = built.failure();
+        let expected = if place.is_empty() {
+            "hook `install.d/50-fill` of element `toy` failed with exit status 1"
+        } else {
+            "filled the build's directory with"
+        };
+        // A host with little memory builds on disk in any case.
+        assert!(
+            message.contains(expected) || message.contains("filled the build's directory"),
+            "{message}"
+        );
+        assert_eq!(toy.outputs(), Vec::<String>::new());
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn a_single_file_cannot_pass_the_limit_either() {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "50-fill",
+        "head -c 500000000 /dev/zero >/home/large",
+    );
+    let built = toy.build("-t tar --disk 100M --no-tmpfs");
+    built.failure();
+    toy.assert_swept();
+}
+
+#[test]
+fn a_fork_bomb_is_bounded_and_ends_with_its_build() {
+    for mode in ["auto", "single"] {
+        let mut toy = Toy::basic();
+        let mark = format!("kiln-bomb-{}-{mode}", std::process::id());
+        toy.world.set("KILN_TEST_MARK", &mark);
+        toy.hook(
+            "install",
+            "50-bomb",
+            "grow() { grow & grow & sleep 600; }\ngrow 2>/dev/null &\nsleep 2",
+        );
+        let built = toy.build(&format!(
+            "-t tar --processes 150 --timeout 60s --mode {mode}"
+        ));
+        let (message, hints, _) = built.failure();
+        if message.contains("mode `") || message.contains("user namespace") {
+            common::skipped(&message);
+            continue;
+        }
+        assert!(
+            message.contains("`--processes`")
+                || hints.iter().any(|hint| hint.contains("--processes")),
+            "{message} {hints:?}"
+        );
+        assert!(eventually(|| marked(&mark).is_empty()), "{mode}");
+        toy.assert_swept();
+    }
+}

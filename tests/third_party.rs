@@ -1,0 +1,209 @@
+//! Elements that nobody here wrote: diskimage-builder's own, from its wheel, in
+//! place of the bundled ones.
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use kiln::build::event::Event;
+use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
+
+use common::image::missing;
+use common::online::{cache, has_network, has_pip, upstream, wheels};
+use common::qemu::{Firmware, boot};
+use common::toy::Built;
+use common::{World, tool};
+
+/// What is built in one image. All are diskimage-builder's.
+const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud-init \
+    cloud-init-datasources cloud-init-growpart cloud-init-disable-resizefs growroot devuser \
+    dhcp-all-interfaces simple-init source-repositories pip-and-virtualenv pip-cache ensure-venv \
+    openssh-server runtime-ssh-host-keys local-config sysctl modprobe svc-map install-types \
+    element-manifest enable-serial-console journal-to-console fail2ban stable-interface-names \
+    dkms posix dynamic-login disable-nouveau apt-conf";
+
+/// Looks at the finished root and leaves what it misses beside the image.
+const PROBE: &str = r#"#!/bin/bash
+set -eu -o pipefail
+cd "$TARGET_ROOT"
+out=$PROBE_OUTPUT
+: >"$out"
+has() { [ -e "$1" ] || [ -L "$1" ] || echo "no $1" >>"$out"; }
+says() { grep -qse "$2" "$1" || echo "$1 does not say $2" >>"$out"; }
+# base, debian-minimal, bootloader, block-device-mbr
+says etc/os-release 'VERSION_CODENAME=bookworm'
+says boot/grub/grub.cfg 'root=LABEL=cloudimg-rootfs.*console=ttyS0'
+says etc/fstab 'LABEL=cloudimg-rootfs / ext4'
+# cloud-init and its like
+has usr/bin/cloud-init
+says etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg None
+has usr/local/sbin/growroot
+has etc/systemd/system/multi-user.target.wants/growroot.service
+# devuser, openssh-server, local-config, runtime-ssh-host-keys
+says etc/passwd '^ops:'
+has usr/sbin/sshd
+has usr/local/sbin/runtime-ssh-host-keys.sh
+# dhcp-all-interfaces, simple-init, source-repositories, pip-and-virtualenv, ensure-venv
+has usr/local/sbin/dhcp-all-interfaces.sh
+has usr/glean/bin/glean-install
+has usr/local/bin/glean
+says etc/dib-source-repositories /tmp/glean.git
+says etc/dib-manifests/dib-manifest-git-image 'glean'
+has usr/bin/pip3
+says var/lib/dpkg/status '^Package: python3-venv$'
+# sysctl, modprobe, disable-nouveau, svc-map, element-manifest, dkms, fail2ban, journal-to-console
+has usr/local/bin/sysctl-write-value
+says etc/modprobe.d/blacklist.conf 'blacklist floppy'
+says etc/modprobe.d/disable-nouveau.conf nouveau
+has usr/share/svc-map/services
+says etc/dib-manifests/dib-element-manifest 'journal-to-console'
+has usr/sbin/dkms
+has etc/systemd/system/multi-user.target.wants/fail2ban.service
+says etc/systemd/journald.conf '^ForwardToConsole=yes'
+# dynamic-login, posix
+has usr/local/sbin/dynamic-login
+says var/lib/dpkg/status '^Package: rsync$'
+# Nothing of kiln's stays, and nothing of the build.
+for name in mount umount sudo systemctl modprobe sysctl service udevadm start-stop-daemon; do
+    for file in usr/local/{sbin,bin}/$name; do
+        if [ -e "$file" ]; then echo "$file is in the image" >>"$out"; fi
+    done
+done
+if find usr/bin usr/sbin usr/local -type f -size +30M -exec grep -lq 'KILN_RECORD' {} \; -print | grep -q .; then
+    echo "kiln is in the image" >>"$out"
+fi
+for file in etc/apt/apt.conf.d/60img-build-proxy usr/sbin/policy-rc.d sbin/start-stop-daemon.REAL; do
+    if [ -e "$file" ]; then echo "$file is in the image" >>"$out"; fi
+done
+"#;
+
+/// Makes a file that hooks can run.
+fn script(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("it is in a directory")).expect("it can be made");
+    fs::write(path, text).expect("it can be written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+}
+
+/// A repository with one commit, in place of one that is far away.
+fn repository(world: &World, name: &str) -> String {
+    let path = world.home().join(name);
+    let lines = [
+        format!("init -q -b master {}", path.display()),
+        format!(
+            "-C {} -c user.name=test -c user.email=test@localhost commit -q --allow-empty -m first",
+            path.display()
+        ),
+    ];
+    for line in lines {
+        let git = tool("git").expect("looked for before");
+        let status = world
+            .command(git)
+            .args(line.split(' '))
+            .status()
+            .expect("git can be started");
+        assert!(status.success(), "git {line}");
+    }
+    path.display().to_string()
+}
+
+#[test]
+fn elements_of_diskimage_builder_build_an_image_that_boots() {
+    if nix::unistd::geteuid().is_root() {
+        skip!("this is built as a normal user");
+    }
+    if let Some(name) = missing(&["qemu-system-x86_64", "git", "python3"]) {
+        skip!("{name} is not installed");
+    }
+    if !has_pip() {
+        skip!("Python has no pip (package python3-pip)");
+    }
+    if !has_network() {
+        skip!("this machine has no network");
+    }
+    let mut world = World::new();
+    let library = upstream(false).join("diskimage_builder/elements");
+    let own = world.home().join("elements");
+    script(
+        &own.join("local-wheels/extra-data.d/10-local-wheels"),
+        "#!/bin/bash\nset -eu\nsudo cp -r \"$LOCAL_WHEELS\" \"$TMP_MOUNT_PATH/tmp/wheels\"\n",
+    );
+    script(&own.join("probe/cleanup.d/99-probe"), PROBE);
+    let mirrors = Mirrors::choose(&|_| None, Path::new(HOST_APT));
+    let probe = world.work().join("probe.txt");
+    let apt_conf = world.write("apt.conf", "APT::Install-Recommends \"false\";\n");
+    let settings: [(&str, OsString); 16] = [
+        ("DIB_RELEASE", "bookworm".into()),
+        ("DIB_DISTRIBUTION_MIRROR", mirrors.main.into()),
+        ("DIB_DEBIAN_SECURITY_MIRROR", mirrors.security.into()),
+        // Its default for Debian is 2, which no release has any more.
+        ("DIB_PYTHON_VERSION", "3".into()),
+        // Its source is a script from a server that need not be there.
+        ("DIB_INSTALLTYPE_pip_and_virtualenv", "package".into()),
+        ("PIP_NO_INDEX", "1".into()),
+        ("PIP_FIND_LINKS", "/tmp/wheels".into()),
+        ("DIB_DEV_USER_USERNAME", "ops".into()),
+        ("DIB_DEV_USER_PASSWORD", "not a secret".into()),
+        ("DIB_MODPROBE_BLACKLIST", "floppy".into()),
+        ("DIB_CLOUD_INIT_GROWPART_DEVICES", "[\"/\"]".into()),
+        ("PROBE_OUTPUT", probe.clone().into()),
+        ("DIB_APT_CONF", apt_conf.into()),
+        ("TMP_DIR", world.tmp().into()),
+        (
+            "LOCAL_WHEELS",
+            wheels("glean-wheels", &["glean", "pbr", "setuptools"]).into(),
+        ),
+        ("DIB_REPOLOCATION_glean", repository(&world, "glean").into()),
+    ];
+    for (name, value) in settings {
+        world.set(name, value);
+    }
+    let search = std::env::join_paths([&own, &library]).expect("paths without colons");
+    world.set("ELEMENTS_PATH", search);
+
+    let mut command: Command = world.kiln();
+    command
+        .arg("build")
+        .args(ELEMENTS.split_whitespace())
+        .args([
+            "local-wheels",
+            "probe",
+            "-o",
+            "image",
+            "-t",
+            "qcow2",
+            "--json",
+            "--image-cache",
+        ])
+        .arg(cache());
+    let built = Built::run(&mut command).success();
+    let replaced: Vec<&str> = built
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Warning { text } => text.strip_prefix("kiln's own element `"),
+            _ => None,
+        })
+        .filter_map(|text| text.split('`').next())
+        .collect();
+    // All that is not upstream's, each with its reason in docs/elements.md.
+    assert_eq!(
+        replaced,
+        [
+            "debootstrap",
+            "package-installs",
+            "stable-interface-names",
+            "svc-map",
+            "sysprep"
+        ]
+    );
+    assert_eq!(fs::read_to_string(&probe).expect("the probe ran"), "");
+    let manifests = common::toy::names(&world.work().join("image.d"));
+    assert!(!manifests.is_empty(), "no manifests beside the image");
+    assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
+    let console = boot(&world, "image.qcow2", Firmware::Bios, "login:");
+    assert!(console.contains("Linux version"), "{console}");
+}
