@@ -207,9 +207,12 @@ fn programs_for_32_bits_see_and_leave_the_same() {
 
 #[test]
 fn signals_interrupt_no_call_that_is_answered() {
-    for (killable, programs) in [("1", "signals"), ("0", "signals")] {
-        let variables = [("KILN_STRESS_KILLABLE", killable)];
-        let Some(kept) = keep("single", programs, &variables) else {
+    for (killable, rounds, least) in [("1", "2500", 30_000), ("0", "500", 6_000)] {
+        let variables = [
+            ("KILN_STRESS_KILLABLE", killable),
+            ("KILN_STRESS_ROUNDS", rounds),
+        ];
+        let Some(kept) = keep("single", "signals", &variables) else {
             skip!("mode single is not available here");
         };
         let line = kept
@@ -223,9 +226,9 @@ fn signals_interrupt_no_call_that_is_answered() {
                 .and_then(|word| word.parse::<u64>().ok())
         };
         let (calls, delivered) = (number(2), number(3));
-        assert!(calls >= Some(30_000), "{line}");
+        assert!(calls >= Some(least), "{line}");
         // A host that is too slow to deliver any would prove nothing.
-        assert!(delivered > Some(100), "{line}");
+        assert!(delivered > Some(20), "{line}");
     }
 }
 

@@ -19,13 +19,13 @@
 //! the microseconds before is the [`guard`](super::guard)'s. See
 //! `seccomp_unotify(2)`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -59,6 +59,15 @@ struct Unclaimed {
     answer: Answer,
 }
 
+/// What has to be known of calls whose wait a signal can end, so that none is
+/// done twice.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Tasks for which a call is being answered.
+    answering: HashSet<u32>,
+    unclaimed: HashMap<u32, Unclaimed>,
+}
+
 /// One filter's calls.
 #[derive(Debug)]
 pub struct Listener {
@@ -82,7 +91,8 @@ pub struct Listener {
     /// Each call goes to a worker of its own.
     concurrent: AtomicBool,
     closed: AtomicBool,
-    unclaimed: Mutex<HashMap<u32, Unclaimed>>,
+    pending: Mutex<Pending>,
+    answered_one: Condvar,
     emulation: Arc<Emulation>,
     failure: Arc<OnceLock<String>>,
 }
@@ -111,7 +121,8 @@ impl Listener {
             answered: AtomicU64::new(0),
             concurrent: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            unclaimed: Mutex::default(),
+            pending: Mutex::default(),
+            answered_one: Condvar::new(),
             emulation: shared.emulation.clone(),
             failure: shared.failure.clone(),
         }
@@ -247,12 +258,28 @@ impl Listener {
     }
 
     fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
-        let (number, arguments) = (call.data.nr, call.data.args);
-        let former = if self.killable {
-            None
+        if self.killable {
+            let answer = worker.answer(self, call);
+            // That the task was killed meanwhile is the only likely error.
+            let _ = self.send(call.id, &answer);
         } else {
-            lock(&self.unclaimed).remove(&call.pid)
-        };
+            self.answer_once(worker, call);
+        }
+    }
+
+    /// Answers a call that may have been made, and interrupted, before.
+    fn answer_once(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
+        let (number, arguments) = (call.data.nr, call.data.args);
+        let mut pending = lock(&self.pending);
+        // Another worker may still be at it for the same task.
+        while !pending.answering.insert(call.pid) {
+            pending = self
+                .answered_one
+                .wait(pending)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let former = pending.unclaimed.remove(&call.pid);
+        drop(pending);
         let answer = match former {
             Some(former)
                 if (former.number, former.arguments) == (number, arguments)
@@ -263,10 +290,12 @@ impl Listener {
             _ => worker.answer(self, call),
         };
         let sent = self.send(call.id, &answer);
+        let done = matches!(answer, Answer::Value(_) | Answer::Descriptor { .. });
+        let started = worker.started(call.pid);
+        let mut pending = lock(&self.pending);
         if sent == Err(Errno::ENOENT)
-            && !self.killable
-            && matches!(answer, Answer::Value(_) | Answer::Descriptor { .. })
-            && let Some(started) = worker.started(call.pid)
+            && done
+            && let Some(started) = started
         {
             let unclaimed = Unclaimed {
                 number,
@@ -274,8 +303,10 @@ impl Listener {
                 started,
                 answer,
             };
-            lock(&self.unclaimed).insert(call.pid, unclaimed);
+            pending.unclaimed.insert(call.pid, unclaimed);
         }
+        pending.answering.remove(&call.pid);
+        self.answered_one.notify_all();
     }
 
     fn guard(&self, pid: u32) {

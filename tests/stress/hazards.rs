@@ -58,7 +58,8 @@ pub fn signals() {
     let exclusive = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
     // SAFETY: zeroes are a valid value.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
-    for _ in 0..2_500 {
+    let rounds = std::env::var("KILN_STRESS_ROUNDS").unwrap_or_default();
+    for _ in 0..rounds.parse().unwrap_or(2_500) {
         check(
             "stat",
             call!(
