@@ -89,9 +89,11 @@ helpers! {
     "dracut" Inside system::without_shims;
     "grub-install" Inside grub::install::main;
     "grub-mkconfig" Inside shims::covered;
+    "grub-mkrelpath" Inside grub::relpath::main;
     "grub-probe" Inside grub::probe::main;
     "grub2-install" Inside grub::install::main;
     "grub2-mkconfig" Inside shims::covered;
+    "grub2-mkrelpath" Inside grub::relpath::main;
     "grub2-probe" Inside grub::probe::main;
     "hostnamectl" Inside system::hostnamectl;
     "install-packages" Inside packages::main;

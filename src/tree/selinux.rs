@@ -172,7 +172,9 @@ impl FileContexts {
             let (index, key) = if rule.exact {
                 (&mut contexts.exact, rule.prefix.as_str())
             } else {
-                let key = [2, 1].into_iter().find_map(|depth| directories(&rule.prefix, depth));
+                let key = [2, 1]
+                    .into_iter()
+                    .find_map(|depth| directories(&rule.prefix, depth));
                 (&mut contexts.by_directory, key.unwrap_or(""))
             };
             index.entry(key.to_owned()).or_default().push(number);
@@ -204,7 +206,15 @@ impl FileContexts {
         };
         let value = |key: &str| {
             let lines = config.lines().map(str::trim);
-            let of_key = |line: &'_ str| Some(line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim().to_owned());
+            let of_key = |line: &'_ str| {
+                Some(
+                    line.strip_prefix(key)?
+                        .trim_start()
+                        .strip_prefix('=')?
+                        .trim()
+                        .to_owned(),
+                )
+            };
             lines.filter_map(of_key).next_back()
         };
         if value("SELINUX").is_some_and(|mode| mode.eq_ignore_ascii_case("disabled")) {
@@ -312,7 +322,10 @@ impl Tree {
             let Some(label) = contexts.label(&path, &inode.kind) else {
                 continue;
             };
-            let before = inode.xattrs.as_ref().map_or(0, |set| Arc::as_ptr(set).addr());
+            let before = inode
+                .xattrs
+                .as_ref()
+                .map_or(0, |set| Arc::as_ptr(set).addr());
             let set = sets.entry((before, Arc::clone(&label))).or_insert_with(|| {
                 let mut set = inode.xattrs.as_deref().cloned().unwrap_or_default();
                 set.insert(ATTRIBUTE.into(), label.as_ref().into());
@@ -388,7 +401,10 @@ broken
         ] {
             let label = contexts.label(path, kind).unwrap();
             let label = String::from_utf8(label.to_vec()).unwrap();
-            assert!(label.contains(&format!(":{expected}:")) && label.ends_with('\0'), "{path}: {label}");
+            assert!(
+                label.contains(&format!(":{expected}:")) && label.ends_with('\0'),
+                "{path}: {label}"
+            );
         }
         assert_eq!(contexts.label("/mnt/disk/x", &file), None);
     }
@@ -397,32 +413,54 @@ broken
     fn a_tree_is_labelled_by_its_own_policy() {
         let mut builder = TreeBuilder::new();
         for (path, text) in [
-            ("/etc/selinux/config", "SELINUX=permissive\n SELINUXTYPE = own\n"),
+            (
+                "/etc/selinux/config",
+                "SELINUX=permissive\n SELINUXTYPE = own\n",
+            ),
             ("/etc/selinux/own/contexts/files/file_contexts", POLICY),
-            ("/etc/selinux/own/contexts/files/file_contexts.local", "/srv\tu:r:local_t:s0\n"),
+            (
+                "/etc/selinux/own/contexts/files/file_contexts.local",
+                "/srv\tu:r:local_t:s0\n",
+            ),
         ] {
-            builder.insert(path, Inode::file(text.as_bytes(), 0o644)).unwrap();
+            builder
+                .insert(path, Inode::file(text.as_bytes(), 0o644))
+                .unwrap();
         }
         let old = Inode::directory(0o755)
             .with_xattr("security.selinux", b"old\0")
             .with_xattr("user.kept", b"1");
         builder.insert("/srv", old).unwrap();
-        builder.insert("/usr/one", Inode::file(*b"", 0o644)).unwrap();
+        builder
+            .insert("/usr/one", Inode::file(*b"", 0o644))
+            .unwrap();
         builder.hard_link("/var/two", "/usr/one").unwrap();
         let tree = Arc::new(builder.build().unwrap());
         let contexts = FileContexts::of_tree(&tree).unwrap().unwrap();
         let labelled = tree.labelled(&contexts);
-        let attributes = |path: &str| labelled.inode_of(labelled.find(path).unwrap()).xattrs.clone().unwrap();
+        let attributes = |path: &str| {
+            labelled
+                .inode_of(labelled.find(path).unwrap())
+                .xattrs
+                .clone()
+                .unwrap()
+        };
         let label = |path: &str| String::from_utf8(attributes(path)[ATTRIBUTE].to_vec()).unwrap();
         assert_eq!(label("/srv"), "u:r:local_t:s0\0");
         assert_eq!(&*attributes("/srv")[&b"user.kept"[..]], b"1");
         assert_eq!(label("/var/two"), "system_u:object_r:usr_t:s0\0");
         // Equal sets are one allocation, which keeps large trees small.
-        assert!(Arc::ptr_eq(&attributes("/etc"), &attributes("/etc/selinux")));
+        assert!(Arc::ptr_eq(
+            &attributes("/etc"),
+            &attributes("/etc/selinux")
+        ));
 
         let mut builder = tree.edit();
         builder
-            .insert("/etc/selinux/config", Inode::file(*b"SELINUX=disabled\n", 0o644))
+            .insert(
+                "/etc/selinux/config",
+                Inode::file(*b"SELINUX=disabled\n", 0o644),
+            )
             .unwrap();
         let disabled = Arc::new(builder.build().unwrap());
         assert!(FileContexts::of_tree(&disabled).unwrap().is_none());

@@ -139,6 +139,38 @@ fn an_index_has_three_levels_where_large_dir_allows_it() {
 }
 
 #[test]
+fn resize2fs_grows_into_the_blocks_that_are_kept_for_it() {
+    let Some(resize2fs) = tool("resize2fs") else {
+        println!("SKIP: resize2fs is not installed");
+        return;
+    };
+    let tree = images::dense(&modest());
+    for (text, larger) in [
+        // 31 more blocks of descriptors, and 2.
+        ("-b 1024 -i 65536", 4 << 30),
+        ("-i 1048576", 20 << 30),
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        let image = Image::new(&tree, &options, 64 * MIB);
+        let file = File::options().write(true).open(image.path()).unwrap();
+        file.set_len(larger).unwrap();
+        let output = Command::new(&resize2fs).arg(image.path()).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{text}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        image.check();
+        let shown = image.debugfs("show_super_stats -h");
+        assert!(
+            shown.contains(&format!("{}", larger / options.block())),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn ext2_and_ext3_are_clean_and_read_back_equal() {
     let sparse = modest();
     let dense = images::dense(&sparse);
