@@ -17,6 +17,8 @@ mod core_elements;
 mod debian;
 #[path = "elements/form.rs"]
 mod form;
+#[path = "elements/kernels.rs"]
+mod kernels;
 #[path = "elements/library.rs"]
 mod library;
 #[path = "elements/network.rs"]
@@ -27,6 +29,10 @@ mod packages;
 mod ramdisk;
 #[path = "elements/scratch.rs"]
 mod scratch;
+#[path = "elements/services.rs"]
+mod services;
+#[path = "elements/sources.rs"]
+mod sources;
 
 /// Every element of the library with the test of what it does.
 const TESTED: &[(&str, fn())] = &[
@@ -34,6 +40,10 @@ const TESTED: &[(&str, fn())] = &[
     (
         "apt-sources",
         packages::apt_sources_replaces_the_file_for_good,
+    ),
+    (
+        "baremetal",
+        kernels::kernel_and_ramdisk_lie_beside_the_image,
     ),
     (
         "base",
@@ -67,10 +77,18 @@ const TESTED: &[(&str, fn())] = &[
         "cache-url",
         packages::cache_url_brings_curl_except_on_rpm_systems,
     ),
+    (
+        "cleanup-kernel-initrd",
+        kernels::only_files_of_the_kernel_that_boots_stay,
+    ),
     ("cloud-init", cloud::cloud_init_enables_the_units_that_exist),
     (
         "cloud-init-datasources",
         cloud::datasources_are_listed_and_their_quirks_configured,
+    ),
+    (
+        "cloud-init-nocloud",
+        services::nocloud_sets_the_list_of_datasources,
     ),
     ("debian", debian::debian_sets_up_a_cloud_image),
     (
@@ -86,6 +104,10 @@ const TESTED: &[(&str, fn())] = &[
         access::devuser_creates_the_user_with_key_password_and_sudo,
     ),
     (
+        "dhcp-all-interfaces",
+        network::every_interface_is_configured_by_one_program,
+    ),
+    (
         "dib-init-system",
         core_elements::init_system_is_checked_and_its_services_installed,
     ),
@@ -94,7 +116,16 @@ const TESTED: &[(&str, fn())] = &[
         core_elements::dib_python_links_the_interpreter_for_the_build_only,
     ),
     ("dib-run-parts", core_elements::dib_run_parts_brings_nothing),
+    (
+        "disable-nouveau",
+        services::nouveau_is_blacklisted_by_a_snippet,
+    ),
+    (
+        "dkms",
+        services::modules_are_built_for_the_kernels_of_the_image,
+    ),
     ("dpkg", packages::dpkg_settings_of_the_build_do_not_stay),
+    ("dynamic-login", services::the_command_line_lets_root_in),
     (
         "element-manifest",
         core_elements::element_manifest_lists_every_element,
@@ -102,6 +133,14 @@ const TESTED: &[(&str, fn())] = &[
     (
         "enable-serial-console",
         boot::serial_console_is_configured_for_each_init_system,
+    ),
+    (
+        "ensure-venv",
+        services::venv_is_a_package_of_its_own_on_debian_only,
+    ),
+    (
+        "fail2ban",
+        services::jails_are_brought_and_the_service_enabled,
     ),
     ("growroot", cloud::growroot_grows_partition_and_filesystem),
     (
@@ -115,6 +154,10 @@ const TESTED: &[(&str, fn())] = &[
     (
         "install-types",
         core_elements::install_types_links_the_chosen_hooks,
+    ),
+    (
+        "journal-to-console",
+        services::the_journal_goes_to_the_console,
     ),
     ("local-config", access::local_config_brings_keys_and_proxies),
     (
@@ -133,6 +176,7 @@ const TESTED: &[(&str, fn())] = &[
         "package-installs",
         packages::package_installs_call_the_helpers_for_their_phase,
     ),
+    ("pip-and-virtualenv", services::pip_comes_from_packages_only),
     (
         "pkg-map",
         packages::maps_are_in_the_target_during_the_build_only,
@@ -150,12 +194,24 @@ const TESTED: &[(&str, fn())] = &[
         access::host_keys_are_removed_and_made_at_boot,
     ),
     (
+        "select-boot-kernel-initrd",
+        kernels::the_newest_kernel_with_a_ramdisk_is_named,
+    ),
+    (
+        "source-repositories",
+        sources::sources_of_every_type_are_brought_into_the_root,
+    ),
+    (
         "stable-interface-names",
         network::links_that_switch_stable_names_off_are_removed,
     ),
     (
         "svc-map",
         core_elements::service_names_are_merged_for_the_distribution,
+    ),
+    (
+        "sysctl",
+        services::kernel_settings_are_written_once_and_must_agree,
     ),
     ("sysprep", core_elements::sysprep_clears_the_machine_id),
     ("vm", boot::vm_needs_a_layout_and_a_bootloader),

@@ -431,6 +431,150 @@ fn an_initramfs_is_deferred_within_dpkg_only() {
     assert!(stderr(&output).contains("KILN_RECORD is not set"));
 }
 
+/// Every request for every package manager, and the commands that come of it.
+#[test]
+fn install_packages_drives_each_package_manager() {
+    let all = "dnf yum dnf5 yumdownloader zypper emerge etc-update apk rpm";
+    for (present, variable, line, expected) in [
+        (
+            "dnf",
+            "",
+            "a b",
+            "dnf -y -v install a b|dnf -y mark install a b",
+        ),
+        ("dnf dnf5", "", "a", "dnf -y install a|dnf -y mark user a"),
+        (
+            "dnf",
+            "YUM_FLAGS=-y --nogpgcheck",
+            "a",
+            "dnf -y --nogpgcheck install a|dnf -y mark install a",
+        ),
+        (
+            "dnf",
+            "DIB_OFFLINE=1",
+            "a",
+            "dnf -y -v -C install a|dnf -y mark install a",
+        ),
+        (
+            "dnf",
+            "",
+            "libssl-dev x-dev",
+            "dnf -y -v install openssl-devel x-devel|dnf -y mark install openssl-devel x-devel",
+        ),
+        ("dnf", "", "-e a", "dnf -y -v remove a"),
+        ("dnf", "", "-u", "dnf -y update"),
+        ("dnf", "", "-d store a", "dnf download --destdir=store a"),
+        ("yum dnf", "YUM=yum", "a", "yum -y -v install a"),
+        (
+            "yum yumdownloader",
+            "",
+            "-d store a",
+            "yumdownloader --destdir=store a",
+        ),
+        ("yum", "", "snmp-mibs-downloader", ""),
+        (
+            "zypper",
+            "",
+            "a b",
+            "zypper --non-interactive --gpg-auto-import-keys install --no-recommends a b",
+        ),
+        (
+            "zypper",
+            "",
+            "-e a",
+            "zypper --non-interactive --gpg-auto-import-keys remove --clean-deps a",
+        ),
+        (
+            "zypper",
+            "",
+            "-u",
+            "zypper --non-interactive --gpg-auto-import-keys dist-upgrade --no-recommends",
+        ),
+        (
+            "zypper",
+            "",
+            "-d a",
+            "zypper --non-interactive --gpg-auto-import-keys install --no-recommends --download-only a",
+        ),
+        (
+            "zypper",
+            "DIB_OFFLINE=1",
+            "a",
+            "zypper --non-interactive --gpg-auto-import-keys --no-refresh install --no-recommends a",
+        ),
+        (
+            "emerge",
+            "GENTOO_EMERGE_DEFAULT_OPTS=--quiet --jobs=2",
+            "a/b",
+            "emerge --quiet --jobs=2 a/b",
+        ),
+        (
+            "emerge",
+            "",
+            "-e a/b",
+            "emerge --deselect a/b|emerge --depclean a/b",
+        ),
+        (
+            "emerge etc-update",
+            "",
+            "-u",
+            "emerge --sync|emerge --update --deep --newuse @world|emerge --depclean|emerge @preserved-rebuild|etc-update --automode -5",
+        ),
+        ("apk", "", "a b", "apk add --no-progress a b"),
+        (
+            "apk",
+            "DIB_OFFLINE=1",
+            "a",
+            "apk add --no-progress --no-network a",
+        ),
+        ("apk", "", "-e a", "apk del --no-progress a"),
+        ("apk", "", "-u", "apk upgrade --no-progress"),
+        ("apk", "", "", ""),
+    ] {
+        let bench = Bench::new();
+        for name in all
+            .split(' ')
+            .filter(|name| present.split(' ').any(|one| one == *name))
+        {
+            bench.script(&format!("stub/{name}"), "#!/bin/sh\necho \"${0##*/} $*\"\n");
+        }
+        let mut command = bench.helper("install-packages");
+        // Nothing of the host but the shell that the stubs need.
+        command.env("PATH", bench.path("stub")).args(words(line));
+        if let Some((name, value)) = variable.split_once('=') {
+            command.env(name, value);
+        }
+        let output = run(&mut command);
+        let expected: String = expected
+            .split('|')
+            .filter(|line| !line.is_empty())
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_eq!(stdout(&output), expected, "{present} {variable} {line}");
+    }
+}
+
+#[test]
+fn install_packages_stops_at_the_first_command_that_fails() {
+    let bench = Bench::new();
+    bench.script("stub/dnf", "#!/bin/sh\necho \"$*\"\nexit 7\n");
+    let mut command = bench.helper("install-packages");
+    command.env("PATH", bench.path("stub")).arg("a");
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "-y -v install a\n");
+}
+
+#[test]
+fn map_packages_prints_one_line_for_each_name() {
+    let bench = Bench::new();
+    let output = run(bench
+        .helper("map-packages")
+        .args(["apache2", "vim", "z-dev"]));
+    assert_eq!(stdout(&output), "httpd\nvim\nz-devel\n");
+    assert!(stderr(&output).contains("`apache2` is a name of Debian's"));
+}
+
 #[test]
 fn install_packages_explains_what_it_cannot_do() {
     let bench = Bench::new();
@@ -440,7 +584,7 @@ fn install_packages_explains_what_it_cannot_do() {
     if !Path::new("/usr/local/bin/install-packages").exists() {
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            stderr(&output).contains("not supported yet for this root: no `apt-get`\nhint: "),
+            stderr(&output).contains("this root has no package manager that is known\nhint: "),
             "{}",
             stderr(&output)
         );

@@ -24,7 +24,7 @@ const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud
     dhcp-all-interfaces simple-init source-repositories pip-and-virtualenv pip-cache ensure-venv \
     openssh-server runtime-ssh-host-keys local-config sysctl modprobe svc-map install-types \
     element-manifest enable-serial-console journal-to-console fail2ban stable-interface-names \
-    dkms posix dynamic-login disable-nouveau apt-conf";
+    dkms posix dynamic-login disable-nouveau apt-conf baremetal cleanup-kernel-initrd";
 
 /// Looks at the finished root and leaves what it misses beside the image.
 const PROBE: &str = r#"#!/bin/bash
@@ -63,9 +63,9 @@ has usr/share/svc-map/services
 says etc/dib-manifests/dib-element-manifest 'journal-to-console'
 has usr/sbin/dkms
 has etc/systemd/system/multi-user.target.wants/fail2ban.service
-says etc/systemd/journald.conf '^ForwardToConsole=yes'
+says etc/systemd/journald.conf.d/log-to-console.conf 'ForwardToConsole=true'
 # dynamic-login, posix
-has usr/local/sbin/dynamic-login
+has usr/local/bin/dynamic-login
 says var/lib/dpkg/status '^Package: rsync$'
 # Nothing of kiln's stays, and nothing of the build.
 for name in mount umount sudo systemctl modprobe sysctl service udevadm start-stop-daemon; do
@@ -193,8 +193,11 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
     assert_eq!(
         replaced,
         [
+            "baremetal",
+            "cleanup-kernel-initrd",
             "debootstrap",
             "package-installs",
+            "select-boot-kernel-initrd",
             "stable-interface-names",
             "svc-map",
             "sysprep"

@@ -1,6 +1,6 @@
 //! Elements about the network.
 
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, error_text};
 
 #[test]
 pub fn links_that_switch_stable_names_off_are_removed() {
@@ -18,4 +18,34 @@ pub fn links_that_switch_stable_names_off_are_removed() {
     assert!(own.exists());
     // A second run has nothing to do.
     scratch.run("install.d/02-stable-interface-names");
+}
+
+#[test]
+pub fn every_interface_is_configured_by_one_program() {
+    let Some(mut scratch) = Scratch::new(&["dhcp-all-interfaces"]) else {
+        return;
+    };
+    scratch.stub(&["systemctl"]);
+    let hook = "post-install.d/50-dhcp-all-interfaces";
+    scratch.write("etc/network/interfaces.d/eth0", "auto eth0\n");
+    scratch.write("etc/network/interfaces.d/own", "# kept\n");
+    scratch.run(hook);
+    assert_eq!(scratch.list("etc/network/interfaces.d"), ["own"]);
+    assert_eq!(
+        scratch.calls(),
+        ["systemctl enable systemd-networkd.service"]
+    );
+    let text = scratch.read("etc/systemd/network/99-dhcp-all-interfaces.network");
+    assert!(text.contains("\nDHCP=yes\n"), "{text}");
+
+    scratch.write("etc/NetworkManager/NetworkManager.conf", "");
+    scratch.set("DIB_DHCP_TIMEOUT", "7");
+    scratch.run(hook);
+    assert_eq!(scratch.calls(), Vec::<String>::new());
+    let text = scratch.read("etc/NetworkManager/conf.d/00-dhcp-all-interfaces.conf");
+    assert!(text.contains("\nipv4.dhcp-timeout=7\n"), "{text}");
+
+    scratch.set("DIB_DHCP_TIMEOUT", "soon");
+    let output = scratch.inside(hook);
+    assert!(error_text(&output).contains("DIB_DHCP_TIMEOUT is 'soon'"));
 }

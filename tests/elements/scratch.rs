@@ -15,6 +15,7 @@ use crate::library::{element, entries};
 /// The host's programs that hooks use in a target: those of every Debian root.
 const TOOLS: &[&str] = &[
     "awk",
+    "base64",
     "basename",
     "bash",
     "cat",

@@ -1,0 +1,313 @@
+//! The same elements and arguments, built by diskimage-builder as root and by kiln:
+//! the trees are the same but for the differences that are listed here.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
+
+use common::World;
+use common::image::missing;
+use common::online::{cache, has_network, has_pip, upstream};
+use common::toy::Built;
+
+/// A private `/dev` for diskimage-builder, which binds the host's into the root,
+/// packs it and deletes what is below the root at the end.
+const PRIVATE_DEV: &str = r#"
+set -eu
+mount --make-rprivate /
+dev=$1
+shift
+mount -t tmpfs -o mode=755 dev "$dev"
+while read -r name major minor; do
+    mknod -m 666 "$dev/$name" c "$major" "$minor"
+done <<'EOF'
+null 1 3
+zero 1 5
+full 1 7
+random 1 8
+urandom 1 9
+tty 5 0
+loop-control 10 237
+EOF
+for number in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do mknod "$dev/loop$number" b 7 "$number"; done
+mkdir "$dev/pts" "$dev/shm"
+ln -s /proc/self/fd "$dev/fd"
+ln -s /proc/self/fd/0 "$dev/stdin"
+ln -s /proc/self/fd/1 "$dev/stdout"
+ln -s /proc/self/fd/2 "$dev/stderr"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$dev/pts"
+ln -s pts/ptmx "$dev/ptmx"
+mount -t tmpfs -o mode=1777 shm "$dev/shm"
+mount --move "$dev" /dev
+exec "$@"
+"#;
+
+/// Lists a tar archive: path, kind, mode, owner, target of a link, attributes, and
+/// the packages in dpkg's records.
+const LIST: &str = r#"
+import json, sys, tarfile
+kinds = {tarfile.REGTYPE: "file", tarfile.DIRTYPE: "directory", tarfile.SYMTYPE: "link",
+         tarfile.CHRTYPE: "char", tarfile.BLKTYPE: "block", tarfile.FIFOTYPE: "fifo"}
+tree, packages = {}, []
+with tarfile.open(sys.argv[1], errors="surrogateescape") as archive:
+    for member in archive:
+        path = "/" + member.name.removeprefix("./").strip("/")
+        if path == "/.":
+            path = "/"
+        if member.type == tarfile.LNKTYPE:
+            tree[path] = tree["/" + member.linkname.removeprefix("./").strip("/")]
+            continue
+        attributes = sorted((k, v) for k, v in member.pax_headers.items() if "xattr" in k)
+        target = member.linkname if member.issym() else ""
+        tree[path] = " ".join([kinds[member.type], oct(member.mode), f"{member.uid}:{member.gid}",
+                               target, json.dumps(attributes)])
+        if path == "/var/lib/dpkg/status":
+            text = archive.extractfile(member).read().decode()
+            for entry in text.split("\n\n"):
+                fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
+                if fields:
+                    packages.append(f"{fields['Package']} {fields['Version']} {fields['Status']}")
+json.dump({"tree": tree, "packages": sorted(packages)}, sys.stdout)
+"#;
+
+/// Paths that only one of the two has, or that differ, and why that is meant.
+/// A trailing `*` stands for anything.
+const INTENDED: &[(&str, &str)] = &[
+    (
+        "/dev/*",
+        "kiln's image has the nodes that a boot needs, not those of the host",
+    ),
+    (
+        "/etc/dib-manifests/dib-manifest-dpkg-*",
+        "named after the image",
+    ),
+    (
+        "/etc/hostname",
+        "diskimage-builder keeps the mode of the host's file",
+    ),
+    (
+        "/etc/resolv.conf",
+        "diskimage-builder leaves the host's name servers in the image",
+    ),
+    ("/lost+found", "made by mkfs, not by elements"),
+    ("/proc", "a mount point that every root needs"),
+    ("/run/mount*", "left by the mount program of the host"),
+    ("/sys", "a mount point that every root needs"),
+    (
+        "/usr/local/bin/extract-image",
+        "a program of an element that kiln's replaces",
+    ),
+    (
+        "/usr/local/bin/package-*installs*",
+        "a program of an element that kiln's replaces",
+    ),
+    ("/var/lib/dpkg/cmethopt", "left by debootstrap"),
+    ("/var/lib/dpkg/available-old", "left by debootstrap"),
+    (
+        "/var/lib/systemd/deb-systemd-helper-*",
+        "times of the build",
+    ),
+    ("/var/log/bootstrap.log", "left by debootstrap"),
+];
+
+fn is_intended(path: &str) -> bool {
+    INTENDED.iter().any(|(pattern, _)| {
+        let parts: Vec<&str> = pattern.split('*').collect();
+        let mut rest = path;
+        for (number, part) in parts.iter().enumerate() {
+            match (number, rest.find(part)) {
+                (0, Some(0)) => rest = &rest[part.len()..],
+                (0, _) | (_, None) => return false,
+                (_, Some(at)) => rest = &rest[at + part.len()..],
+            }
+        }
+        rest.is_empty() || pattern.ends_with('*')
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct Listing {
+    tree: BTreeMap<String, String>,
+    packages: Vec<String>,
+}
+
+fn list(world: &World, archive: &Path) -> Listing {
+    let output = world
+        .command("python3")
+        .args(["-c", LIST])
+        .arg(archive)
+        .output()
+        .expect("python3 can be started");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
+fn settings(world: &World) -> Vec<(&'static str, OsString)> {
+    let mirrors = Mirrors::choose(&|_| None, Path::new(HOST_APT));
+    vec![
+        ("DIB_RELEASE", "bookworm".into()),
+        ("DIB_PYTHON_VERSION", "3".into()),
+        ("DIB_DISTRIBUTION_MIRROR", mirrors.main.into()),
+        ("DIB_DEBIAN_SECURITY_MIRROR", mirrors.security.into()),
+        ("TMPDIR", world.tmp().into()),
+    ]
+}
+
+/// Builds with diskimage-builder itself.
+fn build_upstream(world: &World) {
+    let package = upstream(true);
+    let python = world.work().join("python");
+    // sudo drops PYTHONPATH, so that the interpreter has to bring it.
+    fs::write(
+        &python,
+        format!(
+            "#!/bin/sh\nPYTHONPATH='{}' exec /usr/bin/python3 \"$@\"\n",
+            package.display()
+        ),
+    )
+    .expect("it can be written");
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+    let dev = world.work().join("dev");
+    fs::create_dir(&dev).expect("it can be made");
+    let log = world.work().join("upstream.log");
+    let output = fs::File::create(&log).expect("it can be made");
+    let mut command: Command = world.command("unshare");
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "--propagation",
+            "private",
+            "/bin/bash",
+            "-c",
+            PRIVATE_DEV,
+            "bash",
+        ])
+        .arg(&dev)
+        .args(["/bin/bash", "-c", "exec \"$0\" \"$@\" </dev/null"])
+        .arg(&python)
+        .arg(package.join("bin/disk-image-create"))
+        .args([
+            "-o",
+            "upstream",
+            "-t",
+            "tar",
+            "--no-tmpfs",
+            "debian-minimal",
+        ])
+        .env("PYTHONPATH", &package)
+        .env("DIB_PYTHON_EXEC", &python)
+        .env("USER", "root")
+        // Of the two programs that it may use, the one that is named here.
+        .env(
+            "DIB_DEBIAN_DEBOOTSTRAP_SCRIPT",
+            "/usr/share/debootstrap/scripts/bookworm",
+        )
+        .stdout(output.try_clone().expect("it can be duplicated"))
+        .stderr(output)
+        .stdin(Stdio::null());
+    for (name, value) in settings(world) {
+        command.env(name, value);
+    }
+    let status = command.status().expect("unshare can be started");
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    let end: Vec<&str> = text.lines().rev().take(40).collect();
+    assert!(
+        status.success(),
+        "{status}:\n{}",
+        end.into_iter().rev().collect::<Vec<_>>().join("\n")
+    );
+}
+
+#[test]
+fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
+    if !nix::unistd::geteuid().is_root() {
+        skip!("diskimage-builder itself needs root");
+    }
+    let tools = [
+        "python3",
+        "sudo",
+        "debootstrap",
+        "unshare",
+        "losetup",
+        "qemu-img",
+    ];
+    if let Some(name) = missing(&tools) {
+        skip!("{name} is not installed");
+    }
+    if !has_pip() {
+        skip!("Python has no pip (package python3-pip)");
+    }
+    if !has_network() {
+        skip!("this machine has no network");
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        skip!("this machine has no loop devices");
+    }
+    let may_mount = Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--mount-proc", "true"])
+        .status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        skip!("root may not make namespaces and mounts here");
+    }
+    let world = World::new();
+    let (theirs, ours) = std::thread::scope(|scope| {
+        let theirs = scope.spawn(|| {
+            build_upstream(&world);
+            list(&world, &world.work().join("upstream.tar"))
+        });
+        let mut command = world.kiln();
+        command
+            .args([
+                "build",
+                "debian-minimal",
+                "-o",
+                "ours",
+                "-t",
+                "tar",
+                "--json",
+            ])
+            .arg("--image-cache")
+            .arg(cache())
+            .env(
+                "ELEMENTS_PATH",
+                upstream(false).join("diskimage_builder/elements"),
+            )
+            .env_remove("SOURCE_DATE_EPOCH");
+        for (name, value) in settings(&world) {
+            command.env(name, value);
+        }
+        Built::run(&mut command).success();
+        let ours = list(&world, &world.work().join("ours.tar"));
+        let theirs = theirs
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (theirs, ours)
+    });
+    assert!(theirs.packages.len() > 100, "{:?}", theirs.packages);
+    assert_eq!(ours.packages, theirs.packages);
+    let mut differences = Vec::new();
+    for path in theirs.tree.keys().chain(ours.tree.keys()) {
+        let (a, b) = (theirs.tree.get(path), ours.tree.get(path));
+        if a != b && !is_intended(path) {
+            let show = |what: Option<&String>| what.cloned().unwrap_or_else(|| "nothing".into());
+            differences.push(format!("{path}: {} there, {} here", show(a), show(b)));
+        }
+    }
+    differences.sort();
+    differences.dedup();
+    assert_eq!(differences, Vec::<String>::new());
+    // The rule that lets differences through must not let everything through.
+    let let_through = theirs.tree.keys().filter(|path| is_intended(path)).count();
+    assert!(let_through * 20 < theirs.tree.len(), "{let_through}");
+}

@@ -1,0 +1,148 @@
+//! `source-repositories`: what its lists name is fetched into the root.
+
+use std::fs;
+use std::process::Command;
+
+use crate::scratch::{Scratch, error_text};
+
+const HOOK: &str = "extra-data.d/98-source-repositories";
+
+fn shell(scratch: &Scratch, script: &str) {
+    let output = Command::new("bash")
+        .args(["-euc", script])
+        .current_dir(scratch.outside())
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", error_text(&output));
+}
+
+fn scratch() -> Option<Scratch> {
+    let scratch = Scratch::new(&["source-repositories"])?;
+    scratch.helpers(&["cache-url"]);
+    let cache = scratch.outside().join("the cache");
+    Some(
+        scratch
+            .with("DIB_IMAGE_CACHE", &cache.display().to_string())
+            .with("DIB_MANIFEST_IMAGE_DIR", "/etc/dib-manifests")
+            .with("IMAGE_NAME", "image")
+            .with("HOME", "/nonexistent")
+            .with("GIT_CONFIG_GLOBAL", "/dev/null"),
+    )
+}
+
+#[test]
+pub fn sources_of_every_type_are_brought_into_the_root() {
+    if !["/usr/bin/git", "/usr/local/bin/git"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists())
+    {
+        println!("SKIP: git is not installed");
+        return;
+    }
+    let Some(mut scratch) = scratch() else {
+        return;
+    };
+    shell(
+        &scratch,
+        "mkdir repo; cd repo; git init -q -b master; git config user.name a; git config user.email a@b
+         echo one >file; git add file; git commit -qm one; git tag first
+         echo two >file; git commit -qam two; git checkout -qb other; echo other >file; git commit -qam o
+         git checkout -q master; cd ..
+         mkdir -p archive/inner/deep; echo content >archive/inner/text; echo deep >archive/inner/deep/text
+         tar -C archive -czf archive.tar.gz inner; echo plain >plain",
+    );
+    let base = scratch.outside().display().to_string().replace(' ', "\\ ");
+    let outside = scratch.outside().display().to_string();
+    // Paths of tests hold a blank, which the lists have no way to say.
+    scratch.set("DIB_REPOLOCATION_head", &format!("{outside}/repo"));
+    scratch.set("DIB_REPOLOCATION_tagged", &format!("{outside}/repo"));
+    scratch.set("DIB_REPOLOCATION_branch", &format!("{outside}/repo"));
+    scratch.set("DIB_REPOREF_branch", "other");
+    for name in ["all", "part", "whole"] {
+        scratch.set(
+            &format!("DIB_REPOLOCATION_{name}"),
+            &format!("file://{}/archive.tar.gz", base.replace("\\ ", "%20")),
+        );
+    }
+    scratch.set(
+        "DIB_REPOLOCATION_a_file",
+        &format!("file://{}/plain", base.replace("\\ ", "%20")),
+    );
+    scratch.set("DIB_INSTALLTYPE_skipped", "package");
+    scratch.set("WHERE", "/opt");
+    fs::write(
+        scratch.hooks().join("source-repository-one"),
+        "# comment\n\nhead git $WHERE/head git://overridden\ntagged git /opt/tagged git://overridden first\n\
+         branch git /opt/branch git://overridden\nskipped git /opt/skipped git://nowhere\n",
+    )
+    .unwrap();
+    fs::write(
+        scratch.hooks().join("source-repository-two"),
+        "all tar /opt/all http://overridden *\npart tar /opt/part http://overridden inner/deep\n\
+         whole tar /opt/whole http://overridden .\na-file file /opt/dir/file http://overridden",
+    )
+    .unwrap();
+    fs::write(scratch.hooks().join("source-repository-two~"), "nonsense\n").unwrap();
+    scratch.run_outside(HOOK);
+    for (path, content) in [
+        ("opt/head/file", "two\n"),
+        ("opt/tagged/file", "one\n"),
+        ("opt/branch/file", "other\n"),
+        ("opt/all/text", "content\n"),
+        ("opt/all/deep/text", "deep\n"),
+        ("opt/part/text", "deep\n"),
+        ("opt/whole/inner/text", "content\n"),
+        ("opt/dir/file", "plain\n"),
+    ] {
+        assert_eq!(scratch.read(path), content, "{path}");
+    }
+    assert!(!scratch.exists("opt/skipped"));
+    assert_eq!(
+        scratch.read("etc/dib-source-repositories"),
+        "/opt/head\n/opt/tagged\n/opt/branch\n/opt/all\n/opt/part\n/opt/whole\n/opt/dir/file\n"
+    );
+    let manifest = scratch.read("etc/dib-manifests/dib-manifest-git-image");
+    assert!(manifest.starts_with("head git /opt/head "), "{manifest}");
+    assert_eq!(manifest.lines().count(), 3);
+    // From the cache, without what is was made of.
+    shell(&scratch, "rm -rf repo archive.tar.gz plain; rm -r mnt/opt");
+    scratch.set("DIB_OFFLINE", "1");
+    fs::remove_file(scratch.hooks().join("source-repository-two")).unwrap();
+    scratch.run_outside(HOOK);
+    assert_eq!(scratch.read("opt/head/file"), "two\n");
+}
+
+#[test]
+fn lists_that_make_no_sense_stop_the_build() {
+    let Some(mut scratch) = scratch() else {
+        return;
+    };
+    for (line, message) in [
+        (
+            "name svn /x y",
+            "Couldn't parse 'name svn /x y' as a source repository",
+        ),
+        ("name package /x", "Unsupported repository type: package"),
+        (
+            "name git relative y",
+            "name needs a destination and a location",
+        ),
+        ("name git /x", "name needs a destination and a location"),
+    ] {
+        fs::write(
+            scratch.hooks().join("source-repository-bad"),
+            format!("{line}\n"),
+        )
+        .unwrap();
+        let output = scratch.outside_hook(HOOK);
+        assert!(!output.status.success(), "{line}");
+        assert!(
+            error_text(&output).contains(message),
+            "{}",
+            error_text(&output)
+        );
+    }
+    scratch.set("NO_SOURCE_REPOSITORIES", "1");
+    scratch.run_outside(HOOK);
+}
