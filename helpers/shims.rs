@@ -1,6 +1,7 @@
 //! `kiln-with-shims`: runs a command that calls GRUB's tools by absolute path.
 //!
-//! `grub-mkconfig` runs `/usr/sbin/grub-probe`, which needs block devices. In a
+//! `grub-mkconfig` runs `/usr/sbin/grub-probe`, which needs block devices, and
+//! `/usr/bin/grub-mkrelpath`, which needs the image's filesystems. In a
 //! mount namespace of its own kiln is bound over such programs; where mounting is
 //! refused they are replaced by links until the command has ended.
 
@@ -18,11 +19,13 @@ use thiserror::Error;
 use super::Explain;
 
 /// Programs that the shims stand in for.
-const COVERED: [&str; 4] = [
+const COVERED: [&str; 6] = [
     "usr/sbin/grub-probe",
     "usr/sbin/grub2-probe",
     "usr/sbin/grub-install",
     "usr/sbin/grub2-install",
+    "usr/bin/grub-mkrelpath",
+    "usr/bin/grub2-mkrelpath",
 ];
 
 /// Why the command is not run.

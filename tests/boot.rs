@@ -17,7 +17,7 @@ const MARKER: &str = "KILN-BOOTED";
 /// What the core image looks for; `kiln pack` gives it to the filesystem.
 const UUID: &str = "6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f";
 /// What it takes to read any of the layouts, and to say so.
-const MODULES: &str = "part_msdos part_gpt lvm ext2 fat xfs search_fs_uuid normal configfile \
+const MODULES: &str = "part_msdos part_gpt lvm ext2 fat xfs btrfs search_fs_uuid normal configfile \
                        echo serial terminal test sleep";
 
 /// A tree with GRUB in `/boot/grub`, whose path in its filesystem is `prefix`.
@@ -113,6 +113,13 @@ fn every_layout_starts_by_the_firmware_that_it_is_for() {
                 "      - {name: BSP, type: EF02, size: 2MiB}\n      - {name: root, size: 100%, mkfs: {type: xfs, mount: {mount_point: /}}}\n",
             ),
         ),
+        (
+            "btrfs",
+            layout(
+                "mbr",
+                "      - {name: root, flags: [boot, primary], size: 100%, mkfs: {type: btrfs, mount: {mount_point: /}}}\n",
+            ),
+        ),
     ];
     for (name, text) in &layouts {
         world.write(&format!("{name}.yaml"), text);
@@ -135,6 +142,7 @@ fn every_layout_starts_by_the_firmware_that_it_is_for() {
             vec![Firmware::Bios],
         ),
         ("lvm", "./lvm.yaml", "whole", vec![Firmware::Bios]),
+        ("btrfs", "./btrfs.yaml", "whole", vec![Firmware::Bios]),
     ];
     if missing(&["mkfs.xfs"]).is_none() {
         cases.push(("xfs", "./xfs.yaml", "whole", vec![Firmware::Bios]));

@@ -389,6 +389,21 @@ fn the_reference_is_what_the_program_generates() {
 }
 
 #[test]
+fn the_page_of_the_environment_is_what_the_program_generates() {
+    let world = World::new();
+    let text = world.kiln().words("man --environment").success();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/environment.md");
+    if std::env::var_os("KILN_UPDATE").is_some() {
+        fs::write(&path, &text).expect("the page can be written");
+    }
+    let committed = fs::read_to_string(&path).expect("the page is there");
+    assert!(
+        committed == text,
+        "docs/environment.md is out of date; write it anew with `KILN_UPDATE=1 cargo test --test cli`"
+    );
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let world = World::new();
     for line in [

@@ -19,7 +19,10 @@ fn build(world: &World, arguments: &str) -> Built {
     command
         .arg("build")
         .args(shlex::split(arguments).expect("well quoted"));
-    command.arg("--json").arg("--image-cache").arg(cache());
+    command
+        .arg("--json")
+        .arg("--image-cache")
+        .arg(common::cache());
     let built = Built::run(&mut command).success();
     println!(
         "kiln build {arguments}: {:.1} s",
@@ -93,7 +96,7 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
     if ovmf().is_none() {
         skip!("OVMF is not installed (package ovmf)");
     }
-    if !has_network() {
+    if !common::has_network() {
         skip!("this machine has no network");
     }
     let world = world();

@@ -233,13 +233,7 @@ fn a_masked_proc_costs_the_process_numbers_and_nothing_else() {
             &[shared],
         );
     }
-    works(
-        &Host::new().masked().capabilities(&host::PODMAN),
-        &toy,
-        "--overwrite",
-        "root",
-        &[shared],
-    );
+    works(&Host::podman(), &toy, "--overwrite", "root", &[shared]);
 }
 
 #[test]
@@ -307,6 +301,20 @@ fn a_container_that_allows_nothing_is_told_what_it_must_allow() {
             "a container's system call filter refuses it",
             "run the container as root",
             "seccomp=unconfined",
+        ],
+    );
+    // The same under CRI-O's, which allows user namespaces and yet no change of root.
+    refuses(
+        &Host::new()
+            .masked()
+            .podman_filter(&none)
+            .user(USER)
+            .no_new_privileges(),
+        &toy,
+        "",
+        &[
+            "changing the root directory is refused",
+            "--cap-add SYS_CHROOT",
         ],
     );
     // Root with nothing: neither namespaces nor a change of the root directory.
@@ -657,7 +665,7 @@ fn lines_of_recipes_work_under_the_rules_that_they_are_for() {
     let host_of = |name: &str| match name {
         "docker root" => (Host::docker(), "chroot"),
         "docker root with SYS_ADMIN" => (with_admin(Host::new()), "root"),
-        "podman root" => (Host::new().masked().capabilities(&host::PODMAN), "root"),
+        "podman root" => (Host::podman(), "root"),
         "pod root with six capabilities" => {
             let host = Host::new().masked().docker_filter(&six);
             (host.capabilities(&six).no_new_privileges(), "chroot")

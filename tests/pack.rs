@@ -205,6 +205,44 @@ fn layouts_divide_one_tree_and_all_formats_come_from_one_pass() {
 }
 
 #[test]
+fn other_filesystems_are_clean_and_the_image_grows_for_them() {
+    let world = World::new();
+    tree(&world);
+    for (fstype, program, arguments) in [
+        ("btrfs", "btrfs", "check --check-data-csum"),
+        ("xfs", "xfs_repair", "-n"),
+        ("ext3", "e2fsck", "-fn"),
+        ("vfat", "fsck.fat", "-n"),
+    ] {
+        if missing(&["mkfs.xfs"]).is_some() && fstype == "xfs" {
+            skip!("mkfs.xfs is not installed");
+        }
+        let line = format!("pack tree -o {fstype} -t raw --filesystem {fstype} --label LABEL");
+        let outcome = world.kiln().words(&line);
+        if fstype == "vfat" {
+            // FAT has no links and no pipes.
+            assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+            assert!(
+                outcome.stderr.contains("vfat filesystem"),
+                "{}",
+                outcome.stderr
+            );
+            continue;
+        }
+        outcome.success();
+        if tool(program).is_none() {
+            println!("SKIP: {program} is not installed");
+            continue;
+        }
+        let image = format!("{fstype}.raw");
+        run(&world, program, &format!("{arguments} {image}")).success();
+        let blkid = run(&world, "blkid", &format!("-p -o export {image}")).success();
+        assert!(blkid.contains("LABEL=LABEL"), "{blkid}");
+        assert!(blkid.contains(&format!("TYPE={fstype}")), "{blkid}");
+    }
+}
+
+#[test]
 fn owners_follow_the_rules_and_the_names_of_the_tree() {
     if let Some(name) = missing(&["debugfs"]) {
         skip!("{name} is not installed");

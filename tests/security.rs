@@ -1,6 +1,8 @@
 //! What hooks and targets can reach: not the host.
 
 mod common;
+#[path = "security/hostile.rs"]
+mod hostile;
 #[path = "security/isolation.rs"]
 mod isolation;
 #[path = "security/limits.rs"]

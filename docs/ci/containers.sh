@@ -27,9 +27,10 @@ podman_root() {
         kiln build vm debian-minimal -o debian -t qcow2
 }
 
-# podman as another user, without any privilege: mode `single`.
+# podman as another user, without any privilege: mode `single`. SYS_CHROOT is for the
+# filter, which refuses `chroot` to containers without it; the user does not get it.
 podman_user() {
-    podman run --rm --user 1234 --cap-drop all --security-opt no-new-privileges \
+    podman run --rm --user 1234 --cap-drop all --cap-add SYS_CHROOT --security-opt no-new-privileges \
         -e HOME=/output -v "$kiln:/usr/local/bin/kiln:ro" -v "$PWD:/output:U" -w /output debian:12-slim \
         `# tried as: pod user where user namespaces are allowed` \
         kiln build vm debian-minimal -o debian -t qcow2

@@ -15,6 +15,7 @@ use crate::disk::facts::{Facts, Filesystem};
 pub mod install;
 mod options;
 pub mod probe;
+pub mod relpath;
 
 /// Why a GRUB tool cannot do its work.
 #[derive(Debug, Error)]

@@ -285,6 +285,11 @@ impl Engine<'_> {
         let mut copy = fs_err::File::create(&program)?;
         io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
         copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        let lib = kiln.join("lib");
+        fs_err::create_dir_all(&lib)?;
+        for (name, text) in crate::helpers::lib::FILES {
+            fs_err::write(lib.join(name), text)?;
+        }
         for helper in crate::helpers::HELPERS {
             use crate::helpers::Scope;
             let directories: &[&PathBuf] = match helper.scope {

@@ -61,6 +61,7 @@ fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr
     for (name, body) in crate::helpers::functions(&helpers.join(bin)) {
         variables.insert(name.into(), body.into());
     }
+    variables.insert("_LIB".into(), helpers.join("lib").into());
     variables.insert("KILN_RECORD".into(), helpers.join("record").into());
     variables.insert("KILN_LAYOUT".into(), helpers.join("layout.json").into());
 }

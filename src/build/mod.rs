@@ -15,5 +15,6 @@ pub mod request;
 pub mod run;
 pub mod strays;
 pub mod target;
+pub mod variables;
 
 pub use run::run;

@@ -12,7 +12,7 @@ use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{self, NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
-use crate::tree::{Device, Inode, Kind, Timestamp, Tree};
+use crate::tree::{Device, FileContexts, Inode, Kind, Timestamp, Tree};
 
 use super::engine::Engine;
 use super::event::Event;
@@ -208,6 +208,32 @@ fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// The tree with the SELinux labels of its own policy, unless the variable
+/// `KILN_SELINUX` is `off`; with `on` there must be a policy.
+fn labelled(engine: &Engine<'_>, tree: Arc<Tree>) -> Result<Arc<Tree>, Failure> {
+    let wanted = engine
+        .variables
+        .get(OsStr::new("KILN_SELINUX"))
+        .map_or_else(|| "auto".into(), |value| value.to_string_lossy());
+    if !matches!(&*wanted, "auto" | "on" | "off") {
+        return Err(
+            Failure::new(format!("`KILN_SELINUX` is `{wanted}`")).hint("use auto, on or off")
+        );
+    }
+    if wanted == "off" {
+        return Ok(tree);
+    }
+    let contexts = FileContexts::of_tree(&tree).map_err(|error| Failure::from_error(&error))?;
+    match contexts {
+        Some(contexts) => Ok(Arc::new(tree.labelled(&contexts))),
+        None if wanted == "on" => Err(Failure::new(
+            "`KILN_SELINUX` is `on`, but the target has no SELinux policy that is not disabled",
+        )
+        .hint("see /etc/selinux/config of the target; or use `KILN_SELINUX=auto`")),
+        None => Ok(tree),
+    }
+}
+
 /// Writes all outputs.
 pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     let started = Instant::now();
@@ -236,7 +262,7 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
         }
         tree = scan_target(engine)?;
     }
-    let tree = Arc::new(add_devices(&tree, engine.plan.epoch)?);
+    let tree = labelled(engine, Arc::new(add_devices(&tree, engine.plan.epoch)?))?;
     let needs_disk = engine.plan.outputs.iter().any(sink::Format::is_disk);
     let disk = if needs_disk {
         let boot = bios_boot(engine, &tree)?;

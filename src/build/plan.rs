@@ -167,6 +167,11 @@ impl Plan {
                     ))
                 }),
         );
+        warnings.extend(super::variables::misspelt(
+            request.environment.keys().filter_map(|name| name.to_str()),
+            &hooks,
+            &library,
+        ));
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
@@ -534,7 +539,7 @@ fn base_variables(
         .collect();
     let flag = |on: bool| if on { "1" } else { "" };
     let config = layout.config();
-    let pairs: [(&str, OsString); 20] = [
+    let pairs: [(&str, OsString); 22] = [
         ("DIB_ENV", snapshot.into()),
         ("LC_ALL", "C".into()),
         ("ARCH", arch.into()),
@@ -596,6 +601,12 @@ fn base_variables(
             "BASH_FUNC_die%%",
             "() { echo \"ERROR: $*\" >&2; exit 1; }".into(),
         ),
+        // Traces of hooks outside name the file and the line of each command.
+        (
+            "BASH_FUNC__ps4%%",
+            "() { printf '%s:%s' \"${BASH_SOURCE[1]##*/}\" \"${BASH_LINENO[0]}\"; }".into(),
+        ),
+        ("PS4", "+ $(_ps4):   ".into()),
         ("KILN_VERSION", env!("CARGO_PKG_VERSION").into()),
     ];
     for (name, value) in pairs {

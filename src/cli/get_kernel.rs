@@ -5,17 +5,18 @@
 //! attached or mounted.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::Context;
 use super::failure::{Failure, misused};
 use super::getopt::{self, Flag, Part};
 use super::given::Caller;
-use crate::inspect::filesystem::{self, Ext, ExtError};
+use crate::inspect::fs::{Error as FsError, FileKind, FileSystem};
 use crate::inspect::kernel::{self, Boot, Family, Pair};
-use crate::inspect::partition::{Partition, partitions};
-use crate::inspect::{self, Image};
-use crate::sink::{self, ReadAt as _};
+use crate::inspect::{self, Contents};
+use crate::sink;
+
+/// Bytes that are copied at once.
+const CHUNK: usize = 1 << 20;
 
 /// An option of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +49,7 @@ const fn flag(
 #[rustfmt::skip]
 static FLAGS: &[Flag<Id>] = &[
     flag(Id::Image, Some('i'), None, Some("IMAGE"),
-        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with a root of ext2, ext3 or ext4."),
+        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with a root of ext2, ext3, ext4 or FAT."),
     flag(Id::Directory, Some('d'), None, Some("DIR"),
         "Writes into this directory (default: the current one)."),
     flag(Id::Output, Some('o'), None, Some("NAME"),
@@ -123,9 +124,9 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
         failure.hints.extend(error.hint());
         failure
     })?;
-    let opened = Arc::new(opened);
     let patterns = patterns(caller)?;
-    let found = find(&opened, &path, patterns.as_ref())?;
+    let contents = Contents::read(&opened).map_err(|error| damaged(&path, "the disk", &error))?;
+    let found = find(&contents, &path, patterns.as_ref())?;
     let name = name.unwrap_or_else(|| {
         Path::new(&image).file_stem().map_or_else(
             || "image".to_owned(),
@@ -161,8 +162,8 @@ fn patterns(caller: &Caller) -> Result<Option<(String, String)>, Failure> {
 }
 
 /// Where kernel and ramdisk are.
-struct Found {
-    filesystem: Ext,
+struct Found<'a> {
+    filesystem: FileSystem<'a>,
     /// The filesystem's place, for people.
     place: String,
     /// The directory that holds both.
@@ -171,39 +172,21 @@ struct Found {
 }
 
 /// Looks through the filesystems of an image.
-fn find(
-    image: &Arc<Image>,
+fn find<'a>(
+    contents: &Contents<'a>,
     path: &Path,
     patterns: Option<&(String, String)>,
-) -> Result<Found, Failure> {
-    let unreadable = |error: sink::Cause| {
-        Failure::new(format!("cannot read image `{}`: {error}", path.display()))
-            .hint("fetch or make the image again")
-    };
-    let mut parts = partitions(image.as_ref()).map_err(unreadable)?;
-    if parts.is_empty() {
-        parts.push(Partition {
-            number: 0,
-            start: 0,
-            length: image.length(),
-            name: None,
-        });
-    }
+) -> Result<Found<'a>, Failure> {
     let mut filesystems = Vec::new();
     let mut others = Vec::new();
-    for part in &parts {
-        let place = match part.number {
-            0 => "the whole disk".to_owned(),
-            number => format!("partition {number}"),
-        };
-        match filesystem::identify(image.as_ref(), part.start, part.length).map_err(unreadable)? {
-            Some(filesystem::EXT) => {
-                let filesystem = Ext::open(image, part.start, part.length)
-                    .map_err(|error| damaged(path, &place, &error))?;
-                filesystems.push((place, filesystem));
+    for part in &contents.parts {
+        let place = place(part);
+        match contents.open(part) {
+            Ok(filesystem) => filesystems.push((place, filesystem)),
+            Err(FsError::Unsupported { what }) => {
+                others.push(format!("{place} {what}, which kiln does not read"));
             }
-            Some(other) => others.push(format!("{place} holds {other}")),
-            None => others.push(format!("{place} holds nothing that is known")),
+            Err(error) => return Err(damaged(path, &place, &error)),
         }
     }
     // What kind of system it is, only its root says; the kernel may lie elsewhere.
@@ -216,10 +199,9 @@ fn find(
     }
     for (place, filesystem) in filesystems {
         for boot in ["/boot", ""] {
-            let directory = if boot.is_empty() { "/" } else { boot };
-            let look = || -> Result<Option<Pair>, ExtError> {
-                let names = filesystem.names(directory)?;
-                let target = |name: &str| filesystem.link(&format!("{boot}/{name}"));
+            let look = || -> Result<Option<Pair>, FsError> {
+                let names = names(&filesystem, boot)?;
+                let target = |name: &str| link(&filesystem, &format!("{boot}/{name}"));
                 let links = target("vmlinuz")?.zip(target("initrd")?);
                 Ok(kernel::select(&Boot {
                     names,
@@ -246,23 +228,62 @@ fn find(
         path.display(),
         others.join("; ")
     ))
-    .hint(format!(
-        "kernels are looked for in {}; an image without one is booted by its host's kernel",
-        filesystem::EXT
-    )))
+    .hint(
+        "kernels are looked for in ext2, ext3, ext4 and FAT; an image without one is booted by \
+         its host's kernel",
+    ))
 }
 
-fn damaged(path: &Path, place: &str, error: &ExtError) -> Failure {
+fn place(part: &inspect::Part) -> String {
+    part.partition.as_ref().map_or_else(
+        || "the whole disk".to_owned(),
+        |partition| format!("partition {}", partition.number),
+    )
+}
+
+fn damaged(path: &Path, place: &str, error: &FsError) -> Failure {
     let cause = Failure::from_error(error);
-    Failure::new(format!(
+    let failure = Failure::new(format!(
         "{place} of image `{}`: {}",
         path.display(),
         cause.message
-    ))
-    .hint("the filesystem is damaged, or has features that kiln does not read; `e2fsck -n` tells")
+    ));
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure.hint("the image is damaged; fetch or make it again"),
+    }
 }
 
-fn family_of(filesystem: &Ext) -> Result<Option<Family>, ExtError> {
+/// Names in a directory; none if there is no such directory.
+fn names(filesystem: &FileSystem<'_>, directory: &str) -> Result<Vec<String>, FsError> {
+    let found = match filesystem.lookup(directory.as_bytes(), true) {
+        Err(FsError::NotFound { .. } | FsError::NotADirectory { .. }) => return Ok(Vec::new()),
+        other => other?,
+    };
+    if filesystem.metadata(found)?.kind != FileKind::Directory {
+        return Ok(Vec::new());
+    }
+    // What is not text is nothing that kiln looks for.
+    Ok(filesystem
+        .entries(found)?
+        .into_iter()
+        .filter_map(|entry| String::from_utf8(entry.name).ok())
+        .collect())
+}
+
+/// The target of a symbolic link; `None` for anything else.
+fn link(filesystem: &FileSystem<'_>, path: &str) -> Result<Option<String>, FsError> {
+    let found = match filesystem.lookup(path.as_bytes(), false) {
+        Err(FsError::NotFound { .. } | FsError::NotADirectory { .. }) => return Ok(None),
+        other => other?,
+    };
+    if filesystem.metadata(found)?.kind != FileKind::Symlink {
+        return Ok(None);
+    }
+    Ok(String::from_utf8(filesystem.link_target(found)?).ok())
+}
+
+fn family_of(filesystem: &FileSystem<'_>) -> Result<Option<Family>, FsError> {
     for (file, family) in [
         ("/etc/redhat-release", Family::RedHat),
         ("/etc/debian_version", Family::Debian),
@@ -270,48 +291,39 @@ fn family_of(filesystem: &Ext) -> Result<Option<Family>, ExtError> {
         ("/etc/zypp", Family::Suse),
         ("/etc/gentoo-release", Family::Gentoo),
     ] {
-        if filesystem.exists(file)? {
-            return Ok(Some(family));
+        match filesystem.lookup(file.as_bytes(), true) {
+            Ok(_) => return Ok(Some(family)),
+            Err(FsError::NotFound { .. } | FsError::NotADirectory { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(None)
 }
 
-/// An error on the way from the image to a file.
-enum CopyError {
-    Read(ExtError),
-    Write(sink::Error),
-}
-
-impl From<ExtError> for CopyError {
-    fn from(error: ExtError) -> Self {
-        Self::Read(error)
-    }
-}
-
-fn copy(filesystem: &Ext, file: &str, target: &Path) -> Result<(), Failure> {
-    let work = || -> Result<(), CopyError> {
-        let length = filesystem.length(file)?;
-        let output = sink::Output::create(target, length).map_err(CopyError::Write)?;
-        let mut offset = 0;
-        filesystem.read::<CopyError>(file, &mut |bytes| {
-            output.write_at(bytes, offset).map_err(CopyError::Write)?;
-            offset += bytes.len() as u64;
-            Ok(())
-        })?;
-        output
-            .commit(&sink::Existing::Replace, false)
-            .map_err(CopyError::Write)?;
-        Ok(())
+fn copy(filesystem: &FileSystem<'_>, path: &str, target: &Path) -> Result<(), Failure> {
+    let read = |error: FsError| damaged(target, &format!("`{path}`"), &error);
+    let write = |error: sink::Error| {
+        let mut failure = Failure::from_error(&error);
+        failure.hints.extend(error.hint());
+        failure
     };
-    work().map_err(|error| match error {
-        CopyError::Read(error) => {
-            Failure::from_error(&error).hint("the image is damaged; fetch or make it again")
+    let file = filesystem
+        .lookup(path.as_bytes(), true)
+        .and_then(|file| filesystem.file(file))
+        .map_err(read)?;
+    let output = sink::Output::create(target, file.size).map_err(write)?;
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < file.size {
+        let count = filesystem.read_at(&file, at, &mut buffer).map_err(read)?;
+        if count == 0 {
+            break;
         }
-        CopyError::Write(error) => {
-            let mut failure = Failure::from_error(&error);
-            failure.hints.extend(error.hint());
-            failure
-        }
-    })
+        output.write_at(&buffer[..count], at).map_err(write)?;
+        at += count as u64;
+    }
+    output
+        .commit(&sink::Existing::Replace, false)
+        .map_err(write)?;
+    Ok(())
 }

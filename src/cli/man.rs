@@ -10,8 +10,8 @@ use clap_mangen::Man;
 use fs_err as fs;
 
 use super::failure::Failure;
-use super::variables::VARIABLES;
 use super::{Cli, Context, dib};
+use crate::build::variables::{self, VARIABLES, Variable};
 
 /// Arguments of `kiln man`.
 #[derive(Debug, Args)]
@@ -28,12 +28,20 @@ pub struct Arguments {
     /// Print the reference of all commands as Markdown
     #[arg(long, hide = true)]
     markdown: bool,
+
+    /// Print the reference of all environment variables as Markdown
+    #[arg(long, hide = true)]
+    environment: bool,
 }
 
 /// Runs `kiln man`.
 pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     if arguments.markdown {
         context.printer.data(markdown());
+        return Ok(0);
+    }
+    if arguments.environment {
+        context.printer.data(variables::markdown());
         return Ok(0);
     }
     let mut root = Cli::command();
@@ -78,7 +86,10 @@ fn page(command: &Command, name: &str) -> Result<Vec<u8>, Failure> {
     man.render(&mut text)?;
     if is_root {
         let mut section = String::from(".SH ENVIRONMENT\n");
-        for variable in VARIABLES {
+        for variable in VARIABLES
+            .iter()
+            .filter(|variable: &&Variable| variable.is_read())
+        {
             let help = roff(variable.help);
             let default = match variable.default {
                 "" => String::new(),
@@ -128,7 +139,10 @@ pub fn markdown() -> String {
          ```text\nUsage: element-info [--env] ELEMENT...\n```\n\n",
     );
     text.push_str("## Environment variables\n\n| variable | default | meaning |\n|---|---|---|\n");
-    for variable in VARIABLES {
+    for variable in VARIABLES
+        .iter()
+        .filter(|variable: &&Variable| variable.is_read())
+    {
         let default = match variable.default {
             "" => String::new(),
             value => format!("`{value}`"),

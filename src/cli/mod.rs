@@ -34,7 +34,6 @@ mod printer;
 mod push;
 mod render;
 mod units;
-mod variables;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -18,7 +18,8 @@ use crate::sink;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kiln pack rootfs.tar.gz -t qcow2,raw --layout mbr -o debian")]
 pub struct Arguments {
-    /// Directory, or tar archive (plain, gzip, xz or zstd), to make an image of
+    /// Directory, or tar archive (plain, gzip, xz or zstd; `-` is standard input), to
+    /// make an image of
     #[arg(value_name = "TREE", value_hint = ValueHint::AnyPath)]
     source: PathBuf,
 
@@ -251,7 +252,11 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
         .transpose()?;
     let directory = &context.caller.current_dir;
     Ok(pack::Request {
-        source: directory.join(arguments.source),
+        source: if arguments.source.as_os_str() == "-" {
+            PathBuf::from("/dev/stdin")
+        } else {
+            directory.join(arguments.source)
+        },
         formats,
         name: directory.join(arguments.output),
         layout,

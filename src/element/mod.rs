@@ -17,7 +17,7 @@ pub mod metadata;
 pub mod order;
 pub mod replaced;
 mod resolve;
-mod similar;
+pub(crate) mod similar;
 
 pub use error::Error;
 pub use library::{Body, Element, ElementFile, Library, Origin};

@@ -24,6 +24,17 @@ pub(super) fn names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec
         .collect()
 }
 
+/// The one of `known` that `name` is a slip of: one or two edits away, and long
+/// enough for that to be no coincidence.
+pub(crate) fn misspelt<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.chars().count() / 6).min(2);
+    known
+        .map(|known| (edit_distance(name, known), known))
+        .filter(|&(distance, _)| distance <= limit)
+        .min()
+        .map(|(_, known)| known)
+}
+
 /// Edits (insert, delete, replace, swap neighbours) between two names.
 fn edit_distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();

@@ -221,6 +221,11 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
     // GRUB in the tree looks for the filesystem that it was installed on.
     let searched = boot::searched(tree);
     for item in &mut items {
+        if item.plugin == Plugin::LocalLoop
+            && let Some(bytes) = request.size
+        {
+            item.settings.set("size", Value::text(bytes.to_string()));
+        }
         if item.plugin != Plugin::Mkfs {
             continue;
         }
@@ -293,10 +298,11 @@ fn length(request: &Request, plan: &Plan, tree: &Tree) -> Result<Length, Error> 
     }
     let rule = SizeRule {
         du_kib: fit::content_kib(tree),
+        // What matters is that it has a journal.
         root_is_ext4: plan
             .config()
             .root_fstype()
-            .is_ok_and(|fstype| fstype == "ext4"),
+            .is_ok_and(|fstype| matches!(fstype, "ext3" | "ext4")),
         ..SizeRule::default()
     };
     let content = rule.image_size_kib()?.saturating_mul(1024);

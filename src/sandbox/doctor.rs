@@ -97,6 +97,8 @@ pub fn examine(places: &Places) -> Report {
     {
         checks.push(proc(choice.own_processes));
         checks.push(overlay(&choice.identity));
+    } else if chosen.is_ok() {
+        checks.extend(yama());
     }
     checks.push(temporary(&places.temporary, &chosen));
     checks.push(cache(&places.cache));
@@ -272,6 +274,25 @@ fn no_new_privileges() -> Check {
             if set { "set" } else { "not set" },
         )
     }
+}
+
+/// Yama hinders mode `chroot` only: in a user namespace its root may trace.
+fn yama() -> Option<Check> {
+    let scope = probe::sysctl("kernel.yama.ptrace_scope")?;
+    let traces = caps::has_cap(
+        None,
+        caps::CapSet::Effective,
+        caps::Capability::CAP_SYS_PTRACE,
+    );
+    let name = "kernel.yama.ptrace_scope";
+    if scope == "0" || traces.unwrap_or(true) {
+        return Some(check(name, Status::Ok, scope));
+    }
+    let detail = format!("{scope}: system calls of daemons that hooks leave behind fail");
+    Some(check(name, Status::Degraded, detail).remedy(
+        "docker and podman: `--cap-add SYS_PTRACE`; Kubernetes: \
+         `capabilities: {add: [\"SYS_PTRACE\"]}`",
+    ))
 }
 
 fn filter() -> Check {

@@ -56,6 +56,8 @@ pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
         let found = Found {
             fresh_proc: try_fresh_proc().is_ok(),
         };
+        // A container's filter may refuse it also to root of a namespace.
+        try_chroot()?;
         if identity.records() {
             try_listener()?;
         }
@@ -83,8 +85,13 @@ pub(super) fn try_fresh_proc() -> io::Result<()> {
 fn try_chroot() -> Result<(), Error> {
     nix::unistd::chdir("/")
         .and_then(|()| nix::unistd::chroot("."))
-        .map_err(io::Error::from)
-        .map_err(Error::system("changing the root directory"))
+        .map_err(|errno| Error::Probe {
+            message: format!(
+                "changing the root directory is refused: {}",
+                io::Error::from(errno)
+            ),
+            hints: vec![super::standin::CHROOT_HINT.to_owned()],
+        })
 }
 
 /// Runs `work` in a child, whose result comes back with its words and hints.

@@ -49,6 +49,11 @@ pub(super) const NODES: [(&str, u64, u64); 6] = [
     ("tty", 5, 0),
 ];
 
+/// What lets a container change the root directory: its filter looks at what the
+/// container has, whoever is root of which namespace.
+pub(super) const CHROOT_HINT: &str = "docker and podman: `--cap-add SYS_CHROOT`; Kubernetes: \
+    `capabilities: {add: [\"SYS_CHROOT\"]}`";
+
 /// Whether this process may mount at all: uid 0 of a namespace of ours may always,
 /// a container's root that is confined to `chroot` never.
 pub fn mounts_are_possible() -> bool {
@@ -64,9 +69,13 @@ pub(super) fn confine() -> Result<(), super::Error> {
         source: io::Error::other(error.to_string()),
     };
     let had = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    // Without it, Yama lets nobody look into daemons that hooks leave behind.
+    let traces = yama_restricts();
     let kept: caps::CapsHashSet = had
         .into_iter()
-        .filter(|capability| KEPT.contains(capability))
+        .filter(|capability| {
+            KEPT.contains(capability) || traces && *capability == Capability::CAP_SYS_PTRACE
+        })
         .collect();
     // What may not be taken off the bounding set stays out of reach by
     // `no_new_privs`, which the filter of every hook needs.
@@ -86,12 +95,14 @@ pub(super) fn confine() -> Result<(), super::Error> {
     Err(super::Error::Mode {
         mode: "chroot".to_owned(),
         reason: "the capability CAP_SYS_CHROOT is missing".to_owned(),
-        hints: vec![
-            "docker and podman: `--cap-add SYS_CHROOT`; Kubernetes: \
-             `capabilities: {add: [\"SYS_CHROOT\"]}`"
-                .to_owned(),
-        ],
+        hints: vec![CHROOT_HINT.to_owned()],
     })
+}
+
+/// Whether only ancestors, or nobody, may look into processes of the same user
+/// (`Documentation/admin-guide/LSM/Yama.rst` of Linux).
+pub(super) fn yama_restricts() -> bool {
+    super::probe::sysctl("kernel.yama.ptrace_scope").is_some_and(|scope| scope != "0")
 }
 
 /// A `/dev` with the usual nodes in the place of the target's own, which comes

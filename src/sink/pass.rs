@@ -463,6 +463,54 @@ mod tests {
         assert!(matches!(error, Error::Disk { .. }), "{error}");
     }
 
+    /// A disk whose prefetch remembers what it was asked for.
+    struct Remembering<'a>(&'a Memory, &'a Mutex<Vec<Range<u64>>>);
+
+    impl ReadAt for Remembering<'_> {
+        fn length(&self) -> u64 {
+            self.0.length
+        }
+        fn data_ranges(&self) -> Vec<Range<u64>> {
+            self.0.data_ranges()
+        }
+        fn reader(&self) -> Box<dyn super::super::source::Reader + '_> {
+            self.0.reader()
+        }
+        fn prefetch(&self) -> Option<Box<dyn Prefetch + Send + '_>> {
+            Some(Box::new(self.1))
+        }
+    }
+
+    impl Prefetch for &Mutex<Vec<Range<u64>>> {
+        fn start(&mut self, range: Range<u64>) {
+            lock(self).push(range);
+        }
+    }
+
+    #[test]
+    fn reading_ahead_asks_for_chunks_in_order_and_ends_with_the_pass() {
+        for broken_from in [None, Some(1_000_000)] {
+            let disk = Memory {
+                broken_from,
+                ..Memory::sample(3_000_000, 4)
+            };
+            let asked = Mutex::default();
+            let collect = Collect(Mutex::default(), None);
+            let result = run(
+                &Remembering(&disk, &asked),
+                &disk.data_ranges(),
+                65536,
+                Threads::exactly(2),
+                &[Box::new(&collect)],
+                &mut |_, _| {},
+            );
+            assert_eq!(result.is_err(), broken_from.is_some());
+            let asked = asked.into_inner().unwrap();
+            assert!(asked.is_sorted_by(|a, b| a.end <= b.start), "{asked:?}");
+            assert!(asked.iter().all(|range| range.end - range.start == 65536));
+        }
+    }
+
     #[test]
     fn a_panic_in_one_thread_ends_the_pass() {
         let disk = Memory::sample(3_000_000, 3);

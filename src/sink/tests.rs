@@ -152,7 +152,7 @@ fn the_number_of_threads_never_changes_a_byte() {
         }),
     ];
     let mut first: Option<Vec<Vec<u8>>> = None;
-    for threads in [1, 2, 7] {
+    for threads in [1, 2, 16] {
         let specs: Vec<_> = formats
             .iter()
             .enumerate()
@@ -542,6 +542,53 @@ fn a_planned_disk_is_written_as_it_reads() {
             .args(["compare", "-f", "raw", "-F", "qcow2"])
             .args(paths));
     }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_an_error_or_harmless() {
+    let place = tempfile::tempdir().unwrap();
+    let tree = place.path().join("tree");
+    let disk = disk_of_files(&tree);
+    let large = tree.join("large");
+    let before = disk_bytes(&disk);
+    let formats = [Format::Raw, Format::Qcow2(Options::default())];
+    let attempt = |name: &str| {
+        let specs = formats.map(|format| {
+            spec(
+                format,
+                place.path().join(format!("{name}.{}", format.name())),
+            )
+        });
+        let result = write_all(Some(&disk), &empty_tree(), &specs, 3, &|_, _, _| {});
+        if result.is_err() {
+            assert_eq!(names(place.path()), ["grown.qcow2", "grown.raw", "tree"]);
+        }
+        result
+    };
+    // The image has what the file had when it was planned, and no byte more.
+    let mut more = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&large)
+        .unwrap();
+    std::io::Write::write_all(&mut more, &[7; 100_000]).unwrap();
+    let written = attempt("grown").unwrap();
+    assert!(std::fs::read(&written[0].path).unwrap() == before);
+    let message = |error: &Error| {
+        let chain = anyhow::Chain::new(error).map(ToString::to_string);
+        chain.collect::<Vec<_>>().join(": ")
+    };
+    more.set_len(500_000).unwrap();
+    let shrunk = message(&attempt("shrunk").unwrap_err());
+    assert!(
+        shrunk.contains("large` shrank from 1000003 to 500000 bytes"),
+        "{shrunk}"
+    );
+    std::fs::remove_file(&large).unwrap();
+    let vanished = message(&attempt("vanished").unwrap_err());
+    assert!(
+        vanished.contains("large`") && vanished.contains("No such file"),
+        "{vanished}"
+    );
 }
 
 /// The program that the next test starts on a filesystem that shares blocks.

@@ -20,6 +20,7 @@ mod dump;
 mod error;
 pub mod live;
 mod reader;
+mod selinux;
 mod split;
 pub mod tar;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use build::TreeBuilder;
 pub use error::Error;
 pub use live::{Owners, ScanOptions, scan};
 pub use reader::{Packed, Reader};
+pub use selinux::FileContexts;
 
 /// Index of a [`Node`]; the root is [`NodeId::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use kiln::build::environment::parse;
+use kiln::build::event::Event;
+use kiln::build::variables::{Role, VARIABLES};
 
 use crate::common::toy::{Built, PHASES, Toy};
 
@@ -253,5 +255,128 @@ fn the_install_type_is_known_from_extra_data_on() {
         let built: Built = toy.build(&format!("-t tar {given}")).success();
         let said = built.lines_after("type ");
         assert_eq!(said[1..], vec![expected; PHASES.len() - 1], "{given}");
+    }
+}
+
+#[test]
+fn everything_that_hooks_get_is_documented() {
+    let toy = Toy::basic();
+    record_environments(&toy);
+    toy.build("-t tar").success();
+    let known = |name: &str| {
+        VARIABLES.iter().any(|variable| variable.name == name)
+            // Of the caller, of shells, and exported functions.
+            || ["LANG", "TZ", "PWD", "OLDPWD", "SHLVL", "_", "USER", "LOGNAME", "SHELL", "PS4", "KILN_EVENTS_FD"].contains(&name)
+            || name.starts_with("BASH_FUNC_")
+            || std::env::var_os(name).is_some()
+    };
+    for (phase, _) in PHASES {
+        for name in dump(&toy, phase).keys() {
+            assert!(known(name), "{name} of {phase} is in no definition");
+        }
+    }
+    // And what is defined as given is there, in some phase at least.
+    let seen: Vec<String> = PHASES
+        .iter()
+        .flat_map(|(phase, _)| dump(&toy, phase).into_keys())
+        .collect();
+    let conditional = ["DIB_DEFAULT_INSTALLTYPE", "KILN_LAYERS"];
+    for variable in VARIABLES
+        .iter()
+        .filter(|variable| variable.role == Role::Given)
+    {
+        assert!(
+            seen.iter().any(|name| name == variable.name) || conditional.contains(&variable.name),
+            "no hook gets {}",
+            variable.name
+        );
+    }
+}
+
+#[test]
+fn misspelt_variables_are_warned_about_with_the_name_that_was_meant() {
+    let toy = Toy::basic();
+    toy.hook("install", "50-own", "echo \"${DIB_TOY_GREETING:-}\"");
+    let mut command = toy.command("-t tar --json");
+    command
+        .env("DIB_IMAGE_SZIE", "3")
+        .env("DIB_RELAESE", "bookworm")
+        .env("DIB_TOY_GREETINGS", "hello")
+        .env("DIB_TOY_GREETING", "hello")
+        .env("DIB_IMAGE_NAME", "of nodepool")
+        .env("DIB_REPOREF_x", "1")
+        .env("DIB_ENTIRELY_DIFFERENT", "1");
+    let built = Built::run(&mut command).success();
+    let warnings: Vec<&str> = built
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Warning { text } => Some(text.as_str()),
+            _ => None,
+        })
+        .filter(|text| text.contains("did you mean"))
+        .collect();
+    assert_eq!(
+        warnings,
+        [
+            "variable `DIB_IMAGE_SZIE` is known to nobody here; did you mean `DIB_IMAGE_SIZE`?",
+            "variable `DIB_RELAESE` is known to nobody here; did you mean `DIB_RELEASE`?",
+            "variable `DIB_TOY_GREETINGS` is known to nobody here; did you mean `DIB_TOY_GREETING`?",
+        ]
+    );
+}
+
+#[test]
+fn the_shell_files_of_dib_can_be_sourced_outside_and_inside() {
+    let toy = Toy::basic();
+    let source = "set -eu -o pipefail\nfor file in common-defaults img-defaults ramdisk-defaults \
+        common-functions img-functions ramdisk-functions; do source \"$_LIB/$file\"; done\n";
+    toy.hook(
+        "install",
+        "50-lib",
+        &format!(
+            "{source}echo \"inside: $ARCH $(mount_dev_pts_options) $(type -t run_in_target)\""
+        ),
+    );
+    toy.hook(
+        "cleanup",
+        "50-lib",
+        &format!(
+            "{source}mkdir -p root/boot root/etc\necho 12 >root/etc/debian_version\n\
+             touch root/boot/vmlinuz-6.1.0-9-x root/boot/vmlinuz-6.1.0-10-x root/boot/initrd.img-6.1.0-9-x \
+             root/boot/initrd.img-6.1.0-10-x\nselect_boot_kernel_initrd root\n\
+             echo \"selected: $BOOTDIR $KERNEL $RAMDISK\"\n\
+             echo \"in target: $(run_in_target 'echo $HOME; pwd' | tr '\\n' ' ')\"\n\
+             check_element toy && ! check_element other && echo 'elements: known'\n\
+             (true; die over) || echo \"died: $?\"\n(false || die over) || echo \"died: $?\""
+        ),
+    );
+    let built = toy.build("-t tar -a amd64").success();
+    let after = |prefix: &str| built.lines_after(prefix).join("|");
+    assert_eq!(after("inside: "), "amd64 -o mode=620,ptmxmode=666 function");
+    assert_eq!(
+        after("selected: "),
+        "root/boot vmlinuz-6.1.0-10-x initrd.img-6.1.0-10-x"
+    );
+    assert_eq!(after("in target: "), "/root / ");
+    assert_eq!(after("elements: "), "known");
+    assert_eq!(after("died: "), "1|1");
+}
+
+#[test]
+fn the_sums_that_are_named_are_the_only_ones_that_are_written() {
+    let toy = Toy::basic();
+    for (value, md5, sha256) in [
+        ("md5", true, false),
+        ("sha256", false, true),
+        ("1", true, true),
+    ] {
+        let mut command = toy.command("-t tar --overwrite --json");
+        Built::run(command.env("DIB_CHECKSUM", value)).success();
+        assert_eq!(toy.output("tar.md5").exists(), md5, "{value}");
+        assert_eq!(toy.output("tar.sha256").exists(), sha256, "{value}");
+        for suffix in ["tar.md5", "tar.sha256"] {
+            let _ = fs::remove_file(toy.output(suffix));
+        }
     }
 }

@@ -163,6 +163,34 @@ impl Host {
         self.with(Step::Filter(docker_filter(capabilities)))
     }
 
+    /// What podman's and CRI-O's default filter refuses to a container with these
+    /// capabilities, but without `SYS_ADMIN`.
+    pub fn podman_filter(self, capabilities: &[Capability]) -> Host {
+        let mut calls = vec![
+            libc::SYS_bpf,
+            libc::SYS_fanotify_init,
+            libc::SYS_perf_event_open,
+            libc::SYS_quotactl,
+            libc::SYS_setdomainname,
+            libc::SYS_sethostname,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_kexec_load,
+            libc::SYS_userfaultfd,
+        ];
+        if !capabilities.contains(&Capability::CAP_SYS_CHROOT) {
+            calls.push(libc::SYS_chroot);
+        }
+        self.refuse(&calls, libc::EPERM)
+    }
+
+    /// A default container of podman, run by root.
+    pub fn podman() -> Host {
+        Host::new()
+            .masked()
+            .podman_filter(&PODMAN)
+            .capabilities(&PODMAN)
+    }
+
     /// These calls fail with an error.
     pub fn refuse(self, calls: &[c_long], errno: i32) -> Host {
         self.with(Step::Filter(refusing(calls, errno)))

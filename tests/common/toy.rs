@@ -147,6 +147,17 @@ pub struct Built {
 impl Toy {
     /// A root with a few programs; small and quick.
     pub fn basic() -> Toy {
+        let toy = Toy::empty();
+        toy.hook(
+            "root",
+            "10-toy",
+            &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS),
+        );
+        toy
+    }
+
+    /// No root at all yet.
+    pub fn empty() -> Toy {
         let mut world = World::new();
         let elements = world.home().join("elements");
         let temporary = world.tmp();
@@ -159,11 +170,6 @@ impl Toy {
             attribute: false,
         };
         toy.file("toy/element-provides", "operating-system\n");
-        toy.hook(
-            "root",
-            "10-toy",
-            &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS),
-        );
         toy
     }
 

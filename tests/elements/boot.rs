@@ -213,7 +213,12 @@ pub fn serial_console_is_configured_for_each_init_system() {
 /// A root with a GRUB that notes how it is called.
 fn grub_root() -> Option<Scratch> {
     let scratch = Scratch::new(&["bootloader"])?;
-    scratch.stub(&["install-packages", "grub-install", "grub-probe"]);
+    scratch.stub(&[
+        "install-packages",
+        "grub-install",
+        "grub-probe",
+        "grub-mkrelpath",
+    ]);
     // Like the real script: the prober is fixed by its path, options are announced.
     scratch.script(
         "grub-mkconfig",
@@ -222,7 +227,7 @@ fn grub_root() -> Option<Scratch> {
          if [ \"$1\" = --help ]; then echo usage; exit 0; fi\n\
          $grub_probe --target=device /\n\
          . /etc/default/grub\n\
-         echo \"grub-mkconfig $* os-prober=${GRUB_DISABLE_OS_PROBER-}\" >>\"$STUB_LOG\"\n\
+         echo \"grub-mkconfig $* os-prober=${GRUB_DISABLE_OS_PROBER-} relpath=${grub_mkrelpath##*/}\" >>\"$STUB_LOG\"\n\
          printf '  linux16 /boot/vmlinuz root=%s %s\\n' \"$GRUB_DEVICE\" \"$GRUB_CMDLINE_LINUX_DEFAULT\" >\"$2\"",
     );
     scratch.script("debconf-set-selections", "cat >>/preseed");
@@ -308,7 +313,7 @@ pub fn bootloader_configures_and_installs_grub_for_each_layout() {
         );
         assert_eq!(
             calls.remove(0),
-            "grub-mkconfig -o /boot/grub/grub.cfg os-prober=true"
+            "grub-mkconfig -o /boot/grub/grub.cfg os-prober=true relpath=grub-mkrelpath"
         );
         let expected: Vec<String> = expected
             .iter()

@@ -84,8 +84,8 @@ fn what_has_no_kernel_says_what_it_has() {
         ),
         (
             "nothing.raw",
-            "the whole disk holds nothing that is known",
-            "ext2, ext3 or ext4",
+            "the whole disk is none that is known",
+            "ext2, ext3, ext4 and FAT",
         ),
     ] {
         let outcome = get(world, line);

@@ -5,8 +5,8 @@ use super::options::{Compression, CompressionType, Options};
 
 /// Level of libdeflate that is four times as fast as zlib at the same size.
 const DEFAULT_ZLIB_LEVEL: i32 = 1;
-/// QEMU's level.
-const DEFAULT_ZSTD_LEVEL: i32 = 3;
+/// A sixth faster than QEMU's level (3) for 2 % more, which is less than zlib.
+const DEFAULT_ZSTD_LEVEL: i32 = 2;
 
 /// Compresses clusters independently of each other.
 pub(crate) enum Compressor {
@@ -53,6 +53,7 @@ impl Compressor {
         let space = &mut out[start..];
         let length = match self {
             Compressor::None => None,
+            Compressor::Deflate(_) if looks_random(cluster) => None,
             Compressor::Deflate(deflate) => deflate.deflate_compress(cluster, space).ok(),
             // The only error with a level that was accepted is too little space.
             Compressor::Zstd(zstd) => zstd.compress_to_buffer(cluster, space).ok(),
@@ -60,6 +61,27 @@ impl Compressor {
         out.truncate(start + length.unwrap_or(0));
         length
     }
+}
+
+/// Whether bytes look as if they were compressed already: in a sample of them, all
+/// values are about equally frequent. Trying would take long and gain nothing.
+fn looks_random(cluster: &[u8]) -> bool {
+    const PIECES: usize = 4;
+    const PIECE: usize = 1024;
+    let step = cluster.len() / PIECES;
+    if step < PIECE {
+        return false;
+    }
+    let mut counts = [0u32; 256];
+    for piece in cluster.chunks_exact(step).take(PIECES) {
+        for &byte in &piece[..PIECE] {
+            counts[usize::from(byte)] += 1;
+        }
+    }
+    // Of random bytes this is 69,616 on average, rarely over 71,500; of anything
+    // that deflate makes one percent smaller it is far more.
+    let squares: u32 = counts.iter().map(|count| count * count).sum();
+    squares < 71_500
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub struct Options {
     /// How compressed clusters are compressed.
     pub compression_type: CompressionType,
     /// Whether clusters are compressed, and at which level: zlib 1 to 12
-    /// (default 1), zstd 1 to 19 (default 3).
+    /// (default 1), zstd 1 to 19 (default 2).
     pub compression: Compression,
 }
 

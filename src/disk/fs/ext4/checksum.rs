@@ -21,6 +21,21 @@ impl Checksums {
         }
     }
 
+    /// The seed itself, for `s_checksum_seed`.
+    pub fn seed(self) -> u32 {
+        self.seed
+    }
+
+    /// Of the value of an attribute that is an inode of its own.
+    pub fn value(self, bytes: &[u8]) -> u32 {
+        crc32c(self.seed, bytes)
+    }
+
+    /// Of a block of the orphan file without its tail.
+    pub fn orphan_block(self, inode: InodeNo, block: FsBlock, bytes: &[u8]) -> u32 {
+        crc32c(crc32c(self.inode(inode), &block.0.to_le_bytes()), bytes)
+    }
+
     /// Of a bitmap.
     pub fn bitmap(self, bytes: &[u8]) -> u32 {
         crc32c(self.seed, bytes)

@@ -12,7 +12,7 @@ use super::format::{
     FileType, HASH_HALF_MD4,
 };
 use super::hash::{NameHash, half_md4};
-use super::units::InodeNo;
+use super::units::{InodeNo, index};
 
 /// A name to put into a directory.
 #[derive(Debug, Clone, Copy)]
@@ -193,27 +193,25 @@ impl Directory {
         entries.get(fitting.max(1)..).unwrap_or_default()
     }
 
-    /// All blocks of an indexed directory; `None` if two levels are not enough.
-    pub(super) fn hashed(&self, entries: &[Entry<'_>], seed: &[u8; 16]) -> Option<Vec<u8>> {
-        let mut sorted: Vec<(NameHash, Entry<'_>)> = entries
-            .iter()
-            .map(|entry| (half_md4(entry.name, seed), *entry))
-            .collect();
-        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name.cmp(b.1.name)));
-        let names: Vec<Entry<'_>> = sorted.iter().map(|(_, entry)| *entry).collect();
-
-        // Leaves, and the first hash of each. A leaf that begins with the hash
-        // that the one before ends with is marked by the lowest bit.
-        let mut leaves = Vec::new();
-        let mut hashes: Vec<u32> = Vec::new();
-        let mut rest = names.as_slice();
-        while !rest.is_empty() {
-            let at = names.len() - rest.len();
-            let hash = sorted[at].0.major;
-            let continued = at > 0 && sorted[at - 1].0.major == hash;
-            hashes.push(if continued { hash | 1 } else { hash });
-            rest = self.leaf(&mut leaves, rest);
+    /// All blocks of an indexed directory; `None` if so many levels of the index
+    /// (that of the root included) are not enough.
+    pub(super) fn hashed(
+        &self,
+        entries: Vec<Entry<'_>>,
+        seed: &[u8; 16],
+        levels: usize,
+    ) -> Option<Vec<u8>> {
+        let mut order: Vec<(NameHash, u32)> = Vec::with_capacity(entries.len());
+        for (number, entry) in (0..).zip(&entries) {
+            order.push((half_md4(entry.name, seed), number));
         }
+        // Entries are in the order of their names, which decides between equals.
+        order.sort_unstable();
+        let names: Vec<Entry<'_>> = order
+            .iter()
+            .filter_map(|(_, number)| entries.get(index(*number)).copied())
+            .collect();
+        drop(entries);
 
         let checksum_room = if self.checksums.is_some() {
             size_of::<DxTail>()
@@ -224,40 +222,52 @@ impl Directory {
         const ROOT_ENTRIES: usize = DOTS + size_of::<DxRootInfo>();
         const NODE_ENTRIES: usize = size_of::<DirEntry>();
         let (root_limit, node_limit) = (limit(ROOT_ENTRIES), limit(NODE_ENTRIES));
-        let indirect = hashes.len() > root_limit;
-        let nodes = if indirect {
-            hashes.len().div_ceil(node_limit)
-        } else {
-            0
-        };
-        if nodes > root_limit {
+
+        // First entry of each leaf, and from it the first hash. A leaf that begins
+        // with the hash that the one before ends with is marked by the lowest bit.
+        let mut hashes: Vec<u32> = Vec::new();
+        let mut at = 0;
+        while at < names.len() {
+            let hash = order[at].0.major;
+            let continued = at > 0 && order[at - 1].0.major == hash;
+            hashes.push(if continued { hash | 1 } else { hash });
+            at += self.fitting(&names[at..]);
+        }
+        drop(order);
+
+        // Sizes of the levels of nodes, from the one above the leaves upwards.
+        let mut sizes = Vec::new();
+        let mut children = hashes.len();
+        while children > root_limit {
+            children = children.div_ceil(node_limit);
+            sizes.push(children);
+        }
+        if sizes.len() >= levels {
             return None;
         }
-        let first_leaf = 1 + nodes;
+        let nodes: usize = sizes.iter().sum();
+        let mut blocks = Vec::with_capacity((1 + nodes + hashes.len()) * self.block_size);
+        blocks.resize((1 + nodes) * self.block_size, 0);
+
+        // The root is followed by its level, and so on down to the leaves.
         let numbered =
             |first: usize, hashes: &mut dyn Iterator<Item = u32>| -> Option<Vec<DxEntry>> {
                 let first = u32::try_from(first).ok()?;
-                Some(
-                    hashes
-                        .zip(first..)
-                        .map(|(hash, block)| DxEntry {
-                            hash: hash.into(),
-                            block: block.into(),
-                        })
-                        .collect(),
-                )
+                let entries = hashes.zip(first..).map(|(hash, block)| DxEntry {
+                    hash: hash.into(),
+                    block: block.into(),
+                });
+                Some(entries.collect())
             };
-        let leaf_entries = numbered(first_leaf, &mut hashes.iter().copied())?;
-
-        let mut blocks = vec![0; first_leaf * self.block_size];
-        let (root, interior) = blocks.split_at_mut(self.block_size);
-        self.root_block(root, u8::from(indirect));
-        if indirect {
-            let firsts = &mut hashes.iter().copied().step_by(node_limit);
-            self.index_entries(root, ROOT_ENTRIES, root_limit, &numbered(1, firsts)?);
-            for (node, entries) in interior
+        let mut below = 1 + nodes;
+        let mut step = 1;
+        for &size in &sizes {
+            let first = below - size;
+            let entries = numbered(below, &mut hashes.iter().copied().step_by(step))?;
+            let level = &mut blocks[first * self.block_size..below * self.block_size];
+            for (node, entries) in level
                 .chunks_mut(self.block_size)
-                .zip(leaf_entries.chunks(node_limit))
+                .zip(entries.chunks(node_limit))
             {
                 let unused = DirEntry {
                     inode: 0.into(),
@@ -268,11 +278,33 @@ impl Directory {
                 put(node, 0, unused.as_bytes());
                 self.index_entries(node, NODE_ENTRIES, node_limit, entries);
             }
-        } else {
-            self.index_entries(root, ROOT_ENTRIES, root_limit, &leaf_entries);
+            below = first;
+            step *= node_limit;
         }
-        blocks.append(&mut leaves);
+        let entries = numbered(below, &mut hashes.iter().copied().step_by(step))?;
+        let root = &mut blocks[..self.block_size];
+        self.root_block(root, u8::try_from(sizes.len()).ok()?);
+        self.index_entries(root, ROOT_ENTRIES, root_limit, &entries);
+        drop(hashes);
+
+        let mut rest = names.as_slice();
+        while !rest.is_empty() {
+            rest = self.leaf(&mut blocks, rest);
+        }
         Some(blocks)
+    }
+
+    /// How many of the entries a block holds: at least one.
+    fn fitting(&self, entries: &[Entry<'_>]) -> usize {
+        let mut room = capacity(self.block_size, self.checksums.is_some());
+        let fitting = entries.iter().take_while(|entry| {
+            let length = record_len(entry.name.len());
+            let fits = length <= room;
+            room = room.saturating_sub(length);
+            fits
+        });
+        // Even the longest name fits into an empty block.
+        fitting.count().max(1)
     }
 
     /// The part of `dx_root` before its entries: to a kernel without hashed

@@ -45,6 +45,8 @@ bitflags! {
         const DIR_INDEX = 0x20;
         /// Only two groups have backups of superblock and descriptors.
         const SPARSE_SUPER2 = 0x200;
+        /// A file lists inodes that are to be removed.
+        const ORPHAN_FILE = 0x1000;
     }
 
     /// `s_feature_incompat`.
@@ -93,6 +95,8 @@ bitflags! {
         const EXTRA_ISIZE = 0x40;
         /// All metadata has CRC-32C checksums.
         const METADATA_CSUM = 0x400;
+        /// Inodes have project ids.
+        const PROJECT = 0x2000;
     }
 
     /// `bg_flags`.
@@ -134,8 +138,8 @@ pub const HASH_HALF_MD4: u8 = 1;
 pub const JOURNAL_BACKUP_BLOCKS: u8 = 1;
 /// `s_state`: cleanly unmounted.
 pub const STATE_CLEAN: u16 = 1;
-/// `s_errors`: continue.
-pub const ERRORS_CONTINUE: u16 = 1;
+/// `ob_magic` of [`OrphanBlockTail`].
+pub const ORPHAN_BLOCK_MAGIC: u32 = 0x0B10_CA04;
 /// `s_max_mnt_count`: never check because of the number of mounts.
 pub const NO_MOUNT_LIMIT: u16 = 0xFFFF;
 /// `s_rev_level`: variable inode sizes and features.
@@ -226,7 +230,14 @@ pub struct Superblock {
     /* 0x275 */ pub s_mtime_hi: u8,
     /* 0x276 */ pub s_mkfs_time_hi: u8,
     /* 0x277 */ pub s_lastcheck_hi: u8,
-    /* 0x278 */ pub s_reserved: [u8; 388],
+    /* 0x278 */ pub s_first_error_time_hi: u8,
+    /* 0x279 */ pub s_last_error_time_hi: u8,
+    /* 0x27A */ pub s_first_error_errcode: u8,
+    /* 0x27B */ pub s_last_error_errcode: u8,
+    /* 0x27C */ pub s_encoding: Le16,
+    /* 0x27E */ pub s_encoding_flags: Le16,
+    /* 0x280 */ pub s_orphan_file_inum: Le32,
+    /* 0x284 */ pub s_reserved: [u8; 376],
     /* 0x3FC */ pub s_checksum: Le32,
 }
 const _: () = assert!(size_of::<Superblock>() == 1024);
@@ -462,6 +473,23 @@ pub struct XattrEntry {
     /* 0xC */ pub e_hash: Le32,
 }
 const _: () = assert!(size_of::<XattrEntry>() == 16);
+
+/// `struct ext4_orphan_block_tail`, at the end of each block of the orphan file.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct OrphanBlockTail {
+    /* 0x0 */ pub ob_magic: Le32,
+    /* 0x4 */ pub ob_checksum: Le32,
+}
+const _: () = assert!(size_of::<OrphanBlockTail>() == 8);
+
+/// `s_feature_incompat` of the journal: 64-bit block numbers.
+pub const JOURNAL_64BIT: u32 = 0x2;
+/// `s_feature_incompat` of the journal: checksums of version 3.
+pub const JOURNAL_CSUM_V3: u32 = 0x10;
+/// `s_checksum_type` of the journal: CRC-32C.
+pub const JOURNAL_CRC32C: u8 = 4;
 
 /// `h_magic` of the journal.
 pub const JOURNAL_MAGIC: u32 = 0xC03B_3998;

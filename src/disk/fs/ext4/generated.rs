@@ -135,7 +135,8 @@ impl Layout {
 
     /// Inodes in use, with the reserved ones.
     pub(super) fn inodes_in_use(&self) -> u64 {
-        u64::from(super::format::FIRST_INODE) + count(self.order.len())
+        let extras = self.values.inodes(&self.options);
+        u64::from(super::format::FIRST_INODE) + count(self.order.len()) + extras
     }
 }
 

@@ -10,8 +10,8 @@ use super::format::{Compat, Incompat, RoCompat};
 use super::options::{JournalSize, Options};
 use super::units::{FsBlock, GroupNo, count, index};
 
-/// Groups whose metadata is stored together.
-const GROUPS_PER_FLEX: u32 = 16;
+/// Filesystems with fewer blocks than this have the smallest journal, or none.
+pub(super) const SMALL: u64 = 32 << 10;
 /// mke2fs leaves out a last group with fewer blocks than this for data.
 const MIN_LAST_GROUP_DATA: u64 = 50;
 
@@ -92,7 +92,7 @@ impl Geometry {
             reserved_descriptor_blocks: 0,
             descriptor_size,
             groups_per_flex: if incompat.contains(Incompat::FLEX_BG) {
-                GROUPS_PER_FLEX
+                options.groups_per_flex
             } else {
                 1
             },
@@ -349,7 +349,7 @@ pub(super) fn journal_blocks(options: &Options, blocks: u64) -> Result<Option<u6
         }
         JournalSize::Automatic => {
             const STEPS: [(u64, u64); 8] = [
-                (32 << 10, 1 << 10),
+                (SMALL, 1 << 10),
                 (256 << 10, 4 << 10),
                 (512 << 10, 8 << 10),
                 (4096 << 10, 16 << 10),

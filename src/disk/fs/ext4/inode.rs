@@ -3,6 +3,7 @@
 use zerocopy::IntoBytes as _;
 
 use super::checksum::crc32c;
+use super::extra::Value;
 use super::format::{
     BASE_INODE_SIZE, Compat, EXTRA_ISIZE, FIRST_INODE, Inode, InodeFlags, JOURNAL_INODE,
     RESIZE_INODE, ROOT_INODE, RoCompat,
@@ -27,6 +28,8 @@ struct Fields<'a> {
     blocks: u64,
     xattrs: &'a [u8],
     xattr_block: Option<FsBlock>,
+    /// For an inode that is the value of an attribute.
+    value: Option<Value>,
 }
 
 const S_IFDIR: u16 = 0o040_000;
@@ -62,9 +65,21 @@ impl Layout {
             number if number > FIRST_INODE => self
                 .order
                 .get(index(number - FIRST_INODE - 1))
-                .map(|&id| self.tree_fields(id)),
+                .map(|&id| self.tree_fields(id))
+                .or_else(|| self.extra_fields(InodeNo(number))),
             _ => None,
         }
+    }
+
+    fn extra_fields(&self, number: InodeNo) -> Option<Fields<'_>> {
+        let extra = self.extra(number)?;
+        let mut fields = self.made_file(number, S_IFREG | 0o600, 1, &extra.runs);
+        if let Some(value) = extra.value {
+            fields.size = value.size;
+            fields.flags |= InodeFlags::EA_INODE;
+            fields.value = Some(value);
+        }
+        Some(fields)
     }
 
     /// A file that the tree does not have.
@@ -81,6 +96,7 @@ impl Layout {
             blocks: 0,
             xattrs: &[],
             xattr_block: None,
+            value: None,
         }
     }
 
@@ -115,7 +131,7 @@ impl Layout {
             gid: inode.gid,
             time: inode.mtime,
             links: inode.links,
-            blocks: place.blocks + u64::from(xattrs.block.is_some()),
+            blocks: place.blocks + u64::from(xattrs.block.is_some()) + xattrs.value_blocks,
             xattrs: &xattrs.inline,
             xattr_block: xattrs.block,
             ..self.made(inode.mode)
@@ -124,6 +140,9 @@ impl Layout {
             fields.flags = self.map_flags();
             fields.block = self.map_root(number, self.runs_of(id));
         };
+        if let Some((uid, gid)) = self.options.root_owner.filter(|_| number.0 == ROOT_INODE) {
+            (fields.uid, fields.gid) = (uid, gid);
+        }
         fields.mode |= match &inode.kind {
             Kind::Directory => {
                 mapped(&mut fields);
@@ -229,6 +248,14 @@ impl Layout {
             i_version_hi: 0.into(),
             i_projid: 0.into(),
         };
+        if let Some(value) = fields.value {
+            // Its times and its version say what it is.
+            inode.i_atime = value.checksum.into();
+            inode.i_atime_extra = 0.into();
+            inode.i_ctime = low32(value.references >> 32).into();
+            inode.i_ctime_extra = 0.into();
+            inode.l_i_version = low32(value.references).into();
+        }
         let fixed = if large {
             size_of::<Inode>()
         } else {

@@ -12,9 +12,9 @@ use super::Error;
 use super::alloc::{Allocator, Arena};
 use super::checksum::Checksums;
 use super::directory::{self, Directory, Entry};
+use super::extra::{Extra, Values};
 use super::format::{
-    BASE_INODE_SIZE, Compat, EXTRA_ISIZE, FIRST_INODE, FileType, ROOT_INODE, RoCompat,
-    XATTR_MAX_REFCOUNT,
+    Compat, FIRST_INODE, FileType, Incompat, ROOT_INODE, RoCompat, XATTR_MAX_REFCOUNT,
 };
 use super::geometry::{Geometry, journal_blocks};
 use super::mapping::{self, MapRoot, Run};
@@ -63,6 +63,11 @@ pub(super) struct Layout {
     pub(super) journal_length: u64,
     /// Runs of a `/lost+found` that the tree does not have.
     pub(super) made_lost_found: Vec<Run>,
+    /// Inodes that the tree does not have, after those that it has.
+    pub(super) extras: Vec<Extra>,
+    pub(super) values: Values,
+    /// For values of attributes, which have checksums in any case.
+    pub(super) value_checksums: Checksums,
     /// The resize inode's double-indirect block.
     pub(super) resize_block: Option<FsBlock>,
     pub(super) arena: Arena,
@@ -87,6 +92,8 @@ pub(super) struct XattrPlace {
     /// What goes behind the inode's fields.
     pub(super) inline: Arc<[u8]>,
     pub(super) block: Option<FsBlock>,
+    /// Blocks of values that are inodes of their own.
+    pub(super) value_blocks: u64,
 }
 
 impl Layout {
@@ -102,11 +109,14 @@ impl Layout {
     pub(super) fn new(tree: &Arc<Tree>, options: &Options, blocks: u64) -> Result<Self, Error> {
         options.check()?;
         let mut options = options.normalised();
-        let geometry = Geometry::new(&options, blocks, Self::inodes_needed(tree))?;
+        let values = Values::find(tree, &options)?;
+        let inodes = Self::inodes_needed(tree) + values.inodes(&options);
+        let geometry = Geometry::new(&options, blocks, inodes)?;
         let journal_length = match journal_blocks(&options, geometry.blocks)? {
             Some(length) => length,
             None => {
-                options.features.compat.remove(Compat::HAS_JOURNAL);
+                let journal = Compat::HAS_JOURNAL | Compat::ORPHAN_FILE;
+                options.features.compat.remove(journal);
                 0
             }
         };
@@ -137,6 +147,9 @@ impl Layout {
             journal: Vec::new(),
             journal_length,
             made_lost_found: Vec::new(),
+            extras: Vec::new(),
+            values,
+            value_checksums: Checksums::new(&options.uuid),
             resize_block: None,
             end: 0,
             options,
@@ -310,21 +323,27 @@ impl Layout {
         for node in large {
             let directory = self.directory_of(node);
             let entries: Vec<Entry<'_>> = self.entries(node).collect();
+            let number = entries.len();
             let names = entries.iter().map(|entry| entry.name.len());
-            let hashed = self.options.features.compat.contains(Compat::DIR_INDEX)
+            let features = self.options.features;
+            let hashed = features.compat.contains(Compat::DIR_INDEX)
                 && !directory::fits_one_block(names, block_size, self.checksums.is_some());
             let bytes = if hashed {
-                directory.hashed(&entries, &self.options.hash_seed)
+                let levels = if features.incompat.contains(Incompat::LARGEDIR) {
+                    3
+                } else {
+                    2
+                };
+                directory.hashed(entries, &self.options.hash_seed, levels)
             } else {
                 Some(directory.linear(&entries))
             };
             let Some(mut bytes) = bytes else {
                 return Err(Error::DirectoryTooLarge {
                     path: tree.path(node),
-                    entries: entries.len(),
+                    entries: number,
                 });
             };
-            drop(entries);
             let id = tree.node(node).inode;
             if hashed {
                 self.indexed.insert(id);
@@ -356,7 +375,7 @@ impl Layout {
     }
 
     /// Puts whole blocks of metadata into the arena.
-    fn store(&mut self, bytes: &[u8], allocator: &mut Allocator) -> Vec<Run> {
+    pub(super) fn store(&mut self, bytes: &[u8], allocator: &mut Allocator) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         for (logical, block) in (0u32..).zip(bytes.chunks(self.arena.block_size())) {
             let place = self.arena.block(allocator);
@@ -430,7 +449,8 @@ impl Layout {
                 self.places[id.index()].xattrs = place;
             }
         }
-        xattrs.finish(self);
+        let references = xattrs.finish(self);
+        self.place_extras(&references, allocator);
         Ok(())
     }
 
@@ -484,7 +504,7 @@ impl Layout {
     }
 
     /// Makes the map of a file if it needs blocks; returns how many.
-    fn map(&mut self, number: InodeNo, runs: &[Run], allocator: &mut Allocator) -> u64 {
+    pub(super) fn map(&mut self, number: InodeNo, runs: &[Run], allocator: &mut Allocator) -> u64 {
         let before = self.arena.len();
         let root = if self.options.features.extents() {
             match mapping::inline_extents(runs) {
@@ -539,12 +559,6 @@ impl Layout {
     pub(super) fn runs_of(&self, id: InodeId) -> &[Run] {
         let place = self.place(id);
         &self.runs[place.first_run..place.first_run + index(place.runs)]
-    }
-
-    /// Bytes that an inode has behind its fields.
-    pub(super) fn inode_room(&self) -> usize {
-        let fields = BASE_INODE_SIZE + EXTRA_ISIZE;
-        usize::from(self.options.inode_size.saturating_sub(fields))
     }
 }
 
@@ -611,6 +625,8 @@ struct XattrPlacer {
     blocks: HashMap<Box<[u8]>, Shared>,
     /// Blocks with as many users as there may be, and how many that is.
     full: Vec<Shared>,
+    /// Blocks that refer to each inode that is a value.
+    references: HashMap<InodeNo, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -629,12 +645,18 @@ impl XattrPlacer {
         allocator: &mut Allocator,
     ) -> Result<u32, Error> {
         let key = Arc::as_ptr(set).addr();
+        let features = layout.options.features;
+        let external = features.incompat.contains(Incompat::EA_INODE);
         let encoded = match self.encoded.get(&key) {
             Some(encoded) => Arc::clone(encoded),
             None => {
-                let encoded =
-                    xattr::encode(set, layout.inode_room(), index(layout.options.block_size))
-                        .map_err(|problem| describe(layout, id, problem))?;
+                let encoded = xattr::encode(
+                    set,
+                    layout.options.inode_room(),
+                    index(layout.options.block_size),
+                    external.then_some(&|value: &[u8]| layout.external(value)),
+                )
+                .map_err(|problem| describe(&layout.tree, id, problem))?;
                 let encoded = Arc::new(encoded);
                 self.encoded.insert(key, Arc::clone(&encoded));
                 encoded
@@ -647,6 +669,9 @@ impl XattrPlacer {
                 Some(shared) if shared.users < XATTR_MAX_REFCOUNT => shared,
                 _ => {
                     fresh = true;
+                    for &value in &encoded.values {
+                        *self.references.entry(value).or_default() += 1;
+                    }
                     let place = layout.arena.block(allocator);
                     layout.arena.bytes_mut(place.slot).copy_from_slice(bytes);
                     let shared = Shared {
@@ -674,6 +699,7 @@ impl XattrPlacer {
                 layout.xattrs.push(XattrPlace {
                     inline: encoded.inline.as_ref().into(),
                     block,
+                    value_blocks: encoded.value_blocks,
                 });
                 self.places.insert(known, place);
                 Ok(place)
@@ -681,8 +707,9 @@ impl XattrPlacer {
         }
     }
 
-    /// Writes reference counts and checksums.
-    fn finish(self, layout: &mut Layout) {
+    /// Writes reference counts and checksums; returns how many blocks refer to each
+    /// inode that is a value.
+    fn finish(self, layout: &mut Layout) -> HashMap<InodeNo, u64> {
         for shared in self.full.into_iter().chain(self.blocks.into_values()) {
             let bytes = layout.arena.bytes_mut(shared.slot);
             bytes[4..8].copy_from_slice(&shared.users.to_le_bytes());
@@ -691,11 +718,13 @@ impl XattrPlacer {
                 bytes[16..20].copy_from_slice(&sum.to_le_bytes());
             }
         }
+        self.references
     }
 }
 
-fn describe(layout: &Layout, id: InodeId, problem: Problem) -> Error {
-    let path = layout.tree.path_of_inode(id);
+/// A problem with the attributes of an inode.
+pub(super) fn describe(tree: &Tree, id: InodeId, problem: Problem) -> Error {
+    let path = tree.path_of_inode(id);
     match problem {
         Problem::Name { name, reason } => Error::Xattr {
             path,

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::format::Compat;
-use super::options::{Features, JournalSize, Options};
+use super::options::{Features, JournalSize, OnErrors, Options};
 
 impl Options {
     /// Applies options as one would give them to `mkfs.ext4`, on top of these.
@@ -17,6 +17,13 @@ impl Options {
     /// | `-j`, `-J size=MIB` | journal; 0 is none |
     /// | `-E resize=BLOCKS` | size up to which the mounted filesystem can grow |
     /// | `-E hash_seed=UUID` | seed of directory hashes |
+    /// | `-E root_owner=UID:GID` | owner of the root directory |
+    /// | `-E stride=BLOCKS`, `stripe_width=BLOCKS` | the RAID below it |
+    /// | `-E mount_opts=OPTIONS` | mount options that are always used |
+    /// | `-J checksum=3` | checksums in the journal from the start (kiln's own) |
+    /// | `-e continue`, `remount-ro`, `panic` | what the kernel does about errors |
+    /// | `-G GROUPS` | groups whose metadata is stored together |
+    /// | `-M DIRECTORY` | where it was last mounted |
     /// | `-O [^]FEATURE,…` | features; `none` switches all off |
     /// | `-E lazy_itable_init`, `lazy_journal_init`, `discard`, `nodiscard`, `-E packed_meta_blocks`, `-F`, `-q`, `-v` | accepted; nothing to do |
     ///
@@ -44,7 +51,8 @@ impl Options {
                         self.features.compat.insert(Compat::HAS_JOURNAL);
                         continue;
                     }
-                    'b' | 'i' | 'I' | 'N' | 'm' | 'L' | 'U' | 'J' | 'E' | 'O' => {}
+                    'b' | 'i' | 'I' | 'N' | 'm' | 'L' | 'U' | 'J' | 'E' | 'O' | 'e' | 'G' | 'M' => {
+                    }
                     _ => {
                         return Err(Error::UnsupportedOption {
                             option: format!("-{letter}"),
@@ -78,6 +86,18 @@ impl Options {
             'm' => self.reserved = percent(&option, value)?,
             'L' => self.label = value.to_owned(),
             'U' => self.uuid = uuid(&option, value)?,
+            'M' => self.last_mounted = value.to_owned(),
+            'G' => {
+                self.groups_per_flex = u32::try_from(number(&option, value)?).map_err(too_large)?;
+            }
+            'e' => {
+                self.on_errors = match value {
+                    "continue" => OnErrors::Continue,
+                    "remount-ro" => OnErrors::RemountReadOnly,
+                    "panic" => OnErrors::Panic,
+                    _ => return Err(bad(&option, "it is continue, remount-ro or panic")),
+                };
+            }
             'J' => {
                 for part in value.split(',') {
                     match part.split_once('=') {
@@ -87,6 +107,7 @@ impl Options {
                                 JournalSize::Mebibytes(u32::try_from(size).map_err(too_large)?);
                             self.features.compat.set(Compat::HAS_JOURNAL, size > 0);
                         }
+                        Some(("checksum", "3")) => self.journal_checksums = true,
                         _ => {
                             return Err(Error::UnsupportedOption {
                                 option: format!("-J {part}"),
@@ -114,6 +135,21 @@ impl Options {
         match part.split_once('=') {
             Some(("resize", blocks)) => self.max_online_resize = Some(number(&option, blocks)?),
             Some(("hash_seed", seed)) => self.hash_seed = uuid(&option, seed)?,
+            Some(("stride", blocks)) => {
+                self.stride = u16::try_from(number(&option, blocks)?)
+                    .map_err(|_| bad(&option, "the number is too large"))?;
+            }
+            Some(("stripe_width" | "stripe-width", blocks)) => {
+                self.stripe_width = u32::try_from(number(&option, blocks)?)
+                    .map_err(|_| bad(&option, "the number is too large"))?;
+            }
+            Some(("mount_opts", options)) => self.mount_options = options.to_owned(),
+            Some(("root_owner", owner)) => {
+                let ids = owner
+                    .split_once(':')
+                    .and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+                self.root_owner = Some(ids.ok_or_else(|| bad(&option, "it is UID:GID"))?);
+            }
             // Everything is initialised: there is nothing to be lazy about.
             Some(("lazy_itable_init" | "lazy_journal_init", "0" | "1")) => {}
             None if matches!(
@@ -143,19 +179,14 @@ impl Options {
             None => (name, true),
         };
         // Features that are never written may be switched off.
-        const NEVER: [&str; 15] = [
-            "orphan_file",
-            "metadata_csum_seed",
+        const NEVER: [&str; 10] = [
             "uninit_bg",
             "inline_data",
             "quota",
-            "project",
             "encrypt",
             "casefold",
             "bigalloc",
             "meta_bg",
-            "ea_inode",
-            "large_dir",
             "mmp",
             "verity",
             "sparse_super2",
@@ -248,11 +279,36 @@ mod tests {
     }
 
     #[test]
+    fn what_only_the_superblock_says_is_understood() {
+        let options = parse(
+            "-e remount-ro -G 32 -M /srv -E stride=16,stripe_width=64,root_owner=7:8 \
+             -E mount_opts=nodelalloc -J checksum=3 -O large_dir,ea_inode",
+        )
+        .unwrap();
+        assert_eq!(options.on_errors, OnErrors::RemountReadOnly);
+        assert_eq!(options.groups_per_flex, 32);
+        assert_eq!(options.last_mounted, "/srv");
+        assert_eq!((options.stride, options.stripe_width), (16, 64));
+        assert_eq!(options.root_owner, Some((7, 8)));
+        assert_eq!(options.mount_options, "nodelalloc");
+        assert!(options.journal_checksums);
+    }
+
+    #[test]
     fn an_unknown_option_is_named_in_the_error() {
         for (text, named) in [
             ("-c", "`-c`"),
             ("-O bigalloc", "`-O bigalloc`"),
-            ("-E stride=4", "`-E stride=4`"),
+            ("-E offset=4", "`-E offset=4`"),
+            ("-O quota", "`-O quota`"),
+            ("-G 3", "`-G 3`"),
+            ("-e sometimes", "`-e sometimes`"),
+            ("-E root_owner=root", "`-E root_owner=root`"),
+            (
+                "-O metadata_csum_seed,^metadata_csum",
+                "`-O metadata_csum_seed`",
+            ),
+            ("-O orphan_file,^has_journal", "`-O orphan_file`"),
             ("-J device=/dev/sda", "`-J device=/dev/sda`"),
             ("file", "`file`"),
             ("-b 512", "`-b 512`"),

@@ -16,7 +16,7 @@
 //! | `options`, `mkfs` | what is wanted, as data and as mke2fs options |
 //! | `geometry` | groups and where their metadata is |
 //! | `layout` | where everything else is |
-//! | `mapping`, `directory`, `hash`, `xattr`, `inode`, `resize`, `superblock` | the bytes of each |
+//! | `mapping`, `directory`, `hash`, `xattr`, `inode`, `extra`, `resize`, `superblock` | the bytes of each |
 //! | `generated` | what is computed while it is written |
 
 use std::sync::Arc;
@@ -30,6 +30,7 @@ mod alloc;
 mod checksum;
 mod directory;
 mod error;
+mod extra;
 pub mod format;
 mod generated;
 mod geometry;
@@ -47,7 +48,7 @@ pub mod units;
 mod xattr;
 
 pub use error::Error;
-pub use options::{Features, JournalSize, Options};
+pub use options::{Features, JournalSize, OnErrors, Options};
 
 use format::{GroupFlags, SUPERBLOCK_OFFSET};
 use generated::{Generated, Part};
@@ -71,7 +72,10 @@ pub fn plan(tree: &Arc<Tree>, options: &Options, size: u64) -> Result<Volume, Er
     };
     let layout = match Layout::new(tree, options, blocks) {
         Ok(layout) if layout.needed() <= layout.geometry.blocks => layout,
-        Ok(_) => return Err(too_small(minimum_size(tree, options)?)),
+        Ok(_) => match without_small_journal(tree, options, blocks) {
+            Some(layout) => layout,
+            None => return Err(too_small(minimum_size(tree, options)?)),
+        },
         // A filesystem too small for its files is also too small for its inodes.
         Err(error @ Error::TooFewInodes { .. }) if options.inodes.is_none() => {
             let needed = minimum_size(tree, options)?;
@@ -84,6 +88,18 @@ pub fn plan(tree: &Arc<Tree>, options: &Options, size: u64) -> Result<Volume, Er
         Err(error) => return Err(error),
     };
     Ok(volume(layout, size))
+}
+
+/// A small filesystem gets no journal, as a still smaller one, if nobody asked for
+/// one and it would not fit.
+fn without_small_journal(tree: &Arc<Tree>, options: &Options, blocks: u64) -> Option<Layout> {
+    if options.journal != JournalSize::Automatic || blocks >= geometry::SMALL {
+        return None;
+    }
+    let mut options = options.clone();
+    options.journal = JournalSize::Mebibytes(0);
+    let layout = Layout::new(tree, &options, blocks).ok()?;
+    (layout.needed() <= layout.geometry.blocks).then_some(layout)
 }
 
 /// The smallest size in bytes with which [`plan`] succeeds.

@@ -1,7 +1,7 @@
 //! What kind of ext4 filesystem is wanted.
 
 use super::Error;
-use super::format::{Compat, Incompat, RoCompat};
+use super::format::{BASE_INODE_SIZE, Compat, EXTRA_ISIZE, Incompat, RoCompat};
 use crate::tree::Timestamp;
 
 /// Feature sets of a filesystem.
@@ -44,21 +44,26 @@ enum Feature {
 }
 
 /// Features by the names that mke2fs knows.
-const FEATURES: [(&str, Feature); 14] = [
+const FEATURES: [(&str, Feature); 19] = [
     ("has_journal", Feature::Compat(Compat::HAS_JOURNAL)),
     ("ext_attr", Feature::Compat(Compat::EXT_ATTR)),
     ("resize_inode", Feature::Compat(Compat::RESIZE_INODE)),
     ("dir_index", Feature::Compat(Compat::DIR_INDEX)),
+    ("orphan_file", Feature::Compat(Compat::ORPHAN_FILE)),
     ("filetype", Feature::Incompat(Incompat::FILETYPE)),
     ("extent", Feature::Incompat(Incompat::EXTENTS)),
     ("64bit", Feature::Incompat(Incompat::BIT64)),
     ("flex_bg", Feature::Incompat(Incompat::FLEX_BG)),
+    ("ea_inode", Feature::Incompat(Incompat::EA_INODE)),
+    ("metadata_csum_seed", Feature::Incompat(Incompat::CSUM_SEED)),
+    ("large_dir", Feature::Incompat(Incompat::LARGEDIR)),
     ("sparse_super", Feature::RoCompat(RoCompat::SPARSE_SUPER)),
     ("large_file", Feature::RoCompat(RoCompat::LARGE_FILE)),
     ("huge_file", Feature::RoCompat(RoCompat::HUGE_FILE)),
     ("dir_nlink", Feature::RoCompat(RoCompat::DIR_NLINK)),
     ("extra_isize", Feature::RoCompat(RoCompat::EXTRA_ISIZE)),
     ("metadata_csum", Feature::RoCompat(RoCompat::METADATA_CSUM)),
+    ("project", Feature::RoCompat(RoCompat::PROJECT)),
 ];
 
 impl Features {
@@ -113,6 +118,19 @@ pub enum JournalSize {
     Mebibytes(u32),
 }
 
+/// What the kernel does when it finds something wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u16)]
+pub enum OnErrors {
+    /// It goes on.
+    #[default]
+    Continue = 1,
+    /// It mounts the filesystem read-only.
+    RemountReadOnly = 2,
+    /// It panics.
+    Panic = 3,
+}
+
 /// Options of an ext4 filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -141,6 +159,23 @@ pub struct Options {
     pub max_online_resize: Option<u64>,
     /// Features.
     pub features: Features,
+    /// Whether the journal has checksums of version 3 from the start; the kernel
+    /// otherwise adds them when it first mounts a filesystem with metadata_csum.
+    pub journal_checksums: bool,
+    /// What the kernel does about errors.
+    pub on_errors: OnErrors,
+    /// Where it was last mounted, at most 63 bytes.
+    pub last_mounted: String,
+    /// Mount options that are always used, at most 63 bytes.
+    pub mount_options: String,
+    /// Groups whose metadata is stored together, a power of two.
+    pub groups_per_flex: u32,
+    /// Blocks of a RAID that are on one disk before the next disk's turn.
+    pub stride: u16,
+    /// Blocks of data in a stripe of a RAID.
+    pub stripe_width: u32,
+    /// Owner and group of the root directory, in place of the tree's.
+    pub root_owner: Option<(u32, u32)>,
     /// When it was made.
     pub timestamp: Timestamp,
 }
@@ -162,6 +197,14 @@ impl Options {
             reserved: 500,
             max_online_resize: None,
             features: Features::default(),
+            journal_checksums: false,
+            on_errors: OnErrors::Continue,
+            last_mounted: String::new(),
+            mount_options: String::new(),
+            groups_per_flex: 16,
+            stride: 0,
+            stripe_width: 0,
+            root_owner: None,
             timestamp: Timestamp::default(),
         }
     }
@@ -215,6 +258,29 @@ impl Options {
             smaller.features.ro_compat.remove(RoCompat::EXTRA_ISIZE);
             return smaller.check();
         }
+        for (option, text) in [
+            ("-M", &self.last_mounted),
+            ("-E mount_opts", &self.mount_options),
+        ] {
+            if text.len() > 63 {
+                return bad(format!("{option} {text}"), "it has at most 63 bytes");
+            }
+        }
+        if !self.groups_per_flex.is_power_of_two() {
+            return bad(
+                format!("-G {}", self.groups_per_flex),
+                "the number of groups is a power of two",
+            );
+        }
+        if incompat.contains(Incompat::CSUM_SEED) && !self.features.checksums() {
+            return bad("-O metadata_csum_seed".to_owned(), "it needs metadata_csum");
+        }
+        if compat.contains(Compat::ORPHAN_FILE) && !compat.contains(Compat::HAS_JOURNAL) {
+            return bad("-O orphan_file".to_owned(), "it needs a journal");
+        }
+        if ro_compat.contains(RoCompat::PROJECT) && self.inode_size == 128 {
+            return bad("-O project".to_owned(), "it needs inodes of 256 bytes");
+        }
         if incompat.contains(Incompat::BIT64) && !incompat.contains(Incompat::EXTENTS) {
             return bad("-O ^extent".to_owned(), "64bit needs extents; add `^64bit`");
         }
@@ -225,6 +291,12 @@ impl Options {
             );
         }
         Ok(())
+    }
+
+    /// Bytes that an inode has behind its fields.
+    pub(super) fn inode_room(&self) -> usize {
+        let fields = BASE_INODE_SIZE + EXTRA_ISIZE;
+        usize::from(self.inode_size.saturating_sub(fields))
     }
 
     /// Bytes in a block, as a count.
@@ -239,7 +311,8 @@ impl Options {
             options.features.ro_compat.remove(RoCompat::EXTRA_ISIZE);
         }
         if options.journal == JournalSize::Mebibytes(0) {
-            options.features.compat.remove(Compat::HAS_JOURNAL);
+            let journal = Compat::HAS_JOURNAL | Compat::ORPHAN_FILE;
+            options.features.compat.remove(journal);
         }
         options
     }

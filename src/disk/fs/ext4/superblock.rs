@@ -5,10 +5,11 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::checksum::crc32c;
 use super::format::{
-    BASE_INODE_SIZE, CHECKSUM_CRC32C, Compat, DYNAMIC_REVISION, ERRORS_CONTINUE, EXTRA_ISIZE,
-    FIRST_INODE, GroupDescriptor, GroupFlags, HASH_HALF_MD4, Incompat, JOURNAL_BACKUP_BLOCKS,
-    JOURNAL_INODE, JOURNAL_MAGIC, JOURNAL_SUPERBLOCK_V2, JournalSuperblock, MAGIC, MOUNT_XATTR_ACL,
-    NO_MOUNT_LIMIT, RoCompat, SIGNED_DIRECTORY_HASH, STATE_CLEAN, Superblock,
+    BASE_INODE_SIZE, CHECKSUM_CRC32C, Compat, DYNAMIC_REVISION, EXTRA_ISIZE, FIRST_INODE,
+    GroupDescriptor, GroupFlags, HASH_HALF_MD4, Incompat, JOURNAL_64BIT, JOURNAL_BACKUP_BLOCKS,
+    JOURNAL_CRC32C, JOURNAL_CSUM_V3, JOURNAL_INODE, JOURNAL_MAGIC, JOURNAL_SUPERBLOCK_V2,
+    JournalSuperblock, MAGIC, MOUNT_XATTR_ACL, NO_MOUNT_LIMIT, RoCompat, SIGNED_DIRECTORY_HASH,
+    STATE_CLEAN, Superblock,
 };
 use super::layout::Layout;
 use super::units::{GroupNo, InodeNo, high16, index, low16, low32};
@@ -195,7 +196,7 @@ pub(super) fn superblock(layout: &Layout, groups: &Groups, group: GroupNo) -> Su
     sb.s_max_mnt_count = NO_MOUNT_LIMIT.into();
     sb.s_magic = MAGIC.into();
     sb.s_state = STATE_CLEAN.into();
-    sb.s_errors = ERRORS_CONTINUE.into();
+    sb.s_errors = (options.on_errors as u16).into();
     sb.s_lastcheck = time.into();
     sb.s_lastcheck_hi = time_high;
     sb.s_rev_level = DYNAMIC_REVISION.into();
@@ -207,6 +208,13 @@ pub(super) fn superblock(layout: &Layout, groups: &Groups, group: GroupNo) -> Su
     sb.s_feature_ro_compat = features.ro_compat.bits().into();
     sb.s_uuid = options.uuid;
     sb.s_volume_name[..options.label.len()].copy_from_slice(options.label.as_bytes());
+    let text = options.last_mounted.as_bytes();
+    sb.s_last_mounted[..text.len()].copy_from_slice(text);
+    let text = options.mount_options.as_bytes();
+    sb.s_mount_opts[..text.len()].copy_from_slice(text);
+    sb.s_raid_stride = options.stride.into();
+    sb.s_raid_stripe_width = options.stripe_width.into();
+    sb.s_orphan_file_inum = layout.orphan_inode().map_or(0, |inode| inode.0).into();
     sb.s_reserved_gdt_blocks = low16(geometry.reserved_descriptor_blocks).into();
     sb.s_hash_seed = options.hash_seed;
     sb.s_def_hash_version = HASH_HALF_MD4;
@@ -243,6 +251,12 @@ pub(super) fn superblock(layout: &Layout, groups: &Groups, group: GroupNo) -> Su
     sb.s_overhead_clusters = low32(geometry.overhead() + layout.journal_length).into();
     if layout.checksums.is_some() {
         sb.s_checksum_type = CHECKSUM_CRC32C;
+        if let Some(checksums) = layout
+            .checksums
+            .filter(|_| features.incompat.contains(Incompat::CSUM_SEED))
+        {
+            sb.s_checksum_seed = checksums.seed().into();
+        }
         let sum = crc32c(!0, &sb.as_bytes()[..0x3FC]);
         sb.s_checksum = sum.into();
     }
@@ -261,5 +275,14 @@ pub(super) fn journal_superblock(layout: &Layout) -> JournalSuperblock {
     sb.s_sequence = 1.into();
     sb.s_uuid = layout.options.uuid;
     sb.s_nr_users = 1.into();
+    if layout.options.journal_checksums {
+        let mut incompat = JOURNAL_CSUM_V3;
+        if layout.options.features.incompat.contains(Incompat::BIT64) {
+            incompat |= JOURNAL_64BIT;
+        }
+        sb.s_feature_incompat = incompat.into();
+        sb.s_checksum_type = JOURNAL_CRC32C;
+        sb.s_checksum = crc32c(!0, sb.as_bytes()).into();
+    }
     sb
 }

@@ -1,9 +1,11 @@
 //! Extended attributes: behind the inode's fields where there is room, the rest
-//! in a block, which inodes with the same attributes share.
+//! in a block, which inodes with the same attributes share. With the feature
+//! `ea_inode`, values that a block has no room for become inodes of their own.
 
 use zerocopy::IntoBytes as _;
 
 use super::format::{XATTR_MAGIC, XattrEntry, XattrHeader};
+use super::units::{InodeNo, count};
 use crate::tree::Xattrs;
 
 /// Prefixes of names and the numbers that stand for them. The first that
@@ -36,12 +38,50 @@ pub(super) struct Encoded {
     pub(super) inline: Box<[u8]>,
     /// The block, with reference count and checksum still zero.
     pub(super) block: Option<Box<[u8]>>,
+    /// Inodes that the block refers to for values.
+    pub(super) values: Vec<InodeNo>,
+    /// Blocks of those inodes, which count as the file's own too.
+    pub(super) value_blocks: u64,
+}
+
+/// An inode that holds a value, and the value's checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct External {
+    pub(super) inode: InodeNo,
+    pub(super) checksum: u32,
+}
+
+/// Gives values their inodes.
+pub(super) type GiveInode<'a> = &'a dyn Fn(&[u8]) -> External;
+
+/// The values of a set that need inodes of their own.
+pub(super) fn external_values(
+    set: &Xattrs,
+    room: usize,
+    block_size: usize,
+) -> Result<Vec<Box<[u8]>>, Problem> {
+    let found = std::cell::RefCell::new(Vec::new());
+    encode(
+        set,
+        room,
+        block_size,
+        Some(&|value| {
+            found.borrow_mut().push(value.into());
+            External {
+                inode: InodeNo(0),
+                checksum: 0,
+            }
+        }),
+    )?;
+    Ok(found.into_inner())
 }
 
 struct Attribute<'a> {
     namespace: u8,
     name: &'a [u8],
     value: Vec<u8>,
+    /// Where the value is, if not with the entry.
+    external: Option<External>,
 }
 
 impl Attribute<'_> {
@@ -50,12 +90,22 @@ impl Attribute<'_> {
     }
 
     fn value_len(&self) -> usize {
+        if self.external.is_some() {
+            return 0;
+        }
         self.value.len().next_multiple_of(4)
     }
 }
 
 /// Encodes a set of attributes. `room` is what an inode has behind its fields.
-pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Encoded, Problem> {
+///
+/// Without `give_inode` a set that is too large for a block is a problem.
+pub(super) fn encode(
+    set: &Xattrs,
+    room: usize,
+    block_size: usize,
+    give_inode: Option<GiveInode<'_>>,
+) -> Result<Encoded, Problem> {
     let mut attributes = Vec::with_capacity(set.len());
     for (full, value) in set {
         let problem = |reason| Problem::Name {
@@ -85,6 +135,7 @@ pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Enc
             namespace: *namespace,
             name,
             value,
+            external: None,
         });
     }
     // The order that the kernel searches blocks in.
@@ -94,10 +145,10 @@ pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Enc
 
     // What the kernel reads most often goes into the inode first: ACLs and
     // capabilities are looked at on every access.
-    let mut inline: Vec<&Attribute<'_>> = Vec::new();
-    let mut block: Vec<&Attribute<'_>> = Vec::new();
+    let mut inline: Vec<Attribute<'_>> = Vec::new();
+    let mut block: Vec<Attribute<'_>> = Vec::new();
     let mut free = room.saturating_sub(8);
-    let mut by_urgency: Vec<&Attribute<'_>> = attributes.iter().collect();
+    let mut by_urgency = attributes;
     by_urgency.sort_by_key(|attribute| matches!(attribute.namespace, 1 | 4));
     for attribute in by_urgency {
         let needed = attribute.entry_len() + attribute.value_len();
@@ -108,7 +159,7 @@ pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Enc
             block.push(attribute);
         }
     }
-    let order = |a: &&Attribute<'_>, b: &&Attribute<'_>| {
+    let order = |a: &Attribute<'_>, b: &Attribute<'_>| {
         (a.namespace, a.name.len(), a.name).cmp(&(b.namespace, b.name.len(), b.name))
     };
     inline.sort_by(order);
@@ -117,6 +168,8 @@ pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Enc
     let mut encoded = Encoded {
         inline: Box::default(),
         block: None,
+        values: Vec::new(),
+        value_blocks: 0,
     };
     if !inline.is_empty() {
         let mut bytes = vec![0; room];
@@ -127,9 +180,28 @@ pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Enc
     }
     if !block.is_empty() {
         let header = size_of::<XattrHeader>();
-        let needed = block.iter().fold(header + 4, |sum, attribute| {
-            sum + attribute.entry_len() + attribute.value_len()
-        });
+        let needed = |block: &[Attribute<'_>]| {
+            block.iter().fold(header + 4, |sum, attribute| {
+                sum + attribute.entry_len() + attribute.value_len()
+            })
+        };
+        if let Some(give_inode) = give_inode {
+            // The largest ones first, so that few inodes are needed.
+            while needed(&block) > block_size {
+                let Some(largest) = block
+                    .iter_mut()
+                    .filter(|attribute| attribute.value_len() > 0)
+                    .max_by_key(|attribute| attribute.value_len())
+                else {
+                    break;
+                };
+                let external = give_inode(&largest.value);
+                encoded.values.push(external.inode);
+                encoded.value_blocks += count(largest.value.len().div_ceil(block_size));
+                largest.external = Some(external);
+            }
+        }
+        let needed = needed(&block);
         if needed > block_size {
             return Err(Problem::TooLarge {
                 needed,
@@ -154,27 +226,32 @@ pub(super) fn encode(set: &Xattrs, room: usize, block_size: usize) -> Result<Enc
 
 /// Writes entries from `start` on, forwards, and their values from the end on,
 /// backwards. Returns the hash of all.
-fn write(bytes: &mut [u8], start: usize, attributes: &[&Attribute<'_>], hashed: bool) -> u32 {
+fn write(bytes: &mut [u8], start: usize, attributes: &[Attribute<'_>], hashed: bool) -> u32 {
     let (mut at, mut end) = (start, bytes.len());
     let mut total = 0u32;
     let mut all_hashed = true;
     for attribute in attributes {
         end -= attribute.value_len();
-        bytes[end..end + attribute.value.len()].copy_from_slice(&attribute.value);
-        let hash = if hashed {
-            entry_hash(attribute.name, &attribute.value)
-        } else {
-            0
+        let hash = match attribute.external {
+            Some(external) => entry_hash(attribute.name, &external.checksum.to_le_bytes()),
+            None => {
+                bytes[end..end + attribute.value.len()].copy_from_slice(&attribute.value);
+                if hashed {
+                    entry_hash(attribute.name, &attribute.value)
+                } else {
+                    0
+                }
+            }
         };
         all_hashed &= hash != 0;
         total = total.rotate_left(16) ^ hash;
         // An empty value has no place.
-        let offset = if attribute.value.is_empty() { 0 } else { end };
+        let offset = if attribute.value_len() == 0 { 0 } else { end };
         let entry = XattrEntry {
             e_name_len: u8::try_from(attribute.name.len()).unwrap_or(u8::MAX),
             e_name_index: attribute.namespace,
             e_value_offs: u16::try_from(offset).unwrap_or(u16::MAX).into(),
-            e_value_inum: 0.into(),
+            e_value_inum: attribute.external.map_or(0, |one| one.inode.0).into(),
             e_value_size: u32::try_from(attribute.value.len())
                 .unwrap_or(u32::MAX)
                 .into(),
@@ -244,7 +321,13 @@ mod tests {
 
     #[test]
     fn small_attributes_stay_in_the_inode() {
-        let encoded = encode(&set(&[("user.a", b"1"), ("security.x", b"23")]), 96, 4096).unwrap();
+        let encoded = encode(
+            &set(&[("user.a", b"1"), ("security.x", b"23")]),
+            96,
+            4096,
+            None,
+        )
+        .unwrap();
         assert_eq!(encoded.inline.len(), 96);
         assert_eq!(encoded.block, None);
     }
@@ -252,7 +335,13 @@ mod tests {
     #[test]
     fn a_large_attribute_moves_to_a_block_and_small_ones_stay() {
         let large = [7; 3000];
-        let encoded = encode(&set(&[("user.large", &large), ("user.a", b"1")]), 96, 4096).unwrap();
+        let encoded = encode(
+            &set(&[("user.large", &large), ("user.a", b"1")]),
+            96,
+            4096,
+            None,
+        )
+        .unwrap();
         assert!(!encoded.inline.is_empty());
         assert!(encoded.block.is_some());
     }
@@ -260,7 +349,7 @@ mod tests {
     #[test]
     fn attributes_that_no_block_holds_are_refused_with_their_size() {
         let large = [7; 5000];
-        let problem = encode(&set(&[("user.large", &large)]), 96, 4096).unwrap_err();
+        let problem = encode(&set(&[("user.large", &large)]), 96, 4096, None).unwrap_err();
         assert_eq!(
             problem,
             Problem::TooLarge {
@@ -297,7 +386,7 @@ mod tests {
         for name in ["os2.thing", "user.", "system.posix_acl_accessory"] {
             assert!(
                 matches!(
-                    encode(&set(&[(name, b"1")]), 96, 4096),
+                    encode(&set(&[(name, b"1")]), 96, 4096, None),
                     Err(Problem::Name { .. })
                 ),
                 "{name}"

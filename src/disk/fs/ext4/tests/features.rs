@@ -54,6 +54,123 @@ fn every_supported_set_of_options_is_clean_and_reads_back_equal() {
 }
 
 #[test]
+fn features_of_newer_programs_are_clean_where_asked_for() {
+    let tree = modest();
+    for text in [
+        "-O metadata_csum_seed",
+        "-O orphan_file",
+        "-O orphan_file,^metadata_csum",
+        "-O orphan_file -b 1024",
+        "-O project",
+        "-O large_dir",
+        "-J checksum=3",
+        "-J checksum=3 -O ^64bit",
+        "-e panic -G 64 -M /srv -E stride=16,stripe_width=64,mount_opts=nodelalloc",
+        "-E root_owner=7:8",
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        println!("{text}");
+        Image::new(&tree, &options, 512 * MIB).check();
+    }
+}
+
+#[test]
+fn values_too_large_for_a_block_become_inodes() {
+    let value = |byte: u8| vec![byte; 60_000];
+    let tree = tree(|b| {
+        for number in 0..3 {
+            let file = Inode::file(*b"bytes", 0o644)
+                .with_xattr("user.large", value(7))
+                .with_xattr(format!("user.own{number}"), value(number))
+                .with_xattr("user.small", b"small");
+            b.insert(format!("/file{number}"), file).unwrap();
+        }
+    });
+    let error = plan(&tree, &options(), 64 * MIB).unwrap_err();
+    assert!(
+        matches!(error, super::super::Error::XattrsTooLarge { .. }),
+        "{error}"
+    );
+    for text in [
+        "-O ea_inode",
+        "-O ea_inode,^metadata_csum",
+        "-O ea_inode,orphan_file -b 1024",
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        let image = Image::new(&tree, &options, 64 * MIB);
+        image.check();
+        let shown = image.debugfs("ea_list /file1");
+        for line in ["user.large (60000)", "user.own1 (60000)", "user.small (5)"] {
+            assert!(shown.contains(line), "{text}: no {line} in {shown:.400}");
+        }
+        kernel::compare(&image.path(), &tree);
+    }
+}
+
+#[test]
+fn an_index_has_three_levels_where_large_dir_allows_it() {
+    let tree = tree(|b| {
+        for number in 0..50_000 {
+            let name = format!("/d/{number:0>255}");
+            b.insert(name, Inode::file(*b"", 0o644)).unwrap();
+        }
+    });
+    let mut options = options();
+    options.parse_mkfs("-b 1024").unwrap();
+    let error = plan(&tree, &options, 512 * MIB).unwrap_err();
+    assert!(
+        matches!(error, super::super::Error::DirectoryTooLarge { .. }),
+        "{error}"
+    );
+    options.parse_mkfs("-O large_dir").unwrap();
+    let image = Image::new(&tree, &options, 512 * MIB);
+    image.check();
+    let dump = image.debugfs("htree_dump /d");
+    assert!(dump.contains("Indirect levels: 2"), "{dump:.400}");
+    let name = format!("{:0>255}", 49_999);
+    assert!(
+        image
+            .debugfs(&format!("stat /d/{name}"))
+            .contains("Type: regular")
+    );
+    kernel::compare(&image.path(), &tree);
+}
+
+#[test]
+fn resize2fs_grows_into_the_blocks_that_are_kept_for_it() {
+    let Some(resize2fs) = tool("resize2fs") else {
+        println!("SKIP: resize2fs is not installed");
+        return;
+    };
+    let tree = images::dense(&modest());
+    for (text, larger) in [
+        // 31 more blocks of descriptors, and 2.
+        ("-b 1024 -i 65536", 4 << 30),
+        ("-i 1048576", 20 << 30),
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        let image = Image::new(&tree, &options, 64 * MIB);
+        let file = File::options().write(true).open(image.path()).unwrap();
+        file.set_len(larger).unwrap();
+        let output = Command::new(&resize2fs).arg(image.path()).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{text}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        image.check();
+        let shown = image.debugfs("show_super_stats -h");
+        assert!(
+            shown.contains(&format!("{}", larger / options.block())),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn ext2_and_ext3_are_clean_and_read_back_equal() {
     let sparse = modest();
     let dense = images::dense(&sparse);

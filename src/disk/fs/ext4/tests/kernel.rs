@@ -71,7 +71,7 @@ fn assert_same_text(found: &str, expected: &str) {
     assert_eq!(found.lines().count(), expected.lines().count());
 }
 
-fn compare(image: &Path, tree: &Arc<Tree>) {
+pub(super) fn compare(image: &Path, tree: &Arc<Tree>) {
     let Some(mounted) = Mounted::new(image, "loop,ro") else {
         return;
     };

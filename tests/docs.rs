@@ -1,0 +1,111 @@
+//! The pages that people write by hand, held against what the program knows.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use common::{Run as _, World};
+use kiln::build::variables::VARIABLES;
+
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(name);
+    fs::read_to_string(path).expect("the page is there")
+}
+
+/// What a page has between backticks.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn options_variables_and_commands_of_the_migration_page_exist() {
+    let world = World::new();
+    let text = page("dib-migration.md");
+    let mut help = String::new();
+    for line in [
+        "disk-image-create --help",
+        "kiln build --help",
+        "kiln install-links --help",
+    ] {
+        let line = line.strip_prefix("kiln ").unwrap_or(line);
+        help.push_str(&world.kiln().words(line).success());
+    }
+    let bin = world.work().join("bin");
+    world.kiln().words("install-links bin").success();
+    let mut seen = BTreeSet::new();
+    for words in code(&text) {
+        for word in words.split_whitespace() {
+            let word = word.trim_end_matches([',', ';', '…']);
+            let is_option = word.starts_with('-') && word != "--privileged";
+            if is_option {
+                seen.insert("option");
+                let known = help
+                    .split(|c: char| c.is_whitespace() || ",=[]".contains(c))
+                    .any(|known| known == word);
+                assert!(known, "there is no option `{word}`");
+            }
+            let is_variable = word.starts_with("DIB_") || word.starts_with("KILN_");
+            if is_variable && !word.contains('*') && word != "DIB_BLOCK_DEVICE" {
+                seen.insert("variable");
+                assert!(
+                    VARIABLES.iter().any(|variable| variable.name == word),
+                    "there is no variable `{word}`"
+                );
+            }
+        }
+    }
+    assert_eq!(seen.len(), 2);
+    for command in [
+        "disk-image-create",
+        "ramdisk-image-create",
+        "diskimage-builder",
+        "disk-image-get-kernel",
+        "element-info",
+        "dib-run-parts",
+        "dib-block-device",
+        "dib-lint",
+    ] {
+        assert!(text.contains(&format!("`{command}`")), "{command}");
+        assert!(bin.join(command).is_symlink(), "{command}");
+    }
+}
+
+#[test]
+fn every_option_of_disk_image_create_is_on_the_migration_page() {
+    let world = World::new();
+    let text = page("dib-migration.md");
+    let help = world.face("disk-image-create").words("--help").success();
+    let options = help
+        .lines()
+        .filter(|line| line.starts_with("  -") || line.starts_with("      --"))
+        .flat_map(|line| line.split_whitespace().take(2))
+        .map(|word| word.trim_end_matches(','))
+        .filter(|word| word.starts_with('-'));
+    let mut count = 0;
+    for option in options.filter(|option| *option != "--help") {
+        count += 1;
+        assert!(
+            text.contains(&format!("`{option}`")),
+            "{option} is not on the page"
+        );
+    }
+    assert!(count >= 25, "{count} options");
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    for name in ["dib-migration.md", "cli.md", "environment.md"] {
+        for link in page(name).split("](").skip(1) {
+            let target = link.split(')').next().unwrap_or_default();
+            let target = target.split('#').next().unwrap_or_default();
+            if !target.contains("://") && !target.is_empty() {
+                assert!(docs.join(target).exists(), "{name}: {target}");
+            }
+        }
+    }
+}

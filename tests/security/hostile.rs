@@ -1,0 +1,436 @@
+//! Elements, targets and archives that mean harm.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::common::toy::{Toy, names};
+use crate::common::watch::{eventually, marked};
+use crate::common::{self, Run as _, World};
+
+const SECRET: &str = "secret of the host";
+
+/// A file of the host, which nobody may change, take or remove.
+fn secret(toy: &Toy) -> PathBuf {
+    let directory = toy.world.home().join("host");
+    fs::create_dir(&directory).expect("made");
+    let path = directory.join("secret");
+    fs::write(&path, SECRET).expect("written");
+    path
+}
+
+#[track_caller]
+fn assert_untouched(path: &std::path::Path, what: &str) {
+    let directory = path.parent().expect("it has one");
+    assert_eq!(names(directory), ["secret"], "{what}");
+    assert_eq!(
+        fs::read_to_string(path).expect("it is there"),
+        SECRET,
+        "{what}"
+    );
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = fs::metadata(path).expect("it is there");
+    assert_eq!(meta.uid(), nix::unistd::geteuid().as_raw(), "{what}");
+}
+
+fn holds_secret(path: &std::path::Path) -> bool {
+    let bytes = fs::read(path).expect("it is written");
+    bytes
+        .windows(SECRET.len())
+        .any(|part| part == SECRET.as_bytes())
+}
+
+#[test]
+fn elements_named_with_a_path_are_refused() {
+    for (file, content, what) in [
+        ("toy/element-deps", "../../outside\n", "../../outside"),
+        ("toy/element-deps", "/etc\n", "/etc"),
+        ("toy/element-deps", "sub/element\n", "sub/element"),
+        ("toy/element-deps", "..\n", ".."),
+    ] {
+        let toy = Toy::basic();
+        toy.file(file, content);
+        toy.file("../outside/root.d/50-evil", "#!/bin/bash\necho EVIL\n");
+        let built = toy.build("-t tar");
+        let (message, _, _) = built.failure();
+        assert!(message.contains(&format!("`{what}`")), "{message}");
+        assert!(!built.lines().contains(&"EVIL".to_owned()));
+    }
+    let toy = Toy::basic();
+    let outcome = toy.world.kiln().words("build ../toy -n -t tar -o x");
+    assert_ne!(outcome.code(), 0);
+    assert!(outcome.stderr.contains("`../toy`"), "{}", outcome.stderr);
+}
+
+#[test]
+fn links_in_an_element_bring_nothing_of_the_host_into_an_image() {
+    let toy = Toy::basic();
+    let path = secret(&toy);
+    let host = path.display().to_string();
+    let up = format!("../../../../../../../../../..{host}");
+    for (link, target) in [
+        ("toy/install.d/60-absolute", host.as_str()),
+        ("toy/install.d/61-parents", up.as_str()),
+        ("toy/static/etc/absolute", host.as_str()),
+        ("toy/static/etc/parents", up.as_str()),
+        ("toy/static/deep", "/"),
+        ("toy/secret-at-the-top", host.as_str()),
+    ] {
+        toy.link(link, target);
+    }
+    toy.hook(
+        "install",
+        "50-take",
+        "cp -rL /tmp/in_target.d /taken 2>/dev/null || true\ncp -r /tmp/in_target.d/static /taken-links || true",
+    );
+    let built = toy.build("-t tar");
+    if built.outcome.status.success() {
+        assert!(!holds_secret(&toy.output("tar")));
+    } else {
+        // Refused as a whole is as good; the reason names the link.
+        let (message, _, _) = built.failure();
+        assert!(
+            ["60-absolute", "61-parents", "secret-at-the-top"]
+                .iter()
+                .any(|name| message.contains(name)),
+            "{message}"
+        );
+    }
+    assert_untouched(&path, "links");
+    toy.assert_swept();
+}
+
+#[test]
+fn hooks_whose_names_are_no_names_do_not_run() {
+    let toy = Toy::basic();
+    for name in [
+        "50-a b",
+        "50-semicolon;",
+        "-rf",
+        "50-$(touch x)",
+        "50-new\nline",
+        "50-dot.sh",
+    ] {
+        toy.plain_hook("extra-data", name, "#!/bin/bash\necho RAN \"$0\"\n");
+    }
+    let built = toy.build("-t tar").success();
+    let ran = built.lines_after("RAN ");
+    assert!(
+        ran.iter().all(|name| name.ends_with("/-rf")) && ran.len() <= 1,
+        "{ran:?}"
+    );
+    assert_eq!(toy.outputs(), ["toy.tar"]);
+}
+
+#[test]
+fn a_target_whose_shell_was_replaced_fails_cleanly_or_works() {
+    let toy = Toy::basic();
+    let path = secret(&toy);
+    for (what, attack) in [
+        (
+            "a script",
+            "printf '#!/bin/bash\\necho EVIL; exit 0\\n' >sh; chmod 755 sh",
+        ),
+        (
+            "a link out",
+            "ln -sf ../../../../../../../..$HOST sh; ln -sf ../../../../../../../..$HOST bash",
+        ),
+        ("itself", "ln -sf bash bash2; rm bash; ln -s bash bash"),
+        ("a directory", "rm -f sh bash; mkdir sh bash"),
+        (
+            "the helper",
+            "ln -sf /proc/1/exe sh; ln -sf /proc/self/exe bash",
+        ),
+    ] {
+        toy.hook(
+            "root",
+            "80-attack",
+            &format!(
+                "cd \"$TARGET_ROOT/usr/bin\"\nHOST='{}'\n{attack}",
+                path.display()
+            ),
+        );
+        toy.hook("install", "50-work", "true");
+        let built = toy.build("-t tar --overwrite --timeout 60s");
+        if !built.outcome.status.success() {
+            let (message, hints, _) = built.failure();
+            assert!(
+                message.contains("install.d") || message.contains("bash"),
+                "{what}: {message}"
+            );
+            assert!(!hints.is_empty(), "{what}: {message}");
+        } else {
+            assert!(!holds_secret(&toy.output("tar")), "{what}");
+        }
+        assert_untouched(&path, what);
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn a_race_of_path_arguments_leads_the_supervisor_nowhere() {
+    let toy = Toy::basic();
+    let path = secret(&toy);
+    let directory = path.parent().expect("it has one").display().to_string();
+    // What is a directory of the target at one moment is a link out at the next.
+    let race = format!(
+        "mkdir -p /race/real\n\
+         ln -s ../../../../../../../..{directory} /race/link\n\
+         (while :; do mv -T /race/link /race/x 2>/dev/null; mv -T /race/real /race/y 2>/dev/null\n\
+            mv -T /race/y /race/link 2>/dev/null; mv -T /race/x /race/real 2>/dev/null\n\
+            mv -T /race/link /race/y 2>/dev/null; mv -T /race/real /race/link 2>/dev/null; mv -T /race/y /race/real 2>/dev/null; done) &\n\
+         for n in $(seq 60); do\n\
+           echo x >/race/real/secret || true\n\
+           chown 5:6 /race/real/secret || true\n\
+           mknod /race/real/node$n c 1 3 || true\n\
+           mkdir /race/real/dir$n || true\n\
+           ln -s x /race/real/sym$n || true\n\
+           chown -h 7:8 /race/real || true\n\
+         done 2>/dev/null\n\
+         kill %1"
+    );
+    toy.hook(
+        "root",
+        "20-more",
+        "cp -L $(type -P seq) $TARGET_ROOT/usr/bin/",
+    );
+    toy.hook("install", "50-race", &race);
+    for mode in ["single", "auto"] {
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.outcome.status.success() {
+            let (message, _, _) = built.failure();
+            assert!(
+                message.contains("mode `") || message.contains("namespace"),
+                "{message}"
+            );
+            common::skipped(&message);
+            continue;
+        }
+        assert_untouched(&path, mode);
+        assert!(!holds_secret(&toy.output("tar")), "{mode}");
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn files_that_cannot_be_changed_do_not_keep_a_build_from_being_removed() {
+    let Some(chattr) = common::tool("chattr") else {
+        return common::skipped("chattr is not installed");
+    };
+    let toy = Toy::basic();
+    toy.hook(
+        "extra-data",
+        "50-attributes",
+        &format!(
+            "mkdir -p \"$TMP_MOUNT_PATH/srv/closed/in\"\n\
+             '{0}' +i \"$TMP_MOUNT_PATH/etc/passwd\" 2>/dev/null && echo 'made immutable' || true\n\
+             '{0}' +a \"$TMP_MOUNT_PATH/etc/group\" 2>/dev/null && echo 'made append-only' || true\n\
+             chmod 000 \"$TMP_MOUNT_PATH/srv/closed/in\" \"$TMP_MOUNT_PATH/srv/closed\"",
+            chattr.display()
+        ),
+    );
+    for place in ["", "--no-tmpfs"] {
+        toy.build(&format!("-t tar --overwrite {place}")).success();
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn a_flood_of_output_is_passed_on_and_does_not_fill_memory() {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "50-flood",
+        "head -c 10000000 /dev/zero\nhead -c 200000 /dev/zero | tr '\\0' '\\n'\nprintf '\\377\\376 no text\\n'\nexit 9",
+    );
+    let outcome = toy.command("-t tar -q").run();
+    assert_eq!(outcome.code(), 9);
+    assert!(outcome.stderr.len() < 4_000_000, "{}", outcome.stderr.len());
+    toy.assert_swept();
+}
+
+/// A tar member with a name that no well-meaning writer would give.
+fn member(name: &str, kind: tar::EntryType, link: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    let bytes = header.as_mut_bytes();
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    bytes[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    if kind.is_block_special() || kind.is_character_special() {
+        header.set_device_major(8).expect("a number");
+        header.set_device_minor(0).expect("a number");
+    }
+    header.set_cksum();
+    let mut member = header.as_bytes().to_vec();
+    member.extend(content);
+    member.resize(member.len().next_multiple_of(512), 0);
+    member
+}
+
+#[test]
+fn archives_with_names_that_lead_out_write_nothing_outside() {
+    use tar::EntryType;
+    let regular = EntryType::Regular;
+    for (what, members) in [
+        (
+            "parents",
+            vec![member("../../../escape", regular, "", b"x")],
+        ),
+        (
+            "absolute",
+            vec![member("/tmp/kiln-escape", regular, "", b"x")],
+        ),
+        (
+            "through a link",
+            vec![
+                member("way", EntryType::Symlink, "../../..", b""),
+                member("way/escape", regular, "", b"x"),
+            ],
+        ),
+        (
+            "through an absolute link",
+            vec![
+                member("way", EntryType::Symlink, "/tmp", b""),
+                member("way/kiln-escape", regular, "", b"x"),
+            ],
+        ),
+        (
+            "a hard link out",
+            vec![member(
+                "stolen",
+                EntryType::Link,
+                "../../../etc/passwd",
+                b"",
+            )],
+        ),
+        (
+            "an absolute hard link",
+            vec![member("stolen", EntryType::Link, "/etc/passwd", b"")],
+        ),
+        (
+            "a device",
+            vec![member("dev/disk", EntryType::Block, "", b"")],
+        ),
+    ] {
+        let world = World::new();
+        let mut archive = members.concat();
+        archive.resize(archive.len() + 1024, 0);
+        fs::write(world.work().join("evil.tar"), archive).expect("written");
+        let outcome = world.kiln().words("pack evil.tar -t tar -o packed");
+        assert!(
+            outcome.status.success() || outcome.stderr.contains("error: "),
+            "{what}: {}",
+            outcome.stderr
+        );
+        assert!(!outcome.stderr.contains("panicked"), "{what}");
+        assert!(!PathBuf::from("/tmp/kiln-escape").exists(), "{what}");
+        for directory in [world.work(), world.home(), world.tmp()] {
+            for name in names(&directory) {
+                assert!(
+                    ["evil.tar", "packed.tar"].contains(&name.as_str()),
+                    "{what}: {name}"
+                );
+            }
+        }
+        if outcome.status.success() {
+            let file = fs::File::open(world.work().join("packed.tar")).expect("written");
+            let mut packed = tar::Archive::new(file);
+            for entry in packed.entries().expect("a tar") {
+                let entry = entry.expect("an entry");
+                let path = entry.path().expect("a path").into_owned();
+                let inside = path.is_relative()
+                    && !path
+                        .components()
+                        .any(|part| part == std::path::Component::ParentDir);
+                assert!(inside, "{what}: {}", path.display());
+                assert!(entry.size() < 1000, "{what}: a file of the host was taken");
+            }
+        }
+    }
+}
+
+#[test]
+fn archives_that_grow_without_bounds_are_read_in_bounded_memory_or_refused() {
+    // 128 MiB of zeroes in a few bytes, and a member that says it is larger than any disk.
+    let world = World::new();
+    let path = world.work().join("bomb.tar.gz");
+    let file = fs::File::create(&path).expect("made");
+    let mut packer = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_path("large").expect("a name");
+    header.set_size(128 << 20);
+    header.set_mode(0o644);
+    header.set_cksum();
+    packer.write_all(header.as_bytes()).expect("written");
+    for _ in 0..128 {
+        packer.write_all(&[0; 1 << 20]).expect("written");
+    }
+    packer.write_all(&[0; 1024]).expect("written");
+    packer.finish().expect("written");
+    let limited = |arguments: &str| {
+        let mut command = world.command("/bin/sh");
+        // 64 MB of memory for the program, half of the content.
+        command.args(["-c", "ulimit -d 65536; exec \"$@\"", "sh"]);
+        command.arg(common::kiln());
+        command.words(arguments)
+    };
+    let outcome = limited("pack bomb.tar.gz -t tar -o packed");
+    assert!(
+        outcome.status.success() || outcome.stderr.contains("error: "),
+        "{}",
+        outcome.stderr
+    );
+    let _ = fs::remove_file(world.work().join("packed.tar"));
+    let mut header = member("huge", tar::EntryType::Regular, "", b"");
+    // Base 256, as GNU tar writes what octal digits cannot hold.
+    header[124..136].copy_from_slice(&[
+        0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    ]);
+    header[148..156].copy_from_slice(b"        ");
+    let sum: u32 = header[..512].iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    fs::write(world.work().join("huge.tar"), header).expect("written");
+    let outcome = limited("pack huge.tar -t tar -o packed");
+    assert_ne!(outcome.code(), 0);
+    assert!(outcome.stderr.contains("error: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn daemons_of_every_kind_end_with_the_build() {
+    for mode in ["auto", "single", "chroot"] {
+        let mut toy = Toy::basic();
+        let mark = format!("kiln-daemon-{}-{mode}", std::process::id());
+        toy.world.set("KILN_TEST_MARK", &mark);
+        let daemons = "trap '' HUP INT TERM QUIT USR1 PIPE\n\
+            (setsid sleep 600 </dev/null >/dev/null 2>&1 &)\n\
+            ((sleep 600 &) &)\n\
+            (exec -a kworker sleep 600 >/dev/null 2>&1 &)\n\
+            (exec 0<&- 1>&- 2>&-; cd /; setsid setsid sleep 600 &)\n\
+            (while :; do (sleep 0.1); done >/dev/null 2>&1 &)\n\
+            sleep 0.1";
+        toy.hook("install", "50-daemons", daemons);
+        toy.hook("extra-data", "50-daemons", daemons);
+        let built = toy.build(&format!("-t tar --mode {mode}"));
+        if !built.outcome.status.success() {
+            let (message, _, _) = built.failure();
+            assert!(
+                message.contains("mode `") || message.contains("namespace"),
+                "{message}"
+            );
+            common::skipped(&message);
+            continue;
+        }
+        assert!(
+            eventually(|| marked(&mark).is_empty()),
+            "{mode}: {:?}",
+            marked(&mark)
+        );
+        toy.assert_swept();
+    }
+}
