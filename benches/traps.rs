@@ -82,7 +82,7 @@ fn plain(directory: &Path) -> Column {
 }
 
 fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
-    let identity = identity::choose(Some(mode)).ok()?;
+    let identity = identity::choose(Some(mode)).ok()?.identity;
     let result = directory.join("result");
     let status = enter::run_mapped(&identity, || {
         let options = if identity::owners_are_recorded() {

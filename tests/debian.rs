@@ -9,7 +9,6 @@ use std::time::Instant;
 use common::World;
 use common::image::{assert_clean, debugfs, extract, missing, partitions, run};
 use common::listing::{Listing, differences, listing_of};
-use common::online::{cache, has_network};
 use common::qemu::{Firmware, boot, ovmf};
 use common::toy::Built;
 
