@@ -20,7 +20,7 @@ pub struct Error {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(format!(
-            "kiln writes partitions and filesystems without them (`block-device-default.yaml` of an element); to read an image in a hook use `extract-image`, or `kiln cp` outside; a hook that must call `{}` needs diskimage-builder and root",
+            "kiln writes partitions and filesystems without them (`block-device-default.yaml` of an element); what is in an image has to be unpacked before the build; a hook that must call `{}` needs diskimage-builder and root",
             self.program
         ))
     }
@@ -75,7 +75,10 @@ mod tests {
             assert_eq!(result.is_ok(), ok, "{line}");
             if let Err(error) = result {
                 assert!(error.to_string().contains("no loop devices"));
-                assert!(error.hint().unwrap().contains("extract-image"), "{line}");
+                assert!(
+                    error.hint().unwrap().contains("block-device-default.yaml"),
+                    "{line}"
+                );
             }
         }
     }

@@ -78,7 +78,7 @@ pub enum Error {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoDevices { .. } => "kiln lays out partitions and filesystems itself (`block-device-default.yaml` of an element); to read an image use `extract-image` in a hook, or `kiln cp` before the build".into(),
+            Self::NoDevices { .. } => "kiln lays out partitions and filesystems itself (`block-device-default.yaml` of an element); what is in an image has to be unpacked before the build".into(),
             Self::Usage => "umount [-l] [-R] DIRECTORY…".into(),
             Self::NoProgram { .. } => "install util-linux where the hook runs".into(),
             _ => return None,
@@ -460,7 +460,7 @@ mod tests {
                 error.to_string().contains("no loop devices"),
                 "{line}: {error}"
             );
-            assert!(error.hint().unwrap().contains("extract-image"));
+            assert!(error.hint().unwrap().contains("block-device-default.yaml"));
             assert_eq!(error.code(), 32);
         }
     }

@@ -14,3 +14,5 @@ mod images;
 mod outputs;
 #[path = "build/phases.rs"]
 mod phases;
+#[path = "build/shims.rs"]
+mod shims;

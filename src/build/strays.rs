@@ -24,8 +24,8 @@ const DIRECTORIES: [&str; 6] = [
     "/bin",
 ];
 
-/// Files of the tree that are copies of `program`, by path, one for each inode.
-fn copies(tree: &Tree, root: &Path, program: &Path) -> io::Result<Vec<PathBuf>> {
+/// Files of the tree that are copies of `program`: all names of each inode.
+fn copies(tree: &Tree, root: &Path, program: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
     let size = std::fs::metadata(program)?.len();
     let mut found = Vec::new();
     for (id, inode) in tree.inodes() {
@@ -33,7 +33,12 @@ fn copies(tree: &Tree, root: &Path, program: &Path) -> io::Result<Vec<PathBuf>> 
             let path = tree.path_of_inode(id);
             let mut file = sandbox::root::within(root, || File::open(&path))??;
             if same_bytes(&mut file, &mut File::open(program)?)? {
-                found.push(path);
+                found.push(
+                    tree.nodes()
+                        .filter(|(_, node)| node.inode == id)
+                        .map(|(id, _)| Path::new("/").join(tree.path(id)))
+                        .collect(),
+                );
             }
         }
     }
@@ -85,13 +90,21 @@ pub fn replace(
 ) -> Result<Vec<PathBuf>, Failure> {
     let copies =
         copies(tree, root, program).map_err(Failure::io("looking for copies of kiln's helpers"))?;
-    for path in &copies {
-        let name = path.file_name().unwrap_or_default();
-        let shown = format!("/{}", path.strip_prefix("/").unwrap_or(path).display());
-        let mut source = real(root, name, &copies, host).ok_or_else(|| {
+    let all: Vec<PathBuf> = copies.iter().flatten().cloned().collect();
+    let mut replaced = Vec::new();
+    for names in copies {
+        let Some(path) = names.first() else {
+            continue;
+        };
+        let shown = path.display();
+        // A copy may have further names; one of them is the program's.
+        let source = names
+            .iter()
+            .filter_map(|path| path.file_name())
+            .find_map(|name| real(root, name, &all, host));
+        let mut source = source.ok_or_else(|| {
             Failure::new(format!(
-                "a hook copied kiln's stand-in for `{}` to `{shown}`, and neither the target nor this host has the real program",
-                name.display()
+                "a hook copied kiln's stand-in for a program to `{shown}`, and neither the target nor this host has the real one"
             ))
             .hint("install the program in the target before the hook copies it")
         })?;
@@ -105,8 +118,9 @@ pub fn replace(
         .map_err(Failure::io(format!(
             "writing the real program to `{shown}`"
         )))?;
+        replaced.extend(names);
     }
-    Ok(copies)
+    Ok(replaced)
 }
 
 #[cfg(test)]
