@@ -161,7 +161,7 @@ impl Fat {
             Width::Bits12 => {
                 let pair: [u8; 2] = volume.structure(self.fat_at + number + number / 2)?;
                 let pair = u32::from(u16::from_le_bytes(pair));
-                let value = if cluster % 2 == 0 {
+                let value = if cluster.is_multiple_of(2) {
                     pair & 0xFFF
                 } else {
                     pair >> 4
@@ -356,8 +356,8 @@ mod tests {
             (2100, 3, 1, 0, 0, 0, 4_107_542_400),
             (2107, 12, 31, 23, 59, 58, 4_354_819_198),
         ] {
-            let date = (year - 1980) << 9 | month << 5 | day;
-            let time = hour << 11 | minute << 5 | second / 2;
+            let date = ((year - 1980) << 9) | (month << 5) | day;
+            let time = (hour << 11) | (minute << 5) | (second / 2);
             assert_eq!(super::time(date, time).seconds, expected, "{year}");
         }
     }
