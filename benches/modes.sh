@@ -14,7 +14,8 @@
 #
 # Run it as a normal user. The supervisor answers on the processor that called,
 # which the scheduler only does for ordinary processes: give it the machine with
-# `nice -n -20`, not with the real-time class.
+# `nice -n -20` (where sessions share it, `echo -20 >/proc/self/autogroup` first),
+# not with the real-time class.
 set -eu -o pipefail
 export LC_ALL=C
 

@@ -103,7 +103,8 @@ fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
         let program = Program {
             arguments: vec![std::env::current_exe().expect("a path").into()],
             environment,
-            root: None,
+            inside: None,
+            watch: None,
             directory: work.clone(),
             filter: Some(supervisor.filter()),
             keep_open: None,
@@ -177,12 +178,12 @@ fn cases() -> Vec<Case> {
             (
                 "getppid, not trapped",
                 2000,
-                Box::new(|| drop(libc::syscall(libc::SYS_getppid))),
+                Box::new(|| ignore(libc::syscall(libc::SYS_getppid))),
             ),
             (
                 "geteuid, an empty trap",
                 1000,
-                Box::new(|| drop(libc::syscall(libc::SYS_geteuid))),
+                Box::new(|| ignore(libc::syscall(libc::SYS_geteuid))),
             ),
             (
                 "fstat",
@@ -198,7 +199,7 @@ fn cases() -> Vec<Case> {
             (
                 "chown 5:6",
                 500,
-                Box::new(move || drop(libc::chown(given.as_ptr(), 5, 6))),
+                Box::new(move || ignore(libc::chown(given.as_ptr(), 5, 6).into())),
             ),
             (
                 "open, read only, and close",
@@ -244,3 +245,6 @@ fn cases() -> Vec<Case> {
         ]
     }
 }
+
+/// A result that says nothing about the time.
+fn ignore(_: libc::c_long) {}

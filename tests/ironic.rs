@@ -82,6 +82,25 @@ fn a_partition_image_is_a_bare_filesystem_with_kernel_and_ramdisk_beside_it() {
 }
 
 #[test]
+fn an_element_may_leave_kernel_and_ramdisk_beside_the_image() {
+    let toy = toy();
+    // What diskimage-builder's element `baremetal` does, with its core's functions.
+    toy.hook(
+        "cleanup",
+        "99-boot-files",
+        r#"source "$_LIB/img-functions"
+        select_boot_kernel_initrd "$TARGET_ROOT"
+        sudo cp "$BOOTDIR/$KERNEL" "$IMAGE_NAME.vmlinuz"
+        sudo cp "$BOOTDIR/$RAMDISK" "$IMAGE_NAME.initrd"
+        sudo chmod a+r "$IMAGE_NAME.vmlinuz" "$IMAGE_NAME.initrd""#,
+    );
+    toy.build("-t qcow2").success();
+    let content = |name: &str| fs::read_to_string(toy.world.work().join(name)).expect("there");
+    assert_eq!(content("toy.vmlinuz"), "kernel\n");
+    assert_eq!(content("toy.initrd"), "ramdisk\n");
+}
+
+#[test]
 fn a_whole_disk_image_has_a_table_and_names_no_kernel() {
     if let Some(tool) = missing(&["sfdisk"]) {
         skip!("`{tool}` is not installed");

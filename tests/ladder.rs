@@ -129,8 +129,11 @@ fn a_namespace_with_one_id_and_nothing_else_answers_too() {
     toy.assert_swept();
 }
 
+/// A process by its part in a build, and the name of the part.
+type Victim = (&'static str, fn(&Parts) -> Process);
+
 /// What may be killed.
-const VICTIMS: [(&str, fn(&Parts) -> Process); 4] = [
+const VICTIMS: [Victim; 4] = [
     ("main", |parts| parts.main),
     ("keeper", |parts| parts.keeper),
     ("init", |parts| parts.init),

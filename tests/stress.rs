@@ -8,12 +8,18 @@
 //! entered by a process with one.
 
 mod common;
-#[path = "stress/fuse.rs"]
-mod fuse;
-#[path = "stress/keeper.rs"]
-mod keeper;
+// First, because the others use its macro.
+#[macro_use]
 #[path = "stress/program.rs"]
 mod program;
+#[path = "stress/attributes.rs"]
+mod attributes;
+#[path = "stress/fuse.rs"]
+mod fuse;
+#[path = "stress/hazards.rs"]
+mod hazards;
+#[path = "stress/keeper.rs"]
+mod keeper;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -201,9 +207,12 @@ fn programs_for_32_bits_see_and_leave_the_same() {
 
 #[test]
 fn signals_interrupt_no_call_that_is_answered() {
-    for (killable, programs) in [("1", "signals"), ("0", "signals")] {
-        let variables = [("KILN_STRESS_KILLABLE", killable)];
-        let Some(kept) = keep("single", programs, &variables) else {
+    for (killable, rounds, least) in [("1", "2500", 30_000), ("0", "500", 6_000)] {
+        let variables = [
+            ("KILN_STRESS_KILLABLE", killable),
+            ("KILN_STRESS_ROUNDS", rounds),
+        ];
+        let Some(kept) = keep("single", "signals", &variables) else {
             skip!("mode single is not available here");
         };
         let line = kept
@@ -217,9 +226,9 @@ fn signals_interrupt_no_call_that_is_answered() {
                 .and_then(|word| word.parse::<u64>().ok())
         };
         let (calls, delivered) = (number(2), number(3));
-        assert!(calls >= Some(30_000), "{line}");
+        assert!(calls >= Some(least), "{line}");
         // A host that is too slow to deliver any would prove nothing.
-        assert!(delivered > Some(100), "{line}");
+        assert!(delivered > Some(20), "{line}");
     }
 }
 
@@ -240,4 +249,15 @@ fn paths_that_change_during_a_call_reach_nothing_else() {
         skip!("mode single is not available here");
     };
     assert_eq!(kept.output, "ok races\n");
+}
+
+#[test]
+fn owners_survive_the_copy_from_a_lower_layer() {
+    let Some(kept) = keep("single", "overlay", &[]) else {
+        skip!("mode single is not available here");
+    };
+    if let Some(reason) = kept.output.strip_prefix("none: ") {
+        skip!("no overlay can be mounted here: {}", reason.trim());
+    }
+    assert_eq!(kept.output, "ok overlay\n");
 }

@@ -47,7 +47,10 @@ pub fn require(parent: &Path) -> Result<(), Failure> {
         .hint(ADVICE)
         .hint("or let kiln build in memory: leave `--no-tmpfs` out"));
     }
-    let free = u64::from(found.blocks_available()).saturating_mul(found.fragment_size()) >> 20;
+    let free = found
+        .blocks_available()
+        .saturating_mul(found.fragment_size())
+        >> 20;
     let least = least();
     // Some filesystems do not say how large they are.
     if found.blocks() > 0 && free < least {

@@ -436,7 +436,10 @@ fn temporary(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     let Ok(found) = nix::sys::statvfs::statvfs(path) else {
         return check(name, Status::Ok, format!("`{shown}`"));
     };
-    let free = u64::from(found.blocks_available()).saturating_mul(found.fragment_size()) >> 20;
+    let free = found
+        .blocks_available()
+        .saturating_mul(found.fragment_size())
+        >> 20;
     let mut lacks = Vec::new();
     if found
         .flags()

@@ -121,7 +121,6 @@ mod x86_64 {
         unsafe {
             // Others wait for the end of pipes that were open in the parent.
             close_others(tell);
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
             libc::prctl(libc::PR_SET_NAME, c"kiln-guard".as_ptr(), 0, 0, 0);
             let seized = libc::ptrace(
                 libc::PTRACE_SEIZE,

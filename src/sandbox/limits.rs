@@ -272,8 +272,9 @@ fn proportional_set(program: &Path) -> Option<u64> {
 
 fn bytes_of_filesystem(path: &Path) -> u64 {
     nix::sys::statvfs::statvfs(path).map_or(0, |stat| {
-        (u64::from(stat.blocks()).saturating_sub(u64::from(stat.blocks_free())))
-            .saturating_mul(u64::from(stat.fragment_size()))
+        stat.blocks()
+            .saturating_sub(stat.blocks_free())
+            .saturating_mul(stat.fragment_size())
     })
 }
 

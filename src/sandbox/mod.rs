@@ -27,6 +27,7 @@ pub mod emul;
 pub mod enter;
 mod family;
 mod guard;
+mod handover;
 pub mod hide;
 pub mod host;
 pub mod identity;

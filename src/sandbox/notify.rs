@@ -19,13 +19,13 @@
 //! the microseconds before is the [`guard`](super::guard)'s. See
 //! `seccomp_unotify(2)`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use super::emul::tracee::Roots;
 use super::emul::{Answer, Emulation, Worker};
 use super::seccomp::Filter;
 use super::store::Store;
-use super::{Error, bpf, guard};
+use super::{Error, bpf, guard, handover};
 
 /// How long calls may be without progress before another worker receives.
 const STUCK_MILLISECONDS: u16 = 10;
@@ -57,6 +57,15 @@ struct Unclaimed {
     /// Tells the task from a later one with the same number.
     started: u64,
     answer: Answer,
+}
+
+/// What has to be known of calls whose wait a signal can end, so that none is
+/// done twice.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Tasks for which a call is being answered.
+    answering: HashSet<u32>,
+    unclaimed: HashMap<u32, Unclaimed>,
 }
 
 /// One filter's calls.
@@ -82,7 +91,8 @@ pub struct Listener {
     /// Each call goes to a worker of its own.
     concurrent: AtomicBool,
     closed: AtomicBool,
-    unclaimed: Mutex<HashMap<u32, Unclaimed>>,
+    pending: Mutex<Pending>,
+    answered_one: Condvar,
     emulation: Arc<Emulation>,
     failure: Arc<OnceLock<String>>,
 }
@@ -111,7 +121,8 @@ impl Listener {
             answered: AtomicU64::new(0),
             concurrent: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            unclaimed: Mutex::default(),
+            pending: Mutex::default(),
+            answered_one: Condvar::new(),
             emulation: shared.emulation.clone(),
             failure: shared.failure.clone(),
         }
@@ -247,12 +258,28 @@ impl Listener {
     }
 
     fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
-        let (number, arguments) = (call.data.nr, call.data.args);
-        let former = if self.killable {
-            None
+        if self.killable {
+            let answer = worker.answer(self, call);
+            // That the task was killed meanwhile is the only likely error.
+            let _ = self.send(call.id, &answer);
         } else {
-            lock(&self.unclaimed).remove(&call.pid)
-        };
+            self.answer_once(worker, call);
+        }
+    }
+
+    /// Answers a call that may have been made, and interrupted, before.
+    fn answer_once(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
+        let (number, arguments) = (call.data.nr, call.data.args);
+        let mut pending = lock(&self.pending);
+        // Another worker may still be at it for the same task.
+        while !pending.answering.insert(call.pid) {
+            pending = self
+                .answered_one
+                .wait(pending)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let former = pending.unclaimed.remove(&call.pid);
+        drop(pending);
         let answer = match former {
             Some(former)
                 if (former.number, former.arguments) == (number, arguments)
@@ -263,10 +290,12 @@ impl Listener {
             _ => worker.answer(self, call),
         };
         let sent = self.send(call.id, &answer);
+        let done = matches!(answer, Answer::Value(_) | Answer::Descriptor { .. });
+        let started = worker.started(call.pid);
+        let mut pending = lock(&self.pending);
         if sent == Err(Errno::ENOENT)
-            && !self.killable
-            && matches!(answer, Answer::Value(_) | Answer::Descriptor { .. })
-            && let Some(started) = worker.started(call.pid)
+            && done
+            && let Some(started) = started
         {
             let unclaimed = Unclaimed {
                 number,
@@ -274,8 +303,10 @@ impl Listener {
                 started,
                 answer,
             };
-            lock(&self.unclaimed).insert(call.pid, unclaimed);
+            pending.unclaimed.insert(call.pid, unclaimed);
         }
+        pending.answering.remove(&call.pid);
+        self.answered_one.notify_all();
     }
 
     fn guard(&self, pid: u32) {
@@ -636,7 +667,7 @@ fn receive_listeners(socket: &OwnedFd, shared: &Shared) {
             }
             Ok(_) => {}
         }
-        match receive_descriptor(socket.as_fd()) {
+        match handover::receive(socket.as_fd()) {
             Ok(Some((fd, byte))) => {
                 let listener = Arc::new(Listener::new(fd, Traits::from_byte(byte), shared));
                 listener.start_worker();
@@ -653,66 +684,91 @@ fn receive_listeners(socket: &OwnedFd, shared: &Shared) {
     }
 }
 
-/// Room for the control message of one descriptor.
-const CONTROL: usize = 64;
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
 
-/// Aligned as control messages must be.
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
+    use super::*;
 
-/// Sends a descriptor with a byte. Only makes system calls, so that it can run between fork
-/// and exec.
-pub(super) fn send_descriptor(socket: RawFd, fd: RawFd, mut byte: u8) -> io::Result<()> {
-    let mut part = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
-    let mut control = Control([0; CONTROL]);
-    // SAFETY: a message header is valid when zeroed; its parts point to locals
-    // that live across the call, and one descriptor's message fits into `control`.
-    let sent = unsafe {
-        let mut message: libc::msghdr = std::mem::zeroed();
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = libc::CMSG_SPACE(size_of::<RawFd>() as u32) as _;
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as _;
-        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(fd);
-        libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL)
-    };
-    if sent == 1 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    /// What a thread gets for a call that a supervisor is to answer, by a filter
+    /// that hands over one call. The thread is the only one with the filter.
+    fn call_below(supervisor: &Supervisor, number: libc::c_long) -> Result<i64, Errno> {
+        let register = supervisor.register.clone();
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let only = |code: u32, jt, jf, k| libc::sock_filter {
+                code: code as u16,
+                jt,
+                jf,
+                k,
+            };
+            let program = vec![
+                only(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+                only(
+                    libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                    0,
+                    1,
+                    number as u32,
+                ),
+                only(
+                    libc::BPF_RET | libc::BPF_K,
+                    0,
+                    0,
+                    libc::SECCOMP_RET_USER_NOTIF,
+                ),
+                only(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let traits = Traits {
+                killable: true,
+                guarded: false,
+            };
+            // Without privileges a filter needs this.
+            nix::sys::prctl::set_no_new_privs().expect("always allowed");
+            let filter = Filter::with_listener(program, traits, register);
+            super::super::seccomp::install(&filter).expect("a listener");
+            // SAFETY: the calls of these tests take no argument.
+            let result = Errno::result(unsafe { libc::syscall(number) });
+            tell.send(result).expect("somebody waits");
+        });
+        let result = told
+            .recv_timeout(Duration::from_secs(30))
+            .expect("an answer");
+        thread.join().expect("no panic");
+        result
     }
-}
 
-/// Receives a descriptor with its byte; `None` when the other side is closed.
-fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, u8)>> {
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-    let mut byte = [0];
-    let mut parts = [io::IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    if message.bytes == 0 {
-        return Ok(None);
+    #[test]
+    fn a_call_that_is_not_listed_is_made_by_the_kernel() {
+        let supervisor = Supervisor::start(Options::single()).expect("started");
+        let parent = i64::from(std::os::unix::process::parent_id());
+        assert_eq!(call_below(&supervisor, libc::SYS_getppid), Ok(parent));
+        assert!(supervisor.check().is_ok());
     }
-    let controls: Vec<_> = message.cmsgs()?.collect();
-    for control in controls {
-        if let ControlMessageOwned::ScmRights(fds) = control
-            && let Some(&fd) = fds.first()
-        {
-            // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-            return Ok(Some((unsafe { OwnedFd::from_raw_fd(fd) }, byte[0])));
-        }
+
+    #[test]
+    fn the_end_of_a_worker_is_an_error_and_ends_the_waiting() {
+        let mut supervisor = Supervisor::start(Options::single()).expect("started");
+        let broken = Emulation::broken(supervisor.shared.emulation.store.clone());
+        supervisor.shared.emulation = Arc::new(broken);
+        let (ours, theirs) = nix::sys::socket::socketpair(
+            nix::sys::socket::AddressFamily::Unix,
+            nix::sys::socket::SockType::SeqPacket,
+            None,
+            nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        )
+        .expect("a socket");
+        supervisor.register = Arc::new(theirs);
+        let shared = supervisor.shared.clone();
+        std::thread::spawn(move || receive_listeners(&ours, &shared));
+        let number = libc::SYS_getppid;
+        assert_eq!(call_below(&supervisor, number), Err(Errno::ENOSYS));
+        let error = supervisor.check().expect_err("it failed");
+        let text = error.to_string();
+        assert!(
+            text.contains("the supervisor of system calls failed"),
+            "{text}"
+        );
+        assert!(text.contains("a worker cannot start"), "{text}");
+        assert!(!error.hints().is_empty());
     }
-    Err(io::Error::from(io::ErrorKind::InvalidData))
 }

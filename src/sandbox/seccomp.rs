@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::bpf;
 use super::emul::table::Groups;
-use super::notify::{self, Traits};
+use super::handover;
+use super::notify::Traits;
 
 /// A program for [`install`].
 #[derive(Debug, Clone)]
@@ -107,7 +108,7 @@ pub fn install(filter: &Filter) -> io::Result<()> {
         // SAFETY: the call takes integers; without Yama it fails, which is as well.
         unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
     }
-    let sent = notify::send_descriptor(register.as_raw_fd(), listener, traits.to_byte());
+    let sent = handover::send(register.as_raw_fd(), listener, traits.to_byte());
     // SAFETY: the listener is ours, and nobody uses its number after this.
     unsafe { libc::close(listener) };
     sent

@@ -199,6 +199,14 @@ impl Store {
         }
     }
 
+    /// Forgets what was frozen for an overlay.
+    pub fn thaw(&self, upper: u64) {
+        let mut records = self.lock();
+        if !records.frozen.is_empty() {
+            records.frozen.retain(|slot, _| slot.0 != upper);
+        }
+    }
+
     /// Whether any file of a device has a record.
     pub fn has_device(&self, device: u64) -> bool {
         self.lock().list.keys().any(|slot| slot.0 == device)

@@ -70,11 +70,8 @@ impl ReadAt for Vec<u8> {
     }
 
     fn data_ranges(&self) -> Vec<Range<u64>> {
-        if self.is_empty() {
-            Vec::new()
-        } else {
-            vec![0..ReadAt::length(self)]
-        }
+        let whole = (!self.is_empty()).then(|| 0..ReadAt::length(self));
+        whole.into_iter().collect()
     }
 
     fn reader(&self) -> Box<dyn Reader + '_> {

@@ -6,6 +6,7 @@
 
 pub mod host;
 pub mod image;
+pub mod listing;
 pub mod online;
 pub mod qemu;
 pub mod toy;

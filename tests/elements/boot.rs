@@ -170,6 +170,19 @@ pub fn efi_lvm_layout_has_three_logical_volumes() {
 }
 
 #[test]
+fn initramfs_tools_is_not_told_of_a_boot_filesystem() {
+    let Some(mut scratch) = grub_root() else {
+        return;
+    };
+    scratch.set("DIB_BLOCK_DEVICE", "mbr");
+    scratch.set("DIB_BOOT_LABEL", "boot-fs");
+    scratch.write("usr/share/initramfs-tools/init", "");
+    scratch.run(HOOK);
+    let defaults = scratch.read("etc/default/grub");
+    assert!(!defaults.contains("boot=LABEL"), "{defaults}");
+}
+
+#[test]
 pub fn vm_needs_a_layout_and_a_bootloader() {
     assert_eq!(
         element("vm").names_in("element-deps"),

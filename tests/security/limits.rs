@@ -140,9 +140,10 @@ fn a_fork_bomb_is_bounded_and_ends_with_its_build() {
             common::skipped(&message);
             continue;
         }
+        // Either kiln counts them in time, or the hook's own shell cannot fork any more,
+        // which bash tells by this status.
         assert!(
-            message.contains("`--processes`")
-                || hints.iter().any(|hint| hint.contains("--processes")),
+            message.contains("`--processes`") || message.contains("exit status 254"),
             "{message} {hints:?}"
         );
         assert!(eventually(|| marked(&mark).is_empty()), "{mode}");

@@ -83,7 +83,8 @@ fn inside() -> Result<(), String> {
         let program = Program {
             arguments,
             environment,
-            root: None,
+            inside: None,
+            watch: None,
             directory: tree.clone(),
             filter: Some(supervisor.filter()),
             keep_open: None,

@@ -2,7 +2,6 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::{c_char, c_int, c_long};
 use nix::errno::Errno;
@@ -13,8 +12,9 @@ pub fn run() -> i32 {
         Ok("calls") => calls(),
         Ok("devices") => devices(),
         Ok("look") => look(),
-        Ok("signals") => signals(),
-        Ok("races") => races(),
+        Ok("signals") => super::hazards::signals(),
+        Ok("races") => super::hazards::races(),
+        Ok("overlay") => super::hazards::overlay(),
         Ok("fuse") => super::fuse::run(),
         _ => return 2,
     }
@@ -30,12 +30,12 @@ macro_rules! call {
     }};
 }
 
-fn path(text: impl Into<Vec<u8>>) -> CString {
+pub fn path(text: impl Into<Vec<u8>>) -> CString {
     CString::new(text).expect("no zero")
 }
 
 #[track_caller]
-fn must<T>(what: &str, result: Result<T, Errno>) -> T {
+pub fn must<T>(what: &str, result: Result<T, Errno>) -> T {
     result.unwrap_or_else(|errno| {
         let place = std::panic::Location::caller();
         println!("WRONG {what} failed at {place}: {errno}");
@@ -44,7 +44,7 @@ fn must<T>(what: &str, result: Result<T, Errno>) -> T {
 }
 
 #[track_caller]
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) {
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) {
     if found != expected {
         let place = std::panic::Location::caller();
         println!("WRONG {what} at {place}: {found:?} and not {expected:?}");
@@ -53,7 +53,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) {
 }
 
 /// Owner and group by one of the calls of the family, in turn.
-fn owner(name: &CStr, way: usize) -> (u32, u32) {
+pub fn owner(name: &CStr, way: usize) -> (u32, u32) {
     // SAFETY: zeroes are a valid value of both.
     let (mut old, mut new): (libc::stat, libc::statx) = unsafe { std::mem::zeroed() };
     let at = name.as_ptr();
@@ -88,16 +88,16 @@ fn owner(name: &CStr, way: usize) -> (u32, u32) {
 }
 
 #[track_caller]
-fn open(name: &CStr, flags: c_int, mode: c_int) -> RawFd {
+pub fn open(name: &CStr, flags: c_int, mode: c_int) -> RawFd {
     let fd = call!(libc::SYS_openat, libc::AT_FDCWD, name.as_ptr(), flags, mode);
     must(&format!("open {name:?}"), fd) as RawFd
 }
 
-fn close(fd: RawFd) {
+pub fn close(fd: RawFd) {
     let _ = nix::unistd::close(fd);
 }
 
-fn create(name: &CStr, text: &str) {
+pub fn create(name: &CStr, text: &str) {
     let fd = open(name, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, 0o644);
     must(
         "write",
@@ -107,7 +107,7 @@ fn create(name: &CStr, text: &str) {
 }
 
 /// Sets owner and group by one of the calls of the family, in turn.
-fn chown(name: &CStr, uid: u32, gid: u32, way: usize) {
+pub fn chown(name: &CStr, uid: u32, gid: u32, way: usize) {
     let (at, cwd) = (name.as_ptr(), libc::AT_FDCWD);
     match way % 5 {
         #[cfg(target_arch = "x86_64")]
@@ -135,7 +135,7 @@ fn chown(name: &CStr, uid: u32, gid: u32, way: usize) {
     }
 }
 
-fn mkdir(name: &CStr, mode: c_int) {
+pub fn mkdir(name: &CStr, mode: c_int) {
     must(
         "mkdirat",
         call!(libc::SYS_mkdirat, libc::AT_FDCWD, name.as_ptr(), mode),
@@ -555,180 +555,6 @@ fn bind(name: &CStr) {
     close(socket as RawFd);
 }
 
-/// Attributes that the kernel refuses here, and those that it does not.
-fn attributes() {
-    create(c"attributes", "");
-    let at = c"attributes".as_ptr();
-    let fd = open(c"attributes", libc::O_RDONLY, 0);
-    let set = |name: &CStr, value: &str, flags: c_int| {
-        call!(
-            libc::SYS_setxattr,
-            at,
-            name.as_ptr(),
-            value.as_ptr(),
-            value.len(),
-            flags
-        )
-    };
-    must("setxattr", set(c"trusted.kiln", "one", 0));
-    same(
-        "create",
-        set(c"trusted.kiln", "x", libc::XATTR_CREATE),
-        Err(Errno::EEXIST),
-    );
-    same(
-        "replace",
-        set(c"trusted.none", "x", libc::XATTR_REPLACE),
-        Err(Errno::ENODATA),
-    );
-    must("setxattr", set(c"trusted.kiln", "two", libc::XATTR_REPLACE));
-    same(
-        "ours",
-        set(c"trusted.kiln.device", "b 8 1", 0).is_err(),
-        true,
-    );
-    let value = "label";
-    let (text, length) = (value.as_ptr(), value.len());
-    must(
-        "fsetxattr",
-        call!(
-            libc::SYS_fsetxattr,
-            fd,
-            c"security.kiln".as_ptr(),
-            text,
-            length,
-            0
-        ),
-    );
-    must(
-        "lsetxattr",
-        call!(
-            libc::SYS_lsetxattr,
-            at,
-            c"trusted.gone".as_ptr(),
-            text,
-            length,
-            0
-        ),
-    );
-    let mut room = [0_u8; 64];
-    let (into, size) = (room.as_mut_ptr(), room.len());
-    for (number, file) in [
-        (libc::SYS_getxattr, at as c_long),
-        (libc::SYS_lgetxattr, at as c_long),
-        (libc::SYS_fgetxattr, fd.into()),
-    ] {
-        let count = call!(number, file, c"trusted.kiln".as_ptr(), into, size);
-        same("getxattr", must("getxattr", count), 3);
-        same("value", &room[..3], b"two");
-    }
-    let into = room.as_mut_ptr();
-    same(
-        "too little room",
-        call!(libc::SYS_getxattr, at, c"trusted.kiln".as_ptr(), into, 1),
-        Err(Errno::ERANGE),
-    );
-    for (number, file) in [
-        (libc::SYS_removexattr, at as c_long),
-        (libc::SYS_fremovexattr, fd.into()),
-    ] {
-        must("setxattr", set(c"trusted.gone", "x", 0));
-        must("removexattr", call!(number, file, c"trusted.gone".as_ptr()));
-        let again = call!(libc::SYS_lremovexattr, at, c"trusted.gone".as_ptr());
-        same("removed", again, Err(Errno::ENODATA));
-    }
-    attributes_at();
-    let mut list = [0_u8; 512];
-    for (number, file) in [
-        (libc::SYS_listxattr, at as c_long),
-        (libc::SYS_llistxattr, at as c_long),
-        (libc::SYS_flistxattr, fd.into()),
-    ] {
-        let count = must(
-            "listxattr",
-            call!(number, file, list.as_mut_ptr(), list.len()),
-        );
-        let names = list[..count as usize].split(|&byte| byte == 0);
-        let ours = names.filter(|name| name.ends_with(b".kiln")).count();
-        same("names", ours, 2);
-    }
-    // A list that names an id, and a mode that changes it.
-    let entry = |tag: u16, bits: u16, id: u32| {
-        [
-            &tag.to_le_bytes()[..],
-            &bits.to_le_bytes(),
-            &id.to_le_bytes(),
-        ]
-        .concat()
-    };
-    let none = u32::MAX;
-    let acl = [
-        2_u32.to_le_bytes().to_vec(),
-        entry(1, 6, none),
-        entry(2, 7, 42),
-        entry(4, 4, none),
-        entry(16, 7, none),
-        entry(32, 0, none),
-    ]
-    .concat();
-    let name = c"system.posix_acl_access".as_ptr();
-    match call!(libc::SYS_setxattr, at, name, acl.as_ptr(), acl.len(), 0) {
-        Err(Errno::EOPNOTSUPP) => {}
-        result => {
-            must("setxattr", result);
-            must(
-                "chmod",
-                call!(libc::SYS_fchmodat, libc::AT_FDCWD, at, 0o750),
-            );
-        }
-    }
-    close(fd);
-}
-
-/// `setxattrat` and its siblings, of Linux 6.13.
-fn attributes_at() {
-    const SET: c_long = 463;
-    #[repr(C)]
-    struct Arguments {
-        value: u64,
-        size: u32,
-        flags: u32,
-    }
-    let (cwd, at) = (libc::AT_FDCWD, c"attributes".as_ptr());
-    let mut value = *b"by at";
-    let arguments = Arguments {
-        value: value.as_mut_ptr() as u64,
-        size: 5,
-        flags: 0,
-    };
-    let (pointer, size) = (&raw const arguments, size_of::<Arguments>());
-    let name = c"trusted.at".as_ptr();
-    match call!(SET, cwd, at, 0, name, pointer, size) {
-        Err(Errno::ENOSYS) => return,
-        result => drop(must("setxattrat", result)),
-    }
-    value = [0; 5];
-    same(
-        "getxattrat",
-        call!(SET + 1, cwd, at, 0, name, pointer, size),
-        Ok(5),
-    );
-    same("value", &value, b"by at");
-    let mut list = [0_u8; 512];
-    let count = must(
-        "listxattrat",
-        call!(SET + 2, cwd, at, 0, list.as_mut_ptr(), list.len()),
-    );
-    let mut names = list[..count as usize].split(|&byte| byte == 0);
-    same("names", names.any(|name| name == b"trusted.at"), true);
-    must("removexattrat", call!(SET + 3, cwd, at, 0, name));
-    same(
-        "removed",
-        call!(SET + 1, cwd, at, 0, name, pointer, size),
-        Err(Errno::ENODATA),
-    );
-}
-
 fn calls() {
     same("ids", ids(), [[0; 3]; 2]);
     same(
@@ -739,7 +565,7 @@ fn calls() {
     // SAFETY: the call takes a number.
     unsafe { libc::umask(0o22) };
     processes();
-    attributes();
+    super::attributes::run();
     deep();
     for thread in 0..4 {
         mkdir(&path(format!("t{thread}")), 0o755);
@@ -838,222 +664,4 @@ fn stat_at(name: &CStr) -> Result<libc::stat, Errno> {
         0
     )?;
     Ok(found)
-}
-
-static DELIVERED: AtomicU64 = AtomicU64::new(0);
-
-extern "C" fn count_signal(_: c_int) {
-    DELIVERED.fetch_add(1, Ordering::Relaxed);
-}
-
-/// A timer whose handler does not ask for calls to be restarted.
-fn start_timer(microseconds: i64) {
-    // SAFETY: zeroes are a valid action; the handler only counts.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = count_signal as extern "C" fn(c_int) as usize;
-        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
-        let time = libc::timeval {
-            tv_sec: 0,
-            tv_usec: microseconds,
-        };
-        let interval = libc::itimerval {
-            it_interval: time,
-            it_value: time,
-        };
-        libc::syscall(
-            libc::SYS_setitimer,
-            libc::ITIMER_REAL,
-            &raw const interval,
-            0,
-        );
-    }
-}
-
-/// Calls of all kinds while a timer ticks: none may notice.
-fn signals() {
-    mkdir(c"open", 0o777);
-    must(
-        "chmod",
-        call!(libc::SYS_fchmodat, libc::AT_FDCWD, c"open".as_ptr(), 0o777),
-    );
-    create(c"there", "");
-    must("setresgid", call!(libc::SYS_setresgid, 44, 44, 0));
-    must("setresuid", call!(libc::SYS_setresuid, u32::MAX, 33, 0));
-    start_timer(300);
-    let (cwd, mut calls) = (libc::AT_FDCWD, 0_u64);
-    let mut check = |what: &str, result: Result<c_long, Errno>| {
-        calls += 1;
-        must(what, result)
-    };
-    let exclusive = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
-    // SAFETY: zeroes are a valid value.
-    let mut found: libc::stat = unsafe { std::mem::zeroed() };
-    for _ in 0..2_500 {
-        check(
-            "stat",
-            call!(
-                libc::SYS_newfstatat,
-                cwd,
-                c"there".as_ptr(),
-                &raw mut found,
-                0
-            ),
-        );
-        check("geteuid", call!(libc::SYS_geteuid));
-        // What is done for such a call must not be done twice.
-        check(
-            "mkdir",
-            call!(libc::SYS_mkdirat, cwd, c"open/d".as_ptr(), 0o755),
-        );
-        check(
-            "stat",
-            call!(
-                libc::SYS_newfstatat,
-                cwd,
-                c"open/d".as_ptr(),
-                &raw mut found,
-                0
-            ),
-        );
-        same("owner", (found.st_uid, found.st_gid), (33, 44));
-        must(
-            "rmdir",
-            call!(
-                libc::SYS_unlinkat,
-                cwd,
-                c"open/d".as_ptr(),
-                libc::AT_REMOVEDIR
-            ),
-        );
-        let fd = check(
-            "open",
-            call!(libc::SYS_openat, cwd, c"open/f".as_ptr(), exclusive, 0o644),
-        );
-        check("fstat", call!(libc::SYS_fstat, fd, &raw mut found));
-        close(fd as RawFd);
-        check(
-            "chown",
-            call!(libc::SYS_fchownat, cwd, c"open/f".as_ptr(), u32::MAX, 44, 0),
-        );
-        must(
-            "unlink",
-            call!(libc::SYS_unlinkat, cwd, c"open/f".as_ptr(), 0),
-        );
-        check(
-            "symlink",
-            call!(libc::SYS_symlinkat, c"x".as_ptr(), cwd, c"open/s".as_ptr()),
-        );
-        must(
-            "unlink",
-            call!(libc::SYS_unlinkat, cwd, c"open/s".as_ptr(), 0),
-        );
-        check(
-            "mknod",
-            call!(
-                libc::SYS_mknodat,
-                cwd,
-                c"open/p".as_ptr(),
-                libc::S_IFIFO | 0o600,
-                0
-            ),
-        );
-        must(
-            "unlink",
-            call!(libc::SYS_unlinkat, cwd, c"open/p".as_ptr(), 0),
-        );
-        check("setreuid", call!(libc::SYS_setreuid, u32::MAX, 33));
-        check("getgroups", call!(libc::SYS_getgroups, 0, 0));
-        let fd = check(
-            "open",
-            call!(
-                libc::SYS_openat,
-                cwd,
-                c"open/g".as_ptr(),
-                libc::O_CREAT | libc::O_RDWR,
-                0o600
-            ),
-        );
-        close(fd as RawFd);
-    }
-    // To wait for the other end of a FIFO is what a signal may end.
-    must(
-        "mknod",
-        call!(
-            libc::SYS_mknodat,
-            cwd,
-            c"open/wait".as_ptr(),
-            libc::S_IFIFO | 0o600,
-            0
-        ),
-    );
-    let waited = call!(
-        libc::SYS_openat,
-        cwd,
-        c"open/wait".as_ptr(),
-        libc::O_CREAT | libc::O_WRONLY,
-        0o600
-    );
-    same("open of a FIFO", waited, Err(Errno::EINTR));
-    println!("ok signals {calls} {}", DELIVERED.load(Ordering::Relaxed));
-}
-
-static DONE: AtomicBool = AtomicBool::new(false);
-
-/// Threads that change what a call is about while it is made.
-fn races() {
-    for name in [c"inside", c"inside/a", c"inside/b"] {
-        mkdir(name, 0o755);
-    }
-    for name in [c"inside/a/file", c"inside/b/file", c"other"] {
-        create(name, "");
-    }
-    // The text is changed while it is read: either of two names, of which one
-    // may be as long as a path can be.
-    let text = Box::leak(b"inside/a/file\0".to_vec().into_boxed_slice());
-    let (text, place) = (text.as_mut_ptr() as usize, 7);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let names = [b'a', b'b', b'/', 0, b'.'];
-            for turn in 0_usize.. {
-                if DONE.load(Ordering::Relaxed) {
-                    return;
-                }
-                // SAFETY: the text is never freed; that another thread's system
-                // call reads it meanwhile is the point.
-                unsafe { ((text + place) as *mut u8).write_volatile(names[turn % names.len()]) };
-            }
-        });
-        scope.spawn(|| {
-            let (cwd, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
-            while !DONE.load(Ordering::Relaxed) {
-                let _ = call!(
-                    libc::SYS_renameat2,
-                    cwd,
-                    c"inside/a".as_ptr(),
-                    cwd,
-                    c"inside/b".as_ptr(),
-                    flags
-                );
-            }
-        });
-        let cwd = libc::AT_FDCWD;
-        let mut room = [0_u64; 32];
-        for round in 0..3_000_u32 {
-            let uid = 1 + round % 7;
-            let _ = call!(libc::SYS_fchownat, cwd, text, uid, uid, 0);
-            let _ = call!(libc::SYS_newfstatat, cwd, text, room.as_mut_ptr(), 0);
-            let _ = call!(
-                libc::SYS_openat,
-                cwd,
-                text,
-                libc::O_CREAT | libc::O_CLOEXEC,
-                0o600
-            )
-            .map(|fd| close(fd as RawFd));
-        }
-        DONE.store(true, Ordering::Relaxed);
-    });
-    same("a file that nobody named", owner(c"other", 4), (0, 0));
-    println!("ok races");
 }

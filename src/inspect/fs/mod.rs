@@ -144,7 +144,7 @@ impl File {
     /// Ranges that may hold anything but zeros: sorted, not overlapping.
     pub fn data_ranges(&self) -> Vec<Range<u64>> {
         if self.inline.is_some() {
-            return vec![0..self.size];
+            return std::iter::once(0..self.size).collect();
         }
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for run in &self.runs {

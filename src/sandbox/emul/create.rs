@@ -93,7 +93,7 @@ impl Call<'_> {
             return Ok((uid, gid));
         }
         let gid = if self.store().has_owners() {
-            let record = self.store().get(Key::of(found));
+            let record = self.record_of(found);
             record.map_or(0, |record| record.gid)
         } else {
             found.stx_gid

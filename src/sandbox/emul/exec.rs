@@ -63,7 +63,7 @@ impl Call<'_> {
         if Key::of(&statx_of(&file)?) != Key::of(&found) || is_script(&file) {
             return Ok((None, None));
         }
-        let record = self.store().get(Key::of(&found)).unwrap_or_default();
+        let record = self.record_of(&found).unwrap_or_default();
         let uid = (found.stx_mode & SET_UID != 0).then_some(record.uid);
         Ok((uid, sets_group.then_some(record.gid)))
     }

@@ -22,6 +22,7 @@ mod exec;
 mod ids;
 mod layout;
 mod naming;
+mod overlay;
 mod own;
 mod place;
 mod socket;
@@ -33,6 +34,7 @@ mod xattr;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
 
@@ -80,9 +82,19 @@ pub struct Emulation {
     own_root: RootId,
     /// What stands for files that targets lack.
     own_files: Option<vproc::OwnFiles>,
+    /// Counts calls that mount.
+    mounts: AtomicU64,
 }
 
 impl Emulation {
+    /// One that no worker can start with: its `/proc` is none.
+    #[cfg(test)]
+    pub(super) fn broken(store: Arc<Store>) -> Emulation {
+        let file = tempfile::tempfile().expect("a file");
+        Emulation::new(file.into(), Groups::all() - Groups::NAMING, store)
+            .expect("it opens nothing")
+    }
+
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
     /// answered, by what `store` says.
     pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
@@ -91,6 +103,7 @@ impl Emulation {
             credentials: Table::default(),
             proc,
             dispatch: Dispatch::new(groups),
+            mounts: AtomicU64::new(0),
             own_files: groups
                 .contains(Groups::NAMING)
                 .then(vproc::OwnFiles::open)
@@ -105,13 +118,19 @@ impl Emulation {
 pub struct Worker {
     shared: Arc<Emulation>,
     view: View,
+    /// Devices that were looked up, after so many mounts.
+    met: (u64, Vec<u64>),
 }
 
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
         let view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
-        Ok(Worker { shared, view })
+        Ok(Worker {
+            shared,
+            view,
+            met: (0, Vec::new()),
+        })
     }
 
     /// When a task started, which tells it from others with its number.
@@ -166,6 +185,12 @@ impl Call<'_> {
     /// now on, or different mounts below them.
     fn change_root(&mut self) -> Outcome {
         self.listener.roots.differ();
+        Ok(Answer::Continue)
+    }
+
+    /// The same for `pivot_root`, which changes the roots of others.
+    fn pivot_root(&mut self) -> Outcome {
+        self.listener.roots.move_about();
         Ok(Answer::Continue)
     }
 

@@ -33,8 +33,7 @@ impl Call<'_> {
         let credentials = self.credentials()?;
         let to_root = |id| id == 0 || id == KEEP;
         let file = target.open_path()?;
-        let key = Key::of(&statx_of(&file)?);
-        let record = self.store().get(key);
+        let record = self.record_of(&statx_of(&file)?);
         if record.is_none() && to_root(uid) && to_root(gid) && credentials.privileged() {
             return Ok(Answer::Continue);
         }

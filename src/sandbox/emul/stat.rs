@@ -3,7 +3,6 @@
 use super::layout::Layout;
 use super::tracee::{Target, statx};
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
-use crate::sandbox::store::Key;
 
 impl Call<'_> {
     pub(super) fn stat_path(&mut self, follow: bool, layout: Layout) -> Outcome {
@@ -82,10 +81,10 @@ impl Call<'_> {
     }
 
     /// Changes what was found to what should be shown; false if that is the same.
-    pub(super) fn correct(&self, found: &mut libc::statx) -> bool {
+    pub(super) fn correct(&mut self, found: &mut libc::statx) -> bool {
         let owners = self.store().has_owners();
         let foreign = owners && (found.stx_uid == OVERFLOW || found.stx_gid == OVERFLOW);
-        if let Some(record) = self.store().get(Key::of(found)) {
+        if let Some(record) = self.record_of(found) {
             if owners {
                 (found.stx_uid, found.stx_gid) = (record.uid, record.gid);
             }

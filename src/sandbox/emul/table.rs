@@ -157,8 +157,11 @@ pub const X86_64: Abi = Abi {
         trap(266, OWN, Always, |c| c.symlink_at()),
         trap(49, OWN, Always, |c| c.bind()),
         trap(161, OWN, Always, |c| c.change_root()),
-        trap(155, OWN, Always, |c| c.change_root()),
+        trap(155, OWN, Always, |c| c.pivot_root()),
         trap(308, OWN, Always, |c| c.change_root()),
+        trap(165, OWN, Always, |c| c.change_mounts()),
+        trap(166, OWN, Always, |c| c.change_mounts()),
+        trap(429, OWN, Always, |c| c.change_mounts()),
         trap(272, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(56, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(435, OWN, Always, |c| c.clone3()),
@@ -222,8 +225,11 @@ pub const AARCH64: Abi = Abi {
         trap(36, OWN, Always, |c| c.symlink_at()),
         trap(200, OWN, Always, |c| c.bind()),
         trap(51, OWN, Always, |c| c.change_root()),
-        trap(41, OWN, Always, |c| c.change_root()),
+        trap(41, OWN, Always, |c| c.pivot_root()),
         trap(268, OWN, Always, |c| c.change_root()),
+        trap(40, OWN, Always, |c| c.change_mounts()),
+        trap(39, OWN, Always, |c| c.change_mounts()),
+        trap(429, OWN, Always, |c| c.change_mounts()),
         trap(97, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(220, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(435, OWN, Always, |c| c.clone3()),
@@ -300,8 +306,11 @@ pub const I386: Abi = Abi {
         trap(361, OWN, Always, |c| c.bind()),
         trap(102, OWN, Equal(0, SOCKETCALL_BIND), |c| c.socketcall_bind()),
         trap(61, OWN, Always, |c| c.change_root()),
-        trap(217, OWN, Always, |c| c.change_root()),
+        trap(217, OWN, Always, |c| c.pivot_root()),
         trap(346, OWN, Always, |c| c.change_root()),
+        trap(21, OWN, Always, |c| c.change_mounts()),
+        trap(52, OWN, Always, |c| c.change_mounts()),
+        trap(429, OWN, Always, |c| c.change_mounts()),
         trap(310, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(120, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(435, OWN, Always, |c| c.clone3()),
@@ -426,9 +435,9 @@ mod tests {
     const MODERN: &str = "fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
-        mkdirat mknodat openat openat2 pivot_root prctl prlimit64 removexattr setfsgid setfsuid \
+        mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
-        statx symlinkat sync sync_file_range syncfs unshare";
+        statx symlinkat sync sync_file_range syncfs umount2 unshare";
     const LEGACY: &str =
         "chmod access readlink chown creat lchown lstat mkdir mknod open stat symlink";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \

@@ -132,12 +132,20 @@ impl RootId {
 pub struct Roots {
     first: OnceLock<RootId>,
     differ: AtomicBool,
+    moved: AtomicBool,
 }
 
 impl Roots {
     /// From now on each program has to be looked at.
     pub fn differ(&self) {
         self.differ.store(true, Ordering::Release);
+    }
+
+    /// From now on the root of any program may be changed by another one, ours
+    /// too (`pivot_root(2)`).
+    pub fn move_about(&self) {
+        self.moved.store(true, Ordering::Release);
+        self.differ();
     }
 }
 
@@ -229,8 +237,7 @@ impl View {
         }
         let target = self.of_process(pid, "root")?;
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
-        // A process whose root was pivoted has another mount in the same place.
-        if found != self.root || !same {
+        if found != self.root || roots.moved.load(Ordering::Acquire) {
             let root = target.open(libc::O_PATH | libc::O_DIRECTORY, 0)?;
             nix::unistd::fchdir(&root)?;
             nix::unistd::chroot(c".")?;
@@ -304,6 +311,23 @@ impl View {
             path: c_string(full)?,
             follow,
         })
+    }
+
+    /// A file below `/proc/PID`, up to a length.
+    pub fn read_all(&self, pid: u32, rest: &str, most: usize) -> Result<Vec<u8>, Errno> {
+        use std::io::Read as _;
+        let file = self.of_process(pid, rest)?.open(libc::O_RDONLY, 0)?;
+        let mut bytes = Vec::new();
+        let read = std::fs::File::from(file)
+            .take(most as u64)
+            .read_to_end(&mut bytes);
+        read.map(|_| bytes).map_err(|_| Errno::EIO)
+    }
+
+    /// Opens an absolute path as the engine sees it.
+    pub fn open_ours(&self, path: &[u8], flags: i32) -> Result<OwnedFd, Errno> {
+        let path = c_string([b"self/root", path].concat())?;
+        open_at(self.proc.as_raw_fd(), &path, flags, 0)
     }
 
     /// When a task started, in the kernel's ticks since its own start.

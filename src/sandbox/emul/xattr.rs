@@ -161,7 +161,7 @@ impl Call<'_> {
             return None;
         }
         let found = self.attribute_target(way).ok()?.statx(0).ok()?;
-        let record = self.store().get(Key::of(&found))?;
+        let record = self.record_of(&found)?;
         Some((found, record))
     }
 
@@ -213,7 +213,7 @@ impl Call<'_> {
         else {
             return Ok(Answer::Continue);
         };
-        let record = self.store().get(Key::of(&statx_of(&file)?));
+        let record = self.record_of(&statx_of(&file)?);
         let Some(record) = record.filter(|record| !record.xattrs.is_empty()) else {
             return Ok(Answer::Continue);
         };

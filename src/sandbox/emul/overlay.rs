@@ -1,0 +1,206 @@
+//! Files of an overlay, whose inode changes when they are first written to.
+//!
+//! Which filesystems are overlays, and of what, is looked up when a program first
+//! asks about a file of one, and again after each mount. Files of lower layers
+//! that have records are then frozen: see [`store`](crate::sandbox::store).
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use nix::dir::{Dir, Type};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::tracee::{open_at, statx, statx_of};
+use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::store::{Key, Record};
+
+/// A lower layer may be nested this deep.
+const DEPTH: usize = 512;
+/// More of a mount table is not looked at.
+const MOUNTS: usize = 1 << 20;
+
+impl Call<'_> {
+    /// A call after which a device number may be another filesystem's.
+    pub(super) fn change_mounts(&mut self) -> Outcome {
+        self.worker.shared.mounts.fetch_add(1, Ordering::AcqRel);
+        Ok(Answer::Continue)
+    }
+
+    /// The record of a file that was found.
+    pub(super) fn record_of(&mut self, found: &libc::statx) -> Option<Record> {
+        let key = Key::of(found);
+        let now = self.worker.shared.mounts.load(Ordering::Acquire);
+        let (then, met) = &mut self.worker.met;
+        if *then != now {
+            *then = now;
+            met.clear();
+        }
+        if !met.contains(&key.device) {
+            met.push(key.device);
+            // What cannot be found out is as if there were no layers.
+            let _ = self.freeze_layers(key.device);
+        }
+        self.store().get(key)
+    }
+
+    /// Freezes files of the lower layers if the device is an overlay's.
+    fn freeze_layers(&mut self, device: u64) -> Result<(), Errno> {
+        self.store().thaw(device);
+        if self.store().is_empty() {
+            return Ok(());
+        }
+        let number = format!("{}:{}", device >> 32, device & 0xffff_ffff);
+        let table = self.worker.view.read_all(self.pid, "mountinfo", MOUNTS)?;
+        for path in layers(&table, &number) {
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+            // As the program sees it, or else as the engine does, who mounts too.
+            let layer = self
+                .target(libc::AT_FDCWD, &path, true)
+                .and_then(|target| target.open(flags, 0))
+                .or_else(|_| self.worker.view.open_ours(&path, flags));
+            let Ok(layer) = layer else { continue };
+            let lower = Key::of(&statx_of(&layer)?).device;
+            if self.store().has_device(lower) {
+                self.freeze_below(layer, device, lower, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn freeze_below(
+        &self,
+        directory: OwnedFd,
+        upper: u64,
+        lower: u64,
+        depth: usize,
+    ) -> Result<(), Errno> {
+        self.store().freeze(upper, Key::of(&statx_of(&directory)?));
+        let mut list = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+        for entry in list.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let nofollow = libc::AT_SYMLINK_NOFOLLOW;
+            let found = statx(directory.as_raw_fd(), name, nofollow, 0)?;
+            let key = Key::of(&found);
+            if key.device != lower {
+                continue;
+            }
+            let is_directory = entry.file_type().is_none_or(|kind| kind == Type::Directory)
+                && u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+            if !is_directory {
+                self.store().freeze(upper, key);
+            } else if depth < DEPTH {
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+                let mode = Mode::empty().bits();
+                let below = open_at(directory.as_raw_fd(), name, flags.bits(), mode)?;
+                self.freeze_below(below, upper, lower, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Paths of the lower layers of the overlay with a device number, from a mount
+/// table (`proc_pid_mountinfo(5)`).
+fn layers(table: &[u8], number: &str) -> Vec<Vec<u8>> {
+    let of_line = |line: &[u8]| -> Option<Vec<Vec<u8>>> {
+        let mut words = line.split(|&byte| byte == b' ');
+        if words.nth(2)? != number.as_bytes() {
+            return None;
+        }
+        // Optional fields end with a dash; then type, source, options.
+        words.find(|word| *word == b"-")?;
+        if words.next()? != b"overlay" {
+            return None;
+        }
+        let options = unescape(words.nth(1)?);
+        let mut paths = Vec::new();
+        for option in split(&options, b',') {
+            if let Some(list) = option.strip_prefix(b"lowerdir=") {
+                paths.extend(split(list, b':').iter().map(|path| plain(path)));
+            } else if let Some(path) = option.strip_prefix(b"lowerdir+=") {
+                paths.push(plain(path));
+            }
+        }
+        Some(paths)
+    };
+    let mut lines = table.split(|&byte| byte == b'\n');
+    lines.find_map(of_line).unwrap_or_default()
+}
+
+/// Splits at a byte that is not behind a backslash.
+fn split(text: &[u8], at: u8) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (place, &byte) in text.iter().enumerate() {
+        if byte == at && !escaped {
+            parts.push(&text[start..place]);
+            start = place + 1;
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    parts.push(&text[start..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Takes backslashes away that keep separators from being any.
+fn plain(text: &[u8]) -> Vec<u8> {
+    let mut bytes = text.iter();
+    let mut plain = Vec::new();
+    while let Some(&byte) = bytes.next() {
+        plain.push(match byte {
+            b'\\' => bytes.next().copied().unwrap_or(byte),
+            _ => byte,
+        });
+    }
+    plain
+}
+
+/// Turns `\040` and the like of a mount table back.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = tail.get(..3).filter(|_| byte == b'\\');
+        let number = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        rest = match number {
+            Some(number) => {
+                plain.push(number);
+                &tail[3..]
+            }
+            None => {
+                plain.push(byte);
+                tail
+            }
+        };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_layers_are_found_in_a_mount_table() {
+        let table = b"1 0 8:1 / / rw - ext4 /dev/x rw\n\
+            7 1 0:44 / /m rw shared:3 - overlay overlay rw,lowerdir=/a\\040b:/c\\134:d,upperdir=/u,workdir=/w\n\
+            8 1 0:45 / /n rw - overlay none rw,lowerdir+=/one,lowerdir+=/two,upperdir=/u\n";
+        let found = |number| -> Vec<String> {
+            let paths = layers(table, number).into_iter();
+            paths
+                .map(|path| String::from_utf8_lossy(&path).into_owned())
+                .collect()
+        };
+        assert_eq!(found("0:44"), ["/a b", "/c:d"]);
+        assert_eq!(found("0:45"), ["/one", "/two"]);
+        assert!(found("8:1").is_empty() && found("0:46").is_empty());
+    }
+}
