@@ -193,11 +193,8 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
     assert_eq!(
         replaced,
         [
-            "baremetal",
-            "cleanup-kernel-initrd",
             "debootstrap",
             "package-installs",
-            "select-boot-kernel-initrd",
             "stable-interface-names",
             "svc-map",
             "sysprep"

@@ -8,15 +8,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// Names of elements, and why kiln's own are used.
-pub const REPLACED: [(&str, &str); 8] = [
-    (
-        "baremetal",
-        "it reads the shell libraries that diskimage-builder keeps beside its commands",
-    ),
-    (
-        "cleanup-kernel-initrd",
-        "it reads the shell libraries that diskimage-builder keeps beside its commands",
-    ),
+pub const REPLACED: [(&str, &str); 5] = [
     (
         "debootstrap",
         "it runs debootstrap or mmdebstrap of the host, which make device nodes",
@@ -24,10 +16,6 @@ pub const REPLACED: [(&str, &str); 8] = [
     (
         "package-installs",
         "it runs in the Python of the host, with modules of diskimage-builder",
-    ),
-    (
-        "select-boot-kernel-initrd",
-        "it copies the shell libraries that diskimage-builder keeps beside its commands",
     ),
     (
         "stable-interface-names",
