@@ -514,8 +514,8 @@ impl Tables<'_> {
                 inode_number: base.into(),
             };
             bytes.extend_from_slice(header.as_bytes());
-            for at in at..end {
-                let name = tree.name(entries[at]);
+            for (at, &entry_id) in entries.iter().enumerate().take(end).skip(at) {
+                let name = tree.name(entry_id);
                 let kind = basic_kind(&tree.inode(inode(at)).kind);
                 subdirectories += u32::from(kind == kind::DIRECTORY);
                 let entry = format::DirectoryEntry {
