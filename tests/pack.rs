@@ -353,7 +353,7 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
     if !nix::unistd::geteuid().is_root() {
         let secret = world.work().join("tree/secret");
         fs::write(&secret, "x").expect("written");
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("set");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("set");
         let outcome = world.kiln().words("pack tree");
         assert!(
             outcome

@@ -283,15 +283,15 @@ mod tests {
         records
             .read(b"29 SCHILY.xattr.user.one=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
             .unwrap();
-        let found: Vec<_> = records.xattrs.iter().collect();
-        let expected: [(Box<[u8]>, Box<[u8]>); 2] = [
-            ((*b"user.one").into(), (*b"1=1").into()),
-            ((*b"user.two").into(), (*b"two\0").into()),
-        ];
-        assert_eq!(found.len(), 2);
-        for ((name, value), (expected_name, expected_value)) in found.into_iter().zip(&expected) {
-            assert_eq!((name, value), (expected_name, expected_value));
-        }
+        let found: Vec<(&[u8], &[u8])> = records
+            .xattrs
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        assert_eq!(
+            found,
+            [(&b"user.one"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
+        );
     }
 
     #[test]
