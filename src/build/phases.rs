@@ -106,6 +106,9 @@ done
 exec kiln-environment "${kiln_environment_file}"
 "#;
 
+/// With this status bash ends when `fork(2)` fails for good.
+const CANNOT_FORK: i32 = 254;
+
 /// Where a phase's programs run.
 struct Place {
     inside: Option<Arc<Inside>>,
@@ -292,11 +295,16 @@ impl Engine<'_> {
                 .hint("its first line names an interpreter that must exist where the hook runs")
         })?;
         if status != 0 {
-            return Err(Failure::status(
-                format!("{what} failed with exit status {status}"),
-                status,
-            )
-            .hint(format!(
+            let mut failure =
+                Failure::status(format!("{what} failed with exit status {status}"), status);
+            if status == CANNOT_FORK {
+                failure = failure.hint(format!(
+                    "bash ends so when it cannot start another process: `--processes` (or \
+                     `KILN_PROCESSES`) allows this build {}",
+                    self.watch.limits.processes
+                ));
+            }
+            return Err(failure.hint(format!(
                 "to look around, run again with `break={}` in the environment",
                 break_hint(directory)
             )));

@@ -182,6 +182,10 @@ fn confined(watch: &Watch, plan: &Plan) -> impl Iterator<Item = String> {
 const OUT_OF_MEMORY: &str = "the limit of `--memory` was reached and the kernel killed a process: \
     raise it if the build needs more, or keep its files out of memory by `--no-tmpfs`";
 
+/// The same once the control group had as many processes as it may have.
+const OUT_OF_PROCESSES: &str = "the limit of `--processes` was reached and the kernel refused to \
+    start a process: raise it if the build needs more";
+
 /// Passes events on until the sandbox ends or a signal ends it.
 fn follow(
     mut events: File,
@@ -238,10 +242,13 @@ fn follow(
             }
             pending.extend_from_slice(&buffer[..count]);
             ended |= pass_on(&mut pending, &mut |mut event| {
-                if let Event::Failed { hints, .. } = &mut event
-                    && running.ran_out_of_memory()
-                {
-                    hints.insert(0, OUT_OF_MEMORY.to_owned());
+                if let Event::Failed { hints, .. } = &mut event {
+                    if running.ran_out_of_processes() {
+                        hints.insert(0, OUT_OF_PROCESSES.to_owned());
+                    }
+                    if running.ran_out_of_memory() {
+                        hints.insert(0, OUT_OF_MEMORY.to_owned());
+                    }
                 }
                 on_event(event);
             });

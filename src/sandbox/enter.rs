@@ -122,6 +122,11 @@ impl Running {
         self.group.as_ref().is_some_and(Group::ran_out_of_memory)
     }
 
+    /// Whether the kernel refused a process because there were too many.
+    pub fn ran_out_of_processes(&self) -> bool {
+        self.group.as_ref().is_some_and(Group::ran_out_of_processes)
+    }
+
     /// Waits for the end and returns the engine's exit status; 137 if something
     /// killed one of the sandbox's processes.
     pub fn wait(self) -> Result<u8, Error> {

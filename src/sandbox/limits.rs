@@ -513,14 +513,19 @@ impl Group {
 
     /// Whether the kernel killed a process of it because memory ran out.
     pub fn ran_out_of_memory(&self) -> bool {
+        self.has_happened("memory.events", "oom_kill")
+            || self.has_happened("memory.oom_control", "oom_kill")
+    }
+
+    /// Whether the kernel refused it a process because there were too many.
+    pub fn ran_out_of_processes(&self) -> bool {
+        self.has_happened("pids.events", "max")
+    }
+
+    /// Whether a control group's file counts something at least once.
+    fn has_happened(&self, file: &str, what: &str) -> bool {
         self.directories.iter().any(|directory| {
-            ["memory.events", "memory.oom_control"].iter().any(|name| {
-                fs::read_to_string(directory.join(name)).is_ok_and(|text| {
-                    text.lines()
-                        .filter_map(|line| line.strip_prefix("oom_kill "))
-                        .any(|count| count != "0")
-                })
-            })
+            fs::read_to_string(directory.join(file)).is_ok_and(|text| counts(&text, what))
         })
     }
 
@@ -538,6 +543,14 @@ impl Group {
             }
         }
     }
+}
+
+/// Whether a table of events, `NAME COUNT` in each line, has one of this name.
+fn counts(events: &str, what: &str) -> bool {
+    events
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .any(|(name, count)| name == what && count != "0")
 }
 
 /// Writes the limits that a new group can hold.
@@ -626,6 +639,17 @@ mod tests {
         fs::hard_link(&file, directory.path().join("again")).expect("linked");
         let used = bytes_of_tree(directory.path());
         assert!((1 << 20..3 << 19).contains(&used), "{used}");
+    }
+
+    #[test]
+    fn events_of_a_group_count_from_one_on() {
+        assert!(counts("low 0\nmax 3\n", "max"));
+        assert!(!counts("low 2\nmax 0\n", "max"));
+        assert!(!counts(
+            "oom_kill_disable 1\nunder_oom 1\noom_kill 0\n",
+            "oom_kill"
+        ));
+        assert!(!counts("", "max"));
     }
 
     #[test]
