@@ -117,13 +117,21 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
 
 /// What the finished root has that the build could not make: device nodes are
 /// refused in a user namespace, so they are added to the tree.
+///
+/// A regular file in the place of one is what a program wrote to a device that the
+/// target had not got yet, such as `2>/dev/null` in a hook that makes the root: a
+/// system that starts with that would fill it.
 fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
     let failed = |error: crate::tree::Error| Failure::from_error(&error);
     let now = fit::made_at(tree, epoch);
     let mut edit = tree.edit();
     let mut add = |name: &str, inode: Inode| -> Result<(), Failure> {
         let path = format!("/dev/{name}");
-        if tree.find(&path).is_none() {
+        let found = tree.find(&path).map(|node| &tree.inode_of(node).kind);
+        if matches!(found, Some(Kind::File(_))) {
+            edit.remove(&path).map_err(failed)?;
+        }
+        if matches!(found, None | Some(Kind::File(_))) {
             edit.insert(&path, inode.modified(now)).map_err(failed)?;
         }
         Ok(())

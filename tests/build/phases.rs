@@ -269,6 +269,52 @@ fn the_target_gets_what_programs_expect_and_the_image_does_not_keep_it() {
 }
 
 #[test]
+fn what_is_written_to_a_device_before_there_is_one_leaves_a_device_in_the_image() {
+    let toy = Toy::basic();
+    // At this moment the root has just been made, and has an empty `/dev`.
+    let first = toy.world.home().join("elements/toy/root.d/10-toy");
+    let script = std::fs::read_to_string(&first).expect("the hook that makes the root");
+    let early = "chroot \"$TARGET_ROOT\" /bin/bash -c 'find /nowhere 2>/dev/null' || true\n\
+        if [ -s \"$TARGET_ROOT/dev/null\" ]; then echo 'early: a file'; else echo 'early: a device'; fi\n";
+    toy.plain_hook("root", "10-toy", &(script + early));
+    toy.hook(
+        "root",
+        "20-later",
+        "chroot \"$TARGET_ROOT\" /bin/bash -c '[ -c /dev/null ] && find /nowhere 2>/dev/null' || true\n\
+         chroot \"$TARGET_ROOT\" /bin/bash -c '[ -c /dev/null ] && echo \"later: a device\"'",
+    );
+    for mode in ["auto", "single", "chroot"] {
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.outcome.status.success() {
+            let (message, _, _) = built.failure();
+            assert!(
+                message.contains("mode `") || message.contains("namespace"),
+                "{message}"
+            );
+            crate::common::skipped(&message);
+            continue;
+        }
+        // Where nothing can be mounted, the supervisor has devices from the first moment.
+        let early = if mode == "chroot" {
+            "a device"
+        } else {
+            "a file"
+        };
+        assert_eq!(built.lines_after("early: "), [early], "{mode}");
+        assert_eq!(built.lines_after("later: "), ["a device"], "{mode}");
+        let names = toy.world.command("tar").words("-tvf toy.tar").success();
+        let null: Vec<&str> = names
+            .lines()
+            .filter(|line| line.ends_with(" ./dev/null"))
+            .collect();
+        assert!(
+            null.len() == 1 && null[0].starts_with("crw-rw-rw- ") && null[0].contains(" 1,3 "),
+            "{mode}: {null:?}"
+        );
+    }
+}
+
+#[test]
 fn a_build_ends_with_a_table_and_the_image_on_plain_output() {
     let toy = Toy::basic();
     toy.hook("install", "10-slow", "sleep 0.1");
