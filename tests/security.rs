@@ -1,5 +1,7 @@
 //! What hooks and targets can reach: not the host.
 
+#[path = "security/archive.rs"]
+mod archive;
 mod common;
 #[path = "security/hostile.rs"]
 mod hostile;
