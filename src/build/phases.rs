@@ -152,7 +152,8 @@ impl Engine<'_> {
             profile.push((name, seconds));
             // Once there is a root, hooks that run programs in it find what every
             // program may expect. Later phases get that from the engine anyway.
-            if phase == ROOT && api.is_none() {
+            // A `/dev` of nodes instead would hide what hooks make in the target's own.
+            if phase == ROOT && api.is_none() && crate::sandbox::standin::mounts_are_possible() {
                 api = crate::sandbox::mounts::mount_target_api(&self.dirs.target).ok();
             }
         }
