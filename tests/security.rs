@@ -108,9 +108,11 @@ fn devices_of_the_host_are_not_there_and_cannot_be_made() {
     let toy = Toy::basic();
     let look = "find /dev -type b | sed 's/^/block /'\n\
         find /dev -type c | sed 's/^/char /'\n\
-        mknod \"$1/disk\" b 7 0 2>/dev/null && cat \"$1/disk\" 2>/dev/null | head -c 9 | sed 's/^/block /'\n\
-        mknod \"$1/random\" c 1 9 2>/dev/null && head -c 9 \"$1/random\" 2>/dev/null | od -c | sed -n '1s/^0000000 /block /p'\n\
-        true";
+        for device in 'disk b 8 0' 'random c 1 9'; do\n\
+        set -- \"$1\" $device\n\
+        if mknod \"$1/$2\" \"$3\" \"$4\" \"$5\" 2>/dev/null; then echo \"made $2\"; fi\n\
+        if read -r -N 1 byte 2>/dev/null <\"$1/$2\"; then echo \"block $2 was read\"; fi\n\
+        done";
     toy.hook(
         "extra-data",
         "50-look",
