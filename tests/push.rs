@@ -533,6 +533,8 @@ fn an_interrupt_removes_the_record() {
         assert!(start.elapsed() < Duration::from_secs(60), "it uploads");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // By then every buffer on the way is full, and the program waits in the kernel.
+    std::thread::sleep(Duration::from_millis(500));
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("small"));
     kill(pid, Signal::SIGINT).expect("sent");
     let status = child.wait().expect("it ends");

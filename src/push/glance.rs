@@ -228,13 +228,14 @@ impl<'a> Glance<'a> {
         Image::read(&answer.json(ACTION, GLANCE)?, ACTION)
     }
 
-    /// Sends the bytes of an image, into the store or the staging area.
+    /// Sends the bytes of an image, into the store or the staging area, until `stop`.
     pub fn send(
         &self,
         id: &str,
         staged: bool,
         length: u64,
         reader: &mut dyn std::io::Read,
+        stop: &std::sync::atomic::AtomicBool,
     ) -> Result<(), Error> {
         let place = if staged { "stage" } else { "file" };
         let url = self.url(&format!("images/{id}/{place}"));
@@ -246,7 +247,7 @@ impl<'a> Glance<'a> {
             token: self.access.token.as_deref(),
             body: None,
         };
-        self.http.send(&call, length, reader).map(|_| ())
+        self.http.send(&call, length, reader, stop).map(|_| ())
     }
 
     /// Signs in anew, before a long upload is tried again.

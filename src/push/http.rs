@@ -1,6 +1,8 @@
 //! One request to a service and its answer.
 
 use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +15,8 @@ use crate::fetch::{Client, Options, Trust};
 const MAX_ANSWER: u64 = 16 << 20;
 /// Longest message of a service that is passed on, in characters.
 const MAX_MESSAGE: usize = 300;
+/// How often an upload looks whether it is to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A service that is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,10 @@ impl Http {
             stall_timeout: Duration::from_secs(120),
             ..Options::default()
         };
+        Http::with(options)
+    }
+
+    fn with(options: Options) -> Result<Http, Error> {
         let client = Client::new(options).map_err(|error| Error::Transport {
             action: "use the proxy",
             url: String::new(),
@@ -130,12 +138,17 @@ impl Http {
         }
     }
 
-    /// Sends `length` bytes of a reader.
+    /// Sends `length` bytes of a reader, until `stop` says otherwise.
+    ///
+    /// A service that takes no bytes and says nothing would block the calling thread
+    /// in the kernel, where it cannot see `stop`: another one then closes the
+    /// connection. It is one of its own, so that no later request meets a closed one.
     pub fn send(
         &self,
         call: &Call<'_>,
         length: u64,
         reader: &mut dyn std::io::Read,
+        stop: &AtomicBool,
     ) -> Result<Answer, Error> {
         let request = Request::builder()
             .method(call.method.clone())
@@ -146,19 +159,34 @@ impl Http {
             .header("expect", "100-continue")
             .header("x-auth-token", call.token.unwrap_or_default())
             .body(ureq::SendBody::from_reader(reader));
-        let agent = self.client.agent_for(call.url);
-        let sent = request
-            .map_err(|error| error.to_string())
-            .and_then(|request| {
-                let request = agent
-                    .configure_request(request)
-                    // The store may take its time after the last byte.
-                    .timeout_recv_response(Some(Duration::from_secs(3600)))
-                    .timeout_per_read(None)
-                    .build();
-                agent.run(request).map_err(|error| error.to_string())
+        let uploader = Http::with(self.client.options().clone())?.client;
+        let agent = uploader.agent_for(call.url);
+        let (ended, ends) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while ends.recv_timeout(STOP_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                    if stop.load(Ordering::Relaxed) {
+                        agent.clone().shutdown();
+                        break;
+                    }
+                }
             });
-        answer(call, sent)
+            let sent = request
+                .map_err(|error| error.to_string())
+                .and_then(|request| {
+                    let request = agent
+                        .configure_request(request)
+                        .timeout_per_write(Some(self.client.options().stall_timeout))
+                        // The store may take its time after the last byte.
+                        .timeout_recv_response(Some(Duration::from_secs(3600)))
+                        .timeout_per_read(None)
+                        .build();
+                    agent.run(request).map_err(|error| error.to_string())
+                });
+            let answer = answer(call, sent);
+            drop(ended);
+            answer
+        })
     }
 }
 

@@ -404,7 +404,7 @@ impl<'a> Session<'a> {
             let mut reader = self.reader(item, "upload")?;
             let sent = self
                 .glance
-                .send(id, staged, item.described.size, &mut reader);
+                .send(id, staged, item.described.size, &mut reader, self.stop);
             self.check_stop()?;
             if let Some(source) = reader.failed.take() {
                 return Err(self.read_error(&item.path, source));
