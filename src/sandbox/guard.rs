@@ -11,6 +11,11 @@
 //! at is changed from "restart if the handler says so" to "restart in any case".
 //! The handler runs, then the call is made again.
 //!
+//! A signal may also come while the call is answered. Without `WAIT_KILLABLE_RECV`,
+//! and before Linux 6.18 with it too, the kernel then takes an answer, tells the
+//! supervisor so, and drops it. The guard notes in [`Interruptions`] which call was
+//! interrupted last, so that the supervisor does not do the same thing twice.
+//!
 //! It is a process because a thread would share its parent's children, and each
 //! of the two would take the other's news of them. It is forked from a process
 //! with several threads, so it only makes system calls. It ends with the last
@@ -19,13 +24,108 @@
 //! On aarch64 a tracer cannot see nor change what is about to be restarted; there
 //! a few calls are interrupted.
 
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86_64::start;
 
 /// There is none for this architecture.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn start(_pid: u32) -> std::io::Result<()> {
+pub(super) fn start(_pid: u32, _interruptions: &Interruptions) -> io::Result<()> {
     Ok(())
+}
+
+/// What a call is told from others by; never 0.
+pub(super) fn print_of(number: u32, arguments: &[u64; 6]) -> u64 {
+    let mix = |print: u64, value: u64| (print ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let print = arguments
+        .iter()
+        .fold(mix(1, number.into()), |print, &argument| {
+            mix(print.rotate_left(29), argument)
+        });
+    print | 1
+}
+
+/// Calls that signals interrupted, as the guards of a supervisor tell it. Two
+/// tasks of one place are rare, and then a call is at worst made twice.
+#[derive(Debug)]
+pub(super) struct Interruptions(NonNull<Table>);
+
+/// How many tasks have a place of their own.
+const PLACES: usize = 1024;
+
+#[derive(Debug)]
+struct Table {
+    /// How many there were.
+    count: AtomicU64,
+    /// Prints of the last one of each task that the supervisor has not seen since.
+    last: [AtomicU64; PLACES],
+}
+
+// SAFETY: it owns the memory, which is only used through atomics.
+unsafe impl Send for Interruptions {}
+// SAFETY: as above.
+unsafe impl Sync for Interruptions {}
+
+impl Interruptions {
+    /// None yet. Processes that are forked later share it.
+    pub(super) fn new() -> io::Result<Interruptions> {
+        // SAFETY: new memory, wherever the kernel likes. Its zeroes are a valid
+        // value, and pages are aligned more than enough.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Table>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        match NonNull::new(memory.cast()) {
+            Some(table) => Ok(Interruptions(table)),
+            None => Err(io::ErrorKind::OutOfMemory.into()),
+        }
+    }
+
+    fn table(&self) -> &Table {
+        // SAFETY: mapped and valid as long as this lives.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Notes one. Makes no system call and needs no memory.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    fn note(&self, pid: u32, print: u64) {
+        let table = self.table();
+        table.count.fetch_add(1, Ordering::Relaxed);
+        table.last[pid as usize % PLACES].store(print, Ordering::Release);
+    }
+
+    /// Whether this call of a task was interrupted before. It counts as seen then.
+    pub(super) fn take(&self, pid: u32, call: impl Fn() -> u64) -> bool {
+        let last = &self.table().last[pid as usize % PLACES];
+        match last.load(Ordering::Acquire) {
+            0 => false,
+            print => print == call() && last.swap(0, Ordering::AcqRel) == print,
+        }
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> u64 {
+        self.table().count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Interruptions {
+    fn drop(&mut self) {
+        // SAFETY: the memory that `new` got, which nothing borrows any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Table>()) };
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -35,6 +135,7 @@ mod x86_64 {
 
     use super::super::bpf::CREATING;
     use super::super::emul::table::{ABIS, When};
+    use super::{Interruptions, print_of};
 
     /// Numbers of calls that fit into the bit sets below.
     const NUMBERS: usize = 512;
@@ -75,14 +176,14 @@ mod x86_64 {
 
     /// Starts a guard of a program and of all that it will start. When this
     /// returns, it is there.
-    pub(in super::super) fn start(pid: u32) -> io::Result<()> {
+    pub(in super::super) fn start(pid: u32, interruptions: &Interruptions) -> io::Result<()> {
         let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
         // All that needs memory is done before the fork.
         let calls = Box::new(Calls::new());
         let (mut reader, writer) = io::pipe()?;
         // SAFETY: the child only makes system calls and never returns.
         match unsafe { libc::fork() } {
-            0 => guard(pid, writer.as_raw_fd(), &calls),
+            0 => guard(pid, writer.as_raw_fd(), &calls, interruptions),
             child if child > 0 => {
                 drop(writer);
                 let mut said = [0; 4];
@@ -114,7 +215,7 @@ mod x86_64 {
         drop(waiting);
     }
 
-    fn guard(first: libc::pid_t, tell: RawFd, calls: &Calls) -> ! {
+    fn guard(first: libc::pid_t, tell: RawFd, calls: &Calls, interruptions: &Interruptions) -> ! {
         let options =
             libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
         // SAFETY: system calls with numbers, and with addresses of locals.
@@ -150,7 +251,8 @@ mod x86_64 {
                     libc::_exit(0);
                 }
                 if libc::WIFSTOPPED(status) {
-                    proceed(pid, libc::WSTOPSIG(status), status >> 16, calls);
+                    let event = status >> 16;
+                    proceed(pid, libc::WSTOPSIG(status), event, calls, interruptions);
                 }
             }
         }
@@ -176,7 +278,13 @@ mod x86_64 {
     ///
     /// # Safety
     /// Only makes system calls; `pid` must be a stopped tracee.
-    unsafe fn proceed(pid: libc::pid_t, signal: i32, event: i32, calls: &Calls) {
+    unsafe fn proceed(
+        pid: libc::pid_t,
+        signal: i32,
+        event: i32,
+        calls: &Calls,
+        interruptions: &Interruptions,
+    ) {
         let none = std::ptr::null_mut::<libc::c_void>();
         let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
         // SAFETY: by the caller's promise. That the task was killed meanwhile is
@@ -188,7 +296,7 @@ mod x86_64 {
             } else if event != 0 {
                 libc::ptrace(libc::PTRACE_CONT, pid, none, none);
             } else {
-                repair(pid, calls);
+                repair(pid, calls, interruptions);
                 libc::ptrace(
                     libc::PTRACE_CONT,
                     pid,
@@ -212,33 +320,44 @@ mod x86_64 {
     ///
     /// # Safety
     /// As for [`proceed`].
-    unsafe fn repair(pid: libc::pid_t, calls: &Calls) {
-        use std::mem::offset_of;
-        const RAX: usize = offset_of!(libc::user_regs_struct, rax);
-        // SAFETY: by the caller's promise.
+    unsafe fn repair(pid: libc::pid_t, calls: &Calls, interruptions: &Interruptions) {
+        const RAX: usize = std::mem::offset_of!(libc::user_regs_struct, rax);
+        // SAFETY: by the caller's promise; zeroes are a valid value, which the
+        // kernel overwrites.
         unsafe {
             if register(pid, RAX) as i32 != -(ERESTARTSYS as i32) {
                 return;
             }
-            let number = register(pid, offset_of!(libc::user_regs_struct, orig_rax)) as usize;
-            let narrow = register(pid, offset_of!(libc::user_regs_struct, cs)) == USER32;
-            let set = usize::from(narrow);
-            if number >= NUMBERS || !calls.answered[set][number] {
+            let mut registers: libc::user_regs_struct = std::mem::zeroed();
+            let none = std::ptr::null_mut::<libc::c_void>();
+            if libc::ptrace(libc::PTRACE_GETREGS, pid, none, &raw mut registers) < 0 {
                 return;
             }
-            if let Some(argument) = calls.opens[set][number] {
-                let offset = match (narrow, argument) {
-                    (false, 0) => offset_of!(libc::user_regs_struct, rdi),
-                    (false, _) => offset_of!(libc::user_regs_struct, rsi),
-                    (true, 0) => offset_of!(libc::user_regs_struct, rbx),
-                    (true, _) => offset_of!(libc::user_regs_struct, rcx),
-                };
+            let narrow = registers.cs == USER32;
+            let set = usize::from(narrow);
+            let number = registers.orig_rax as u32;
+            if number as usize >= NUMBERS || !calls.answered[set][number as usize] {
+                return;
+            }
+            let arguments = arguments(&registers, narrow);
+            if let Some(argument) = calls.opens[set][number as usize] {
                 // To open a FIFO is to wait, which a signal may interrupt.
-                if is_fifo(pid, register(pid, offset)) {
+                if is_fifo(pid, arguments[usize::from(argument)]) {
                     return;
                 }
             }
+            interruptions.note(pid.cast_unsigned(), print_of(number, &arguments));
             libc::ptrace(libc::PTRACE_POKEUSER, pid, RAX, -ERESTARTNOINTR);
+        }
+    }
+
+    /// The arguments of a call, as filters see them.
+    fn arguments(registers: &libc::user_regs_struct, narrow: bool) -> [u64; 6] {
+        let of = registers;
+        if narrow {
+            [of.rbx, of.rcx, of.rdx, of.rsi, of.rdi, of.rbp].map(|all| u64::from(all as u32))
+        } else {
+            [of.rdi, of.rsi, of.rdx, of.r10, of.r8, of.r9]
         }
     }
 
@@ -306,6 +425,23 @@ mod x86_64 {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        #[test]
+        fn an_interruption_is_taken_once_by_its_own_call() {
+            let interruptions = Interruptions::new().expect("memory");
+            let (call, other) = (
+                print_of(83, &[1, 2, 0, 0, 0, 0]),
+                print_of(83, &[2, 1, 0, 0, 0, 0]),
+            );
+            assert_ne!(call, other);
+            assert!(!interruptions.take(7, || call));
+            interruptions.note(7, call);
+            assert!(!interruptions.take(7, || other));
+            assert!(!interruptions.take(8, || call));
+            assert!(interruptions.take(7, || call));
+            assert!(!interruptions.take(7, || call));
+            assert_eq!(interruptions.count(), 1);
+        }
 
         #[test]
         fn numbers_are_written_without_memory() {

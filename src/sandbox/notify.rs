@@ -59,6 +59,24 @@ struct Unclaimed {
     answer: Answer,
 }
 
+/// The last thing done for a task, of which it cannot be told whether the task
+/// got the answer: the kernel drops one that comes together with a signal, see
+/// [`guard`](super::guard).
+#[derive(Debug, Default)]
+struct Given {
+    pid: u32,
+    /// What the call is told by; 0 for none.
+    print: u64,
+    value: i64,
+    /// Calls that were made, but not received, up to this one.
+    missed: u64,
+    /// Interruptions up to this one.
+    interruptions: u64,
+}
+
+/// Tasks of a listener whose last answers are remembered.
+const GIVEN: usize = 64;
+
 /// What has to be known of calls whose wait a signal can end, so that none is
 /// done twice.
 #[derive(Debug, Default)]
@@ -93,6 +111,8 @@ pub struct Listener {
     closed: AtomicBool,
     pending: Mutex<Pending>,
     answered_one: Condvar,
+    given: Box<[Mutex<Given>]>,
+    interruptions: Arc<guard::Interruptions>,
     emulation: Arc<Emulation>,
     failure: Arc<OnceLock<String>>,
 }
@@ -123,6 +143,8 @@ impl Listener {
             closed: AtomicBool::new(false),
             pending: Mutex::default(),
             answered_one: Condvar::new(),
+            given: (0..GIVEN).map(|_| Mutex::default()).collect(),
+            interruptions: shared.interruptions.clone(),
             emulation: shared.emulation.clone(),
             failure: shared.failure.clone(),
         }
@@ -241,14 +263,16 @@ impl Listener {
                 let Some(call) = self.receive() else {
                     return self.close();
                 };
-                let first = self.received.fetch_add(1, Ordering::Relaxed) == 0;
+                let received = self.received.fetch_add(1, Ordering::Relaxed);
+                // The kernel numbers calls, also those that nobody receives.
+                let missed = call.id.wrapping_sub(received);
                 if self.concurrent.load(Ordering::Relaxed) {
                     self.pass_on();
                 }
-                if first && self.guarded {
+                if received == 0 && self.guarded {
                     self.guard(call.pid);
                 }
-                self.answer(worker, &call);
+                self.answer(worker, &call, missed);
                 self.answered.fetch_add(1, Ordering::Relaxed);
             }
             if !self.wait_as_spare(number) {
@@ -257,18 +281,50 @@ impl Listener {
         }
     }
 
-    fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
+    fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64) {
         if self.killable {
-            let answer = worker.answer(self, call);
+            let answer = self.first_answer(worker, call, missed);
             // That the task was killed meanwhile is the only likely error.
             let _ = self.send(call.id, &answer);
         } else {
-            self.answer_once(worker, call);
+            self.answer_once(worker, call, missed);
         }
     }
 
+    /// Has a call answered, if what it wants was not done before it was interrupted.
+    fn first_answer(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64) -> Answer {
+        let print = || guard::print_of(call.data.nr.cast_unsigned(), &call.data.args);
+        let again = self.interruptions.take(call.pid, print);
+        let given = &self.given[call.pid as usize % GIVEN];
+        let interruptions = self.interruptions.count();
+        if again {
+            let given = lock(given);
+            // One that was interrupted before it was received has a number that
+            // is missing. Something was done for the others.
+            let lost = (interruptions - given.interruptions) > missed.wrapping_sub(given.missed);
+            if (given.pid, given.print) == (call.pid, print()) && lost {
+                return Answer::Value(given.value);
+            }
+        }
+        let answer = worker.answer(self, call);
+        // What failed may fail again, and descriptors are taken or refused.
+        if let Answer::Value(value) = answer
+            && self.guarded
+            && worker.changes(call)
+        {
+            *lock(given) = Given {
+                pid: call.pid,
+                print: print(),
+                value,
+                missed,
+                interruptions,
+            };
+        }
+        answer
+    }
+
     /// Answers a call that may have been made, and interrupted, before.
-    fn answer_once(&self, worker: &mut Worker, call: &libc::seccomp_notif) {
+    fn answer_once(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64) {
         let (number, arguments) = (call.data.nr, call.data.args);
         let mut pending = lock(&self.pending);
         // Another worker may still be at it for the same task.
@@ -287,7 +343,7 @@ impl Listener {
             {
                 former.answer
             }
-            _ => worker.answer(self, call),
+            _ => self.first_answer(worker, call, missed),
         };
         let sent = self.send(call.id, &answer);
         let done = matches!(answer, Answer::Value(_) | Answer::Descriptor { .. });
@@ -310,7 +366,7 @@ impl Listener {
     }
 
     fn guard(&self, pid: u32) {
-        if let Err(error) = guard::start(pid) {
+        if let Err(error) = guard::start(pid, &self.interruptions) {
             tracing::warn!("signals may interrupt system calls of hooks: {error}");
         }
     }
@@ -487,6 +543,7 @@ impl Options {
 #[derive(Debug, Clone)]
 struct Shared {
     emulation: Arc<Emulation>,
+    interruptions: Arc<guard::Interruptions>,
     /// Why it does not work any more.
     failure: Arc<OnceLock<String>>,
 }
@@ -536,6 +593,7 @@ impl Supervisor {
             .map_err(failed())?;
         let shared = Shared {
             emulation: Arc::new(emulation),
+            interruptions: Arc::new(guard::Interruptions::new().map_err(failed())?),
             failure: Arc::default(),
         };
         install_wake_signal();

@@ -186,10 +186,13 @@ impl Reader {
         while filled < wanted {
             match file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => {
+                    // It may end well before what this reader was to read.
+                    let read = offset + filled as u64;
+                    let end = file.metadata().map_or(read, |now| now.len().min(read));
                     return Err(Error::Shrunk {
                         path: tree.path_of_inode(inode),
                         expected: content.size,
-                        end: offset + filled as u64,
+                        end,
                         filled,
                     });
                 }

@@ -299,6 +299,9 @@ fn a_file_that_shrank_says_how_much_is_left() {
         "{error}"
     );
     assert_eq!(&bytes, b"he\x09\x09\x09");
+    // Nor is it taken to end where somebody began to read.
+    let error = tree.reader().read_at(inode, 4, &mut bytes).unwrap_err();
+    assert!(matches!(error, Error::Shrunk { end: 2, .. }), "{error}");
 }
 
 #[test]

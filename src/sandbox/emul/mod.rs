@@ -138,6 +138,12 @@ impl Worker {
         self.view.started(pid).ok()
     }
 
+    /// Whether a call is of those that change something, and not only look.
+    pub fn changes(&self, call: &libc::seccomp_notif) -> bool {
+        let number = call.data.nr.cast_unsigned();
+        self.shared.dispatch.changes(call.data.arch, number)
+    }
+
     /// Answers one call.
     pub fn answer(&mut self, listener: &Listener, call: &libc::seccomp_notif) -> Answer {
         let number = call.data.nr.cast_unsigned();

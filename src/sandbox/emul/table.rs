@@ -372,29 +372,39 @@ impl Abi {
     }
 }
 
-/// Handlers by ABI and number.
+/// Calls by ABI and number.
 #[derive(Debug)]
-pub(super) struct Dispatch(Vec<(&'static Abi, Vec<Option<Handler>>)>);
+pub(super) struct Dispatch(Vec<(&'static Abi, Vec<Option<&'static Trap>>)>);
 
 impl Dispatch {
     pub(super) fn new(groups: Groups) -> Dispatch {
         let list = ABIS.iter().map(|&abi| {
-            let mut handlers = Vec::new();
+            let mut traps = Vec::new();
             for trap in abi.wanted(groups) {
                 let number = trap.number as usize;
-                if handlers.len() <= number {
-                    handlers.resize(number + 1, None);
+                if traps.len() <= number {
+                    traps.resize(number + 1, None);
                 }
-                handlers[number] = Some(trap.handler);
+                traps[number] = Some(trap);
             }
-            (abi, handlers)
+            (abi, traps)
         });
         Dispatch(list.collect())
     }
 
+    fn trap(&self, audit: u32, number: u32) -> Option<&'static Trap> {
+        let (_, traps) = self.0.iter().find(|(abi, _)| abi.audit == audit)?;
+        *traps.get(number as usize)?
+    }
+
     pub(super) fn find(&self, audit: u32, number: u32) -> Option<Handler> {
-        let (_, handlers) = self.0.iter().find(|(abi, _)| abi.audit == audit)?;
-        *handlers.get(number as usize)?
+        self.trap(audit, number).map(|trap| trap.handler)
+    }
+
+    /// Whether a call may do more than show what a file is.
+    pub(super) fn changes(&self, audit: u32, number: u32) -> bool {
+        self.trap(audit, number)
+            .is_some_and(|trap| trap.groups != STAT)
     }
 }
 
