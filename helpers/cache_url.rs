@@ -85,18 +85,18 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         return Err(usage("a URL and a destination are needed"));
     };
     let url = url.to_str().ok_or_else(|| usage("the URL is not text"))?;
+    get(url, Path::new(destination), force)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches a URL to a destination, if that is not current or `force` is set.
+pub(super) fn get(url: &str, destination: &Path, force: bool) -> Result<(), Failure> {
     let client = Client::new(Options {
         offline: env_text("DIB_OFFLINE").is_some_and(|value| value != "0"),
         backoff: Duration::from_secs(2),
         ..Options::default()
     })?;
-    fetch(
-        &client,
-        &Location::parse(url)?,
-        Path::new(destination),
-        force,
-    )?;
-    Ok(ExitCode::SUCCESS)
+    fetch(&client, &Location::parse(url)?, destination, force)
 }
 
 /// Fetches to a destination; a FIFO gets the content, a file is replaced when it is complete.

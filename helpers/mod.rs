@@ -17,6 +17,7 @@ pub mod deferred;
 mod devices;
 pub mod dib_python;
 pub mod environment;
+pub mod extract_image;
 pub mod grub;
 pub mod install_types;
 pub mod lib;
@@ -42,6 +43,8 @@ mod yaml;
 pub enum Scope {
     /// In outside and inside hooks.
     Anywhere,
+    /// Only in hooks that run on the host.
+    Outside,
     /// Only in hooks that run in the target: outside, the host's own is meant.
     Inside,
     /// In no `PATH`: only `sudo` and shell functions call it (see [`FUNCTIONS`]),
@@ -87,6 +90,7 @@ helpers! {
     "dib-run-parts" Anywhere run_parts::main;
     "dmsetup" Called devices::main;
     "dracut" Inside system::without_shims;
+    "extract-image" Outside extract_image::main;
     "grub-install" Inside grub::install::main;
     "grub-mkconfig" Inside shims::covered;
     "grub-mkrelpath" Inside grub::relpath::main;

@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "build/cloud_images.rs"]
+mod cloud_images;
 #[path = "build/containers.rs"]
 mod containers;
 #[path = "build/environment.rs"]

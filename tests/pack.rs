@@ -369,3 +369,52 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
         );
     }
 }
+
+#[test]
+fn a_tree_with_a_policy_is_labelled() {
+    if let Some(name) = missing(&["debugfs"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    world.write(
+        "tree/etc/selinux/config",
+        "SELINUX=enforcing\nSELINUXTYPE=own\n",
+    );
+    world.write(
+        "tree/etc/selinux/own/contexts/files/file_contexts",
+        "/.* system_u:object_r:default_t:s0\n/srv(/.*)? system_u:object_r:srv_t:s0\n",
+    );
+    world.write("tree/srv/file", "served\n");
+    let label = |image: &str| {
+        let path = format!("{image}.raw");
+        debugfs(&world, &path, "ea_get /srv/file security.selinux")
+    };
+    let line = "pack tree -t raw --owner 0:0 -o";
+    world.kiln().words(&format!("{line} auto")).success();
+    assert!(
+        label("auto").contains("system_u:object_r:srv_t:s0"),
+        "{}",
+        label("auto")
+    );
+    let mut off = world.kiln();
+    off.env("KILN_SELINUX", "off")
+        .words(&format!("{line} off"))
+        .success();
+    assert!(!label("off").contains("srv_t"), "{}", label("off"));
+
+    world.write("tree/etc/selinux/config", "SELINUX=disabled\n");
+    for (value, expected) in [
+        (
+            "on",
+            "the target has no SELinux policy that is not disabled",
+        ),
+        ("yes", "`KILN_SELINUX` is `yes`"),
+    ] {
+        let mut command = world.kiln();
+        let outcome = command
+            .env("KILN_SELINUX", value)
+            .words(&format!("{line} none"));
+        assert_ne!(outcome.code(), 0, "{value}");
+        assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+    }
+}

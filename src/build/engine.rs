@@ -295,6 +295,7 @@ impl Engine<'_> {
             let directories: &[&PathBuf] = match helper.scope {
                 Scope::Anywhere => &[&inside, &outside],
                 Scope::Inside => &[&inside],
+                Scope::Outside => &[&outside],
                 Scope::Called => &[],
             };
             for directory in directories {

@@ -15,6 +15,7 @@ pub mod request;
 pub mod run;
 pub mod strays;
 pub mod target;
+mod usage;
 pub mod variables;
 
 pub use run::run;

@@ -1,7 +1,7 @@
 //! From the finished target to written images: scan, plan, assemble, write.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,14 +12,14 @@ use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{self, NativePlanner, SizeRule};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
-use crate::tree::{Device, FileContexts, Inode, Kind, Timestamp, Tree};
+use crate::tree::{Device, Inode, Kind, LabelError, Labelling, Timestamp, Tree};
 
 use super::engine::Engine;
 use super::event::Event;
 use super::failure::Failure;
 use super::owners::Recorded;
 use super::request::Request;
-use super::{plan, strays};
+use super::{plan, strays, usage};
 
 /// Directories whose contents belong to a running system.
 const RUNTIME: [&str; 2] = ["/proc", "/sys"];
@@ -81,6 +81,7 @@ fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
 /// Computes the size of the image by DIB's rules from what the target holds now.
 pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
     let tree = scan_target(engine)?;
+    report_usage(engine, &tree);
     let plan = engine.plan;
     let rule = SizeRule {
         image_size: plan.request.image_size.as_deref(),
@@ -113,6 +114,19 @@ pub fn image_size(engine: &mut Engine<'_>) -> Result<Size, Failure> {
         )
     };
     Ok(Size { kib })
+}
+
+/// Says what takes the space, where `DIB_SHOW_IMAGE_USAGE` asks for it.
+fn report_usage(engine: &mut Engine<'_>, tree: &Tree) {
+    let is_set = |name: &str| {
+        let value = engine.variables.get(OsStr::new(name));
+        value.is_some_and(|value| !value.is_empty() && value != "0")
+    };
+    if is_set("DIB_SHOW_IMAGE_USAGE") {
+        for text in usage::report(tree, is_set("DIB_SHOW_IMAGE_USAGE_FULL")) {
+            engine.events.send(&Event::Info { text });
+        }
+    }
 }
 
 /// What the finished root has that the build could not make: device nodes are
@@ -216,30 +230,12 @@ fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The tree with the SELinux labels of its own policy, unless the variable
-/// `KILN_SELINUX` is `off`; with `on` there must be a policy.
+/// The tree with the SELinux labels of its own policy, as `KILN_SELINUX` says.
 fn labelled(engine: &Engine<'_>, tree: Arc<Tree>) -> Result<Arc<Tree>, Failure> {
-    let wanted = engine
-        .variables
-        .get(OsStr::new("KILN_SELINUX"))
-        .map_or_else(|| "auto".into(), |value| value.to_string_lossy());
-    if !matches!(&*wanted, "auto" | "on" | "off") {
-        return Err(
-            Failure::new(format!("`KILN_SELINUX` is `{wanted}`")).hint("use auto, on or off")
-        );
-    }
-    if wanted == "off" {
-        return Ok(tree);
-    }
-    let contexts = FileContexts::of_tree(&tree).map_err(|error| Failure::from_error(&error))?;
-    match contexts {
-        Some(contexts) => Ok(Arc::new(tree.labelled(&contexts))),
-        None if wanted == "on" => Err(Failure::new(
-            "`KILN_SELINUX` is `on`, but the target has no SELinux policy that is not disabled",
-        )
-        .hint("see /etc/selinux/config of the target; or use `KILN_SELINUX=auto`")),
-        None => Ok(tree),
-    }
+    let value = engine.variables.get(OsStr::new("KILN_SELINUX"));
+    Labelling::from_value(value.map(OsString::as_os_str))
+        .and_then(|labelling| labelling.apply(tree))
+        .map_err(error(LabelError::hint))
 }
 
 /// Writes all outputs.

@@ -13,6 +13,7 @@ use super::units;
 use crate::disk::config;
 use crate::pack::{self, LAYOUTS, Layout, Rules};
 use crate::sink;
+use crate::tree::Labelling;
 
 /// Arguments of `kiln pack`.
 #[derive(Debug, Args)]
@@ -250,8 +251,12 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
             })
         })
         .transpose()?;
+    let labelling = context.caller.environment.get(OsStr::new("KILN_SELINUX"));
+    let labelling = Labelling::from_value(labelling.map(|value| value.as_ref()))
+        .map_err(|error| misused(error.to_string()).hint("use auto, on or off"))?;
     let directory = &context.caller.current_dir;
     Ok(pack::Request {
+        labelling,
         source: if arguments.source.as_os_str() == "-" {
             PathBuf::from("/dev/stdin")
         } else {

@@ -189,7 +189,7 @@ impl<'a> Contents<'a> {
     }
 
     /// `1 (vfat)`, `2 root (ext4)`: what a user can name.
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let names = self.parts.iter().filter_map(|part| {
             let kind = part.identity.as_ref().map(|identity| identity.kind);
             let Some(partition) = &part.partition else {

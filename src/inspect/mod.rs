@@ -13,6 +13,7 @@ use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+mod collect;
 mod contents;
 mod error;
 mod extract;
@@ -23,17 +24,20 @@ pub mod kernel;
 mod map;
 mod partitions;
 mod qcow2;
+mod system;
 mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
 mod volume;
 
+pub use collect::{CollectError, Collector};
 pub use contents::{ChooseError, Contents, Part, os_release};
 pub use error::Error;
 pub use extract::{ExtractError, Extracted, extract};
 pub use image::{BadCompression, Image};
 pub use partitions::{Partition, Table, TableKind};
+pub use system::{SystemError, is_root, system};
 pub use volume::Volume;
 
 use error::Problem;

@@ -73,6 +73,9 @@ pub enum Error {
     /// The disk cannot be laid out.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// The tree cannot be labelled for SELinux.
+    #[error(transparent)]
+    Labels(#[from] tree::LabelError),
     /// An output cannot be written.
     #[error(transparent)]
     Sink(#[from] sink::Error),
@@ -88,6 +91,7 @@ impl Error {
             Error::NoTree { .. } => "name a directory, or a tar archive (plain, gzip, xz or zstd)",
             Error::Tar(error) => return error.hint(),
             Error::Owner(error) => return error.hint(),
+            Error::Labels(error) => return error.hint(),
             Error::Sink(error) => return error.hint(),
             Error::Layout(LayoutError::Filesystem { .. }) => {
                 "`--size` makes the image larger, if it is too small"

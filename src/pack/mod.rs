@@ -58,6 +58,8 @@ pub struct Request {
     pub fstab: bool,
     /// Whose the files are.
     pub owners: Rules,
+    /// Whether files get the SELinux labels of the tree's policy.
+    pub labelling: tree::Labelling,
     /// Latest time in the image (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
     /// Checksum files.
@@ -123,6 +125,7 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         } else {
             tree
         };
+        let tree = request.labelling.apply(tree)?;
         let boot = boot::bios(&tree, &plan, &mut warnings)?;
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
@@ -132,7 +135,7 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         let disk = plan.assemble_tree(length, &tree, boot.as_ref(), &planner)?;
         (tree, Some(disk), seed)
     } else {
-        (tree, None, NAMESPACE)
+        (request.labelling.apply(tree)?, None, NAMESPACE)
     };
 
     let specs: Vec<sink::Spec> = request

@@ -30,7 +30,7 @@ pub use build::TreeBuilder;
 pub use error::Error;
 pub use live::{Owners, ScanOptions, scan};
 pub use reader::{Packed, Reader};
-pub use selinux::FileContexts;
+pub use selinux::{FileContexts, LabelError, Labelling};
 
 /// Index of a [`Node`]; the root is [`NodeId::ROOT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -400,6 +400,12 @@ impl Tree {
             ) => Some(source.path(*node)),
             _ => None,
         }
+    }
+
+    /// Bytes that an inode takes where it was scanned, as `st_blocks` says; whole
+    /// blocks of 4096 bytes for files that kiln added.
+    pub fn allocated(&self, inode: InodeId) -> u64 {
+        self.allocated[inode.index()]
     }
 
     /// What `du -a -c -x` counts: allocated kibibytes, hard links once.

@@ -8,6 +8,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -19,6 +20,83 @@ use super::{Error, Inode, InodeId, Kind, NodeId, Tree, Xattrs};
 const CONFIG: &[u8] = b"/etc/selinux/config";
 /// Name of the attribute that holds a label.
 const ATTRIBUTE: &[u8] = b"security.selinux";
+
+/// Whether a tree gets the labels of its own policy (`KILN_SELINUX`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Labelling {
+    /// Where it has a policy that is not disabled.
+    #[default]
+    Auto,
+    /// Always; no policy is an error.
+    On,
+    /// Never: it keeps the labels that it has.
+    Off,
+}
+
+/// Why a tree is not labelled.
+#[derive(Debug, thiserror::Error)]
+pub enum LabelError {
+    /// The variable has another value.
+    #[error("`KILN_SELINUX` is `{value}`")]
+    Value {
+        /// The value.
+        value: String,
+    },
+    /// There is nothing to label it by.
+    #[error("`KILN_SELINUX` is `on`, but the target has no SELinux policy that is not disabled")]
+    NoPolicy,
+    /// A file of the policy cannot be read.
+    #[error(transparent)]
+    Tree(#[from] Error),
+}
+
+impl LabelError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            LabelError::Value { .. } => "use auto, on or off",
+            LabelError::NoPolicy => {
+                "see /etc/selinux/config of the target; or use `KILN_SELINUX=auto`"
+            }
+            LabelError::Tree(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl Labelling {
+    /// The value of `KILN_SELINUX`; `None` is an unset variable.
+    ///
+    /// # Errors
+    ///
+    /// If it is none of `auto`, `on` and `off`.
+    pub fn from_value(value: Option<&OsStr>) -> Result<Labelling, LabelError> {
+        match value.map(OsStr::as_bytes) {
+            None | Some(b"auto") => Ok(Labelling::Auto),
+            Some(b"on") => Ok(Labelling::On),
+            Some(b"off") => Ok(Labelling::Off),
+            Some(value) => Err(LabelError::Value {
+                value: String::from_utf8_lossy(value).into_owned(),
+            }),
+        }
+    }
+
+    /// The tree with the labels that it is to have.
+    ///
+    /// # Errors
+    ///
+    /// If there must be a policy and is none, or a file of it cannot be read.
+    pub fn apply(self, tree: Arc<Tree>) -> Result<Arc<Tree>, LabelError> {
+        if self == Labelling::Off {
+            return Ok(tree);
+        }
+        match FileContexts::of_tree(&tree)? {
+            Some(contexts) => Ok(Arc::new(tree.labelled(&contexts))),
+            None if self == Labelling::On => Err(LabelError::NoPolicy),
+            None => Ok(tree),
+        }
+    }
+}
 
 /// A label for some paths.
 #[derive(Debug)]

@@ -1,0 +1,192 @@
+//! The system on a disk: its root, and what it mounts for booting.
+
+use std::path::Path;
+
+use super::collect::{CollectError, Collector};
+use super::fs::{Error as FsError, FileSystem};
+use super::{Contents, Part};
+use crate::tree::Tree;
+
+/// Type of an EFI system partition, in a GPT and in an MBR.
+const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"];
+/// Type of a partition that is `/boot` (Extended Boot Loader Partition).
+const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
+/// One of these is in every root.
+const ROOT_FILES: [&str; 3] = ["/etc/os-release", "/usr/lib/os-release", "/etc/passwd"];
+
+/// Why a disk's system cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// There is nothing on the disk that is known.
+    #[error(
+        "it has neither a partition table nor a filesystem that is known: it is no image of a disk"
+    )]
+    NotAnImage,
+    /// None of its filesystems is a root.
+    #[error(
+        "it has no root filesystem: nothing that kiln reads has `/etc/os-release` or `/etc/passwd`"
+    )]
+    NoRoot {
+        /// What there is.
+        have: Vec<String>,
+    },
+    /// What may be the root is of a kind that kiln does not read.
+    #[error("its root filesystem cannot be read: {what} is {kind}")]
+    Unreadable {
+        /// The partition, or the disk.
+        what: String,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// A filesystem is damaged, or has something that is not read.
+    #[error("cannot read {what}")]
+    FileSystem {
+        /// The partition, or the disk.
+        what: String,
+        /// Why.
+        source: FsError,
+    },
+    /// Its files cannot be read.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+}
+
+impl SystemError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            SystemError::NotAnImage => Some(
+                "a download may be an error page; images are raw, qcow2, vmdk, vhd, vhdx or vdi"
+                    .to_owned(),
+            ),
+            SystemError::NoRoot { have } if have.is_empty() => None,
+            SystemError::NoRoot { have } => Some(format!("it has {}", have.join(", "))),
+            SystemError::Unreadable { kind, .. } => Some(format!(
+                "kiln reads ext2 to ext4 and FAT, not {kind}; distributions that use it also \
+                 publish images of containers, which an element with `containerfile` can take"
+            )),
+            SystemError::FileSystem { source, .. } => source.hint(),
+            SystemError::Collect(error) => error.hint(),
+        }
+    }
+}
+
+/// Whether a tree is the root of a system.
+pub fn is_root(tree: &Tree) -> bool {
+    ROOT_FILES.iter().any(|path| tree.find(path).is_some())
+}
+
+/// Reads the system of a disk: its root with `/boot` and `/boot/efi`, where these
+/// are partitions of their own. File data is kept in `directory`.
+///
+/// The root is the first filesystem that has what every root has; the others are
+/// known by their types and labels.
+///
+/// # Errors
+/// See [`SystemError`].
+pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemError> {
+    let (mut root, mut boot, mut esp) = (None, None, None);
+    let mut unreadable = None;
+    for part in &contents.parts {
+        if is_type(part, &ESP) {
+            esp = esp.or(Some(part));
+            continue;
+        }
+        let is_boot = is_type(part, &[XBOOTLDR]) || is_called_boot(part);
+        match contents.open(part) {
+            Ok(files) if is_boot && !has_root(&files) => boot = boot.or(Some(part)),
+            Ok(files) => {
+                if root.is_none() && has_root(&files) {
+                    root = Some(part);
+                }
+            }
+            Err(FsError::Unsupported { .. }) if part.identity.is_none() => {}
+            Err(error) => {
+                // A boot partition that cannot be read is met below.
+                if is_boot {
+                    boot = boot.or(Some(part));
+                } else if unreadable.is_none() && !is_swap(part) {
+                    unreadable = Some((part, error));
+                }
+            }
+        }
+    }
+    let Some(root) = root else {
+        return Err(no_root(contents, unreadable));
+    };
+    let mut collector = Collector::new(directory)?;
+    let mounts = [(Some(root), "/"), (boot, "/boot"), (esp, "/boot/efi")];
+    for (part, at) in mounts {
+        let Some(part) = part else { continue };
+        // Without a filesystem it was never mounted.
+        if part.identity.is_none() && at != "/" {
+            continue;
+        }
+        let files = contents
+            .open(part)
+            .map_err(|source| SystemError::FileSystem {
+                what: format!("{} (`{at}`)", name(part)),
+                source,
+            })?;
+        collector.mount(&files, Path::new(at))?;
+    }
+    Ok(collector.finish()?)
+}
+
+fn no_root(contents: &Contents<'_>, unreadable: Option<(&Part, FsError)>) -> SystemError {
+    match unreadable {
+        Some((part, FsError::Unsupported { what })) => match &part.identity {
+            Some(identity) if what.ends_with(identity.kind) => SystemError::Unreadable {
+                what: name(part),
+                kind: identity.kind,
+            },
+            _ => SystemError::FileSystem {
+                what: name(part),
+                source: FsError::Unsupported { what },
+            },
+        },
+        Some((part, source)) => SystemError::FileSystem {
+            what: name(part),
+            source,
+        },
+        None if contents.table.is_none()
+            && contents.parts.iter().all(|part| part.identity.is_none()) =>
+        {
+            SystemError::NotAnImage
+        }
+        None => SystemError::NoRoot {
+            have: contents.names(),
+        },
+    }
+}
+
+fn has_root(files: &FileSystem<'_>) -> bool {
+    ROOT_FILES
+        .iter()
+        .any(|path| files.lookup(path.as_bytes(), false).is_ok())
+}
+
+fn is_type(part: &Part, types: &[&str]) -> bool {
+    let partition = part.partition.as_ref();
+    partition.is_some_and(|own| types.iter().any(|kind| own.kind.eq_ignore_ascii_case(kind)))
+}
+
+fn is_called_boot(part: &Part) -> bool {
+    let name = part.partition.as_ref().and_then(|own| own.name.as_deref());
+    let label = part.identity.as_ref().and_then(|own| own.label.as_deref());
+    [name, label]
+        .into_iter()
+        .flatten()
+        .any(|name| name.eq_ignore_ascii_case("boot"))
+}
+
+fn is_swap(part: &Part) -> bool {
+    part.identity.as_ref().is_some_and(|own| own.kind == "swap")
+}
+
+fn name(part: &Part) -> String {
+    match &part.partition {
+        Some(partition) => format!("partition {}", partition.number),
+        None => "the disk".to_owned(),
+    }
+}
