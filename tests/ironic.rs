@@ -166,7 +166,7 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     let mut build = world.kiln();
     build
         .env("DIB_RELEASE", "bookworm")
-        .args(["build", "--image-cache"])
+        .args(["build", "--skip-base", "--image-cache"])
         .arg(cache());
     build
         .words(
