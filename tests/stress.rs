@@ -74,6 +74,8 @@ fn keep(mode: &str, programs: &str, variables: &[(&str, &str)]) -> Option<Kept> 
     command
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        // Microseconds between signals; an emulated machine needs more.
+        .envs(std::env::var_os("KILN_STRESS_TICK").map(|tick| ("KILN_STRESS_TICK", tick)))
         .env(ROLE, "keeper")
         .env("KILN_STRESS_MODE", mode)
         .env("KILN_STRESS_DIRECTORY", directory.path())

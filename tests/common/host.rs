@@ -85,6 +85,7 @@ enum Step {
     Cover(PathBuf, PathBuf),
     Memory(PathBuf, &'static str, MsFlags, String),
     ReadOnlyRoot(Vec<PathBuf>),
+    Stacked(PathBuf),
     Filter(Vec<sock_filter>),
     Listener,
     Keep(Vec<Capability>),
@@ -141,6 +142,12 @@ impl Host {
             MsFlags::empty(),
             "mode=0777".to_owned(),
         ))
+    }
+
+    /// A directory lies on as many overlays as the kernel puts on top of each other, as
+    /// in a container inside of a container: no other can have it below.
+    pub fn stacked(self, path: impl Into<PathBuf>) -> Host {
+        self.with(Step::Stacked(path.into()))
     }
 
     /// Version 2 of control groups, and nothing else, is on a directory.
@@ -311,7 +318,11 @@ fn apply(steps: &[Step]) -> io::Result<()> {
     for step in steps {
         let mounts = matches!(
             step,
-            Step::Mask | Step::Cover(..) | Step::Memory(..) | Step::ReadOnlyRoot(_)
+            Step::Mask
+                | Step::Cover(..)
+                | Step::Memory(..)
+                | Step::ReadOnlyRoot(_)
+                | Step::Stacked(_)
         );
         let result = if mounts && !private_mounts {
             private_mounts = true;
@@ -366,6 +377,7 @@ fn one(step: &Step) -> io::Result<()> {
             }
             read_only(Path::new("/"))
         }
+        Step::Stacked(path) => stack(path),
         Step::Filter(program) => load(program, 0),
         Step::Listener => {
             let allow = [statement(RETURN, libc::SECCOMP_RET_ALLOW)];
@@ -389,6 +401,43 @@ fn one(step: &Step) -> io::Result<()> {
         }
         Step::NoMoreNamespaces => std::fs::write("/proc/sys/user/max_user_namespaces", "0"),
     }
+}
+
+/// Twice, which is `FILESYSTEM_MAX_STACK_DEPTH`.
+fn stack(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let open = std::fs::Permissions::from_mode(0o777);
+    mount(
+        Some("memory"),
+        path,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0777"),
+    )?;
+    std::fs::create_dir(path.join("top0"))?;
+    for level in [1, 2] {
+        let [upper, work, top] =
+            ["upper", "work", "top"].map(|name| path.join(format!("{name}{level}")));
+        for directory in [&upper, &work, &top] {
+            std::fs::create_dir(directory)?;
+            std::fs::set_permissions(directory, open.clone())?;
+        }
+        let lower = path.join(format!("top{}", level - 1));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        mount(
+            Some("overlay"),
+            &top,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
+    }
+    bind(&path.join("top2"), path)
 }
 
 fn mask() -> io::Result<()> {
