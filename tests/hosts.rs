@@ -582,6 +582,33 @@ fn devices_sys_and_control_groups_may_be_missing() {
     works(&second.user(USER), &toy, "--overwrite", "subordinate", &[]);
 }
 
+#[test]
+fn memory_is_counted_by_a_control_group_where_one_is_given_to_the_user() {
+    as_root!();
+    let toy = toy();
+    let arguments = "--overwrite --memory 1G";
+    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
+        works(
+            &user(&toy, ids).user(USER),
+            &toy,
+            arguments,
+            mode,
+            &["no control group with memory is delegated to this user"],
+        );
+        let group = match host::ControlGroup::new() {
+            Ok(group) => group,
+            Err(error) => skip!("no control group with memory can be made here: {error}"),
+        };
+        works(
+            &user(&toy, ids).delegated(&group).user(USER),
+            &toy,
+            arguments,
+            mode,
+            &["memory is limited to 1024 MiB by a control group"],
+        );
+    }
+}
+
 /// `dpkg` of a root that has only one package, which needs no configuration.
 const DPKG: &str = "#!/bin/sh\nexec sed -i 's/^Status: .*/Status: install ok installed/' \
     /var/lib/dpkg/status\n";
