@@ -186,6 +186,7 @@ pub fn overlay() {
         (c"lower/read", 5),
         (c"lower/written", 6),
         (c"lower/given", 7),
+        (c"lower/returned", 9),
         (c"lower/directory", 8),
     ] {
         if name != c"lower/directory" {
@@ -230,6 +231,12 @@ pub fn overlay() {
     same("copied up by chmod", owner(c"merged/read", 3), (5, 55));
     chown(c"merged/given", 9, u32::MAX, 4);
     same("given away", owner(c"merged/given", 4), (9, 57));
+    chown(c"merged/returned", 0, 0, 4);
+    // After such a call the layers are looked at again.
+    let unmounted = call!(libc::SYS_umount2, c"nowhere".as_ptr(), 0);
+    same("umount of nothing", unmounted, Err(Errno::ENOENT));
+    same("given back", owner(c"merged/returned", 4), (0, 0));
+    same("given away still", owner(c"merged/given", 4), (9, 57));
     create(c"merged/new", "");
     same("new", owner(c"merged/new", 4), (0, 0));
     create(c"merged/directory/below", "");
