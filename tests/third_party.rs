@@ -16,7 +16,7 @@ use common::image::missing;
 use common::online::{cache, has_network, has_pip, upstream, wheels};
 use common::qemu::{Firmware, boot};
 use common::toy::Built;
-use common::{World, tool};
+use common::{World, ramdisk, tool};
 
 /// What is built in one image. All are diskimage-builder's.
 const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud-init \
@@ -24,7 +24,8 @@ const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud
     dhcp-all-interfaces simple-init source-repositories pip-and-virtualenv pip-cache ensure-venv \
     openssh-server runtime-ssh-host-keys local-config sysctl modprobe svc-map install-types \
     element-manifest enable-serial-console journal-to-console fail2ban stable-interface-names \
-    dkms posix dynamic-login disable-nouveau apt-conf baremetal cleanup-kernel-initrd";
+    dkms posix dynamic-login disable-nouveau apt-conf baremetal cleanup-kernel-initrd \
+    deploy-baremetal growvols ramdisk";
 
 /// Looks at the finished root and leaves what it misses beside the image.
 const PROBE: &str = r#"#!/bin/bash
@@ -64,6 +65,9 @@ says etc/dib-manifests/dib-element-manifest 'journal-to-console'
 has usr/sbin/dkms
 has etc/systemd/system/multi-user.target.wants/fail2ban.service
 says etc/systemd/journald.conf.d/log-to-console.conf 'ForwardToConsole=true'
+# growvols
+has usr/local/sbin/growvols
+has etc/systemd/system/multi-user.target.wants/growvols.service
 # dynamic-login, posix
 has usr/local/bin/dynamic-login
 says var/lib/dpkg/status '^Package: rsync$'
@@ -132,10 +136,12 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         "#!/bin/bash\nset -eu\nsudo cp -r \"$LOCAL_WHEELS\" \"$TMP_MOUNT_PATH/tmp/wheels\"\n",
     );
     script(&own.join("probe/cleanup.d/99-probe"), PROBE);
+    ramdisk::few_modules(&own);
+    ramdisk::marker(&own);
     let mirrors = Mirrors::choose(&|_| None, Path::new(HOST_APT));
     let probe = world.work().join("probe.txt");
     let apt_conf = world.write("apt.conf", "APT::Install-Recommends \"false\";\n");
-    let settings: [(&str, OsString); 16] = [
+    let settings: [(&str, OsString); 17] = [
         ("DIB_RELEASE", "bookworm".into()),
         ("DIB_DISTRIBUTION_MIRROR", mirrors.main.into()),
         ("DIB_DEBIAN_SECURITY_MIRROR", mirrors.security.into()),
@@ -146,6 +152,7 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         ("PIP_NO_INDEX", "1".into()),
         ("PIP_FIND_LINKS", "/tmp/wheels".into()),
         ("DIB_DEV_USER_USERNAME", "ops".into()),
+        ("DIB_GROWVOLS_TRIGGER", "systemd".into()),
         ("DIB_DEV_USER_PASSWORD", "not a secret".into()),
         ("DIB_MODPROBE_BLACKLIST", "floppy".into()),
         ("DIB_CLOUD_INIT_GROWPART_DEVICES", "[\"/\"]".into()),
@@ -171,6 +178,8 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         .args([
             "local-wheels",
             "probe",
+            "few-modules",
+            "marker",
             "-o",
             "image",
             "-t",
@@ -204,6 +213,10 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
     let manifests = common::toy::names(&world.work().join("image.d"));
     assert!(!manifests.is_empty(), "no manifests beside the image");
     assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
-    let console = boot(&world, "image.qcow2", Firmware::Bios, "login:");
-    assert!(console.contains("Linux version"), "{console}");
+    std::thread::scope(|scope| {
+        // Its element `ramdisk`, by kiln's functions in the place of those it sources.
+        scope.spawn(|| ramdisk::boots(&world, "image.kernel", "image.initramfs"));
+        let console = boot(&world, "image.qcow2", Firmware::Bios, "login:");
+        assert!(console.contains("Linux version"), "{console}");
+    });
 }
