@@ -85,6 +85,8 @@ fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
     let identity = identity::choose(Some(mode)).ok()?.identity;
     let result = directory.join("result");
     let status = enter::run_mapped(&identity, || {
+        // As the engine of a build does.
+        let _ = nix::unistd::setsid();
         let options = if identity::owners_are_recorded() {
             Options::single()
         } else {

@@ -32,6 +32,10 @@ const ROLE: &str = "KILN_STRESS_ROLE";
 /// Which program to run, or to be.
 const PROGRAM: &str = "KILN_STRESS_PROGRAM";
 
+/// What may be changed from outside: microseconds between signals, of which an
+/// emulated machine needs more, and `0` for no guard, with which calls are interrupted.
+const TUNABLE: [&str; 2] = ["KILN_STRESS_TICK", "KILN_STRESS_GUARDED"];
+
 /// Runs before `main`, and never returns in one of the roles.
 extern "C" fn take_role() {
     let status = match std::env::var(ROLE).as_deref() {
@@ -74,6 +78,11 @@ fn keep(mode: &str, programs: &str, variables: &[(&str, &str)]) -> Option<Kept> 
     command
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(
+            TUNABLE
+                .into_iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
         .env(ROLE, "keeper")
         .env("KILN_STRESS_MODE", mode)
         .env("KILN_STRESS_DIRECTORY", directory.path())

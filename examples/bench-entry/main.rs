@@ -60,6 +60,7 @@ fn in_sandbox(mode: Option<&str>, work: impl FnOnce(&Path, File) -> u8) -> Resul
         work: directory,
         network: Network::Host,
         group: None,
+        terminal: false,
     };
     let (mut events, running) = sandbox.enter(|events| match host::restrict(&view) {
         Ok(_) => work(&view.work, events),

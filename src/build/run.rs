@@ -138,6 +138,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         work,
         network: confinement.network,
         group,
+        terminal: plan.variables.contains_key(std::ffi::OsStr::new("break")),
     };
     let started = Instant::now();
     let (events, running) = sandbox.enter(|events| engine::main(plan, &view, watch, events))?;

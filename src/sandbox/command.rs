@@ -99,9 +99,15 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer);
-        // A session of its own: without a terminal, into which it could type.
-        // SAFETY: the closure makes one system call.
-        unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
+        // Without a terminal, into which it could type: in this process's session if
+        // that has none, else in one of its own. In a group of its own in any case.
+        if nix::unistd::getsid(None) == Ok(nix::unistd::getpid()) {
+            command.process_group(0);
+        } else {
+            let leave = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
+            // SAFETY: the closure makes one system call.
+            unsafe { command.pre_exec(leave) };
+        }
         let mut clock = self.watch.as_ref().map(Watch::begin);
         let mut child = command.spawn()?;
         drop(command);
@@ -133,8 +139,8 @@ impl Program {
                 && let Err(exceeded) = clock.check()
             {
                 lines.finish(line);
-                let session = nix::unistd::Pid::from_raw(-i32::try_from(child.id()).unwrap_or(0));
-                let _ = nix::sys::signal::kill(session, nix::sys::signal::SIGKILL);
+                let group = nix::unistd::Pid::from_raw(-i32::try_from(child.id()).unwrap_or(0));
+                let _ = nix::sys::signal::kill(group, nix::sys::signal::SIGKILL);
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(io::Error::other(exceeded));

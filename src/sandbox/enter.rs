@@ -49,6 +49,8 @@ pub struct Sandbox {
     pub network: Network,
     /// The control group that limits it.
     pub group: Option<Group>,
+    /// The engine keeps the caller's terminal, to give it to a shell.
+    pub terminal: bool,
 }
 
 /// Descriptors of one direction each; the other ends close by being dropped.
@@ -237,9 +239,9 @@ fn keeper(
                 .try_clone()
                 .map_err(Error::system("duplicating a descriptor"))?;
             let status = if sandbox.own_processes {
-                init_process(&alive, output, engine)
+                init_process(&alive, sandbox.terminal, output, engine)
             } else {
-                shared_init(&alive, output, engine)
+                shared_init(&alive, sandbox.terminal, output, engine)
             };
             exit_now(status);
         }
@@ -428,13 +430,18 @@ fn watch(init: Pid, lifeline: &OwnedFd) -> u8 {
 }
 
 /// PID 1: starts the engine, reaps whatever is orphaned, ends with the engine.
-fn init_process(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -> u8) -> u8 {
+fn init_process(
+    keeper_alive: &OwnedFd,
+    terminal: bool,
+    events: File,
+    engine: impl FnOnce(File) -> u8,
+) -> u8 {
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let mut polled = [PollFd::new(keeper_alive.as_fd(), PollFlags::POLLIN)];
     if matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0) {
         return 137;
     }
-    let Some(child) = start_engine(events, engine) else {
+    let Some(child) = start_engine(terminal, events, engine) else {
         return 125;
     };
     loop {
@@ -448,7 +455,12 @@ fn init_process(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) 
 
 /// Init without a PID namespace: what it leaves behind would live on, so it
 /// watches both its neighbours and ends everything when either is gone.
-fn shared_init(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -> u8) -> u8 {
+fn shared_init(
+    keeper_alive: &OwnedFd,
+    terminal: bool,
+    events: File,
+    engine: impl FnOnce(File) -> u8,
+) -> u8 {
     family::adopt();
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
@@ -460,7 +472,7 @@ fn shared_init(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -
     }) else {
         return 125;
     };
-    let Some(child) = start_engine(events, engine) else {
+    let Some(child) = start_engine(terminal, events, engine) else {
         return 125;
     };
     let status = loop {
@@ -484,12 +496,17 @@ fn shared_init(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -
 }
 
 /// Forks the engine; `None` if that fails.
-fn start_engine(events: File, engine: impl FnOnce(File) -> u8) -> Option<Pid> {
+fn start_engine(terminal: bool, events: File, engine: impl FnOnce(File) -> u8) -> Option<Pid> {
     // SAFETY: one thread, so the child may do anything.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             ENGINE.store(true, Ordering::Relaxed);
-            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            // The scheduler groups processes by session. Hooks share that of their
+            // supervisor, because to switch between groups makes each trapped call
+            // half as dear again (`sched_autogroup_enabled`, `sched(7)`).
+            if terminal || nix::unistd::setsid().is_err() {
+                let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            }
             let _ = SigSet::empty().thread_set_mask();
             let status = std::panic::catch_unwind(AssertUnwindSafe(|| engine(events)));
             exit_now(status.unwrap_or(101))

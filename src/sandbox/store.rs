@@ -125,7 +125,7 @@ impl Store {
             let mut records = store.lock();
             for (key, record) in found {
                 store.note(&record);
-                set(&mut records.list, key, record);
+                set(&mut records.list, key, record, false);
             }
             journal.rewrite(entries(&records.list))?;
             records.journal = Some(journal);
@@ -171,7 +171,13 @@ impl Store {
         if !replaces && before.unwrap_or_default() == record {
             return;
         }
-        records.frozen.remove(&slot);
+        // A file that is root's again, but has another record in a lower layer, keeps
+        // one that says so.
+        let hides = records.frozen.remove(&slot).is_some()
+            || records
+                .list
+                .get(&slot)
+                .is_some_and(|(_, kept)| *kept == Record::default());
         self.note(&record);
         let Records { list, journal, .. } = &mut *records;
         if let Some(writer) = journal
@@ -180,7 +186,7 @@ impl Store {
             tracing::warn!("records will not outlive this process: {error}");
             *journal = None;
         }
-        set(list, key, record);
+        set(list, key, record, hides);
         if let Some(writer) = journal
             && writer.is_due(list.len())
             && let Err(error) = writer.rewrite(entries(list))
@@ -251,10 +257,10 @@ impl Records {
     }
 }
 
-/// Keeps a record, unless it says nothing.
-fn set(list: &mut HashMap<Slot, ((i64, u32), Record)>, key: Key, record: Record) {
+/// Keeps a record, unless it says nothing and hides no other.
+fn set(list: &mut HashMap<Slot, ((i64, u32), Record)>, key: Key, record: Record, hides: bool) {
     let slot = (key.device, key.inode);
-    if record == Record::default() {
+    if record == Record::default() && !hides {
         list.remove(&slot);
     } else {
         list.insert(slot, (key.born, record));
@@ -376,6 +382,20 @@ mod tests {
         let record = store.get(shown(9)).expect("recorded");
         assert_eq!((record.uid, record.gid), (42, 5));
         assert_eq!(store.get(lower).map(|record| record.gid), Some(0));
+    }
+
+    #[test]
+    fn what_was_given_back_to_root_stays_so_over_a_lower_layer() {
+        let store = Store::default();
+        let lower = key(7, 1);
+        let shown = Key { device: 2, ..lower };
+        store.update(lower, |record| record.uid = 42);
+        store.freeze(2, lower);
+        for owner in [0, 5, 0] {
+            store.update(shown, |record| record.uid = owner);
+            store.freeze(2, lower);
+            assert_eq!(store.get(shown).map(|record| record.uid), Some(owner));
+        }
     }
 
     #[test]

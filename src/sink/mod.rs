@@ -299,7 +299,14 @@ fn write_tree(
 ) -> Result<(), Error> {
     let step = format!("writing {}", short_name(&one.spec.path));
     let total = tar::estimate(tree);
-    let mut tell = |done: u64| progress(&step, done.min(total), total);
+    // They tell it after each file.
+    let mut told: Option<std::time::Instant> = None;
+    let mut tell = |done: u64| {
+        if told.is_none_or(|then| then.elapsed() >= pass::PROGRESS_INTERVAL) {
+            told = Some(std::time::Instant::now());
+            progress(&step, done.min(total), total);
+        }
+    };
     let (output, checksums) = (&one.output, one.spec.checksums);
     match one.spec.format {
         Format::Squashfs(compression) => {

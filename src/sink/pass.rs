@@ -11,7 +11,7 @@ use super::prefetch;
 use super::source::{Prefetch, ReadAt};
 
 /// How often progress is told.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Part of a disk, as it is given to the writers.
 #[derive(Debug, Clone, Copy)]

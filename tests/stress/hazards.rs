@@ -49,7 +49,11 @@ pub fn signals() {
     create(c"there", "");
     must("setresgid", call!(libc::SYS_setresgid, 44, 44, 0));
     must("setresuid", call!(libc::SYS_setresuid, u32::MAX, 33, 0));
-    start_timer(300);
+    let setting = |name: &str, usual: i64| {
+        let given = std::env::var(name).unwrap_or_default();
+        given.parse().unwrap_or(usual)
+    };
+    start_timer(setting("KILN_STRESS_TICK", 300));
     let (cwd, mut calls) = (libc::AT_FDCWD, 0_u64);
     let mut check = |what: &str, result: Result<c_long, Errno>| {
         calls += 1;
@@ -58,8 +62,7 @@ pub fn signals() {
     let exclusive = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
     // SAFETY: zeroes are a valid value.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
-    let rounds = std::env::var("KILN_STRESS_ROUNDS").unwrap_or_default();
-    for _ in 0..rounds.parse().unwrap_or(2_500) {
+    for _ in 0..setting("KILN_STRESS_ROUNDS", 2_500) {
         check(
             "stat",
             call!(
@@ -183,6 +186,7 @@ pub fn overlay() {
         (c"lower/read", 5),
         (c"lower/written", 6),
         (c"lower/given", 7),
+        (c"lower/returned", 9),
         (c"lower/directory", 8),
     ] {
         if name != c"lower/directory" {
@@ -227,6 +231,12 @@ pub fn overlay() {
     same("copied up by chmod", owner(c"merged/read", 3), (5, 55));
     chown(c"merged/given", 9, u32::MAX, 4);
     same("given away", owner(c"merged/given", 4), (9, 57));
+    chown(c"merged/returned", 0, 0, 4);
+    // After such a call the layers are looked at again.
+    let unmounted = call!(libc::SYS_umount2, c"nowhere".as_ptr(), 0);
+    same("umount of nothing", unmounted, Err(Errno::ENOENT));
+    same("given back", owner(c"merged/returned", 4), (0, 0));
+    same("given away still", owner(c"merged/given", 4), (9, 57));
     create(c"merged/new", "");
     same("new", owner(c"merged/new", 4), (0, 0));
     create(c"merged/directory/below", "");

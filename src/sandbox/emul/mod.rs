@@ -32,9 +32,10 @@ pub mod tracee;
 mod vproc;
 mod xattr;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
@@ -84,6 +85,8 @@ pub struct Emulation {
     own_files: Option<vproc::OwnFiles>,
     /// Counts calls that mount.
     mounts: AtomicU64,
+    /// Overlays by device whose lower layers are frozen.
+    layered: Mutex<HashMap<u64, overlay::Layered>>,
 }
 
 impl Emulation {
@@ -104,6 +107,7 @@ impl Emulation {
             proc,
             dispatch: Dispatch::new(groups),
             mounts: AtomicU64::new(0),
+            layered: Mutex::default(),
             own_files: groups
                 .contains(Groups::NAMING)
                 .then(vproc::OwnFiles::open)

@@ -1,8 +1,9 @@
 //! Files of an overlay, whose inode changes when they are first written to.
 //!
-//! Which filesystems are overlays, and of what, is looked up when a program first
-//! asks about a file of one, and again after each mount. Files of lower layers
-//! that have records are then frozen: see [`store`](crate::sandbox::store).
+//! Which filesystems are overlays, and of what, is looked up when a program of a
+//! hook first asks about a file of one, and again after each mount. Files of lower
+//! layers that have records are then frozen, once for each overlay: see
+//! [`store`](crate::sandbox::store).
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -19,6 +20,14 @@ use crate::sandbox::store::{Key, Record};
 const DEPTH: usize = 512;
 /// More of a mount table is not looked at.
 const MOUNTS: usize = 1 << 20;
+
+/// What tells an overlay from a later one with its device number: how it was
+/// mounted, and the lower layers that were found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layered {
+    options: Vec<u8>,
+    lower: Vec<Key>,
+}
 
 impl Call<'_> {
     /// A call after which a device number may be another filesystem's.
@@ -44,15 +53,23 @@ impl Call<'_> {
         self.store().get(key)
     }
 
-    /// Freezes files of the lower layers if the device is an overlay's.
+    /// Freezes files of the lower layers if the device is an overlay's, and they
+    /// were not frozen for it before: what its files got since then counts.
     fn freeze_layers(&mut self, device: u64) -> Result<(), Errno> {
-        self.store().thaw(device);
+        let shared = std::sync::Arc::clone(&self.worker.shared);
+        // Others wait until all of them are frozen.
+        let mut known = shared
+            .layered
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.store().is_empty() {
             return Ok(());
         }
         let number = format!("{}:{}", device >> 32, device & 0xffff_ffff);
         let table = self.worker.view.read_all(self.pid, "mountinfo", MOUNTS)?;
-        for path in layers(&table, &number) {
+        let options = overlay_options(&table, &number).unwrap_or_default();
+        let mut layers = Vec::new();
+        for path in layers_of(&options) {
             let flags = libc::O_RDONLY | libc::O_DIRECTORY;
             // As the program sees it, or else as the engine does, who mounts too.
             let layer = self
@@ -60,10 +77,26 @@ impl Call<'_> {
                 .and_then(|target| target.open(flags, 0))
                 .or_else(|_| self.worker.view.open_ours(&path, flags));
             let Ok(layer) = layer else { continue };
-            let lower = Key::of(&statx_of(&layer)?).device;
-            if self.store().has_device(lower) {
-                self.freeze_below(layer, device, lower, 0)?;
+            let key = Key::of(&statx_of(&layer)?);
+            if self.store().has_device(key.device) {
+                layers.push((layer, key));
             }
+        }
+        let found = Layered {
+            options,
+            lower: layers.iter().map(|(_, key)| *key).collect(),
+        };
+        if known.get(&device) == Some(&found) {
+            return Ok(());
+        }
+        if known.remove(&device).is_some() {
+            self.store().thaw(device);
+        }
+        if !layers.is_empty() {
+            for (layer, key) in layers {
+                self.freeze_below(layer, device, key.device, 0)?;
+            }
+            known.insert(device, found);
         }
         Ok(())
     }
@@ -104,10 +137,10 @@ impl Call<'_> {
     }
 }
 
-/// Paths of the lower layers of the overlay with a device number, from a mount
-/// table (`proc_pid_mountinfo(5)`).
-fn layers(table: &[u8], number: &str) -> Vec<Vec<u8>> {
-    let of_line = |line: &[u8]| -> Option<Vec<Vec<u8>>> {
+/// Options of the overlay with a device number, from a mount table
+/// (`proc_pid_mountinfo(5)`).
+fn overlay_options(table: &[u8], number: &str) -> Option<Vec<u8>> {
+    let of_line = |line: &[u8]| {
         let mut words = line.split(|&byte| byte == b' ');
         if words.nth(2)? != number.as_bytes() {
             return None;
@@ -117,19 +150,22 @@ fn layers(table: &[u8], number: &str) -> Vec<Vec<u8>> {
         if words.next()? != b"overlay" {
             return None;
         }
-        let options = unescape(words.nth(1)?);
-        let mut paths = Vec::new();
-        for option in split(&options, b',') {
-            if let Some(list) = option.strip_prefix(b"lowerdir=") {
-                paths.extend(split(list, b':').iter().map(|path| plain(path)));
-            } else if let Some(path) = option.strip_prefix(b"lowerdir+=") {
-                paths.push(plain(path));
-            }
-        }
-        Some(paths)
+        Some(unescape(words.nth(1)?))
     };
-    let mut lines = table.split(|&byte| byte == b'\n');
-    lines.find_map(of_line).unwrap_or_default()
+    table.split(|&byte| byte == b'\n').find_map(of_line)
+}
+
+/// Paths of the lower layers in the options of an overlay.
+fn layers_of(options: &[u8]) -> Vec<Vec<u8>> {
+    let mut paths = Vec::new();
+    for option in split(options, b',') {
+        if let Some(list) = option.strip_prefix(b"lowerdir=") {
+            paths.extend(split(list, b':').iter().map(|path| plain(path)));
+        } else if let Some(path) = option.strip_prefix(b"lowerdir+=") {
+            paths.push(plain(path));
+        }
+    }
+    paths
 }
 
 /// Splits at a byte that is not behind a backslash.
@@ -194,7 +230,8 @@ mod tests {
             7 1 0:44 / /m rw shared:3 - overlay overlay rw,lowerdir=/a\\040b:/c\\134:d,upperdir=/u,workdir=/w\n\
             8 1 0:45 / /n rw - overlay none rw,lowerdir+=/one,lowerdir+=/two,upperdir=/u\n";
         let found = |number| -> Vec<String> {
-            let paths = layers(table, number).into_iter();
+            let options = overlay_options(table, number).unwrap_or_default();
+            let paths = layers_of(&options).into_iter();
             paths
                 .map(|path| String::from_utf8_lossy(&path).into_owned())
                 .collect()
