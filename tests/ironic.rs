@@ -170,7 +170,7 @@ fn partition_images_and_ramdisks_of_debian_boot() {
         .arg(cache());
     build
         .words(
-            "-o debian -t qcow2 baremetal ramdisk dracut-ramdisk debian-minimal few-modules \
+            "-u -o debian -t qcow2 baremetal ramdisk dracut-ramdisk debian-minimal few-modules \
              marker keep",
         )
         .success();
