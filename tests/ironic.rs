@@ -185,19 +185,15 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     ] {
         assert!(content(read) == content(left), "{read} is not {left}");
     }
-    std::thread::scope(|scope| {
-        // As Ironic boots what it has written into a partition.
-        scope.spawn(|| {
-            let kernel = Kernel {
-                kernel: "read-vmlinuz",
-                ramdisk: "read-initrd",
-                parameters: "root=LABEL=cloudimg-rootfs ro console=ttyS0",
-            };
-            boot_kernel(&world, kernel, Some("debian.qcow2"), "login:");
-        });
-        ramdisk::boots(&world, "debian.kernel", "debian.initramfs");
-        ramdisk::boots(&world, "debian.kernel", "debian.dracut");
-    });
+    // As Ironic boots what it has written into a partition.
+    let kernel = Kernel {
+        kernel: "read-vmlinuz",
+        ramdisk: "read-initrd",
+        parameters: "root=LABEL=cloudimg-rootfs ro console=ttyS0",
+    };
+    boot_kernel(&world, kernel, Some("debian.qcow2"), "login:");
+    ramdisk::boots(&world, "debian.kernel", "debian.initramfs");
+    ramdisk::boots(&world, "debian.kernel", "debian.dracut");
 }
 
 #[test]
