@@ -166,11 +166,11 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     let mut build = world.kiln();
     build
         .env("DIB_RELEASE", "bookworm")
-        .args(["build", "--image-cache"])
+        .args(["build", "--skip-base", "--image-cache"])
         .arg(cache());
     build
         .words(
-            "-o debian -t qcow2 baremetal ramdisk dracut-ramdisk debian-minimal few-modules \
+            "-u -o debian -t qcow2 baremetal ramdisk dracut-ramdisk debian-minimal few-modules \
              marker keep",
         )
         .success();

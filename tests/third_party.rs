@@ -13,6 +13,7 @@ use kiln::build::event::Event;
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
 use common::image::missing;
+use common::listing::listing_of;
 use common::online::{cache, has_network, has_pip, upstream, wheels};
 use common::qemu::{Firmware, boot};
 use common::toy::Built;
@@ -219,4 +220,68 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         let console = boot(&world, "image.qcow2", Firmware::Bios, "login:");
         assert!(console.contains("Linux version"), "{console}");
     });
+}
+
+/// Debian's archive in the place of Ubuntu's, which need not be in reach: the element
+/// asks for nothing that only Ubuntu has, but for its kernel.
+#[test]
+fn ubuntu_minimal_of_diskimage_builder_builds_a_root() {
+    if nix::unistd::geteuid().is_root() {
+        skip!("this is built as a normal user");
+    }
+    if let Some(name) = missing(&["python3"]) {
+        skip!("{name} is not installed");
+    }
+    if !has_pip() {
+        skip!("Python has no pip (package python3-pip)");
+    }
+    if !has_network() {
+        skip!("this machine has no network");
+    }
+    let world = World::new();
+    let mirrors = Mirrors::choose(&|_| None, Path::new(HOST_APT));
+    let keyring = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/rootfs/apt/keys/debian-archive-keyring.pgp");
+    let library = upstream(false).join("diskimage_builder/elements");
+    let build = |name: &str, arguments: &str| {
+        let mut command: Command = world.kiln();
+        command
+            .args([
+                "build",
+                "--skip-base",
+                "ubuntu-minimal",
+                "-t",
+                "tar",
+                "--json",
+            ])
+            .args(["-o", name, "--image-cache"])
+            .arg(cache())
+            .env("ELEMENTS_PATH", &library)
+            .env("TMP_DIR", world.tmp())
+            .env("DIB_RELEASE", "bookworm")
+            .env("DIB_DISTRIBUTION_MIRROR", &mirrors.main)
+            .env("DIB_DEBIAN_COMPONENTS", "main")
+            .env("DIB_UBUNTU_MIRROR_DISTS", "updates")
+            .env("DIB_UBUNTU_KERNEL", "none")
+            .env("DIB_DEBOOTSTRAP_EXTRA_ARGS", arguments);
+        Built::run(&mut command)
+    };
+    // Without a keyring Ubuntu's keys count, and no other's.
+    let (_, _, status) = build("refused", "").failure();
+    assert_ne!(status, 0);
+    build("ubuntu", &format!("--keyring={}", keyring.display())).success();
+    let listing = listing_of(&world.work().join("ubuntu.tar"));
+    for path in [
+        "./etc/apt/sources.list",
+        "./etc/sysctl.d/99-cloudimg-ipv6.conf",
+        "./usr/bin/sudo",
+        "./usr/bin/busybox",
+        "./usr/lib/systemd/systemd",
+    ] {
+        assert!(listing.contains_key(path), "{path}");
+    }
+    let kernels = listing
+        .keys()
+        .filter(|path| path.starts_with("./boot/vmlinu"));
+    assert_eq!(kernels.count(), 0);
 }
