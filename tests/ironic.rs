@@ -1,5 +1,5 @@
-//! The layouts of images that Ironic deploys, as docs/ironic.md has them. That
-//! whole disks boot is shown in tests/debian.rs.
+//! The layouts of images that Ironic deploys, as docs/ironic.md has them; partition
+//! images and ramdisks boot here, whole disks in tests/debian.rs.
 
 mod common;
 #[path = "push/cloud.rs"]
@@ -7,11 +7,14 @@ mod common;
 mod service;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use common::image::{assert_clean, missing, run};
+use common::online::{cache, has_network};
+use common::qemu::{Kernel, boot_kernel};
 use common::toy::{GPT, Toy};
-use common::{Run as _, World};
+use common::{Run as _, World, ramdisk};
 use serde_json::{Value, json};
 use service::Cloud;
 
@@ -123,6 +126,78 @@ fn a_whole_disk_image_has_a_table_and_names_no_kernel() {
     let record = &plan["images"][0]["record"];
     assert_eq!(record["disk_format"], "raw");
     assert_eq!(record["kernel_id"], Value::Null);
+}
+
+#[test]
+fn partition_images_and_ramdisks_of_debian_boot() {
+    if nix::unistd::geteuid().is_root() {
+        skip!("this is built as a normal user");
+    }
+    if let Some(name) = missing(&["qemu-system-x86_64"]) {
+        skip!("{name} is not installed");
+    }
+    if !has_network() {
+        skip!("this machine has no network");
+    }
+    let mut world = World::new();
+    let own = world.home().join("elements");
+    ramdisk::few_modules(&own);
+    ramdisk::marker(&own);
+    // Both kinds of ramdisk in one build: the one of dracut is kept aside before the
+    // one of busybox takes its place.
+    for (path, text) in [
+        (
+            "keep/post-install.d/99-build-k",
+            "#!/bin/bash\nmv /tmp/ramdisk /tmp/kept\n",
+        ),
+        (
+            "keep/cleanup.d/90-keep",
+            "#!/bin/bash\ncp \"$TARGET_ROOT/tmp/kept\" \"$IMAGE_NAME.dracut\"\n",
+        ),
+    ] {
+        let path = own.join(path);
+        fs::create_dir_all(path.parent().expect("it is in a directory")).expect("made");
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    world.set("ELEMENTS_PATH", &own);
+    let temporary = world.tmp();
+    world.set("TMP_DIR", temporary);
+    let mut build = world.kiln();
+    build
+        .env("DIB_RELEASE", "bookworm")
+        .args(["build", "--skip-base", "--image-cache"])
+        .arg(cache());
+    build
+        .words(
+            "-u -o debian -t qcow2 baremetal ramdisk dracut-ramdisk debian-minimal few-modules \
+             marker keep",
+        )
+        .success();
+    world
+        .face("disk-image-get-kernel")
+        .words("-o read -i debian.qcow2")
+        .success();
+    let content = |name: &str| fs::read(world.work().join(name)).expect("there");
+    for (read, left) in [
+        ("read-vmlinuz", "debian.vmlinuz"),
+        ("read-initrd", "debian.initrd"),
+    ] {
+        assert!(content(read) == content(left), "{read} is not {left}");
+    }
+    std::thread::scope(|scope| {
+        // As Ironic boots what it has written into a partition.
+        scope.spawn(|| {
+            let kernel = Kernel {
+                kernel: "read-vmlinuz",
+                ramdisk: "read-initrd",
+                parameters: "root=LABEL=cloudimg-rootfs ro console=ttyS0",
+            };
+            boot_kernel(&world, kernel, Some("debian.qcow2"), "login:");
+        });
+        ramdisk::boots(&world, "debian.kernel", "debian.initramfs");
+        ramdisk::boots(&world, "debian.kernel", "debian.dracut");
+    });
 }
 
 #[test]
