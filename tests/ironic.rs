@@ -192,8 +192,35 @@ fn partition_images_and_ramdisks_of_debian_boot() {
         parameters: "root=LABEL=cloudimg-rootfs ro console=ttyS0",
     };
     boot_kernel(&world, kernel, Some("debian.qcow2"), "login:");
+    grows_a_thousandfold(&world, kernel);
     ramdisk::boots(&world, "debian.kernel", "debian.initramfs");
     ramdisk::boots(&world, "debian.kernel", "debian.dracut");
+}
+
+/// Grows the mounted root filesystem of the image on a disk a thousand times as
+/// large, as cloud-init does, and looks for errors that the kernel found on it.
+fn grows_a_thousandfold(world: &World, kernel: Kernel<'_>) {
+    let about = run(world, "qemu-img", "info --output json debian.qcow2").success();
+    let about: Value = serde_json::from_str(&about).expect("JSON");
+    let bytes = about["virtual-size"].as_u64().expect("a number") * 1000;
+    let overlay = format!("create -q -f qcow2 -b debian.qcow2 -F qcow2 grown.qcow2 {bytes}");
+    run(world, "qemu-img", &overlay).success();
+    // The words are put together there: the kernel shows its parameters too.
+    let script = "resize2fs /dev/vda && sync && echo KILN-$((40+2)) $(df -BM / | tail -n 1); \
+                  echo KILN-$((40+3)) $(dmesg | grep -c [E]XT4-fs.error) errors; sleep 60";
+    let parameters =
+        format!("root=LABEL=cloudimg-rootfs rw console=ttyS0 init=/bin/sh -- -c \"{script}\"");
+    let kernel = Kernel {
+        parameters: &parameters,
+        ..kernel
+    };
+    let console = boot_kernel(world, kernel, Some("grown.qcow2"), "KILN-43 0 errors");
+    let line = console.lines().find(|line| line.contains("KILN-42"));
+    let words: Vec<&str> = line.unwrap_or(&console).split_whitespace().collect();
+    // Source, size, used: less than a tenth goes to metadata.
+    let size = words.get(2).and_then(|size| size.strip_suffix('M'));
+    let size: u64 = size.and_then(|size| size.parse().ok()).unwrap_or(0);
+    assert!(size << 20 > bytes / 10 * 9, "{console}");
 }
 
 #[test]

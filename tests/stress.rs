@@ -159,7 +159,9 @@ fn each_call_leaves_the_same_tree_in_every_mode() {
     let all = compare("calls devices look", &[]);
     for kept in &all {
         // The compare would also succeed over nothing.
-        assert!(count(&kept.tree, " 33:44 ") > 10, "{}", kept.tree);
+        // Older architectures have more calls that make files.
+        let least = if cfg!(target_arch = "x86_64") { 10 } else { 5 };
+        assert!(count(&kept.tree, " 33:44 ") > least, "{}", kept.tree);
         assert_eq!(count(&kept.tree, " block "), 3, "{}", kept.tree);
         assert_eq!(count(&kept.tree, " char "), 5, "{}", kept.tree);
         assert!(count(&kept.tree, "trusted.kiln=0x") > 0, "{}", kept.tree);

@@ -319,6 +319,7 @@ impl Call<'_> {
         self.store().update(key, |record| {
             record.xattrs.insert(name.into(), value.into());
         });
+        self.worker.shared.young.hold(&found, || Ok(file));
         Ok(Answer::Value(0))
     }
 
