@@ -133,7 +133,7 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     if nix::unistd::geteuid().is_root() {
         skip!("this is built as a normal user");
     }
-    if let Some(name) = missing(&["qemu-system-x86_64"]) {
+    if let Some(name) = missing(&["qemu-img", "qemu-system-x86_64"]) {
         skip!("{name} is not installed");
     }
     if !has_network() {
