@@ -71,6 +71,9 @@ struct AptArguments {
     /// File of the certificates that may sign (`DIB_APT_KEYRING`, `DIB_DEBIAN_KEYRING`)
     #[arg(long, value_name = "FILE")]
     keyring: Option<PathBuf>,
+    /// Whose archive it is: without a keyring, that one's keys count
+    #[arg(long, value_enum, default_value = "debian")]
+    distribution: Distribution,
     /// Image cache (`DIB_IMAGE_CACHE`)
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -79,6 +82,15 @@ struct AptArguments {
     offline: bool,
     /// The empty directory to fill
     target: PathBuf,
+}
+
+/// Distributions whose keys kiln has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Distribution {
+    /// Debian
+    Debian,
+    /// Ubuntu
+    Ubuntu,
 }
 
 /// Why there is no base system.
@@ -195,6 +207,7 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
             .map(PathBuf::from)
     });
     let keyring = match keyring_file {
+        None if arguments.distribution == Distribution::Ubuntu => Keyring::ubuntu()?,
         None => Keyring::debian()?,
         Some(path) => {
             let bytes = fs_err::read(&path).map_err(|source| Failure::Keyring {
@@ -393,6 +406,7 @@ mod tests {
         assert_eq!(apt.extra_suite, ["bookworm-updates"]);
         assert_eq!(apt.target, Path::new("/target"));
         assert_eq!(apt.mirror, None);
+        assert_eq!(apt.distribution, Distribution::Debian);
     }
 
     #[test]

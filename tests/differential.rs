@@ -6,8 +6,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
@@ -49,21 +49,25 @@ mount --move "$dev" /dev
 exec "$@"
 "#;
 
-/// Lists a tar archive: path, kind, mode, owner, target of a link, attributes, and
-/// the packages in dpkg's records.
+/// Lists a tar archive: path, kind, mode, owner, target of a link, attributes, the
+/// digests of files, and the packages in dpkg's records.
 const LIST: &str = r#"
-import json, sys, tarfile
+import hashlib, json, sys, tarfile
 kinds = {tarfile.REGTYPE: "file", tarfile.DIRTYPE: "directory", tarfile.SYMTYPE: "link",
          tarfile.CHRTYPE: "char", tarfile.BLKTYPE: "block", tarfile.FIFOTYPE: "fifo"}
-tree, packages = {}, []
+tree, digests, packages = {}, {}, []
 with tarfile.open(sys.argv[1], errors="surrogateescape") as archive:
     for member in archive:
         path = "/" + member.name.removeprefix("./").strip("/")
         if path == "/.":
             path = "/"
         if member.type == tarfile.LNKTYPE:
-            tree[path] = tree["/" + member.linkname.removeprefix("./").strip("/")]
+            first = "/" + member.linkname.removeprefix("./").strip("/")
+            tree[path] = tree[first]
+            digests[path] = digests[first]
             continue
+        if member.isreg():
+            digests[path] = hashlib.file_digest(archive.extractfile(member), "sha256").hexdigest()
         attributes = sorted((k, v) for k, v in member.pax_headers.items() if "xattr" in k)
         target = member.linkname if member.issym() else ""
         tree[path] = " ".join([kinds[member.type], oct(member.mode), f"{member.uid}:{member.gid}",
@@ -74,7 +78,7 @@ with tarfile.open(sys.argv[1], errors="surrogateescape") as archive:
                 fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
                 if fields:
                     packages.append(f"{fields['Package']} {fields['Version']} {fields['Status']}")
-json.dump({"tree": tree, "packages": sorted(packages)}, sys.stdout)
+json.dump({"tree": tree, "digests": digests, "packages": sorted(packages)}, sys.stdout)
 "#;
 
 /// Paths that only one of the two has, or that differ, and why that is meant.
@@ -117,8 +121,32 @@ const INTENDED: &[(&str, &str)] = &[
     ("/var/log/bootstrap.log", "left by debootstrap"),
 ];
 
-fn is_intended(path: &str) -> bool {
-    INTENDED.iter().any(|(pattern, _)| {
+/// Files that both have and whose contents differ, and why that is meant.
+const CONTENTS: &[(&str, &str)] = &[
+    ("*/__pycache__/*", "bytecode is not made the same twice"),
+    ("/boot/initrd.img-*", "an archive of files with their times"),
+    ("/etc/dib-manifests/dib_arguments", "each is its own call"),
+    (
+        "/etc/dib-manifests/dib_environment",
+        "each has variables of its own",
+    ),
+    ("/etc/hosts", "kiln's has a line for the image's own name"),
+    ("/etc/iscsi/initiatorname.iscsi", "made by chance"),
+    ("/etc/shadow", "the day on which a password was set"),
+    (
+        "/usr/share/pkg-map/debootstrap",
+        "of an element that kiln's replaces",
+    ),
+    ("/var/cache/ldconfig/aux-cache", "has inodes and times"),
+    ("/var/lib/dpkg/available", "left by debootstrap"),
+    (
+        "/var/lib/dpkg/status*",
+        "the packages are compared one by one",
+    ),
+];
+
+fn is_intended(list: &[(&str, &str)], path: &str) -> bool {
+    list.iter().any(|(pattern, _)| {
         let parts: Vec<&str> = pattern.split('*').collect();
         let mut rest = path;
         for (number, part) in parts.iter().enumerate() {
@@ -135,6 +163,7 @@ fn is_intended(path: &str) -> bool {
 #[derive(serde::Deserialize)]
 struct Listing {
     tree: BTreeMap<String, String>,
+    digests: BTreeMap<String, String>,
     packages: Vec<String>,
 }
 
@@ -151,6 +180,73 @@ fn list(world: &World, archive: &Path) -> Listing {
         String::from_utf8_lossy(&output.stderr)
     );
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
+/// The user that kiln builds as: nobody needs to be root for it.
+struct User {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// The first user with subordinate ids for a whole image.
+    fn find(world: &World) -> Option<Self> {
+        let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
+        text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let count: u32 = fields.nth(1)?.parse().ok()?;
+            let found = nix::unistd::User::from_name(name).ok().flatten()?;
+            let user = Self {
+                name: name.to_owned(),
+                uid: found.uid.as_raw(),
+                gid: found.gid.as_raw(),
+            };
+            let usable = count >= 65536 && user.uid != 0 && user.reaches(world);
+            usable.then_some(user)
+        })
+    }
+
+    /// Whether the user can run kiln and read the elements, wherever the tests are.
+    fn reaches(&self, world: &World) -> bool {
+        let elements = upstream(false).join("diskimage_builder/elements");
+        let directory = self.directory(world);
+        if !directory.is_dir() {
+            fs::create_dir(&directory).expect("it can be made");
+        }
+        // A temporary directory of root's is closed.
+        let above = directory.ancestors().nth(2).expect("it is in the world");
+        fs::set_permissions(above, fs::Permissions::from_mode(0o711)).expect("root can do this");
+        chown(&directory, Some(self.uid), Some(self.gid)).expect("root can do this");
+        world
+            .command("runuser")
+            .args(["-u", &self.name, "--", "sh", "-c"])
+            .arg("test -x \"$1\" && test -r \"$2/base/README.rst\" && test -w \"$3\"")
+            .arg("sh")
+            .args([common::kiln(), &elements, &directory])
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    /// Where the user works.
+    fn directory(&self, world: &World) -> PathBuf {
+        world.work().join(&self.name)
+    }
+
+    /// kiln as this user, and a cache for it.
+    fn command(&self, world: &World) -> (Command, PathBuf) {
+        let cache = cache().join(format!("of-{}", self.name));
+        fs::create_dir_all(&cache).expect("it can be made");
+        chown(&cache, Some(self.uid), Some(self.gid)).expect("root can do this");
+        let mut command = world.command("runuser");
+        command
+            .args(["-u", &self.name, "--"])
+            .arg(common::kiln())
+            .env("HOME", self.directory(world))
+            .current_dir(self.directory(world));
+        (command, cache)
+    }
 }
 
 fn settings(world: &World) -> Vec<(&'static str, OsString)> {
@@ -261,12 +357,15 @@ fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
         skip!("root may not make namespaces and mounts here");
     }
     let world = World::new();
+    let Some(user) = User::find(&world) else {
+        skip!("no user here has subordinate ids and may run what this test is made of");
+    };
     let (theirs, ours) = std::thread::scope(|scope| {
         let theirs = scope.spawn(|| {
             build_upstream(&world);
             list(&world, &world.work().join("upstream.tar"))
         });
-        let mut command = world.kiln();
+        let (mut command, cache) = user.command(&world);
         command
             .args([
                 "build",
@@ -278,7 +377,7 @@ fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
                 "--json",
             ])
             .arg("--image-cache")
-            .arg(cache())
+            .arg(cache)
             .env(
                 "ELEMENTS_PATH",
                 upstream(false).join("diskimage_builder/elements"),
@@ -287,8 +386,9 @@ fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
         for (name, value) in settings(&world) {
             command.env(name, value);
         }
+        command.env("TMPDIR", user.directory(&world));
         Built::run(&mut command).success();
-        let ours = list(&world, &world.work().join("ours.tar"));
+        let ours = list(&world, &user.directory(&world).join("ours.tar"));
         let theirs = theirs
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -299,7 +399,7 @@ fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
     let mut differences = Vec::new();
     for path in theirs.tree.keys().chain(ours.tree.keys()) {
         let (a, b) = (theirs.tree.get(path), ours.tree.get(path));
-        if a != b && !is_intended(path) {
+        if a != b && !is_intended(INTENDED, path) {
             let show = |what: Option<&String>| what.cloned().unwrap_or_else(|| "nothing".into());
             differences.push(format!("{path}: {} there, {} here", show(a), show(b)));
         }
@@ -307,7 +407,30 @@ fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
     differences.sort();
     differences.dedup();
     assert_eq!(differences, Vec::<String>::new());
-    // The rule that lets differences through must not let everything through.
-    let let_through = theirs.tree.keys().filter(|path| is_intended(path)).count();
+    let both = theirs
+        .digests
+        .iter()
+        .filter_map(|(path, digest)| Some((path, digest, ours.digests.get(path)?)));
+    let contents: Vec<&String> = both
+        .clone()
+        .filter(|(path, a, b)| {
+            a != b && !is_intended(INTENDED, path) && !is_intended(CONTENTS, path)
+        })
+        .map(|(path, ..)| path)
+        .collect();
+    assert_eq!(contents, Vec::<&String>::new(), "contents differ");
+    assert!(both.count() > 5000);
+    // The rules that let differences through must not let everything through.
+    let let_through = theirs
+        .digests
+        .keys()
+        .filter(|path| is_intended(CONTENTS, path) && !path.ends_with(".pyc"))
+        .count();
+    assert!(let_through < 20, "{let_through}");
+    let let_through = theirs
+        .tree
+        .keys()
+        .filter(|path| is_intended(INTENDED, path))
+        .count();
     assert!(let_through * 20 < theirs.tree.len(), "{let_through}");
 }

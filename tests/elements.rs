@@ -125,6 +125,10 @@ const TESTED: &[(&str, fn())] = &[
         services::modules_are_built_for_the_kernels_of_the_image,
     ),
     ("dpkg", packages::dpkg_settings_of_the_build_do_not_stay),
+    (
+        "dracut-ramdisk",
+        ramdisk::dracut_is_told_what_elements_bring,
+    ),
     ("dynamic-login", services::the_command_line_lets_root_in),
     (
         "element-manifest",

@@ -4,12 +4,15 @@
 //! The restrictions are set up by `common::host`: for root with every rule of a
 //! container runtime, for a normal user with those that it may set itself.
 
+#[path = "common/archive.rs"]
+mod archive;
 mod common;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::host::{self, Host, USER};
+use common::listing::{differences, listing_of};
 use common::toy::{Built, Toy};
 use kiln::build::event::Event;
 use nix::mount::MsFlags;
@@ -379,6 +382,53 @@ fn kernel_settings_that_forbid_user_namespaces_are_named() {
 }
 
 #[test]
+fn programs_that_may_not_be_looked_into_are_not_answered() {
+    as_root!();
+    let toy = toy();
+    // Without a guard signals may interrupt calls, and nothing else.
+    let untraced = user(&toy, 0).refuse(&[libc::SYS_ptrace], libc::EPERM);
+    works(&untraced.user(USER), &toy, "--overwrite", "single", &[]);
+    // What Yama refuses at its strictest; a file stands for its setting.
+    let settings = toy.world.work().join("settings-yama");
+    std::fs::create_dir_all(settings.join("yama")).expect("made");
+    std::fs::write(settings.join("yama/ptrace_scope"), "3\n").expect("written");
+    let strict = |ids| {
+        let calls = [
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+        ];
+        user(&toy, ids)
+            .cover("/proc/sys/kernel", &settings)
+            .refuse(&calls, libc::EPERM)
+            .user(USER)
+    };
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(
+        &strict(0),
+        &toy,
+        "",
+        &[
+            "kernel.yama.ptrace_scope is 3",
+            "/etc/sysctl.d, and restart",
+        ],
+    );
+    works(&strict(65536), &toy, "", "subordinate", &[]);
+    let (report, _) = doctor(&strict(65536), &toy);
+    let checks = report["checks"].as_array().expect("a list");
+    let answers = checks
+        .iter()
+        .find(|check| check["name"] == "seccomp notifications")
+        .expect("it is there");
+    assert_eq!(answers["status"], "degraded", "{answers:#}");
+    let detail = answers["detail"].as_str().unwrap_or_default();
+    assert!(
+        detail.contains("kernel.yama.ptrace_scope is 3"),
+        "{answers:#}"
+    );
+}
+
+#[test]
 fn namespaces_that_are_nested_as_deep_as_possible_leave_the_root_directory() {
     let toy = toy();
     // As root of the innermost one, without one more.
@@ -530,6 +580,89 @@ fn devices_sys_and_control_groups_may_be_missing() {
     works(&bare.user(USER), &toy, "--overwrite", "subordinate", &[]);
     let second = user(&toy, 65536).control_groups("/sys/fs/cgroup");
     works(&second.user(USER), &toy, "--overwrite", "subordinate", &[]);
+}
+
+#[test]
+fn memory_is_counted_by_a_control_group_where_one_is_given_to_the_user() {
+    as_root!();
+    let toy = toy();
+    let arguments = "--overwrite --memory 1G";
+    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
+        works(
+            &user(&toy, ids).user(USER),
+            &toy,
+            arguments,
+            mode,
+            &["no control group with memory is delegated to this user"],
+        );
+        let group = match host::ControlGroup::new() {
+            Ok(group) => group,
+            Err(error) => skip!("no control group with memory can be made here: {error}"),
+        };
+        works(
+            &user(&toy, ids).delegated(&group).user(USER),
+            &toy,
+            arguments,
+            mode,
+            &["memory is limited to 1024 MiB by a control group"],
+        );
+    }
+}
+
+/// `dpkg` of a root that has only one package, which needs no configuration.
+const DPKG: &str = "#!/bin/sh\nexec sed -i 's/^Status: .*/Status: install ok installed/' \
+    /var/lib/dpkg/status\n";
+
+/// A toy whose root comes from a package, and so from a cache.
+fn packaged_toy() -> Toy {
+    let source = Toy::basic();
+    source.hook(
+        "install",
+        "50-dpkg",
+        &format!("cat >/usr/bin/dpkg <<'END'\n{DPKG}END\nchmod 755 /usr/bin/dpkg"),
+    );
+    let built = source.build("-t tar");
+    assert!(built.outcome.status.success(), "{:?}", built.lines());
+    let root = std::fs::read(source.output("tar")).expect("a tar");
+    // Every root gets apt.
+    let control = format!(
+        "Package: apt\nVersion: 1\nArchitecture: amd64\nEssential: yes\nInstalled-Size: {}\n\
+         Maintainer: Nobody <nobody@example.org>\nDescription: all of it\n",
+        root.len() / 1024
+    );
+    let deb = archive::deb(&control, archive::gzip(&root, 0));
+    let index = archive::paragraph(&control, &deb);
+    let toy = Toy::empty();
+    let packed = archive::gzip(index.as_bytes(), 0);
+    archive::serve_to(&toy, index.as_bytes(), packed, deb);
+    toy.hook(
+        "install",
+        "50-owner",
+        "mkdir -p /srv\n: >/srv/file\nchown 33:44 /srv/file",
+    );
+    toy
+}
+
+#[test]
+fn a_cached_root_is_copied_where_overlayfs_is_refused() {
+    as_root!();
+    let toy = packaged_toy();
+    let cache = toy.world.home().join("image-cache");
+    std::fs::create_dir(&cache).expect("made");
+    let arguments = format!("-t tar --overwrite --image-cache '{}'", cache.display());
+    let host = || user(&toy, 65536);
+    let mut images = Vec::new();
+    for (host, copied) in [(host().stacked(&cache), true), (host(), false)] {
+        let built = host.user(USER).build(&toy, &arguments);
+        assert!(built.outcome.status.success(), "{:?}", built.lines());
+        assert!(infos(&built).join("\n").contains("as mode `subordinate`"));
+        let said = built.lines().join("\n");
+        let notice = "copying the root, since overlayfs is not to be had here";
+        assert_eq!(said.contains(notice), copied, "{said}");
+        images.push(listing_of(&toy.output("tar")));
+    }
+    let different = differences(&images[0], &images[1]);
+    assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
 /// `kiln doctor --json` on a host, and its exit status.

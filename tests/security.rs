@@ -1,7 +1,9 @@
 //! What hooks and targets can reach: not the host.
 
-#[path = "security/archive.rs"]
+#[path = "common/archive.rs"]
 mod archive;
+#[path = "security/bombs.rs"]
+mod bombs;
 mod common;
 #[path = "security/hostile.rs"]
 mod hostile;

@@ -32,6 +32,10 @@ const ROLE: &str = "KILN_STRESS_ROLE";
 /// Which program to run, or to be.
 const PROGRAM: &str = "KILN_STRESS_PROGRAM";
 
+/// What may be changed from outside: microseconds between signals, of which an
+/// emulated machine needs more, and `0` for no guard, with which calls are interrupted.
+const TUNABLE: [&str; 2] = ["KILN_STRESS_TICK", "KILN_STRESS_GUARDED"];
+
 /// Runs before `main`, and never returns in one of the roles.
 extern "C" fn take_role() {
     let status = match std::env::var(ROLE).as_deref() {
@@ -74,6 +78,11 @@ fn keep(mode: &str, programs: &str, variables: &[(&str, &str)]) -> Option<Kept> 
     command
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(
+            TUNABLE
+                .into_iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
         .env(ROLE, "keeper")
         .env("KILN_STRESS_MODE", mode)
         .env("KILN_STRESS_DIRECTORY", directory.path())
@@ -150,7 +159,9 @@ fn each_call_leaves_the_same_tree_in_every_mode() {
     let all = compare("calls devices look", &[]);
     for kept in &all {
         // The compare would also succeed over nothing.
-        assert!(count(&kept.tree, " 33:44 ") > 10, "{}", kept.tree);
+        // Older architectures have more calls that make files.
+        let least = if cfg!(target_arch = "x86_64") { 10 } else { 5 };
+        assert!(count(&kept.tree, " 33:44 ") > least, "{}", kept.tree);
         assert_eq!(count(&kept.tree, " block "), 3, "{}", kept.tree);
         assert_eq!(count(&kept.tree, " char "), 5, "{}", kept.tree);
         assert!(count(&kept.tree, "trusted.kiln=0x") > 0, "{}", kept.tree);

@@ -13,10 +13,11 @@ use kiln::build::event::Event;
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
 use common::image::missing;
+use common::listing::listing_of;
 use common::online::{cache, has_network, has_pip, upstream, wheels};
 use common::qemu::{Firmware, boot};
 use common::toy::Built;
-use common::{World, tool};
+use common::{World, ramdisk, tool};
 
 /// What is built in one image. All are diskimage-builder's.
 const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud-init \
@@ -24,7 +25,8 @@ const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud
     dhcp-all-interfaces simple-init source-repositories pip-and-virtualenv pip-cache ensure-venv \
     openssh-server runtime-ssh-host-keys local-config sysctl modprobe svc-map install-types \
     element-manifest enable-serial-console journal-to-console fail2ban stable-interface-names \
-    dkms posix dynamic-login disable-nouveau apt-conf baremetal cleanup-kernel-initrd";
+    dkms posix dynamic-login disable-nouveau apt-conf baremetal cleanup-kernel-initrd \
+    deploy-baremetal growvols ramdisk";
 
 /// Looks at the finished root and leaves what it misses beside the image.
 const PROBE: &str = r#"#!/bin/bash
@@ -64,6 +66,9 @@ says etc/dib-manifests/dib-element-manifest 'journal-to-console'
 has usr/sbin/dkms
 has etc/systemd/system/multi-user.target.wants/fail2ban.service
 says etc/systemd/journald.conf.d/log-to-console.conf 'ForwardToConsole=true'
+# growvols
+has usr/local/sbin/growvols
+has etc/systemd/system/multi-user.target.wants/growvols.service
 # dynamic-login, posix
 has usr/local/bin/dynamic-login
 says var/lib/dpkg/status '^Package: rsync$'
@@ -132,10 +137,12 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         "#!/bin/bash\nset -eu\nsudo cp -r \"$LOCAL_WHEELS\" \"$TMP_MOUNT_PATH/tmp/wheels\"\n",
     );
     script(&own.join("probe/cleanup.d/99-probe"), PROBE);
+    ramdisk::few_modules(&own);
+    ramdisk::marker(&own);
     let mirrors = Mirrors::choose(&|_| None, Path::new(HOST_APT));
     let probe = world.work().join("probe.txt");
     let apt_conf = world.write("apt.conf", "APT::Install-Recommends \"false\";\n");
-    let settings: [(&str, OsString); 16] = [
+    let settings: [(&str, OsString); 17] = [
         ("DIB_RELEASE", "bookworm".into()),
         ("DIB_DISTRIBUTION_MIRROR", mirrors.main.into()),
         ("DIB_DEBIAN_SECURITY_MIRROR", mirrors.security.into()),
@@ -146,6 +153,7 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         ("PIP_NO_INDEX", "1".into()),
         ("PIP_FIND_LINKS", "/tmp/wheels".into()),
         ("DIB_DEV_USER_USERNAME", "ops".into()),
+        ("DIB_GROWVOLS_TRIGGER", "systemd".into()),
         ("DIB_DEV_USER_PASSWORD", "not a secret".into()),
         ("DIB_MODPROBE_BLACKLIST", "floppy".into()),
         ("DIB_CLOUD_INIT_GROWPART_DEVICES", "[\"/\"]".into()),
@@ -171,6 +179,8 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         .args([
             "local-wheels",
             "probe",
+            "few-modules",
+            "marker",
             "-o",
             "image",
             "-t",
@@ -204,6 +214,74 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
     let manifests = common::toy::names(&world.work().join("image.d"));
     assert!(!manifests.is_empty(), "no manifests beside the image");
     assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
-    let console = boot(&world, "image.qcow2", Firmware::Bios, "login:");
-    assert!(console.contains("Linux version"), "{console}");
+    std::thread::scope(|scope| {
+        // Its element `ramdisk`, by kiln's functions in the place of those it sources.
+        scope.spawn(|| ramdisk::boots(&world, "image.kernel", "image.initramfs"));
+        let console = boot(&world, "image.qcow2", Firmware::Bios, "login:");
+        assert!(console.contains("Linux version"), "{console}");
+    });
+}
+
+/// Debian's archive in the place of Ubuntu's, which need not be in reach: the element
+/// asks for nothing that only Ubuntu has, but for its kernel.
+#[test]
+fn ubuntu_minimal_of_diskimage_builder_builds_a_root() {
+    if nix::unistd::geteuid().is_root() {
+        skip!("this is built as a normal user");
+    }
+    if let Some(name) = missing(&["python3"]) {
+        skip!("{name} is not installed");
+    }
+    if !has_pip() {
+        skip!("Python has no pip (package python3-pip)");
+    }
+    if !has_network() {
+        skip!("this machine has no network");
+    }
+    let world = World::new();
+    let mirrors = Mirrors::choose(&|_| None, Path::new(HOST_APT));
+    let keyring = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/rootfs/apt/keys/debian-archive-keyring.pgp");
+    let library = upstream(false).join("diskimage_builder/elements");
+    let build = |name: &str, arguments: &str| {
+        let mut command: Command = world.kiln();
+        command
+            .args([
+                "build",
+                "--skip-base",
+                "ubuntu-minimal",
+                "-t",
+                "tar",
+                "--json",
+            ])
+            .args(["-o", name, "--image-cache"])
+            .arg(cache())
+            .env("ELEMENTS_PATH", &library)
+            .env("TMP_DIR", world.tmp())
+            .env("DIB_RELEASE", "bookworm")
+            .env("DIB_DISTRIBUTION_MIRROR", &mirrors.main)
+            .env("DIB_DEBIAN_COMPONENTS", "main")
+            .env("DIB_UBUNTU_MIRROR_DISTS", "updates")
+            .env("DIB_UBUNTU_KERNEL", "none")
+            .env("DIB_DEBOOTSTRAP_EXTRA_ARGS", arguments);
+        Built::run(&mut command)
+    };
+    // Without a keyring Ubuntu's keys count, and no other's.
+    let (_, _, status) = build("refused", "").failure();
+    assert_ne!(status, 0);
+    build("ubuntu", &format!("--keyring={}", keyring.display())).success();
+    let listing = listing_of(&world.work().join("ubuntu.tar"));
+    for path in [
+        "./etc/apt/sources.list",
+        "./etc/sysctl.d/99-cloudimg-ipv6.conf",
+        "./usr/bin/sudo",
+        "./usr/bin/busybox",
+        "./usr/lib/systemd/systemd",
+    ] {
+        assert!(listing.contains_key(path), "{path}");
+    }
+    let kernels = listing
+        .keys()
+        .filter(|path| path.starts_with("./boot/vmlinu"));
+    assert_eq!(kernels.count(), 0);
 }

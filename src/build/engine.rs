@@ -152,13 +152,15 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File)
 
 /// Starts the supervisor that this sandbox needs: for owners and all that goes
 /// with them where there is one id, for `/proc` too where nothing can be mounted,
-/// for devices where the kernel makes none.
+/// for devices where the kernel makes none. Hooks do without those where nobody may
+/// look into programs (Yama's `ptrace_scope` of 3).
 fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
     let options = if !sandbox::standin::mounts_are_possible() {
         Options::chroot()
     } else if sandbox::identity::owners_are_recorded() {
         Options::single()
-    } else if sandbox::identity::devices_are_refused(work) {
+    } else if sandbox::identity::devices_are_refused(work) && sandbox::probe::programs_can_be_read()
+    {
         Options::ranges()
     } else {
         return Ok(None);

@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn directories_count_with_what_is_in_them_and_links_once() {
         let mut builder = TreeBuilder::new();
-        let large = || Inode::file(vec![0; 11 << 20], 0o644);
-        builder.insert("/usr/share/large", large()).unwrap();
+        let large = |size: usize| Inode::file(vec![0; size << 20], 0o644);
+        builder.insert("/usr/share/large", large(11)).unwrap();
         builder
             .hard_link("/var/second", "/usr/share/large")
             .unwrap();
-        builder.insert("/srv/large", large()).unwrap();
+        builder.insert("/srv/large", large(13)).unwrap();
         builder
             .insert("/etc/small", Inode::file(*b"x", 0o644))
             .unwrap();
@@ -92,9 +92,9 @@ mod tests {
             [
                 "/",
                 "/srv",
+                "/srv/large",
                 "/usr",
                 "/usr/share",
-                "/srv/large",
                 "/usr/share/large"
             ],
             "{short:#?}"

@@ -1,9 +1,15 @@
 //! The face `dib-lint`: checks elements against the rules of style.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::Context;
 use super::failure::{Failure, misused};
+use super::given::Caller;
 use crate::element::lint::{self, Finding, RULES};
 
 /// Directory that is checked when nothing is said.
@@ -16,7 +22,9 @@ fn help() -> String {
          Usage: dib-lint [DIR...]\n\
          \n\
          Each DIR holds elements (default: $ELEMENTS_DIR, else diskimage_builder/elements, else\n\
-         elements). A file switches rules off with a comment `# dib-lint: disable=RULE RULE`.\n\
+         elements). A file switches rules off with a comment `# dib-lint: disable=RULE RULE`, a\n\
+         project with `ignore = RULE RULE` in the section `[dib-lint]` of tox.ini. Files that git\n\
+         ignores are not looked at.\n\
          \n  -h, --help     Prints this text.\n      --version  Prints the version.\n\nRules:\n",
     );
     for (name, what) in RULES {
@@ -54,9 +62,38 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
         };
     }
     let mut findings = Vec::new();
+    let mut python = Vec::new();
     for directory in &directories {
-        check_library(&here.join(directory), directory, &mut findings)?;
+        let root = here.join(directory);
+        let mut files = Vec::new();
+        list_library(&root, directory, &mut files, &mut findings)?;
+        let ignored = ignored_by_git(&context.caller, &root, &files);
+        for file in files.iter().filter(|file| !ignored.contains(&file.path)) {
+            let bytes = fs_err::read(&file.path)?;
+            findings.extend(lint::check(&file.shown, &bytes, file.executable));
+            if lint::is_python(&file.shown, &bytes) {
+                python.push((file.path.clone(), file.shown.clone()));
+            }
+        }
     }
+    let ignored = match fs_err::read_to_string(here.join("tox.ini")) {
+        Ok(text) => lint::ignored(&text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    if !ignored.iter().any(|rule| rule == "flake8") {
+        for (path, shown) in &python {
+            let Some(found) = flake8(&context.caller, path, shown) else {
+                context.printer.note(format_args!(
+                    "flake8 is not installed, so that Python is not checked: {shown}"
+                ));
+                break;
+            };
+            findings.extend(found);
+        }
+    }
+    findings.retain(|finding| !ignored.iter().any(|rule| rule == finding.rule));
+    findings.sort_by(|a, b| a.path.cmp(&b.path));
     for finding in &findings {
         let place = match finding.line {
             Some(line) => format!("{}:{line}", finding.path),
@@ -77,7 +114,20 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
     Ok(1)
 }
 
-fn check_library(root: &Path, shown: &Path, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+/// A file that may be checked.
+struct File {
+    path: PathBuf,
+    shown: String,
+    executable: bool,
+}
+
+/// Lists the files of a library, and checks what needs no more than their names.
+fn list_library(
+    root: &Path,
+    shown: &Path,
+    files: &mut Vec<File>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
     let names = names(root).map_err(|failure| {
         failure.hint("name the directory that holds the elements, or set `ELEMENTS_DIR`")
     })?;
@@ -92,12 +142,12 @@ fn check_library(root: &Path, shown: &Path, findings: &mut Vec<Finding>) -> Resu
             &element,
             inside.iter().map(String::as_str),
         ));
-        check_directory(&path, &element, findings)?;
+        list_directory(&path, &element, files)?;
     }
     Ok(())
 }
 
-fn check_directory(path: &Path, shown: &str, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+fn list_directory(path: &Path, shown: &str, files: &mut Vec<File>) -> Result<(), Failure> {
     use std::os::unix::fs::PermissionsExt as _;
     for name in names(path)? {
         let file = path.join(&name);
@@ -105,15 +155,84 @@ fn check_directory(path: &Path, shown: &str, findings: &mut Vec<Finding>) -> Res
         let meta = fs_err::symlink_metadata(&file)?;
         if meta.is_dir() {
             if name != "__pycache__" && name != "tests" {
-                check_directory(&file, &shown, findings)?;
+                list_directory(&file, &shown, files)?;
             }
         } else if meta.is_file() && !shown.ends_with(".md") && !shown.ends_with(".rst") {
-            let bytes = fs_err::read(&file)?;
-            let executable = meta.permissions().mode() & 0o111 != 0;
-            findings.extend(lint::check(&shown, &bytes, executable));
+            files.push(File {
+                path: file,
+                shown,
+                executable: meta.permissions().mode() & 0o111 != 0,
+            });
         }
     }
     Ok(())
+}
+
+/// A program with the caller's environment.
+fn program(caller: &Caller, name: &str) -> Command {
+    let mut command = Command::new(name);
+    command
+        .env_clear()
+        .envs(&caller.environment)
+        .current_dir(&caller.current_dir);
+    command
+}
+
+/// The files that git ignores; none where there is no git, or no repository.
+fn ignored_by_git(caller: &Caller, root: &Path, files: &[File]) -> BTreeSet<PathBuf> {
+    let child = program(caller, "git")
+        .arg("-C")
+        .arg(root)
+        .args(["check-ignore", "-z", "--stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else {
+        return BTreeSet::new();
+    };
+    let mut list = Vec::new();
+    for file in files {
+        list.extend_from_slice(file.path.as_os_str().as_bytes());
+        list.push(0);
+    }
+    let input = child.stdin.take();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // git reads nothing where there is no repository.
+            let _ = input.map(|mut input| input.write_all(&list));
+        });
+        child.wait_with_output()
+    });
+    let Ok(output) = output else {
+        return BTreeSet::new();
+    };
+    let paths = output.stdout.split(|&byte| byte == 0);
+    paths
+        .filter(|path| !path.is_empty())
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
+        .collect()
+}
+
+/// What flake8 says of a file; `None` where it cannot be run.
+fn flake8(caller: &Caller, path: &Path, shown: &str) -> Option<Vec<Finding>> {
+    let output = program(caller, "flake8")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut findings = lint::flake8_findings(shown, &text);
+    if findings.is_empty() && !output.status.success() {
+        findings.push(Finding {
+            path: shown.to_owned(),
+            line: None,
+            rule: "flake8",
+            message: format!("flake8 failed with {}", output.status),
+        });
+    }
+    Some(findings)
 }
 
 /// Names in a directory, sorted.

@@ -1,7 +1,9 @@
 //! Rules that elements are held to, as diskimage-builder's `dib-lint` has them.
 //!
-//! A file may switch rules off with `# dib-lint: disable=NAME NAME`. What needs
-//! another program (flake8) is no rule here.
+//! A file may switch rules off with `# dib-lint: disable=NAME NAME`, and a project
+//! with `ignore` in the section `dib-lint` of its `tox.ini`. The rule `mddocs` of
+//! upstream's is none here: documents in Markdown are as good as others. Python is
+//! left to flake8; which files are Python's is said here.
 
 use std::path::Path;
 
@@ -19,7 +21,7 @@ pub struct Finding {
 }
 
 /// Names of all rules with what they ask for.
-pub const RULES: [(&str, &str); 16] = [
+pub const RULES: [(&str, &str); 17] = [
     ("readme", "an element has a README.rst or README.md"),
     ("executable", "a file with an interpreter is executable"),
     ("indent", "indents are multiples of four blanks"),
@@ -39,6 +41,7 @@ pub const RULES: [(&str, &str); 16] = [
     ("tabindent", "no line is indented with tabs"),
     ("newline", "files end with a newline"),
     ("yaml", "YAML and pkg-map can be read"),
+    ("flake8", "Python passes flake8, where that is installed"),
 ];
 
 /// Phases whose hooks run on the host.
@@ -94,6 +97,70 @@ pub fn check_names<'a>(element: &str, names: impl IntoIterator<Item = &'a str>) 
         rule: "readme",
         message: format!("element `{element}` has no README.rst"),
     }]
+}
+
+/// The rules that a project switches off: words of `ignore`, in the section
+/// `dib-lint` of the text of its `tox.ini`.
+pub fn ignored(text: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut continued = false;
+    let mut words = Vec::new();
+    for line in text.lines() {
+        let content = line.trim();
+        if content.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(rest) = content.strip_prefix('[') {
+            inside = rest.strip_suffix(']').map(str::trim) == Some("dib-lint");
+            continued = false;
+            continue;
+        }
+        let value = match content.split_once(['=', ':']) {
+            _ if continued && line.starts_with([' ', '\t']) => content,
+            Some((key, value)) if key.trim().eq_ignore_ascii_case("ignore") => {
+                continued = true;
+                value
+            }
+            _ => {
+                continued = false;
+                continue;
+            }
+        };
+        if inside {
+            words.extend(value.split([' ', '\t', ',']).map(str::to_owned));
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Whether flake8 has to look at a file itself: Python that does not say so by its
+/// name, and that does not switch the rule off.
+pub fn is_python(path: &str, bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| {
+        let first = text.lines().next().unwrap_or_default();
+        first.starts_with("#!")
+            && first.contains("python")
+            && !path.ends_with(".py")
+            && !disabled(text).iter().any(|name| name == "flake8")
+    })
+}
+
+/// What flake8 printed about a file, as findings.
+pub fn flake8_findings(path: &str, output: &str) -> Vec<Finding> {
+    let lines = output.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| {
+            // `NAME:LINE:COLUMN: CODE TEXT`; the name may have colons itself.
+            let (place, message) = line.split_once(": ").unwrap_or(("", line));
+            Finding {
+                path: path.to_owned(),
+                line: place.rsplit(':').nth(1).and_then(|text| text.parse().ok()),
+                rule: "flake8",
+                message: message.to_owned(),
+            }
+        })
+        .collect()
 }
 
 /// The rules that a file switches off.
@@ -448,6 +515,39 @@ mod tests {
         }
         assert_eq!(check_names("e", ["element-deps"])[0].rule, "readme");
         assert_eq!(check_names("e", ["README.rst"]), []);
+    }
+
+    #[test]
+    fn a_project_switches_rules_off() {
+        for (text, expected) in [
+            ("", &[][..]),
+            ("[dib-lint]\nignore = sete setu\n", &["sete", "setu"]),
+            (
+                "[dib-lint]\nignore=\n  sete,\n  # no\n  which\nother = x\n  y\n",
+                &["sete", "which"],
+            ),
+            ("[flake8]\nignore = E1\n[dib-lint]\nx = y\n", &[]),
+        ] {
+            assert_eq!(ignored(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn python_is_left_to_flake8() {
+        assert!(is_python("e/bin/x", b"#!/usr/bin/env python3\nimport os\n"));
+        for (path, text) in [
+            ("e/bin/x", "#!/bin/bash\n"),
+            ("e/bin/x.py", "#!/usr/bin/python3\n"),
+            (
+                "e/bin/x",
+                "#!/usr/bin/python3\n# dib-lint: disable=flake8\n",
+            ),
+        ] {
+            assert!(!is_python(path, text.as_bytes()), "{path}: {text}");
+        }
+        let found = flake8_findings("e/x", "./a:b/x:3:1: E302 expected 2: blank\nbroken\n");
+        assert_eq!((found[0].line, found[1].line), (Some(3), None));
+        assert_eq!(found[0].message, "E302 expected 2: blank");
     }
 
     #[test]

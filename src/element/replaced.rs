@@ -8,10 +8,14 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// Names of elements, and why kiln's own are used.
-pub const REPLACED: [(&str, &str); 5] = [
+pub const REPLACED: [(&str, &str); 6] = [
     (
         "debootstrap",
         "it runs debootstrap or mmdebstrap of the host, which make device nodes",
+    ),
+    (
+        "dracut-ramdisk",
+        "it compiles a dracut of 2014, whose source and whose iSCSI target's Python are gone",
     ),
     (
         "package-installs",

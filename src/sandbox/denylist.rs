@@ -29,6 +29,7 @@ const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
 /// `ioctl(2)` requests that type into a terminal, or paste on the console.
 const TYPING: [u32; 2] = [libc::TIOCSTI as u32, 0x541C];
+#[cfg(any(test, target_arch = "x86_64"))]
 const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;

@@ -276,15 +276,16 @@ fn no_new_privileges() -> Check {
     }
 }
 
-/// Yama hinders mode `chroot` only: in a user namespace its root may trace.
+/// Yama hinders mode `chroot` only: in a user namespace its root may trace. Where
+/// nobody may, [`notifications`] says so.
 fn yama() -> Option<Check> {
-    let scope = probe::sysctl("kernel.yama.ptrace_scope")?;
+    let scope = probe::sysctl(probe::YAMA)?;
     let traces = caps::has_cap(
         None,
         caps::CapSet::Effective,
         caps::Capability::CAP_SYS_PTRACE,
     );
-    let name = "kernel.yama.ptrace_scope";
+    let name = probe::YAMA;
     if scope == "0" || traces.unwrap_or(true) {
         return Some(check(name, Status::Ok, scope));
     }

@@ -705,6 +705,9 @@ fn receive_listeners(socket: &OwnedFd, shared: &Shared) {
     let mut active: Vec<(Arc<Listener>, (u64, u64, usize))> = Vec::new();
     loop {
         active.retain(|(listener, _)| !listener.closed.load(Ordering::Acquire));
+        if active.is_empty() {
+            shared.emulation.young.outlive();
+        }
         let timeout = if active.is_empty() {
             PollTimeout::NONE
         } else {
@@ -715,6 +718,7 @@ fn receive_listeners(socket: &OwnedFd, shared: &Shared) {
             Err(Errno::EINTR) => continue,
             Err(_) => return,
             Ok(0) => {
+                shared.emulation.young.release();
                 for (listener, seen) in &mut active {
                     listener.relieve(seen);
                     if listener.is_abandoned() {

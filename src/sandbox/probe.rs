@@ -182,25 +182,62 @@ pub(super) fn try_listener() -> Result<Listening, Error> {
             io::Error::from_raw_os_error(errno),
         ));
     }
-    // Arguments are read from the memory of programs.
+    try_reading().map_err(|error| {
+        if sysctl(YAMA).as_deref() == Some("3") {
+            refused(
+                "no program may look into another (kernel.yama.ptrace_scope is 3)",
+                "as an administrator: `kernel.yama.ptrace_scope = 2` or less in /etc/sysctl.d, and \
+                 restart, since 3 cannot be taken back",
+                error,
+            )
+        } else {
+            refused(
+                "reading the memory of programs is refused",
+                "a container must allow `process_vm_readv(2)`, as Docker does since Linux 4.8",
+                error,
+            )
+        }
+    })?;
+    Ok(found)
+}
+
+/// Who may look into programs (`Documentation/admin-guide/LSM/Yama.rst` of Linux).
+pub(super) const YAMA: &str = "kernel.yama.ptrace_scope";
+
+/// Whether a supervisor can read the arguments of calls here.
+pub fn programs_can_be_read() -> bool {
+    try_reading().is_ok()
+}
+
+/// Reads the memory of a child, as arguments of calls are read: a process may always
+/// look at itself.
+fn try_reading() -> io::Result<()> {
+    let (mut reader, mut writer) = io::pipe()?;
     let (from, mut to) = ([7_u8], [0_u8]);
+    // SAFETY: the child only makes system calls and never returns.
+    let child = match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => {
+            // A program that is executed is so.
+            let _ = nix::sys::prctl::set_dumpable(true);
+            let _ = io::Write::write_all(&mut writer, &from);
+            loop {
+                nix::unistd::pause();
+            }
+        }
+        nix::unistd::ForkResult::Parent { child } => child,
+    };
+    drop(writer);
     let remote = nix::sys::uio::RemoteIoVec {
         base: from.as_ptr() as usize,
         len: from.len(),
     };
-    nix::sys::uio::process_vm_readv(
-        nix::unistd::Pid::this(),
-        &mut [io::IoSliceMut::new(&mut to)],
-        &[remote],
-    )
-    .map_err(|errno| {
-        refused(
-            "reading the memory of programs is refused",
-            "a container must allow `process_vm_readv(2)`, as Docker does since Linux 4.8",
-            errno.into(),
-        )
-    })?;
-    Ok(found)
+    let _ = io::Read::read(&mut reader, &mut [0]);
+    let local = &mut [io::IoSliceMut::new(&mut to)];
+    let result = nix::sys::uio::process_vm_readv(child, local, &[remote]);
+    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(child, None);
+    result?;
+    Ok(())
 }
 
 /// What a listener can do that older kernels' cannot.

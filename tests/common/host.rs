@@ -85,6 +85,8 @@ enum Step {
     Cover(PathBuf, PathBuf),
     Memory(PathBuf, &'static str, MsFlags, String),
     ReadOnlyRoot(Vec<PathBuf>),
+    Stacked(PathBuf),
+    Join(PathBuf),
     Filter(Vec<sock_filter>),
     Listener,
     Keep(Vec<Capability>),
@@ -143,6 +145,12 @@ impl Host {
         ))
     }
 
+    /// A directory lies on as many overlays as the kernel puts on top of each other, as
+    /// in a container inside of a container: no other can have it below.
+    pub fn stacked(self, path: impl Into<PathBuf>) -> Host {
+        self.with(Step::Stacked(path.into()))
+    }
+
     /// Version 2 of control groups, and nothing else, is on a directory.
     pub fn control_groups(self, path: impl Into<PathBuf>) -> Host {
         self.with(Step::Memory(
@@ -156,6 +164,11 @@ impl Host {
     /// Everything is read-only but for these directories.
     pub fn read_only(self, writable: &[PathBuf]) -> Host {
         self.with(Step::ReadOnlyRoot(writable.to_vec()))
+    }
+
+    /// The command is in a control group that is given to its user.
+    pub fn delegated(self, group: &ControlGroup) -> Host {
+        self.with(Step::Join(group.joined.clone()))
     }
 
     /// Docker's default filter for a container with these capabilities.
@@ -311,7 +324,11 @@ fn apply(steps: &[Step]) -> io::Result<()> {
     for step in steps {
         let mounts = matches!(
             step,
-            Step::Mask | Step::Cover(..) | Step::Memory(..) | Step::ReadOnlyRoot(_)
+            Step::Mask
+                | Step::Cover(..)
+                | Step::Memory(..)
+                | Step::ReadOnlyRoot(_)
+                | Step::Stacked(_)
         );
         let result = if mounts && !private_mounts {
             private_mounts = true;
@@ -366,6 +383,8 @@ fn one(step: &Step) -> io::Result<()> {
             }
             read_only(Path::new("/"))
         }
+        Step::Stacked(path) => stack(path),
+        Step::Join(group) => std::fs::write(group.join("cgroup.procs"), "0"),
         Step::Filter(program) => load(program, 0),
         Step::Listener => {
             let allow = [statement(RETURN, libc::SECCOMP_RET_ALLOW)];
@@ -389,6 +408,102 @@ fn one(step: &Step) -> io::Result<()> {
         }
         Step::NoMoreNamespaces => std::fs::write("/proc/sys/user/max_user_namespaces", "0"),
     }
+}
+
+/// A control group that counts memory and belongs to [`USER`]. Only root can make one.
+#[derive(Debug)]
+pub struct ControlGroup {
+    top: PathBuf,
+    joined: PathBuf,
+}
+
+impl ControlGroup {
+    /// Fails where no hierarchy with memory can be written to.
+    pub fn new() -> io::Result<ControlGroup> {
+        let text = std::fs::read_to_string("/proc/self/cgroup")?;
+        let path_of = |wanted: &str| {
+            text.lines().find_map(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                let found = fields.next()?.split(',').any(|name| name == wanted);
+                found.then(|| fields.next().map(|path| path.trim_start_matches('/')))?
+            })
+        };
+        let name = format!("kiln-hosts-{}", std::process::id());
+        let (top, second) = match path_of("memory") {
+            Some(own) => (
+                Path::new("/sys/fs/cgroup/memory").join(own).join(name),
+                false,
+            ),
+            // Version 2 knows only groups with processes and groups with limits.
+            None => (Path::new("/sys/fs/cgroup").join(name), true),
+        };
+        std::fs::create_dir(&top)?;
+        let group = ControlGroup {
+            joined: if second {
+                top.join("inner")
+            } else {
+                top.clone()
+            },
+            top,
+        };
+        if second {
+            std::fs::write(group.top.join("cgroup.subtree_control"), "+memory +pids")?;
+            std::fs::create_dir(&group.joined)?;
+        }
+        give(&group.top, USER);
+        Ok(group)
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // The last process may not be gone for good yet.
+        for _ in 0..100 {
+            let _ = std::fs::remove_dir(&self.joined);
+            let _ = std::fs::remove_dir(&self.top);
+            if !self.top.exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+/// Twice, which is `FILESYSTEM_MAX_STACK_DEPTH`.
+fn stack(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let open = std::fs::Permissions::from_mode(0o777);
+    mount(
+        Some("memory"),
+        path,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0777"),
+    )?;
+    std::fs::create_dir(path.join("top0"))?;
+    for level in [1, 2] {
+        let [upper, work, top] =
+            ["upper", "work", "top"].map(|name| path.join(format!("{name}{level}")));
+        for directory in [&upper, &work, &top] {
+            std::fs::create_dir(directory)?;
+            std::fs::set_permissions(directory, open.clone())?;
+        }
+        let lower = path.join(format!("top{}", level - 1));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        mount(
+            Some("overlay"),
+            &top,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
+    }
+    bind(&path.join("top2"), path)
 }
 
 fn mask() -> io::Result<()> {

@@ -9,6 +9,7 @@ pub mod image;
 pub mod listing;
 pub mod online;
 pub mod qemu;
+pub mod ramdisk;
 pub mod toy;
 pub mod watch;
 

@@ -62,13 +62,27 @@ impl Drop for Guest {
     }
 }
 
+/// A kernel that QEMU starts by itself, as a network boot would.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel<'a> {
+    /// The kernel, in the world's working directory.
+    pub kernel: &'a str,
+    /// Its initial ramdisk.
+    pub ramdisk: &'a str,
+    /// Its parameters.
+    pub parameters: &'a str,
+}
+
 /// How a guest is started.
 #[derive(Debug, Clone, Copy)]
 struct Machine<'a> {
-    image: &'a str,
+    /// What the guest is called in messages.
+    name: &'a str,
+    image: Option<&'a str>,
     firmware: Firmware,
     /// Bytes of a sector of its disk.
     sector_size: u32,
+    kernel: Option<Kernel<'a>>,
 }
 
 fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Guest {
@@ -76,6 +90,8 @@ fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Gues
         image,
         firmware,
         sector_size,
+        kernel,
+        ..
     } = machine;
     let program = tool("qemu-system-x86_64").expect("QEMU is installed");
     let mut command = world.command(program);
@@ -91,13 +107,21 @@ fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Gues
         ])
         .args(["-nic", "none", "-no-reboot"])
         .arg("-serial")
-        .arg(format!("file:{}", console.display()))
-        .arg("-drive")
-        .arg(format!("file={image},format=qcow2,if=none,id=disk,snapshot=on"))
-        .arg("-device")
-        .arg(format!(
-            "virtio-blk-pci,drive=disk,logical_block_size={sector_size},physical_block_size={sector_size}"
-        ));
+        .arg(format!("file:{}", console.display()));
+    if let Some(image) = image {
+        command
+            .arg("-drive")
+            .arg(format!("file={image},format=qcow2,if=none,id=disk,snapshot=on"))
+            .arg("-device")
+            .arg(format!(
+                "virtio-blk-pci,drive=disk,logical_block_size={sector_size},physical_block_size={sector_size}"
+            ));
+    }
+    if let Some(kernel) = kernel {
+        command
+            .args(["-kernel", kernel.kernel, "-initrd", kernel.ramdisk])
+            .args(["-append", kernel.parameters]);
+    }
     if firmware == Firmware::Uefi {
         let (code, variables) = ovmf().expect("OVMF is installed");
         let copy = console.with_extension("vars");
@@ -169,11 +193,41 @@ pub fn boot_from(
     sector_size: u32,
     wanted: &str,
 ) -> String {
-    let machine = Machine {
-        image,
+    run(
+        world,
+        Machine {
+            name: image,
+            image: Some(image),
+            firmware,
+            sector_size,
+            kernel: None,
+        },
+        wanted,
+    )
+}
+
+/// Boots a kernel, with the disk of a qcow2 image if there is one, until `wanted`
+/// appears on the serial console.
+pub fn boot_kernel(world: &World, kernel: Kernel<'_>, image: Option<&str>, wanted: &str) -> String {
+    run(
+        world,
+        Machine {
+            name: kernel.ramdisk,
+            image,
+            firmware: Firmware::Bios,
+            sector_size: 512,
+            kernel: Some(kernel),
+        },
+        wanted,
+    )
+}
+
+fn run(world: &World, machine: Machine<'_>, wanted: &str) -> String {
+    let Machine {
+        name: image,
         firmware,
-        sector_size,
-    };
+        ..
+    } = machine;
     let started = Instant::now();
     let name = format!("console-{image}-{firmware:?}");
     let console = world.work().join(name).with_extension("txt");

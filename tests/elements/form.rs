@@ -140,8 +140,14 @@ fn hooks_are_executable_and_have_names_that_run() {
             if path.is_dir() && name.ends_with(".d") {
                 assert!(
                     PHASES.contains(&name.as_str())
-                        || ["binary-deps.d", "environment.d", "init.d", "modprobe.d"]
-                            .contains(&name.as_str()),
+                        || [
+                            "binary-deps.d",
+                            "dracut-drivers.d",
+                            "environment.d",
+                            "init.d",
+                            "modprobe.d"
+                        ]
+                        .contains(&name.as_str()),
                     "{} is no phase",
                     path.display()
                 );

@@ -35,7 +35,7 @@ pub fn ramdisk_base_misses_no_program_and_brings_the_files_out() {
 
 #[test]
 pub fn ramdisk_holds_the_programs_modules_and_fragments_of_all_elements() {
-    let Some(scratch) = Scratch::new(&["ramdisk-base", "ramdisk"]) else {
+    let Some(scratch) = with_functions(&["ramdisk-base", "ramdisk"]) else {
         return;
     };
     let build = "post-install.d/99-build-ramdisk";
@@ -64,6 +64,10 @@ pub fn ramdisk_holds_the_programs_modules_and_fragments_of_all_elements() {
     scratch.write(&format!("{hooks}/init.d/100-mine"), "echo mine\n");
     scratch.write(&format!("{hooks}/udev.d/60-mine.rules"), "# rules\n");
     scratch.write(
+        "tmp/ramdisk-build/scripts/d/their-func",
+        "theirs() { :; }\n",
+    );
+    scratch.write(
         &format!("{hooks}/ramdisk-install.d/50-mine"),
         "#!/bin/sh\necho 1 >$TMP_MOUNT_PATH/etc/mine\n",
     );
@@ -78,6 +82,8 @@ pub fn ramdisk_holds_the_programs_modules_and_fragments_of_all_elements() {
     let files = scratch.list("kept");
     for file in [
         "etc/mine",
+        "init-func",
+        "their-func",
         "lib/modules/6.1.0-10-x/kernel/drivers/net/e1000.ko",
         "lib/udev/rules.d/60-mine.rules",
         "usr/bin/busybox",
@@ -91,18 +97,87 @@ pub fn ramdisk_holds_the_programs_modules_and_fragments_of_all_elements() {
     let is_link = |name: &str| scratch.root().join("kept/usr/bin").join(name).is_symlink();
     assert!(is_link("ls") && !is_link("sed") && !is_link("busybox"));
     let init = scratch.read("kept/init");
-    assert!(init.starts_with("#!/bin/busybox sh\n"));
+    assert!(init.starts_with("#!/bin/sh\n"));
     let place = |text: &str| {
         init.find(text)
             .unwrap_or_else(|| panic!("{text} is not in /init"))
     };
     let order = [
-        "get_kernel_parameter() {",
+        "mount -t proc",
         "/proc/sys/kernel/printk",
         "BOOTIF=",
         "echo mine",
         "reboot -f",
     ];
     assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])));
-    assert!(!scratch.exists("tmp/ramdisk-root"));
+    assert!(
+        scratch
+            .read("kept/init-func")
+            .contains("get_kernel_parameter() {")
+    );
+    let left = scratch.list("tmp");
+    assert!(!left.iter().any(|name| name.contains("dib_")), "{left:?}");
+}
+
+#[test]
+pub fn dracut_is_told_what_elements_bring() {
+    let Some(scratch) = with_functions(&["ramdisk-base", "dracut-ramdisk"]) else {
+        return;
+    };
+    let build = "post-install.d/99-build-dracut-ramdisk";
+    scratch.script(
+        "dracut",
+        "printf '<%s>\\n' \"$@\" >/called
+        while [ \"$1\" != --include ]; do shift; done
+        cp -a \"$2\" /kept; cp -a /usr/lib/dracut/modules.d/80kiln-ramdisk /module; echo x >\"$4\"",
+    );
+    scratch.write("etc/dib_binary_deps", "awk\nip\n");
+    scratch.write("boot/vmlinuz-6.1.0-10-x", "kernel");
+    fs::create_dir_all(
+        scratch
+            .root()
+            .join("usr/lib/dracut/modules.d/35network-legacy"),
+    )
+    .unwrap();
+    let hooks = "tmp/in_target.d";
+    scratch.write(&format!("{hooks}/init.d/100-mine"), "echo mine");
+    scratch.write(
+        &format!("{hooks}/dracut-drivers.d/mine"),
+        "e1000 # a card\nigb\n",
+    );
+    scratch.run(build);
+    assert_eq!(scratch.read("tmp/kernel"), "kernel");
+    let called = scratch.read("called");
+    for argument in [
+        "<--gzip>",
+        "<6.1.0-10-x>",
+        "<kiln-ramdisk network-legacy network>",
+        "<awk ip >",
+    ] {
+        assert!(called.contains(argument), "{argument}: {called}");
+    }
+    assert!(
+        called.contains("virtio_net") && called.contains(" e1000 igb "),
+        "{called}"
+    );
+    let init = scratch.read("kept/lib/ramdisk/init");
+    let place = |text: &str| init.find(text).unwrap_or_else(|| panic!("{text}: {init}"));
+    assert!(place("#!/bin/bash") < place("troubleshoot() {"));
+    assert!(place("echo mine") < place("reboot -f"));
+    assert!(scratch.exists("kept/init-func") && !scratch.exists("kept/init"));
+    assert!(scratch.exists("module/module-setup.sh"));
+    assert!(!scratch.exists("usr/lib/dracut/modules.d/80kiln-ramdisk"));
+    let failed = scratch.with("DIB_RAMDISK_COMPRESSION", "rar").inside(build);
+    assert!(error_text(&failed).contains("it is gzip, xz, zstd or none"));
+}
+
+/// A root with the shell files of `$_LIB`, and kiln's program that runs hooks.
+fn with_functions(elements: &[&str]) -> Option<Scratch> {
+    let mut scratch = Scratch::new(elements)?;
+    for (name, text) in kiln::helpers::lib::FILES {
+        scratch.write(&format!("tmp/lib/{name}"), text);
+    }
+    scratch.set("_LIB", "/tmp/lib");
+    scratch.script("dib-run-parts", "for hook in \"$1\"/*; do \"$hook\"; done");
+    Some(scratch)
 }

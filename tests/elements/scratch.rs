@@ -36,6 +36,7 @@ const TOOLS: &[&str] = &[
     "mkdir",
     "mktemp",
     "mountpoint",
+    "mv",
     "readlink",
     "rm",
     "sed",

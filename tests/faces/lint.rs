@@ -46,3 +46,46 @@ fn good_elements_pass_and_others_are_named_with_file_line_and_rule() {
         "argument mistakes have their own status"
     );
 }
+
+#[test]
+fn a_project_says_what_does_not_count() {
+    let mut world = World::new();
+    world.write("elements/e/README.rst", "E\n");
+    executable(
+        &world,
+        "elements/e/install.d/50-e",
+        &format!("{GOOD}which ls\n\ttrue\n"),
+    );
+    executable(
+        &world,
+        "elements/e/bin/tool",
+        "#!/usr/bin/python3\nimport os\n",
+    );
+    // One that is in the way of a flake8 of this machine.
+    let programs = world.home().join("programs");
+    fs::create_dir(&programs).expect("made");
+    let flake8 = programs.join("flake8");
+    fs::write(&flake8, "#!/bin/sh\necho \"$1:2:1: F401 unused\"\nexit 1\n").expect("written");
+    fs::set_permissions(&flake8, fs::Permissions::from_mode(0o755)).expect("set");
+    let path = std::env::var("PATH").expect("there is a PATH");
+    world.set("PATH", format!("{}:{path}", programs.display()));
+    let rules = |world: &World| {
+        let outcome = world.face("dib-lint").run();
+        let lines = outcome.stdout.lines();
+        let mut rules: Vec<String> = lines
+            .filter_map(|line| line.strip_prefix("ERROR: ")?.strip_suffix(')'))
+            .filter_map(|line| Some(line.rsplit_once('(')?.1.to_owned()))
+            .collect();
+        rules.sort();
+        rules
+    };
+    assert_eq!(rules(&world), ["flake8", "tabindent", "which"]);
+    world.write("tox.ini", "[dib-lint]\nignore = which flake8\n");
+    assert_eq!(rules(&world), ["tabindent"]);
+    if crate::common::image::missing(&["git"]).is_none() {
+        world.write(".gitignore", "50-*\n");
+        let init = world.command("git").args(["init", "-q"]).status();
+        assert!(init.expect("git can be started").success());
+        assert_eq!(rules(&world), [""; 0]);
+    }
+}

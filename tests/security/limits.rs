@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::common;
 use crate::common::toy::Toy;
 use crate::common::watch::{eventually, marked};
+use crate::skip;
 
 #[test]
 fn a_hook_that_takes_too_long_is_ended_with_all_it_started() {
@@ -168,4 +169,35 @@ fn a_shell_that_cannot_fork_is_explained_by_the_limit() {
             "{hints:?}"
         );
     }
+}
+
+#[test]
+fn a_process_that_the_kernel_refuses_is_explained_by_the_limit() {
+    if !nix::unistd::geteuid().is_root() {
+        skip!("only root's processes are counted by a control group");
+    }
+    if common::tool("perl").is_none() {
+        skip!("perl is not installed");
+    }
+    let toy = Toy::basic();
+    // The processes are gone before anybody can count them.
+    toy.hook(
+        "extra-data",
+        "50-many",
+        "exec perl -e 'while (defined($child = fork)) { \
+             if (!$child) { sleep 60; exit } push @all, $child } \
+             kill 9, @all; exit 7'",
+    );
+    let built = toy.build("-t tar --mode root --processes 100");
+    let (message, hints, _) = built.failure();
+    if message.contains("user namespace") {
+        skip!("{message}");
+    }
+    let said = format!("{message}\n{}", hints.join("\n"));
+    assert!(said.contains("`--processes`"), "{said}");
+    let refused = "`--processes` was reached and the kernel refused to start a process";
+    // Whether kiln counted them in time, which a busy machine may do.
+    let counted = message.contains("programs that run at a time");
+    assert!(counted || said.contains(refused), "{said}");
+    toy.assert_swept();
 }

@@ -49,7 +49,11 @@ pub fn signals() {
     create(c"there", "");
     must("setresgid", call!(libc::SYS_setresgid, 44, 44, 0));
     must("setresuid", call!(libc::SYS_setresuid, u32::MAX, 33, 0));
-    start_timer(300);
+    let setting = |name: &str, usual: i64| {
+        let given = std::env::var(name).unwrap_or_default();
+        given.parse().unwrap_or(usual)
+    };
+    start_timer(setting("KILN_STRESS_TICK", 300));
     let (cwd, mut calls) = (libc::AT_FDCWD, 0_u64);
     let mut check = |what: &str, result: Result<c_long, Errno>| {
         calls += 1;
@@ -58,8 +62,7 @@ pub fn signals() {
     let exclusive = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
     // SAFETY: zeroes are a valid value.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
-    let rounds = std::env::var("KILN_STRESS_ROUNDS").unwrap_or_default();
-    for _ in 0..rounds.parse().unwrap_or(2_500) {
+    for _ in 0..setting("KILN_STRESS_ROUNDS", 2_500) {
         check(
             "stat",
             call!(

@@ -84,8 +84,9 @@ impl Keyring {
                 }
             }
         } else {
-            let keys =
-                SignedPublicKey::from_bytes_many(bytes).map_err(|error| fail(error.to_string()))?;
+            let bytes = without_trust(bytes);
+            let keys = SignedPublicKey::from_bytes_many(bytes.as_slice())
+                .map_err(|error| fail(error.to_string()))?;
             for key in keys {
                 certificates.push(key.map_err(|error| fail(error.to_string()))?);
             }
@@ -104,6 +105,14 @@ impl Keyring {
         Keyring::parse(
             "the embedded Debian archive keyring",
             include_bytes!("keys/debian-archive-keyring.pgp"),
+        )
+    }
+
+    /// Returns the embedded keys of Ubuntu's archive.
+    pub fn ubuntu() -> Result<Keyring, VerifyError> {
+        Keyring::parse(
+            "the embedded Ubuntu archive keyring",
+            include_bytes!("keys/ubuntu-archive-keyring.pgp"),
         )
     }
 
@@ -307,6 +316,59 @@ fn is_current(signature: &Signature, now: SystemTime) -> bool {
     check_hash(signature.hash_alg()).is_ok() && check_times(signature, now).is_ok()
 }
 
+/// A binary keyring without trust packets, which GnuPG keeps in its own keyrings:
+/// they are of no meaning to others, and end a certificate for the parser. What is
+/// not a packet is left for the parser to refuse.
+///
+/// [RFC 9580, section 4.2](https://www.rfc-editor.org/rfc/rfc9580#section-4.2).
+fn without_trust(bytes: &[u8]) -> Vec<u8> {
+    const TRUST: u8 = 12;
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((tag, length)) = packet(rest) {
+        let Some((whole, after)) = rest.split_at_checked(length) else {
+            break;
+        };
+        if tag != TRUST {
+            kept.extend_from_slice(whole);
+        }
+        rest = after;
+    }
+    kept.extend_from_slice(rest);
+    kept
+}
+
+/// Tag and whole length of the packet that bytes begin with; `None` where there is
+/// none, or none whose header says its length.
+fn packet(bytes: &[u8]) -> Option<(u8, usize)> {
+    let (&first, rest) = bytes.split_first()?;
+    let number = |bytes: Option<&[u8]>| {
+        bytes?.iter().try_fold(0_usize, |sum, &byte| {
+            sum.checked_mul(256)?.checked_add(usize::from(byte))
+        })
+    };
+    let (tag, header, body) = match (first & 0xc0, rest.first().copied()) {
+        (0xc0, Some(one @ 0..=191)) => (first & 0x3f, 2, usize::from(one)),
+        (0xc0, Some(one @ 192..=223)) => {
+            let two = usize::from(*rest.get(1)?);
+            let body = (usize::from(one) - 192) * 256 + two + 192;
+            (first & 0x3f, 3, body)
+        }
+        (0xc0, Some(255)) => (first & 0x3f, 6, number(rest.get(1..5))?),
+        (0x80, Some(_)) => {
+            let size = match first & 3 {
+                0 => 1,
+                1 => 2,
+                2 => 4,
+                _ => return None,
+            };
+            ((first >> 2) & 0xf, 1 + size, number(rest.get(..size))?)
+        }
+        _ => return None,
+    };
+    Some((tag, body.checked_add(header)?))
+}
+
 fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), String> {
     let key = &certificate.primary_key;
     let revoked = certificate
@@ -432,9 +494,12 @@ mod tests {
     #[test]
     fn embedded_keyring_has_the_documented_keys() {
         let readme = include_str!("keys/README.md");
-        let keyring = Keyring::debian().expect("the embedded keyring is valid");
-        let fingerprints = keyring.fingerprints();
-        assert!(!fingerprints.is_empty());
+        let mut fingerprints = Vec::new();
+        for keyring in [Keyring::debian(), Keyring::ubuntu()] {
+            let keyring = keyring.expect("the embedded keyring is valid");
+            assert!(!keyring.certificates.is_empty());
+            fingerprints.extend(keyring.fingerprints());
+        }
         for fingerprint in &fingerprints {
             assert!(
                 readme.contains(fingerprint),
@@ -458,12 +523,57 @@ mod tests {
                 assert_eq!(usable_subkey(certificate, subkey, now), Ok(()));
             }
         }
-        // In 2100 all have expired.
+        let ubuntu = Keyring::ubuntu().expect("the embedded keyring is valid");
+        let usable: Vec<String> = ubuntu
+            .certificates
+            .iter()
+            .filter(|certificate| usable_primary(certificate, now).is_ok())
+            .map(fingerprint)
+            .collect();
+        // The archive's key of 2012 certifies itself with SHA-1.
+        assert_eq!(
+            usable,
+            [
+                "843938DF228D22F7B3742BC0D94AA3F0EFE21092",
+                "F6ECB3762474EDA9D21B7022871920D1991BC93C"
+            ]
+        );
+        // In 2100 all of Debian's have expired.
         let late = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
         for certificate in &keyring.certificates {
             let reason = usable_primary(certificate, late).expect_err("expired");
             assert!(reason.ends_with("has expired"), "{reason}");
         }
+    }
+
+    #[test]
+    fn packets_of_trust_are_left_out() {
+        for (bytes, expected) in [
+            (&[][..], &[][..]),
+            // Old and new headers; the second is one of trust.
+            (
+                &[0x88, 1, 7, 0xb0, 2, 0, 0, 0x89, 0, 1, 9],
+                &[0x88, 1, 7, 0x89, 0, 1, 9],
+            ),
+            (
+                &[0xcc, 1, 0, 0xcd, 1, 5, 0xcc, 255, 0, 0, 0, 1, 0],
+                &[0xcd, 1, 5],
+            ),
+            // Cut off, of no length, no packet.
+            (&[0xb0, 9, 0], &[0xb0, 9, 0]),
+            (&[0xb3, 0], &[0xb3, 0]),
+            (&[0x12, 0xb0, 0], &[0x12, 0xb0, 0]),
+            (
+                &[0xcc, 255, 0xff, 0xff, 0xff, 0xff],
+                &[0xcc, 255, 0xff, 0xff, 0xff, 0xff],
+            ),
+        ] {
+            assert_eq!(without_trust(bytes), expected, "{bytes:x?}");
+        }
+        let mut long = vec![0xcc, 192, 8];
+        long.extend([0; 200]);
+        long.push(0x88);
+        assert_eq!(without_trust(&long), [0x88]);
     }
 
     #[test]

@@ -42,6 +42,13 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     (name != b"." && name != b"..").then_some((&path[..start], name))
 }
 
+/// The same file, not open for reading or writing.
+fn by_path(file: &OwnedFd) -> Result<OwnedFd, Errno> {
+    // The working directory is `/proc`.
+    let path = CString::new(format!("self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    open_at(libc::AT_FDCWD, &path, libc::O_PATH, 0)
+}
+
 impl Call<'_> {
     /// Where a file is to be made, and whose it is to be; `None` where that is
     /// root, or where the kernel will refuse it.
@@ -115,7 +122,14 @@ impl Call<'_> {
         Ok(())
     }
 
-    pub(super) fn record(&self, found: &libc::statx, uid: u32, gid: u32, node: Option<Node>) {
+    /// Records what a new file is, which `open` opens by its path alone.
+    pub(super) fn record(
+        &self,
+        found: &libc::statx,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+        (uid, gid): (u32, u32),
+        node: Option<Node>,
+    ) {
         self.store().update(Key::of(found), |record| {
             *record = Record {
                 node,
@@ -125,13 +139,18 @@ impl Call<'_> {
                 (record.uid, record.gid) = (uid, gid);
             }
         });
+        self.worker.shared.young.hold(found, open);
     }
 
     /// Records the owner of what was just made under a name.
     pub(super) fn record_name(&self, directory: &OwnedFd, place: &Place) -> Result<(), Errno> {
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let found = statx(directory.as_raw_fd(), &place.name, flags, 0)?;
-        self.record(&found, place.uid, place.gid, None);
+        let open = || {
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            open_at(directory.as_raw_fd(), &place.name, flags, 0)
+        };
+        self.record(&found, open, (place.uid, place.gid), None);
         Ok(())
     }
 
@@ -215,7 +234,7 @@ impl Call<'_> {
         };
         match made {
             Ok(file) => {
-                self.record(&statx_of(&file)?, uid, gid, None);
+                self.record(&statx_of(&file)?, || by_path(&file), (uid, gid), None);
                 Ok(Answer::Descriptor {
                     file,
                     close_on_exec: flags & libc::O_CLOEXEC != 0,
@@ -247,7 +266,7 @@ impl Call<'_> {
             };
             self.take_umask()?;
             let file = target.open(flags, mode)?;
-            self.record(&statx_of(&file)?, uid, gid, None);
+            self.record(&statx_of(&file)?, || by_path(&file), (uid, gid), None);
             return Ok(Answer::Descriptor {
                 file,
                 close_on_exec,
@@ -260,7 +279,12 @@ impl Call<'_> {
         let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         match open_at(parent.as_raw_fd(), &place.name, flags, mode) {
             Ok(file) => {
-                self.record(&statx_of(&file)?, place.uid, place.gid, None);
+                self.record(
+                    &statx_of(&file)?,
+                    || by_path(&file),
+                    (place.uid, place.gid),
+                    None,
+                );
                 Ok(Answer::Descriptor {
                     file,
                     close_on_exec,

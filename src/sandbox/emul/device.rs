@@ -67,7 +67,7 @@ impl Call<'_> {
         if !self.store().has_owners() {
             give(&parent, &place)?;
         }
-        self.record(&statx_of(&file)?, place.uid, place.gid, node);
+        self.record(&statx_of(&file)?, || Ok(file), (place.uid, place.gid), node);
         Ok(Answer::Value(0))
     }
 }

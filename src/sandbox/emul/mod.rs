@@ -15,6 +15,7 @@
 //! A call is named in [`table`] once for each ABI, with the method of [`Call`]
 //! that answers it.
 
+mod birth;
 mod create;
 pub mod cred;
 mod device;
@@ -85,6 +86,8 @@ pub struct Emulation {
     own_files: Option<vproc::OwnFiles>,
     /// Counts calls that mount.
     mounts: AtomicU64,
+    /// Files that a new one might be taken for.
+    pub(super) young: birth::Young,
     /// Overlays by device whose lower layers are frozen.
     layered: Mutex<HashMap<u64, overlay::Layered>>,
 }
@@ -108,6 +111,7 @@ impl Emulation {
             dispatch: Dispatch::new(groups),
             mounts: AtomicU64::new(0),
             layered: Mutex::default(),
+            young: birth::Young::default(),
             own_files: groups
                 .contains(Groups::NAMING)
                 .then(vproc::OwnFiles::open)

@@ -33,6 +33,7 @@ impl Call<'_> {
     /// A call after which a device number may be another filesystem's.
     pub(super) fn change_mounts(&mut self) -> Outcome {
         self.worker.shared.mounts.fetch_add(1, Ordering::AcqRel);
+        self.worker.shared.young.outlive();
         Ok(Answer::Continue)
     }
 

@@ -61,8 +61,8 @@ impl Call<'_> {
             )
         })?;
         // Anew, because overlayfs has another inode once the owner was set.
-        let key = Key::of(&statx_of(&file)?);
-        self.store().update(key, |now| {
+        let found = statx_of(&file)?;
+        self.store().update(Key::of(&found), |now| {
             // What the file had before it was copied up.
             if *now == Record::default() {
                 *now = record;
@@ -74,6 +74,7 @@ impl Call<'_> {
                 now.gid = gid;
             }
         });
+        self.worker.shared.young.hold(&found, || Ok(file));
         Ok(Answer::Value(0))
     }
 }

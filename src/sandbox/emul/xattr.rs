@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd as _;
+use std::sync::OnceLock;
 
 use super::tracee::{self, Target, statx_of};
 use super::{Answer, Call, Errno, Outcome};
@@ -44,6 +45,19 @@ fn way(follow: bool) -> Way {
     if follow { Way::Follow } else { Way::Link }
 }
 
+/// Whether the kernel has `setxattrat` and its siblings (Linux 6.13). Programs that
+/// find one of them expect all.
+fn knows_at() -> bool {
+    const REMOVE: libc::c_long = 466;
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let none = std::ptr::null::<libc::c_char>();
+        // SAFETY: the kernel refuses both addresses.
+        let result = unsafe { libc::syscall(REMOVE, -1, none, 0, none) };
+        Errno::result(result) != Err(Errno::ENOSYS)
+    })
+}
+
 impl Call<'_> {
     pub(super) fn set_xattr(&mut self, follow: bool) -> Outcome {
         self.set_attribute(way(follow), 1, self.buffer(2))
@@ -55,8 +69,8 @@ impl Call<'_> {
 
     pub(super) fn set_xattr_at(&mut self) -> Outcome {
         match self.buffer_at()? {
-            Some(buffer) => self.set_attribute(Way::At(self.int(2)), 3, buffer),
-            None => Ok(Answer::Continue),
+            Some(buffer) if knows_at() => self.set_attribute(Way::At(self.int(2)), 3, buffer),
+            _ => Ok(Answer::Continue),
         }
     }
 
@@ -70,8 +84,8 @@ impl Call<'_> {
 
     pub(super) fn get_xattr_at(&mut self) -> Outcome {
         match self.buffer_at()? {
-            Some(buffer) => self.get_attribute(Way::At(self.int(2)), 3, buffer),
-            None => Ok(Answer::Continue),
+            Some(buffer) if knows_at() => self.get_attribute(Way::At(self.int(2)), 3, buffer),
+            _ => Ok(Answer::Continue),
         }
     }
 
@@ -84,6 +98,9 @@ impl Call<'_> {
     }
 
     pub(super) fn list_xattr_at(&mut self) -> Outcome {
+        if !knows_at() {
+            return Ok(Answer::Continue);
+        }
         self.list_attributes(Way::At(self.int(2)), self.buffer(3))
     }
 
@@ -96,6 +113,9 @@ impl Call<'_> {
     }
 
     pub(super) fn remove_xattr_at(&mut self) -> Outcome {
+        if !knows_at() {
+            return Ok(Answer::Continue);
+        }
         self.remove_attribute(Way::At(self.int(2)), 3)
     }
 
@@ -299,6 +319,7 @@ impl Call<'_> {
         self.store().update(key, |record| {
             record.xattrs.insert(name.into(), value.into());
         });
+        self.worker.shared.young.hold(&found, || Ok(file));
         Ok(Answer::Value(0))
     }
 
