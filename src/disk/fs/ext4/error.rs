@@ -48,7 +48,7 @@ pub enum Error {
     },
     /// An option of mke2fs that kiln does not know.
     #[error(
-        "kiln's ext4 writer does not support `{option}`; it knows -b, -e, -i, -I, -G, -M, -N, -m, -L, -U, -J size=, -O [^]FEATURE and of -E hash_seed, mount_opts, resize, root_owner, stride and stripe_width"
+        "kiln's ext4 writer does not support `{option}`; it knows -b, -e, -i, -I, -G, -M, -N, -m, -L, -U, -J size=, -O [^]FEATURE and of -E hash_seed, mount_opts, quotatype, resize, root_owner, stride and stripe_width"
     )]
     UnsupportedOption {
         /// The option with its value.

@@ -1,5 +1,6 @@
-//! Inodes that the tree does not have: the orphan file, and values of attributes
-//! that are too large for a block. Their numbers follow those of the tree.
+//! Inodes that the tree does not have: the orphan file, values of attributes that
+//! are too large for a block, and the projects' quota file. Their numbers follow
+//! those of the tree.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::format::{Compat, FIRST_INODE, Incompat, ORPHAN_BLOCK_MAGIC, OrphanBlo
 use super::layout::{Layout, describe};
 use super::mapping::Run;
 use super::options::Options;
+use super::quota;
 use super::units::{InodeNo, count, index, low32};
 use super::xattr::{self, External};
 use crate::tree::Tree;
@@ -72,7 +74,9 @@ impl Values {
 
     /// Inodes that all of this needs.
     pub(super) fn inodes(&self, options: &Options) -> u64 {
-        count(self.order.len()) + u64::from(has_orphan_file(options))
+        count(self.order.len())
+            + u64::from(has_orphan_file(options))
+            + u64::from(quota::has_project_file(options))
     }
 }
 
@@ -100,6 +104,11 @@ impl Layout {
     fn value_number(&self, at: usize) -> InodeNo {
         let first = self.first_extra() + u64::from(has_orphan_file(&self.options));
         InodeNo(low32(first + count(at)))
+    }
+
+    /// Number of the last inode in use, the projects' quota file if there is one.
+    pub(super) fn last_extra(&self) -> InodeNo {
+        InodeNo(low32(self.inodes_in_use()))
     }
 
     /// The inode of a value.

@@ -24,6 +24,10 @@ pub const EXTRA_ISIZE: u16 = 32;
 
 /// The root directory's inode number.
 pub const ROOT_INODE: u32 = 2;
+/// The inode of the users' quota file.
+pub const USER_QUOTA_INODE: u32 = 3;
+/// The inode of the groups' quota file.
+pub const GROUP_QUOTA_INODE: u32 = 4;
 /// Inode that owns the reserved descriptor blocks.
 pub const RESIZE_INODE: u32 = 7;
 /// The journal's inode number.
@@ -93,6 +97,8 @@ bitflags! {
         const DIR_NLINK = 0x20;
         /// Inodes have fields beyond 128 bytes.
         const EXTRA_ISIZE = 0x40;
+        /// Hidden inodes say how much each user and group uses.
+        const QUOTA = 0x100;
         /// All metadata has CRC-32C checksums.
         const METADATA_CSUM = 0x400;
         /// Inodes have project ids.
@@ -113,6 +119,8 @@ bitflags! {
     /// `i_flags`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct InodeFlags: u32 {
+        /// The file cannot be changed.
+        const IMMUTABLE = 0x10;
         /// The file is encrypted.
         const ENCRYPT = 0x800;
         /// The directory is hashed.
@@ -483,6 +491,69 @@ pub struct OrphanBlockTail {
     /* 0x4 */ pub ob_checksum: Le32,
 }
 const _: () = assert!(size_of::<OrphanBlockTail>() == 8);
+
+/// Bytes in a block of a quota file.
+pub const QUOTA_BLOCK_SIZE: usize = 1024;
+/// `dqh_version`: 64-bit numbers.
+pub const QUOTA_VERSION: u32 = 1;
+/// `dqi_bgrace` and `dqi_igrace`: for how long a soft limit may be exceeded by
+/// default, in seconds.
+pub const QUOTA_GRACE: u32 = 7 * 24 * 60 * 60;
+
+/// `struct v2_disk_dqheader`, at the start of a quota file.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct QuotaHeader {
+    /* 0x0 */ pub dqh_magic: Le32,
+    /* 0x4 */ pub dqh_version: Le32,
+}
+const _: () = assert!(size_of::<QuotaHeader>() == 8);
+
+/// `struct v2_disk_dqinfo`, after the header.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct QuotaInfo {
+    /* 0x00 */ pub dqi_bgrace: Le32,
+    /* 0x04 */ pub dqi_igrace: Le32,
+    /* 0x08 */ pub dqi_flags: Le32,
+    /* 0x0C */ pub dqi_blocks: Le32,
+    /* 0x10 */ pub dqi_free_blk: Le32,
+    /* 0x14 */ pub dqi_free_entry: Le32,
+}
+const _: () = assert!(size_of::<QuotaInfo>() == 24);
+
+/// `struct qt_disk_dqdbheader`, at the start of a block of entries.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct QuotaBlockHeader {
+    /* 0x0 */ pub dqdh_next_free: Le32,
+    /* 0x4 */ pub dqdh_prev_free: Le32,
+    /* 0x8 */ pub dqdh_entries: Le16,
+    /* 0xA */ pub dqdh_pad1: Le16,
+    /* 0xC */ pub dqdh_pad2: Le32,
+}
+const _: () = assert!(size_of::<QuotaBlockHeader>() == 16);
+
+/// `struct v2r1_disk_dqblk`: limits and usage of one id.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct QuotaEntry {
+    /* 0x00 */ pub dqb_id: Le32,
+    /* 0x04 */ pub dqb_pad: Le32,
+    /* 0x08 */ pub dqb_ihardlimit: Le64,
+    /* 0x10 */ pub dqb_isoftlimit: Le64,
+    /* 0x18 */ pub dqb_curinodes: Le64,
+    /* 0x20 */ pub dqb_bhardlimit: Le64,
+    /* 0x28 */ pub dqb_bsoftlimit: Le64,
+    /* 0x30 */ pub dqb_curspace: Le64,
+    /* 0x38 */ pub dqb_btime: Le64,
+    /* 0x40 */ pub dqb_itime: Le64,
+}
+const _: () = assert!(size_of::<QuotaEntry>() == 72);
 
 /// `s_feature_incompat` of the journal: 64-bit block numbers.
 pub const JOURNAL_64BIT: u32 = 0x2;

@@ -5,11 +5,12 @@ use zerocopy::IntoBytes as _;
 use super::checksum::crc32c;
 use super::extra::Value;
 use super::format::{
-    BASE_INODE_SIZE, Compat, EXTRA_ISIZE, FIRST_INODE, Inode, InodeFlags, JOURNAL_INODE,
-    RESIZE_INODE, ROOT_INODE, RoCompat,
+    BASE_INODE_SIZE, Compat, EXTRA_ISIZE, FIRST_INODE, GROUP_QUOTA_INODE, Inode, InodeFlags,
+    JOURNAL_INODE, RESIZE_INODE, ROOT_INODE, RoCompat, USER_QUOTA_INODE,
 };
 use super::layout::{LINK_MAX, Layout};
 use super::mapping::{MapRoot, Run};
+use super::quota::Usage;
 use super::resize;
 use super::units::{FsBlock, InodeNo, count, high16, index, low16, low32};
 use crate::tree::{InodeId, Kind, NodeId, Timestamp};
@@ -28,6 +29,8 @@ struct Fields<'a> {
     blocks: u64,
     xattrs: &'a [u8],
     xattr_block: Option<FsBlock>,
+    /// Attributes whose values are inodes.
+    values: u64,
     /// For an inode that is the value of an attribute.
     value: Option<Value>,
 }
@@ -55,6 +58,7 @@ impl Layout {
                 blocks: map.blocks,
                 ..self.made(S_IFREG | 0o600)
             }),
+            USER_QUOTA_INODE | GROUP_QUOTA_INODE => self.quota_fields(number),
             JOURNAL_INODE if self.options.features.compat.contains(Compat::HAS_JOURNAL) => {
                 Some(self.made_file(number, S_IFREG | 0o600, 1, &self.journal))
             }
@@ -66,7 +70,8 @@ impl Layout {
                 .order
                 .get(index(number - FIRST_INODE - 1))
                 .map(|&id| self.tree_fields(id))
-                .or_else(|| self.extra_fields(InodeNo(number))),
+                .or_else(|| self.extra_fields(InodeNo(number)))
+                .or_else(|| self.quota_fields(InodeNo(number))),
             _ => None,
         }
     }
@@ -80,6 +85,26 @@ impl Layout {
             fields.value = Some(value);
         }
         Some(fields)
+    }
+
+    fn quota_fields(&self, number: InodeNo) -> Option<Fields<'_>> {
+        let file = self.quota_file(number)?;
+        let mut fields = self.made_file(number, S_IFREG | 0o600, 1, &file.runs);
+        fields.size = file.size;
+        fields.flags |= InodeFlags::IMMUTABLE;
+        Some(fields)
+    }
+
+    /// Owner and group of an inode of the tree, or of `lost+found`, and what it
+    /// adds to what they use. Values of attributes count for each inode that has
+    /// them, as if they were not shared.
+    pub(super) fn usage(&self, number: InodeNo) -> Option<(u32, u32, Usage)> {
+        let fields = self.fields(number)?;
+        let usage = Usage {
+            space: fields.blocks * self.options.block(),
+            inodes: 1 + fields.values,
+        };
+        Some((fields.uid, fields.gid, usage))
     }
 
     /// A file that the tree does not have.
@@ -96,6 +121,7 @@ impl Layout {
             blocks: 0,
             xattrs: &[],
             xattr_block: None,
+            values: 0,
             value: None,
         }
     }
@@ -134,6 +160,7 @@ impl Layout {
             blocks: place.blocks + u64::from(xattrs.block.is_some()) + xattrs.value_blocks,
             xattrs: &xattrs.inline,
             xattr_block: xattrs.block,
+            values: xattrs.values,
             ..self.made(inode.mode)
         };
         let mapped = |fields: &mut Fields<'_>| {

@@ -19,6 +19,7 @@ use super::format::{
 use super::geometry::{Geometry, journal_blocks};
 use super::mapping::{self, MapRoot, Run};
 use super::options::Options;
+use super::quota::QuotaFile;
 use super::units::{FsBlock, InodeNo, count, index};
 use super::xattr::{self, Encoded, Problem};
 use crate::tree::{Content, Inode, InodeId, Kind, NodeId, Tree};
@@ -68,6 +69,7 @@ pub(super) struct Layout {
     pub(super) values: Values,
     /// For values of attributes, which have checksums in any case.
     pub(super) value_checksums: Checksums,
+    pub(super) quotas: Vec<QuotaFile>,
     /// The resize inode's double-indirect block.
     pub(super) resize_block: Option<FsBlock>,
     pub(super) arena: Arena,
@@ -94,6 +96,8 @@ pub(super) struct XattrPlace {
     pub(super) block: Option<FsBlock>,
     /// Blocks of values that are inodes of their own.
     pub(super) value_blocks: u64,
+    /// Values that are inodes of their own.
+    pub(super) values: u64,
 }
 
 impl Layout {
@@ -150,6 +154,7 @@ impl Layout {
             extras: Vec::new(),
             values,
             value_checksums: Checksums::new(&options.uuid),
+            quotas: Vec::new(),
             resize_block: None,
             end: 0,
             options,
@@ -451,7 +456,7 @@ impl Layout {
         }
         let references = xattrs.finish(self);
         self.place_extras(&references, allocator);
-        Ok(())
+        self.place_quotas(allocator)
     }
 
     fn check_links(&self, id: InodeId, inode: &Inode) -> Result<(), Error> {
@@ -700,6 +705,7 @@ impl XattrPlacer {
                     inline: encoded.inline.as_ref().into(),
                     block,
                     value_blocks: encoded.value_blocks,
+                    values: count(encoded.values.len()),
                 });
                 self.places.insert(known, place);
                 Ok(place)

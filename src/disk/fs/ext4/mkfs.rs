@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::format::Compat;
-use super::options::{Features, JournalSize, OnErrors, Options};
+use super::options::{Features, JournalSize, OnErrors, Options, QuotaTypes};
 
 impl Options {
     /// Applies options as one would give them to `mkfs.ext4`, on top of these.
@@ -20,6 +20,7 @@ impl Options {
     /// | `-E root_owner=UID:GID` | owner of the root directory |
     /// | `-E stride=BLOCKS`, `stripe_width=BLOCKS` | the RAID below it |
     /// | `-E mount_opts=OPTIONS` | mount options that are always used |
+    /// | `-E quotatype=TYPE:…` | `usrquota`, `grpquota`, `prjquota`: what `-O quota` keeps |
     /// | `-J checksum=3` | checksums in the journal from the start (kiln's own) |
     /// | `-e continue`, `remount-ro`, `panic` | what the kernel does about errors |
     /// | `-G GROUPS` | groups whose metadata is stored together |
@@ -143,6 +144,23 @@ impl Options {
                 self.stripe_width = u32::try_from(number(&option, blocks)?)
                     .map_err(|_| bad(&option, "the number is too large"))?;
             }
+            Some(("quotatype", names)) => {
+                let mut types = QuotaTypes::empty();
+                for name in names.split(':') {
+                    types |= match name {
+                        "usrquota" => QuotaTypes::USER,
+                        "grpquota" => QuotaTypes::GROUP,
+                        "prjquota" => QuotaTypes::PROJECT,
+                        _ => {
+                            return Err(bad(
+                                &option,
+                                "it is usrquota, grpquota and prjquota, with colons between",
+                            ));
+                        }
+                    };
+                }
+                self.quota_types = Some(types);
+            }
             Some(("mount_opts", options)) => self.mount_options = options.to_owned(),
             Some(("root_owner", owner)) => {
                 let ids = owner
@@ -179,10 +197,9 @@ impl Options {
             None => (name, true),
         };
         // Features that are never written may be switched off.
-        const NEVER: [&str; 10] = [
+        const NEVER: [&str; 9] = [
             "uninit_bg",
             "inline_data",
-            "quota",
             "encrypt",
             "casefold",
             "bigalloc",
@@ -300,7 +317,8 @@ mod tests {
             ("-c", "`-c`"),
             ("-O bigalloc", "`-O bigalloc`"),
             ("-E offset=4", "`-E offset=4`"),
-            ("-O quota", "`-O quota`"),
+            ("-E quotatype=all", "`-E quotatype=all`"),
+            ("-E quotatype=prjquota", "`-E quotatype=prjquota`"),
             ("-G 3", "`-G 3`"),
             ("-e sometimes", "`-e sometimes`"),
             ("-E root_owner=root", "`-E root_owner=root`"),

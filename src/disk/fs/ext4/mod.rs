@@ -16,7 +16,7 @@
 //! | `options`, `mkfs` | what is wanted, as data and as mke2fs options |
 //! | `geometry` | groups and where their metadata is |
 //! | `layout` | where everything else is |
-//! | `mapping`, `directory`, `hash`, `xattr`, `inode`, `extra`, `resize`, `superblock` | the bytes of each |
+//! | `mapping`, `directory`, `hash`, `xattr`, `inode`, `extra`, `quota`, `resize`, `superblock` | the bytes of each |
 //! | `generated` | what is computed while it is written |
 
 use std::sync::Arc;
@@ -40,6 +40,7 @@ mod layout;
 mod mapping;
 mod mkfs;
 mod options;
+mod quota;
 mod resize;
 mod superblock;
 #[cfg(test)]
@@ -48,7 +49,7 @@ pub mod units;
 mod xattr;
 
 pub use error::Error;
-pub use options::{Features, JournalSize, OnErrors, Options};
+pub use options::{Features, JournalSize, OnErrors, Options, QuotaTypes};
 
 use format::{GroupFlags, SUPERBLOCK_OFFSET};
 use generated::{Generated, Part};

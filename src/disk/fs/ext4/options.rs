@@ -44,7 +44,7 @@ enum Feature {
 }
 
 /// Features by the names that mke2fs knows.
-const FEATURES: [(&str, Feature); 19] = [
+const FEATURES: [(&str, Feature); 20] = [
     ("has_journal", Feature::Compat(Compat::HAS_JOURNAL)),
     ("ext_attr", Feature::Compat(Compat::EXT_ATTR)),
     ("resize_inode", Feature::Compat(Compat::RESIZE_INODE)),
@@ -64,6 +64,7 @@ const FEATURES: [(&str, Feature); 19] = [
     ("extra_isize", Feature::RoCompat(RoCompat::EXTRA_ISIZE)),
     ("metadata_csum", Feature::RoCompat(RoCompat::METADATA_CSUM)),
     ("project", Feature::RoCompat(RoCompat::PROJECT)),
+    ("quota", Feature::RoCompat(RoCompat::QUOTA)),
 ];
 
 impl Features {
@@ -118,6 +119,19 @@ pub enum JournalSize {
     Mebibytes(u32),
 }
 
+bitflags::bitflags! {
+    /// Kinds of quotas.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct QuotaTypes: u8 {
+        /// Of users.
+        const USER = 1;
+        /// Of groups.
+        const GROUP = 2;
+        /// Of projects.
+        const PROJECT = 4;
+    }
+}
+
 /// What the kernel does when it finds something wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u16)]
@@ -162,6 +176,9 @@ pub struct Options {
     /// Whether the journal has checksums of version 3 from the start; the kernel
     /// otherwise adds them when it first mounts a filesystem with metadata_csum.
     pub journal_checksums: bool,
+    /// Quotas that the feature `quota` keeps; `None` is users and groups, and
+    /// projects with the feature `project`.
+    pub quota_types: Option<QuotaTypes>,
     /// What the kernel does about errors.
     pub on_errors: OnErrors,
     /// Where it was last mounted, at most 63 bytes.
@@ -198,6 +215,7 @@ impl Options {
             max_online_resize: None,
             features: Features::default(),
             journal_checksums: false,
+            quota_types: None,
             on_errors: OnErrors::Continue,
             last_mounted: String::new(),
             mount_options: String::new(),
@@ -280,6 +298,13 @@ impl Options {
         }
         if ro_compat.contains(RoCompat::PROJECT) && self.inode_size == 128 {
             return bad("-O project".to_owned(), "it needs inodes of 256 bytes");
+        }
+        let types = self.quota_types.unwrap_or(QuotaTypes::empty());
+        if types.contains(QuotaTypes::PROJECT) && !ro_compat.contains(RoCompat::PROJECT) {
+            return bad(
+                "-E quotatype=prjquota".to_owned(),
+                "it needs the feature project; add `-O project`",
+            );
         }
         if incompat.contains(Incompat::BIT64) && !incompat.contains(Incompat::EXTENTS) {
             return bad("-O ^extent".to_owned(), "64bit needs extents; add `^64bit`");

@@ -6,10 +6,10 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::checksum::crc32c;
 use super::format::{
     BASE_INODE_SIZE, CHECKSUM_CRC32C, Compat, DYNAMIC_REVISION, EXTRA_ISIZE, FIRST_INODE,
-    GroupDescriptor, GroupFlags, HASH_HALF_MD4, Incompat, JOURNAL_64BIT, JOURNAL_BACKUP_BLOCKS,
-    JOURNAL_CRC32C, JOURNAL_CSUM_V3, JOURNAL_INODE, JOURNAL_MAGIC, JOURNAL_SUPERBLOCK_V2,
-    JournalSuperblock, MAGIC, MOUNT_XATTR_ACL, NO_MOUNT_LIMIT, RoCompat, SIGNED_DIRECTORY_HASH,
-    STATE_CLEAN, Superblock,
+    GROUP_QUOTA_INODE, GroupDescriptor, GroupFlags, HASH_HALF_MD4, Incompat, JOURNAL_64BIT,
+    JOURNAL_BACKUP_BLOCKS, JOURNAL_CRC32C, JOURNAL_CSUM_V3, JOURNAL_INODE, JOURNAL_MAGIC,
+    JOURNAL_SUPERBLOCK_V2, JournalSuperblock, MAGIC, MOUNT_XATTR_ACL, NO_MOUNT_LIMIT, RoCompat,
+    SIGNED_DIRECTORY_HASH, STATE_CLEAN, Superblock, USER_QUOTA_INODE,
 };
 use super::layout::Layout;
 use super::units::{GroupNo, InodeNo, high16, index, low16, low32};
@@ -215,6 +215,10 @@ pub(super) fn superblock(layout: &Layout, groups: &Groups, group: GroupNo) -> Su
     sb.s_raid_stride = options.stride.into();
     sb.s_raid_stripe_width = options.stripe_width.into();
     sb.s_orphan_file_inum = layout.orphan_inode().map_or(0, |inode| inode.0).into();
+    let quota = |number| layout.quota_file(number).map_or(0, |file| file.number.0);
+    sb.s_usr_quota_inum = quota(InodeNo(USER_QUOTA_INODE)).into();
+    sb.s_grp_quota_inum = quota(InodeNo(GROUP_QUOTA_INODE)).into();
+    sb.s_prj_quota_inum = quota(layout.last_extra()).into();
     sb.s_reserved_gdt_blocks = low16(geometry.reserved_descriptor_blocks).into();
     sb.s_hash_seed = options.hash_seed;
     sb.s_def_hash_version = HASH_HALF_MD4;

@@ -4,7 +4,7 @@ use super::*;
 use crate::tree::Inode;
 
 /// The nasty tree without what only blocks of 4096 bytes can hold.
-fn modest() -> Arc<Tree> {
+pub(super) fn modest() -> Arc<Tree> {
     let nasty = images::nasty();
     let mut builder = nasty.edit();
     for path in [
@@ -76,6 +76,130 @@ fn features_of_newer_programs_are_clean_where_asked_for() {
 }
 
 #[test]
+fn quotas_say_what_each_user_group_and_project_uses() {
+    let modest = modest();
+    let mut builder = modest.edit();
+    for id in 0..60_u32 {
+        // Ids whose bytes differ in every place, and blocks of entries that are full.
+        let (uid, gid) = (id.wrapping_mul(0x0103_0507), 70_000 + id % 7);
+        let bytes = vec![1; 3000 * usize::try_from(id % 5).unwrap()];
+        let file = Inode::file(bytes, 0o600).owned_by(uid, gid);
+        builder.insert(format!("/owned/{id}"), file).unwrap();
+    }
+    let tree = Arc::new(builder.build().unwrap());
+    for (text, numbers) in [
+        ("-O quota", [3, 4, 0]),
+        ("-O quota,^metadata_csum -b 1024", [3, 4, 0]),
+        (
+            "-O quota,^extent,^64bit -b 1024 -E root_owner=7:8",
+            [3, 4, 0],
+        ),
+        ("-O quota -E quotatype=grpquota", [0, 4, 0]),
+        ("-O project,quota", [3, 4, 1]),
+        (
+            "-O project,quota,orphan_file -E quotatype=usrquota:grpquota:prjquota",
+            [3, 4, 1],
+        ),
+        ("-O project,quota -E quotatype=prjquota", [0, 0, 1]),
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        println!("{text}");
+        // The block map has no room for the largest sparse files.
+        let dense = text.contains("^extent").then(|| images::dense(&tree));
+        let image = Image::new(dense.as_ref().unwrap_or(&tree), &options, 512 * MIB);
+        // It compares the quotas with what it finds itself.
+        image.check();
+        let shown = image.debugfs("show_super_stats -h");
+        for (kind, number) in ["User", "Group", "Project"].into_iter().zip(numbers) {
+            let start = format!("{kind} quota inode:");
+            let line = shown.lines().find_map(|line| line.strip_prefix(&start));
+            let found = line.map_or(0, |line| line.trim().parse::<u32>().unwrap());
+            // A project file's number follows the last of the tree's.
+            let is_right = if number == 1 {
+                found > 12
+            } else {
+                found == number
+            };
+            assert!(is_right, "{kind} quotas in inode {found}: {shown}");
+            if number > 0 {
+                let request = format!("get_quota {} 0", kind.to_lowercase());
+                let quota = image.debugfs(&request);
+                assert_eq!(quota.lines().count(), 2, "{quota}");
+            }
+        }
+    }
+}
+
+#[test]
+fn quota_files_are_those_that_tune2fs_makes() {
+    let Some(tune2fs) = tool("tune2fs") else {
+        println!("SKIP: tune2fs is not installed");
+        return;
+    };
+    let tree = tree(|b| {
+        for id in 0..100_u32 {
+            let file = Inode::file(vec![1; 5000], 0o600)
+                .owned_by(id.wrapping_mul(0x0103_0507), 70_000 + id);
+            b.insert(format!("/owned/{id}"), file).unwrap();
+        }
+    });
+    let mut options = options();
+    options.parse_mkfs("-O quota").unwrap();
+    let image = Image::new(&tree, &options, 64 * MIB);
+    let dump = |number: u32| {
+        let file = image.directory.path().join("quota");
+        image.debugfs(&format!("dump <{number}> {}", file.display()));
+        std::fs::read(&file).unwrap()
+    };
+    let ours = [dump(3), dump(4)];
+    for feature in ["^quota", "quota"] {
+        let output = Command::new(&tune2fs)
+            .args(["-O", feature])
+            .arg(image.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let theirs = [dump(3), dump(4)];
+    assert!(ours[0].len() > 6 * 1024);
+    assert!(ours == theirs, "quota files differ");
+}
+
+#[test]
+fn the_kernel_goes_on_counting_from_the_quotas_that_were_written() {
+    let tree = tree(|b| {
+        b.insert("/", Inode::directory(0o755)).unwrap();
+        let file = Inode::file(vec![1; 100_000], 0o600).owned_by(1234, 5678);
+        b.insert("/file", file).unwrap();
+    });
+    let mut options = options();
+    options.parse_mkfs("-O quota,project").unwrap();
+    let image = Image::new(&tree, &options, 64 * MIB);
+    let line = |id: u32| {
+        let text = image.debugfs(&format!("get_quota user {id}"));
+        let line = text.lines().last().unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words[1].to_owned(), words[4].to_owned())
+    };
+    assert_eq!(line(1234), ("102400".to_owned(), "1".to_owned()));
+    let Some(mounted) = kernel::Mounted::new(&image.path(), "loop,usrquota,grpquota,prjquota")
+    else {
+        return;
+    };
+    let path = mounted.path().join("another");
+    std::fs::write(&path, vec![2; 9000]).unwrap();
+    std::os::unix::fs::chown(path, Some(1234), Some(9)).unwrap();
+    drop(mounted);
+    image.check();
+    assert_eq!(line(1234), ("114688".to_owned(), "2".to_owned()));
+}
+
+#[test]
 fn values_too_large_for_a_block_become_inodes() {
     let value = |byte: u8| vec![byte; 60_000];
     let tree = tree(|b| {
@@ -96,6 +220,7 @@ fn values_too_large_for_a_block_become_inodes() {
         "-O ea_inode",
         "-O ea_inode,^metadata_csum",
         "-O ea_inode,orphan_file -b 1024",
+        "-O ea_inode,quota,project",
     ] {
         let mut options = options();
         options.parse_mkfs(text).unwrap();

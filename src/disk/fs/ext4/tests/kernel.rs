@@ -4,13 +4,13 @@ use super::*;
 use crate::tree::{ScanOptions, scan};
 
 /// A mounted image; unmounts when dropped.
-struct Mounted {
+pub(super) struct Mounted {
     directory: tempfile::TempDir,
 }
 
 impl Mounted {
     /// `None` (with a message) where this is not allowed.
-    fn new(image: &Path, options: &str) -> Option<Self> {
+    pub(super) fn new(image: &Path, options: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIP: mounting needs root");
             return None;
@@ -37,7 +37,7 @@ impl Mounted {
         }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
