@@ -12,6 +12,7 @@ use crate::disk::{Source, Volume};
 use crate::tree::{Kind, Timestamp, Tree, TreeBuilder};
 
 mod features;
+mod growth;
 mod images;
 mod kernel;
 mod live;

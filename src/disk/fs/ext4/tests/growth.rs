@@ -1,0 +1,48 @@
+//! Growth of an image to a thousand times its size, as a cloud's larger disk
+//! demands it.
+
+use super::*;
+
+#[test]
+fn an_image_grows_a_thousandfold_and_its_files_stay_as_they_are() {
+    let Some(resize2fs) = tool("resize2fs") else {
+        println!("SKIP: resize2fs is not installed");
+        return;
+    };
+    let tree = images::dense(&features::modest());
+    for (text, size) in [
+        ("", 64 * MIB),
+        // More groups than the kept blocks have room to describe: resize2fs moves
+        // what is in the way.
+        ("-b 1024", 64 * MIB),
+        ("-E resize=262144", 64 * MIB),
+        ("-O ^resize_inode", 64 * MIB),
+        ("-O ^64bit", 64 * MIB),
+        ("-O quota,project", 64 * MIB),
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        let image = Image::new(&tree, &options, size);
+        let file = File::options().write(true).open(image.path()).unwrap();
+        let larger = size * 1024;
+        if let Err(error) = file.set_len(larger) {
+            println!("SKIP: no file of {larger} bytes here: {error}");
+            return;
+        }
+        let output = Command::new(&resize2fs).arg(image.path()).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{text}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        image.check();
+        let blocks = format!("{}", larger / options.block());
+        let shown = image.debugfs("show_super_stats -h");
+        let line = shown.lines().find(|line| line.starts_with("Block count:"));
+        assert!(
+            line.is_some_and(|line| line.ends_with(&blocks)),
+            "{text}: {shown}"
+        );
+        view::compare(&image.path(), &tree);
+    }
+}
