@@ -285,13 +285,7 @@ fn what_is_written_to_a_device_before_there_is_one_leaves_a_device_in_the_image(
     );
     for mode in ["auto", "single", "chroot"] {
         let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
-        if !built.outcome.status.success() {
-            let (message, _, _) = built.failure();
-            assert!(
-                message.contains("mode `") || message.contains("namespace"),
-                "{message}"
-            );
-            crate::common::skipped(&message);
+        if !built.had_its_mode() {
             continue;
         }
         // Where nothing can be mounted, the supervisor has devices from the first moment.

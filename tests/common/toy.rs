@@ -293,6 +293,22 @@ impl Built {
         self
     }
 
+    /// Whether its mode is to be had on this host: if not, the test says SKIP. Fails
+    /// the test if the build failed for another reason.
+    #[track_caller]
+    pub fn had_its_mode(&self) -> bool {
+        if self.outcome.status.success() {
+            return true;
+        }
+        let (message, _, _) = self.failure();
+        assert!(
+            message.contains("mode `") || message.contains("namespace"),
+            "{message}"
+        );
+        super::skipped(&message);
+        false
+    }
+
     /// Fails the test unless it failed; returns the message with its hints.
     #[track_caller]
     pub fn failure(&self) -> (String, Vec<String>, u8) {

@@ -197,13 +197,7 @@ fn a_race_of_path_arguments_leads_the_supervisor_nowhere() {
     toy.hook("install", "50-race", &race);
     for mode in ["single", "auto"] {
         let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
-        if !built.outcome.status.success() {
-            let (message, _, _) = built.failure();
-            assert!(
-                message.contains("mode `") || message.contains("namespace"),
-                "{message}"
-            );
-            common::skipped(&message);
+        if !built.had_its_mode() {
             continue;
         }
         assert_untouched(&path, mode);
@@ -417,13 +411,7 @@ fn daemons_of_every_kind_end_with_the_build() {
         toy.hook("install", "50-daemons", daemons);
         toy.hook("extra-data", "50-daemons", daemons);
         let built = toy.build(&format!("-t tar --mode {mode}"));
-        if !built.outcome.status.success() {
-            let (message, _, _) = built.failure();
-            assert!(
-                message.contains("mode `") || message.contains("namespace"),
-                "{message}"
-            );
-            common::skipped(&message);
+        if !built.had_its_mode() {
             continue;
         }
         assert!(

@@ -103,6 +103,25 @@ impl Image {
         check(&self.path());
     }
 
+    /// Has `resize2fs` grow it to a number of bytes, which debugfs has to show then.
+    /// False where no file can be so long.
+    fn grow(&self, resize2fs: &str, bytes: u64, options: &Options) -> bool {
+        let file = File::options().write(true).open(self.path()).unwrap();
+        if let Err(error) = file.set_len(bytes) {
+            println!("SKIP: no file of {bytes} bytes here: {error}");
+            return false;
+        }
+        let output = Command::new(resize2fs).arg(self.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        self.check();
+        let blocks = format!("{}", bytes / options.block());
+        let shown = self.debugfs("show_super_stats -h");
+        let line = shown.lines().find(|line| line.starts_with("Block count:"));
+        assert!(line.is_some_and(|line| line.ends_with(&blocks)), "{shown}");
+        true
+    }
+
     fn debugfs(&self, request: &str) -> String {
         let output = Command::new(tool("debugfs").unwrap())
             .args(["-R", request])
