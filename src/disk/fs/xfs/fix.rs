@@ -10,19 +10,18 @@ use std::sync::Arc;
 use zerocopy::byteorder::{BE, U32};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::directory::{Entries, data_block, short_directory};
 use super::format::{
     AGI_CRC, AGI_MAGIC, AGI_SECTOR, Agi, BIGTIME_OFFSET, BMAP_MAGIC, BmapExtent, DIFLAG2_BIGTIME,
-    DIFLAG2_NREXT64, DINODE_MAGIC, DIR_BLOCK_MAGIC, DIR_CRC, DIR_DATA_HEADER, DIR_DATA_MAGIC,
-    DIR_FREE_TAG, DIR_LEAF_OFFSET, Dinode, FINOBT_MAGIC, FORMAT_BTREE, FORMAT_EXTENTS,
-    FORMAT_LOCAL, INCOMPAT_SPINODES, INOBT_MAGIC, INODE_CORE, INODE_CRC, INODES_PER_CHUNK,
-    InobtRecord, LONG_BLOCK, SB_CRC, SB_MAGIC, SHORT_CRC, SYMLINK_CRC, SYMLINK_MAGIC, SYMLINK_MAX,
-    ShortBlock, Superblock, SymlinkHeader, VERSION_ATTR, VERSION_MASK, seal,
+    DIFLAG2_NREXT64, DINODE_MAGIC, DIR_CRC, DIR_LEAF_OFFSET, Dinode, FINOBT_MAGIC, FORMAT_BTREE,
+    FORMAT_EXTENTS, FORMAT_LOCAL, INCOMPAT_SPINODES, INOBT_MAGIC, INODE_CORE, INODE_CRC,
+    INODES_PER_CHUNK, InobtRecord, LONG_BLOCK, SB_CRC, SB_MAGIC, SHORT_CRC, SYMLINK_CRC,
+    SYMLINK_MAGIC, SYMLINK_MAX, ShortBlock, Superblock, SymlinkHeader, VERSION_ATTR, VERSION_MASK,
+    seal,
 };
 use super::{Error, attr, proto};
 use crate::tree::{Inode, Kind, NodeId, Timestamp, Tree};
 
-/// Type of a socket in a directory entry (`XFS_DIR3_FT_SOCK`).
-const FT_SOCK: u8 = 6;
 /// Levels that a tree can have at most, so that a loop ends.
 const MAX_LEVELS: usize = 10;
 
@@ -460,28 +459,6 @@ impl Fix<'_> {
     }
 }
 
-/// Entries of one directory that are to be changed, by the name in the image.
-struct Entries<'a> {
-    tree: &'a Tree,
-    /// Children whose name or kind the protofile could not say.
-    changed: HashMap<Vec<u8>, NodeId>,
-    /// Inodes of children that are further names, and those that they stand for.
-    links: BTreeMap<u64, u64>,
-}
-
-impl Entries<'_> {
-    /// Changes an entry: its inode's number, its name and the byte of its type.
-    fn change(&self, number: u64, name: &mut [u8], kind: &mut u8) -> u64 {
-        if let Some(&id) = self.changed.get(&name[..]) {
-            name.copy_from_slice(self.tree.name(id));
-            if self.tree.inode_of(id).kind == Kind::Socket {
-                *kind = FT_SOCK;
-            }
-        }
-        self.links.get(&number).copied().unwrap_or(number)
-    }
-}
-
 impl Fix<'_> {
     /// Puts names and types of a directory's entries right. Further names of files
     /// come later, when all inodes are known.
@@ -741,76 +718,13 @@ fn put_records(bytes: &mut [u8], records: &[InobtRecord]) {
     seal(bytes, SHORT_CRC);
 }
 
-/// Changes entries of a directory that is in its inode (`xfs_dir2_sf_hdr`).
-fn short_directory(fork: &mut [u8], entries: &Entries<'_>) -> Option<()> {
-    let count = *fork.first()?;
-    // Numbers have eight bytes if any needs them.
-    let width = if *fork.get(1)? > 0 { 8 } else { 4 };
-    let mut at = 2 + width;
-    for _ in 0..count {
-        let length: usize = (*fork.get(at)?).into();
-        let name = at + 3;
-        let (kind, number) = (name + length, name + length + 1);
-        let place = fork.get(number..number + width)?;
-        let old = place
-            .iter()
-            .fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-        let mut byte = *fork.get(kind)?;
-        let new = entries.change(old, fork.get_mut(name..name + length)?, &mut byte);
-        fork[kind] = byte;
-        let bytes = new.to_be_bytes();
-        if bytes[..8 - width].iter().any(|&byte| byte != 0) {
-            return None;
-        }
-        fork[number..number + width].copy_from_slice(&bytes[8 - width..]);
-        at = number + width;
-    }
-    Some(())
-}
-
-/// Changes entries of a block of a directory (`xfs_dir3_data_hdr`).
-fn data_block(block: &mut [u8], entries: &Entries<'_>) -> Option<()> {
-    let end = match be32(block, 0) {
-        DIR_DATA_MAGIC => block.len(),
-        // Hashes and their number stand at the end.
-        DIR_BLOCK_MAGIC => {
-            let tail = block.len() - 8;
-            let hashes = usize::try_from(be32(block, tail)).ok()?.checked_mul(8)?;
-            tail.checked_sub(hashes)?
-        }
-        _ => return None,
-    };
-    let mut at = DIR_DATA_HEADER;
-    while at + 8 <= end {
-        let tag = u16::from_be_bytes([block[at], block[at + 1]]);
-        if tag == DIR_FREE_TAG {
-            let length: usize = u16::from_be_bytes([block[at + 2], block[at + 3]]).into();
-            if length == 0 {
-                return None;
-            }
-            at += length;
-            continue;
-        }
-        let old = be64(block, at);
-        let length: usize = (*block.get(at + 8)?).into();
-        let (name, kind) = (at + 9, at + 9 + length);
-        let mut byte = *block.get(kind)?;
-        let new = entries.change(old, block.get_mut(name..name + length)?, &mut byte);
-        block[kind] = byte;
-        block[at..at + 8].copy_from_slice(&new.to_be_bytes());
-        // Number, length, name, type and the entry's own place, in words of eight.
-        at += (8 + 1 + length + 1 + 2).next_multiple_of(8);
-    }
-    Some(())
-}
-
-fn be32(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
     let word = bytes
         .get(at..at + 4)
         .and_then(|word| U32::<BE>::read_from_bytes(word).ok());
     word.map_or(0, U32::get)
 }
 
-fn be64(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
     u64::from(be32(bytes, at)) << 32 | u64::from(be32(bytes, at + 4))
 }

@@ -18,6 +18,7 @@ use crate::disk::fs::made::{self, find_program};
 use crate::tree::{Timestamp, Tree};
 
 mod attr;
+mod directory;
 mod error;
 mod fix;
 mod format;
