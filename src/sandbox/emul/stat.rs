@@ -1,7 +1,7 @@
 //! The `stat(2)` family: owners, types and device numbers as recorded.
 
 use super::layout::Layout;
-use super::tracee::{Target, statx};
+use super::tracee::Target;
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
 
 impl Call<'_> {
@@ -63,13 +63,7 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let sync = flags & (libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC);
-        let nofollow = if target.follow {
-            0
-        } else {
-            libc::AT_SYMLINK_NOFOLLOW
-        };
-        let mask = self.word(3);
-        let found = statx(target.directory, &target.path, sync | nofollow, mask);
+        let found = target.statx_with(sync, self.word(3));
         let Ok(mut found) = found else {
             return Ok(Answer::Continue);
         };
@@ -118,6 +112,7 @@ impl Call<'_> {
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
+    use super::super::tracee::statx;
     use super::*;
 
     #[test]

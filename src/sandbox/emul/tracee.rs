@@ -93,15 +93,23 @@ pub fn read_path(pid: u32, address: u64) -> Result<Vec<u8>, Errno> {
     read_string(pid, address, PATH_MAX)
 }
 
-/// A file as this process can name it.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Where `path` starts.
-    pub directory: RawFd,
-    /// Its path.
-    pub path: CString,
-    /// Whether a link at its end is followed.
-    pub follow: bool,
+/// A file that a process named: by a name that cannot lead elsewhere, or open.
+///
+/// Whatever else is named leads here through [`walk`](super::walk) alone.
+#[derive(Debug)]
+pub enum Target {
+    /// A name that no program can redirect: a link of `/proc` that is the process's
+    /// own, or one name below it that is not followed.
+    Name {
+        /// Where `path` starts.
+        directory: RawFd,
+        /// Its path.
+        path: CString,
+        /// Whether a link at its end is followed.
+        follow: bool,
+    },
+    /// Open as a mere name (`O_PATH`).
+    File(OwnedFd),
 }
 
 /// What identifies a root directory.
@@ -115,7 +123,8 @@ impl RootId {
         Ok(RootId::of(&found))
     }
 
-    fn of(found: &libc::statx) -> RootId {
+    /// That of a directory, of which the mount is known too.
+    pub(super) fn of(found: &libc::statx) -> RootId {
         RootId(
             found.stx_dev_major,
             found.stx_dev_minor,
@@ -210,10 +219,14 @@ impl View {
 
     /// A file below `/proc/PID`.
     pub fn of_process(&self, pid: u32, rest: &str) -> Result<Target, Errno> {
-        Ok(Target {
+        self.below_proc(format!("{pid}/{rest}").into_bytes(), true)
+    }
+
+    fn below_proc(&self, path: Vec<u8>, follow: bool) -> Result<Target, Errno> {
+        Ok(Target::Name {
             directory: self.proc.as_raw_fd(),
-            path: c_string(format!("{pid}/{rest}").into_bytes())?,
-            follow: true,
+            path: c_string(path)?,
+            follow,
         })
     }
 
@@ -238,7 +251,7 @@ impl View {
         let target = self.of_process(pid, "root")?;
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
         if found != self.root || roots.moved.load(Ordering::Acquire) {
-            let root = target.open(libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            let root = target.into_file()?;
             nix::unistd::fchdir(&root)?;
             nix::unistd::chroot(c".")?;
             nix::unistd::fchdir(&self.proc)?;
@@ -246,18 +259,6 @@ impl View {
         }
         let _ = roots.first.set(found);
         Ok(())
-    }
-
-    /// Does something with `directory` as the working directory.
-    pub fn inside<T>(
-        &self,
-        directory: &OwnedFd,
-        work: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        nix::unistd::fchdir(directory)?;
-        let result = work();
-        nix::unistd::fchdir(&self.proc)?;
-        result
     }
 
     /// The file that `path`, seen from `directory`, is to a process. An empty
@@ -278,45 +279,27 @@ impl View {
             return Err(Errno::EBADF);
         };
         if path.is_empty() {
-            return Ok(Target {
-                directory: self.proc.as_raw_fd(),
-                path: c_string(start.into_bytes())?,
-                follow: true,
-            });
+            return self.below_proc(start.into_bytes(), true);
         }
         if path[0] == b'/' {
             self.enter_root(pid, roots)?;
-            return Ok(match own_proc_path(pid, path) {
-                Some(path) => Target {
-                    directory: self.proc.as_raw_fd(),
-                    path: c_string(path)?,
-                    follow,
-                },
-                None => Target {
-                    directory: libc::AT_FDCWD,
-                    path: c_string(path.to_vec())?,
-                    follow,
-                },
-            });
+            return self.resolve(pid, None, path, follow).map(Target::File);
+        }
+        if !follow && !path.contains(&b'/') && path != b"." && path != b".." {
+            let full = [start.as_bytes(), path].join(&b'/');
+            return self.below_proc(full, false);
         }
         // Links and `..` may lead through the root.
-        if follow || path.contains(&b'/') || path == b".." {
-            self.enter_root(pid, roots)?;
-        }
-        let mut full = start.into_bytes();
-        full.push(b'/');
-        full.extend_from_slice(path);
-        Ok(Target {
-            directory: self.proc.as_raw_fd(),
-            path: c_string(full)?,
-            follow,
-        })
+        self.enter_root(pid, roots)?;
+        let start = self.below_proc(start.into_bytes(), true)?.into_file()?;
+        self.resolve(pid, Some(start), path, follow)
+            .map(Target::File)
     }
 
     /// A file below `/proc/PID`, up to a length.
     pub fn read_all(&self, pid: u32, rest: &str, most: usize) -> Result<Vec<u8>, Errno> {
         use std::io::Read as _;
-        let file = self.of_process(pid, rest)?.open(libc::O_RDONLY, 0)?;
+        let file = self.of_process(pid, rest)?.reopen(libc::O_RDONLY, 0)?;
         let mut bytes = Vec::new();
         let read = std::fs::File::from(file)
             .take(most as u64)
@@ -332,7 +315,7 @@ impl View {
 
     /// When a task started, in the kernel's ticks since its own start.
     pub fn started(&self, pid: u32) -> Result<u64, Errno> {
-        let stat = self.of_process(pid, "stat")?.open(libc::O_RDONLY, 0)?;
+        let stat = self.of_process(pid, "stat")?.reopen(libc::O_RDONLY, 0)?;
         let mut text = [0; 1024];
         let count = nix::unistd::read(&stat, &mut text)?;
         let text = String::from_utf8_lossy(&text[..count]);
@@ -345,14 +328,37 @@ impl View {
 
     /// What a task is allowed and how its files begin.
     pub fn status(&self, pid: u32) -> Result<Status, Errno> {
-        let status = self.of_process(pid, "status")?.open(libc::O_RDONLY, 0)?;
-        let mut text = [0; 2048];
-        let count = nix::unistd::read(&status, &mut text)?;
-        Status::parse(&String::from_utf8_lossy(&text[..count])).ok_or(Errno::ESRCH)
+        let file = self.of_process(pid, "status")?;
+        Status::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
+    }
+
+    /// The number of the process that a task belongs to.
+    pub(super) fn group(&self, pid: u32) -> Result<u32, Errno> {
+        let file = self.of_process(pid, "status")?;
+        let text = status_of(&file.reopen(libc::O_RDONLY, 0)?)?;
+        status_number(&text, "Tgid:").ok_or(Errno::ESRCH)
+    }
+
+    /// The root that this thread has.
+    pub(super) fn root(&self) -> RootId {
+        self.root
     }
 }
 
-fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
+/// The text of `/proc/PID/status`, as far as anybody here reads.
+pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
+    let mut text = [0; 2048];
+    let count = nix::unistd::read(file, &mut text)?;
+    Ok(String::from_utf8_lossy(&text[..count]).into_owned())
+}
+
+/// A line of `/proc/PID/status` that starts with `field`, as a number.
+pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    value.trim().parse().ok()
+}
+
+pub(super) fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
     // A prefix of ours may make a path too long that was not.
     if bytes.len() >= PATH_MAX {
         return Err(Errno::ENAMETOOLONG);
@@ -360,53 +366,62 @@ fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
-/// Where a path that means the asking process itself is below `/proc`.
-fn own_proc_path(pid: u32, path: &[u8]) -> Option<Vec<u8>> {
-    let prefixes: [(&[u8], &str); 6] = [
-        (b"/proc/self", ""),
-        (b"/proc/thread-self", ""),
-        (b"/dev/fd", "/fd"),
-        (b"/dev/stdin", "/fd/0"),
-        (b"/dev/stdout", "/fd/1"),
-        (b"/dev/stderr", "/fd/2"),
-    ];
-    prefixes.iter().find_map(|(prefix, instead)| {
-        let rest = path.strip_prefix(*prefix)?;
-        // A link to a directory that is itself meant is left alone.
-        if !rest.is_empty() && rest[0] != b'/' || rest.is_empty() && instead.len() < 4 {
-            return None;
-        }
-        let mut own = format!("{pid}{instead}").into_bytes();
-        own.extend_from_slice(rest);
-        Some(own)
-    })
-}
-
 impl Target {
-    fn flags(&self) -> i32 {
-        let nofollow = if self.follow {
-            0
-        } else {
-            libc::AT_SYMLINK_NOFOLLOW
-        };
-        nofollow | libc::AT_NO_AUTOMOUNT
-    }
-
     /// `statx(2)` with at least what identifies the file, and its owner and mode.
     pub fn statx(&self, more: u32) -> Result<libc::statx, Errno> {
-        statx(self.directory, &self.path, self.flags(), more)
+        self.statx_with(libc::AT_NO_AUTOMOUNT, more)
     }
 
-    /// Opens it; `O_CLOEXEC` is added.
-    pub fn open(&self, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
-        let nofollow = if self.follow { 0 } else { libc::O_NOFOLLOW };
-        open_at(self.directory, &self.path, flags | nofollow, mode)
+    /// The same with more flags.
+    pub fn statx_with(&self, flags: i32, more: u32) -> Result<libc::statx, Errno> {
+        match self {
+            Target::Name {
+                directory,
+                path,
+                follow,
+            } => {
+                let nofollow = if *follow {
+                    0
+                } else {
+                    libc::AT_SYMLINK_NOFOLLOW
+                };
+                statx(*directory, path, flags | nofollow, more)
+            }
+            Target::File(file) => statx(file.as_raw_fd(), c"", flags | libc::AT_EMPTY_PATH, more),
+        }
+    }
+
+    /// Opens it; `O_CLOEXEC` is added. A link that was not followed is not opened.
+    pub fn reopen(&self, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+        match self {
+            Target::Name {
+                directory,
+                path,
+                follow,
+            } => {
+                let nofollow = if *follow { 0 } else { libc::O_NOFOLLOW };
+                open_at(*directory, path, flags | nofollow, mode)
+            }
+            Target::File(file) => {
+                let path = by_descriptor(file)?;
+                open_at(libc::AT_FDCWD, &path, flags & !libc::O_NOFOLLOW, mode)
+            }
+        }
     }
 
     /// Opens it as a mere name, also a link or what cannot be read.
-    pub fn open_path(&self) -> Result<OwnedFd, Errno> {
-        self.open(libc::O_PATH, 0)
+    pub fn into_file(self) -> Result<OwnedFd, Errno> {
+        match self {
+            Target::File(file) => Ok(file),
+            name @ Target::Name { .. } => name.reopen(libc::O_PATH, 0),
+        }
     }
+}
+
+/// A name for an open file, for calls that take no descriptor: workers stay in the
+/// `/proc` that was opened at the start.
+pub(super) fn by_descriptor(file: &OwnedFd) -> Result<CString, Errno> {
+    CString::new(format!("self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)
 }
 
 /// `openat(2)` with `O_CLOEXEC`.
@@ -479,27 +494,6 @@ pub fn statx_of(file: &OwnedFd) -> Result<libc::statx, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_of_the_asking_process_are_found_under_its_number() {
-        let own = |path: &str| {
-            own_proc_path(7, path.as_bytes())
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        };
-        assert_eq!(own("/proc/self/fd/3"), Some("7/fd/3".into()));
-        assert_eq!(own("/proc/thread-self/exe"), Some("7/exe".into()));
-        assert_eq!(own("/dev/stdin"), Some("7/fd/0".into()));
-        assert_eq!(own("/dev/fd/9"), Some("7/fd/9".into()));
-        for other in [
-            "/proc/self",
-            "/proc/selfish",
-            "/dev/stdin2",
-            "/proc/7/fd/1",
-            "/dev/fd",
-        ] {
-            assert_eq!(own(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn the_status_of_a_task_is_read() {

@@ -5,10 +5,9 @@
 //! security modules, access control lists that name ids.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsRawFd as _;
 use std::sync::OnceLock;
 
-use super::tracee::{self, Target, statx_of};
+use super::tracee::{self, Target, by_descriptor, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::store::{ACCESS_ACL, Key, Record, acl_mode, acl_with_mode};
 
@@ -229,7 +228,7 @@ impl Call<'_> {
         }
         let Ok(file) = self
             .attribute_target(way)
-            .and_then(|target| target.open_path())
+            .and_then(|target| target.into_file())
         else {
             return Ok(Answer::Continue);
         };
@@ -237,7 +236,7 @@ impl Call<'_> {
         let Some(record) = record.filter(|record| !record.xattrs.is_empty()) else {
             return Ok(Answer::Continue);
         };
-        let path = by_descriptor(file.as_raw_fd())?;
+        let path = by_descriptor(&file)?;
         let mut names = vec![0; VALUE_MAX];
         // SAFETY: path and buffer live across the call; the length is the buffer's.
         let count =
@@ -272,10 +271,10 @@ impl Call<'_> {
         }
         let value = tracee::read(self.pid, buffer.address, length)?;
         let flags = buffer.flags;
-        let file = target.open_path()?;
+        let file = target.into_file()?;
         let found = statx_of(&file)?;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-        let path = by_descriptor(file.as_raw_fd())?;
+        let path = by_descriptor(&file)?;
         self.still_there()?;
         // SAFETY: path, name and value live across the call; the length is the value's.
         let result = Errno::result(unsafe {
@@ -342,7 +341,7 @@ impl Call<'_> {
         };
         let Ok(file) = self
             .attribute_target(way)
-            .and_then(|target| target.open_path())
+            .and_then(|target| target.into_file())
         else {
             return Ok(Answer::Continue);
         };
@@ -356,7 +355,7 @@ impl Call<'_> {
                 .update(key, |record| drop(record.xattrs.remove(&*name)));
             return Ok(Answer::Value(0));
         }
-        let path = by_descriptor(file.as_raw_fd())?;
+        let path = by_descriptor(&file)?;
         let c_name = CString::new(&*name).map_err(|_| Errno::EINVAL)?;
         self.still_there()?;
         // SAFETY: path and name live across the call.
@@ -368,10 +367,4 @@ impl Call<'_> {
             Err(errno) => Err(errno),
         }
     }
-}
-
-/// A file that is only open as a name, for calls that take none: workers stay in
-/// the `/proc` that was opened at the start.
-fn by_descriptor(descriptor: i32) -> Result<CString, Errno> {
-    CString::new(format!("self/fd/{descriptor}")).map_err(|_| Errno::EINVAL)
 }
