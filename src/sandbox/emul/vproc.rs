@@ -20,7 +20,7 @@ use super::layout::Layout;
 use super::place::{Place, mount_table, place, suspicious};
 use super::table::Handler;
 use super::tracee::{self, Target, by_descriptor, open_at};
-use super::walk::read_link;
+use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of};
 use crate::sandbox::bpf::CREATING;
 
@@ -249,6 +249,24 @@ impl Call<'_> {
         }
     }
 
+    /// Fails if a file is one of another process's below `/proc` that the asking one may
+    /// not open, whatever led there.
+    fn require_open(&self, file: &OwnedFd, writes: bool) -> Result<(), Errno> {
+        if !is_of_proc(file)? {
+            return Ok(());
+        }
+        // The kernel's name for it, which starts from the root of all mounts.
+        let text = self.read_link(&format!("self/fd/{}", file.as_raw_fd()))?;
+        let Some(Place::Proc(rest)) = place(&text) else {
+            return Err(Errno::EACCES);
+        };
+        let everybody = !writes && is_for_everybody(&rest, file)?;
+        if everybody || self.may_look_into(&rest)? {
+            return Ok(());
+        }
+        Err(Errno::EACCES)
+    }
+
     /// Whether what is at a path below `/proc` is not of a process, or of one into which
     /// the asking process may look.
     fn may_look_into(&self, rest: &[u8]) -> Result<bool, Errno> {
@@ -415,12 +433,9 @@ impl Call<'_> {
             });
         }
         let mut target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
-        if let Place::Proc(rest) = place {
+        if let Place::Proc(_) = place {
             let file = target.into_file()?;
-            let everybody = !writes && is_for_everybody(rest, &file)?;
-            if !everybody && !self.may_look_into(rest)? {
-                return Err(Errno::EACCES);
-            }
+            self.require_open(&file, writes)?;
             target = Target::File(file);
         }
         // A descriptor that is a mere name cannot be handed over. Nothing is made

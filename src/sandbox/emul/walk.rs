@@ -73,7 +73,7 @@ fn open_directory(from: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errn
 }
 
 /// Whether a file is one of a `/proc`.
-fn is_of_proc(file: &OwnedFd) -> Result<bool, Errno> {
+pub(super) fn is_of_proc(file: &OwnedFd) -> Result<bool, Errno> {
     // SAFETY: integers, for which zeroes are a valid value.
     let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the kernel fills the structure.
