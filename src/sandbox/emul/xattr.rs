@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use super::tracee::{self, Target, by_descriptor, statx_of};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::journal;
 use crate::sandbox::store::{ACCESS_ACL, Key, Record, acl_mode, acl_with_mode};
 
 /// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
@@ -308,6 +309,10 @@ impl Call<'_> {
         if !there && flags & libc::XATTR_REPLACE != 0 {
             return Err(Errno::ENODATA);
         }
+        let record = self.store().get(key).unwrap_or_default();
+        if !journal::fits(&record, name, &value) {
+            return Err(Errno::ENOSPC);
+        }
         if name == ACCESS_ACL
             && let Some(mode) = acl_mode(&value)
         {
@@ -315,9 +320,17 @@ impl Call<'_> {
             // SAFETY: the path is terminated and lives across the call.
             Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
         }
+        let mut taken = false;
         self.store().update(key, |record| {
-            record.xattrs.insert(name.into(), value.into());
+            // Another worker may have given it more meanwhile.
+            taken = journal::fits(record, name, &value);
+            if taken {
+                record.xattrs.insert(name.into(), value.into());
+            }
         });
+        if !taken {
+            return Err(Errno::ENOSPC);
+        }
         self.worker.shared.young.hold(&found, || Ok(file));
         Ok(Answer::Value(0))
     }
