@@ -129,8 +129,8 @@ impl Records {
             b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.text_acl = true,
             b"RHT.security.selinux" => self.xattr(b"security.selinux", value)?,
             _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattr(name, value)?;
+                if let Some(name) = attribute(key) {
+                    self.xattr(&name, value)?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let name = percent_decoded(name);
                     let value = base64(value).ok_or("an extended attribute is not base64")?;
@@ -227,6 +227,25 @@ fn time(text: &[u8]) -> Option<Timestamp> {
             nanoseconds: 1_000_000_000 - nanoseconds,
         },
     })
+}
+
+/// The name of the extended attribute that a record's key stands for, as star and
+/// GNU tar write it. GNU tar escapes the equals sign that would end the key, and the
+/// escape itself; what else stands behind a percent sign is of programs that escape
+/// nothing.
+pub(crate) fn attribute(key: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = key.strip_prefix(b"SCHILY.xattr.")?;
+    let mut name = Vec::with_capacity(rest.len());
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after) {
+            (b'%', [b'3', b'D', after @ ..]) => (b'=', after),
+            (b'%', [b'2', b'5', after @ ..]) => (b'%', after),
+            plain => plain,
+        };
+        name.push(byte);
+        rest = after;
+    }
+    Some(name)
 }
 
 fn percent_decoded(text: &[u8]) -> Vec<u8> {
