@@ -430,6 +430,39 @@ fn copying_out_follows_no_link_that_is_there_already() {
 }
 
 #[test]
+fn directories_with_two_names_are_damage() {
+    if let Some(tool) = missing(&["mke2fs"]) {
+        skip!("`{tool}` is not installed");
+    }
+    let world = World::new();
+    world.write("tree/dir/first-name/file", "x");
+    world.write("tree/dir/other-name/file", "x");
+    run(&world, "mke2fs", "-q -F -t ext4 -d tree a.img 8M").success();
+    let path = world.work().join("a.img");
+    let mut image = fs::read(&path).expect("there");
+    let entry = |name: &[u8]| {
+        let at = image.windows(name.len()).position(|window| window == name);
+        at.expect("the name is there") - 8
+    };
+    let (first, other) = (entry(b"first-name"), entry(b"other-name"));
+    image.copy_within(first..first + 4, other);
+    fs::write(&path, image).expect("written");
+    for line in ["cp -r a.img / out", "ls -R a.img"] {
+        let outcome = world.kiln().words(line);
+        assert_eq!(outcome.code(), 1, "{line}");
+        assert!(
+            outcome
+                .stderr
+                .contains("the ext4 filesystem is damaged at inode")
+                && outcome.stderr.contains("another directory's"),
+            "{line}: {}",
+            outcome.stderr
+        );
+    }
+    assert!(!world.work().join("out/dir/other-name/file").exists());
+}
+
+#[test]
 fn names_that_lead_out_of_a_directory_are_damage() {
     if let Some(tool) = missing(&["mke2fs"]) {
         skip!("`{tool}` is not installed");

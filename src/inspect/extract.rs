@@ -18,10 +18,8 @@ use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 use nix::unistd::UnlinkatFlags;
 
-use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Metadata};
+use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Metadata, Walk};
 
-/// Directories may be nested this deep.
-const DEPTH: usize = 512;
 /// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
 
@@ -53,12 +51,6 @@ pub enum ExtractError {
         /// The path.
         path: PathBuf,
     },
-    /// Directories within themselves, or nested beyond all reason.
-    #[error("the directories of the image at `{}` have no end", path.display())]
-    TooDeep {
-        /// The path.
-        path: PathBuf,
-    },
     /// The host's side.
     #[error("cannot write `{}`", path.display())]
     Host {
@@ -77,7 +69,6 @@ impl ExtractError {
             ExtractError::Directory { .. } => {
                 Some("`-r` copies directories with what is in them".to_owned())
             }
-            ExtractError::TooDeep { .. } => Some("the filesystem is damaged".to_owned()),
             ExtractError::Host { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("free some space there, or choose another place".to_owned())
@@ -125,7 +116,7 @@ pub fn extract(
         files,
         recursive,
         done: Extracted::default(),
-        above: Vec::new(),
+        walk: Walk::default(),
         buffer: vec![0; CHUNK],
     };
     extractor.copy(file, directory.as_fd(), name, target)?;
@@ -136,8 +127,7 @@ struct Extractor<'a, 'd> {
     files: &'a FileSystem<'d>,
     recursive: bool,
     done: Extracted,
-    /// The directories that are being copied, outermost first.
-    above: Vec<FileId>,
+    walk: Walk,
     buffer: Vec<u8>,
 }
 
@@ -184,11 +174,8 @@ impl Extractor<'_, '_> {
                 path: path.to_owned(),
             });
         }
-        if self.above.len() >= DEPTH || self.above.contains(&directory) {
-            return Err(ExtractError::TooDeep {
-                path: path.to_owned(),
-            });
-        }
+        let entries = self.walk.enter(self.files, directory);
+        let entries = self.image(path, entries)?;
         let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
         let host = |errno: Errno| host(path, errno);
         match nix::sys::stat::mkdirat(into, name, Mode::S_IRWXU) {
@@ -197,12 +184,11 @@ impl Extractor<'_, '_> {
         }
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let own = nix::fcntl::openat(into, name, flags, Mode::empty()).map_err(host)?;
-        self.above.push(directory);
-        for entry in self.image(path, self.files.entries(directory))? {
+        for entry in entries {
             let name = OsStr::from_bytes(&entry.name);
             self.copy(entry.file, own.as_fd(), name, &path.join(name))?;
         }
-        self.above.pop();
+        self.walk.leave();
         finish(&own, mode, metadata).map_err(host)
     }
 
