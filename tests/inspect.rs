@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use common::image::{missing, run};
@@ -427,6 +427,51 @@ fn copying_out_follows_no_link_that_is_there_already() {
             .all(|name| !name.to_string_lossy().contains("kiln")),
         "{left:?}"
     );
+}
+
+#[test]
+fn copying_out_leaves_directories_that_were_there_as_they_were() {
+    if let Some(tool) = missing(&["mke2fs", "sh"]) {
+        skip!("`{tool}` is not installed");
+    }
+    let world = World::new();
+    let work = world.work();
+    world.write("tree/sub/file", "from the image");
+    world.write("tree/new/file", "from the image");
+    let set = |path: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(work.join(path), mode).expect("its own");
+    };
+    let mode = |path: &str| {
+        let metadata = fs::metadata(work.join(path)).expect("there");
+        metadata.mode() & 0o7777
+    };
+    for path in ["tree", "tree/sub", "tree/new"] {
+        set(path, 0o777);
+        // Long ago, to be told from any time of this test.
+        run(&world, "touch", &format!("-d @1000000000 {path}")).success();
+    }
+    set("tree/new/file", 0o666);
+    run(&world, "mke2fs", "-q -F -t ext4 -d tree a.img 8M").success();
+    for path in ["p", "p/sub"] {
+        fs::create_dir(work.join(path)).expect("made");
+        set(path, 0o700);
+    }
+    let mut command = world.command("/bin/sh");
+    command.args(["-c", "umask 027; exec \"$@\"", "sh"]);
+    command.arg(kiln()).args(["cp", "-r", "a.img", "/", "p"]);
+    let outcome = command.run();
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    for path in ["p", "p/sub"] {
+        assert_eq!(mode(path), 0o700, "{path}");
+        let metadata = fs::metadata(work.join(path)).expect("there");
+        assert_ne!(metadata.mtime(), 1_000_000_000, "{path}");
+    }
+    // What is new has what the image says, as far as the user lets files have it.
+    assert_eq!(mode("p/new"), 0o750);
+    assert_eq!(mode("p/new/file"), 0o640);
+    let metadata = fs::metadata(work.join("p/new")).expect("there");
+    assert_eq!(metadata.mtime(), 1_000_000_000);
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::inspect::extract;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: kiln cp debian.qcow2 /boot/vmlinuz /boot/initrd.img .\n\n\
-    Owners, set-id bits and devices are left behind; symbolic links in the image are\n\
-    copied as links, but for those that are named."
+    Owners, set-id bits and devices are left behind, and of modes what the umask\n\
+    forbids; directories that are there already keep theirs. Symbolic links in the\n\
+    image are copied as links, but for those that are named."
 )]
 pub struct Arguments {
     /// Image, and the partition by its number, name or label

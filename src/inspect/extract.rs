@@ -2,7 +2,9 @@
 //!
 //! Names and links come from the image and are not trusted: everything is made
 //! below a directory that is open, no link there is followed, and a file gets its
-//! name when it is complete. Owners, set-id bits and devices stay behind.
+//! name when it is complete. Owners, set-id bits and devices stay behind. Modes are
+//! subject to the umask, and directories that were there before keep theirs: an
+//! image does not open the user's files to others.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -178,10 +180,12 @@ impl Extractor<'_, '_> {
         let entries = self.image(path, entries)?;
         let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
         let host = |errno: Errno| host(path, errno);
-        match nix::sys::stat::mkdirat(into, name, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        // The kernel applies the umask. While it is filled the owner may do all.
+        let is_new = match nix::sys::stat::mkdirat(into, name, mode | Mode::S_IRWXU) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(errno) => return Err(host(errno)),
-        }
+        };
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let own = nix::fcntl::openat(into, name, flags, Mode::empty()).map_err(host)?;
         for entry in entries {
@@ -189,7 +193,16 @@ impl Extractor<'_, '_> {
             self.copy(entry.file, own.as_fd(), name, &path.join(name))?;
         }
         self.walk.leave();
-        finish(&own, mode, metadata).map_err(host)
+        if !is_new {
+            return Ok(());
+        }
+        if !mode.contains(Mode::S_IRWXU) {
+            let stat = nix::sys::stat::fstat(&own).map_err(host)?;
+            let has = Mode::from_bits_truncate(stat.st_mode);
+            let too_much = Mode::S_IRWXU - mode;
+            nix::sys::stat::fchmod(&own, has - too_much).map_err(host)?;
+        }
+        set_time(&own, metadata).map_err(host)
     }
 
     fn file(
@@ -205,8 +218,9 @@ impl Extractor<'_, '_> {
         let host = |errno: Errno| host(path, errno);
         let _ = nix::unistd::unlinkat(into, &*temporary, UnlinkatFlags::NoRemoveDir);
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let private = Mode::S_IRUSR | Mode::S_IWUSR;
-        let fd = nix::fcntl::openat(into, &*temporary, flags, private).map_err(host)?;
+        // The kernel applies the umask; what is open stays writable.
+        let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
+        let fd = nix::fcntl::openat(into, &*temporary, flags, mode).map_err(host)?;
         let written = self.data(&open, File::from(fd), metadata, path);
         match written {
             Ok(()) => rename(into, &temporary, name).map_err(host),
@@ -248,8 +262,7 @@ impl Extractor<'_, '_> {
                 }
             }
         }
-        let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
-        finish(&to.into(), mode, metadata).map_err(|errno| host(errno.into()))
+        set_time(&to.into(), metadata).map_err(|errno| host(errno.into()))
     }
 
     fn image<T>(&self, path: &Path, result: Result<T, FsError>) -> Result<T, ExtractError> {
@@ -280,9 +293,8 @@ fn rename(directory: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> Result<(), Err
     nix::fcntl::renameat(directory, from, directory, to)
 }
 
-/// Gives a file or directory its mode and time.
-fn finish(fd: &OwnedFd, mode: Mode, metadata: &Metadata) -> Result<(), Errno> {
-    nix::sys::stat::fchmod(fd, mode)?;
+/// Gives a file or directory its time.
+fn set_time(fd: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
     let nanoseconds = i64::from(metadata.mtime.nanoseconds);
     let time = TimeSpec::new(metadata.mtime.seconds, nanoseconds);
     nix::sys::stat::futimens(fd, &time, &time)
