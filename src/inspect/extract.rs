@@ -78,6 +78,9 @@ impl ExtractError {
                 io::ErrorKind::PermissionDenied => {
                     Some("choose a directory that you may write to".to_owned())
                 }
+                io::ErrorKind::NotFound => {
+                    Some("make the directory that it goes into first".to_owned())
+                }
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Some(
                     "something else has this name there; remove it, or choose another".to_owned(),
                 ),
@@ -87,7 +90,18 @@ impl ExtractError {
     }
 }
 
-/// Copies a file, or a directory if `recursive` is set, to `target`.
+/// Where files go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// What `path` begins at if it is relative.
+    pub current_dir: &'a Path,
+    /// The path as the user named it, for messages too.
+    pub path: &'a Path,
+    /// Whether `path` is a directory that is to be filled, not a name to be made.
+    pub fill: bool,
+}
+
+/// Copies a file, or a directory if `recursive` is set, to a target.
 ///
 /// An older file of that name is replaced; a directory that is there is filled.
 ///
@@ -96,24 +110,9 @@ impl ExtractError {
 pub fn extract(
     files: &FileSystem<'_>,
     file: FileId,
-    target: &Path,
+    target: Target<'_>,
     recursive: bool,
 ) -> Result<Extracted, ExtractError> {
-    let host = |source: io::Error| ExtractError::Host {
-        path: target.to_owned(),
-        source,
-    };
-    let Some(name) = target.file_name() else {
-        return Err(host(io::ErrorKind::InvalidInput.into()));
-    };
-    let parent = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // The user's own path may lead through links.
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let directory = nix::fcntl::openat(AT_FDCWD, parent, flags, Mode::empty())
-        .map_err(|errno| host(errno.into()))?;
     let mut extractor = Extractor {
         files,
         recursive,
@@ -121,7 +120,26 @@ pub fn extract(
         walk: Walk::default(),
         buffer: vec![0; CHUNK],
     };
-    extractor.copy(file, directory.as_fd(), name, target)?;
+    let path = target.path;
+    // The user's own path may lead through links.
+    let open = |path: &Path| {
+        let path = target.current_dir.join(path);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(AT_FDCWD, &path, flags, Mode::empty())
+    };
+    match path.file_name() {
+        Some(name) if !target.fill => {
+            let parent = path.parent().unwrap_or(Path::new(""));
+            let into = open(parent).map_err(|errno| host(path, errno))?;
+            extractor.copy(file, into.as_fd(), name, path)?;
+        }
+        _ => {
+            extractor.may_copy(path)?;
+            let own = open(path).map_err(|errno| host(path, errno))?;
+            extractor.fill(file, own.as_fd(), path)?;
+            extractor.done.files += 1;
+        }
+    }
     Ok(extractor.done)
 }
 
@@ -171,13 +189,7 @@ impl Extractor<'_, '_> {
         name: &OsStr,
         path: &Path,
     ) -> Result<(), ExtractError> {
-        if !self.recursive {
-            return Err(ExtractError::Directory {
-                path: path.to_owned(),
-            });
-        }
-        let entries = self.walk.enter(self.files, directory);
-        let entries = self.image(path, entries)?;
+        self.may_copy(path)?;
         let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
         let host = |errno: Errno| host(path, errno);
         // The kernel applies the umask. While it is filled the owner may do all.
@@ -188,11 +200,7 @@ impl Extractor<'_, '_> {
         };
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let own = nix::fcntl::openat(into, name, flags, Mode::empty()).map_err(host)?;
-        for entry in entries {
-            let name = OsStr::from_bytes(&entry.name);
-            self.copy(entry.file, own.as_fd(), name, &path.join(name))?;
-        }
-        self.walk.leave();
+        self.fill(directory, own.as_fd(), path)?;
         if !is_new {
             return Ok(());
         }
@@ -203,6 +211,32 @@ impl Extractor<'_, '_> {
             nix::sys::stat::fchmod(&own, has - too_much).map_err(host)?;
         }
         set_time(&own, metadata).map_err(host)
+    }
+
+    /// Directories are only copied if the user said so.
+    fn may_copy(&self, path: &Path) -> Result<(), ExtractError> {
+        if self.recursive {
+            return Ok(());
+        }
+        Err(ExtractError::Directory {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Copies what is in a directory.
+    fn fill(
+        &mut self,
+        directory: FileId,
+        own: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<(), ExtractError> {
+        let entries = self.walk.enter(self.files, directory);
+        for entry in self.image(path, entries)? {
+            let name = OsStr::from_bytes(&entry.name);
+            self.copy(entry.file, own, name, &path.join(name))?;
+        }
+        self.walk.leave();
+        Ok(())
     }
 
     fn file(
