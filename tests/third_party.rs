@@ -204,6 +204,7 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         replaced,
         [
             "debootstrap",
+            "install-bin",
             "package-installs",
             "stable-interface-names",
             "svc-map",

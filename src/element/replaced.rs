@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// Names of elements, and why kiln's own are used.
-pub const REPLACED: [(&str, &str); 6] = [
+pub const REPLACED: [(&str, &str); 7] = [
     (
         "debootstrap",
         "it runs debootstrap or mmdebstrap of the host, which make device nodes",
@@ -16,6 +16,10 @@ pub const REPLACED: [(&str, &str); 6] = [
     (
         "dracut-ramdisk",
         "it compiles a dracut of 2014, whose source and whose iSCSI target's Python are gone",
+    ),
+    (
+        "install-bin",
+        "it would copy kiln's own programs for the build into the image",
     ),
     (
         "package-installs",

@@ -86,7 +86,8 @@ fn a_hook_that_copies_a_program_copies_the_real_one() {
         "install",
         "50-inside",
         "cp -L \"$(type -P start-stop-daemon)\" /opt/start-stop-daemon; chmod 711 /opt/start-stop-daemon
-         ln /opt/start-stop-daemon /opt/another",
+         ln /opt/start-stop-daemon /opt/another
+         mkdir -p /usr/local/bin; cp -L \"$(type -P pkg-map)\" /usr/local/bin",
     );
     let built = toy.build("-t tar").success();
     let told = built.events.iter().any(|event| {
@@ -101,10 +102,13 @@ fn a_hook_that_copies_a_program_copies_the_real_one() {
         .arg(toy.output("tar"))
         .arg("-C")
         .arg(&unpacked)
-        .args(["--no-same-owner", "./opt"])
+        .args(["--no-same-owner", "./opt", "./usr/local/bin"])
         .status()
         .unwrap();
     assert!(status.success());
+    // No system has this one: DIB's elements bring it for the build.
+    let left = std::fs::read_dir(unpacked.join("usr/local/bin")).unwrap();
+    assert_eq!(left.count(), 0);
     for (copy, program) in [
         ("mount", "mount"),
         ("start-stop-daemon", "start-stop-daemon"),
