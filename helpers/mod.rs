@@ -134,6 +134,21 @@ helpers! {
     "update-initramfs" Inside deferred::update_initramfs;
 }
 
+/// Programs that diskimage-builder's elements bring in `bin/`. Hooks call them by
+/// that path as well, so kiln's elements have links to kiln there.
+pub const BROUGHT: [&str; 10] = [
+    "cache-url",
+    "extract-image",
+    "install-packages",
+    "package-installs",
+    "package-installs-squash",
+    "package-installs-v2",
+    "package-uninstalls",
+    "pkg-map",
+    "svc-map",
+    "svc-map-merge",
+];
+
 /// Runs the helper of that name with `args` (without `argv[0]`); `None` if there is none.
 pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
     let helper = HELPERS.iter().find(|helper| helper.name == name)?;
