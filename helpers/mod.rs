@@ -277,6 +277,16 @@ pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
         .find(|file| is_program(file) && !is_this_program(file))
 }
 
+/// The names in a directory, sorted; those that are not UTF-8 are left out.
+pub(crate) fn names_in(directory: &std::path::Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Whether the current user may execute this file.
 pub(crate) fn is_program(path: &std::path::Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
