@@ -10,7 +10,7 @@
 #   -t  directory in memory, for modes that cannot mount one (/dev/shm)
 #   -m  the modes; all are compared with the first (subordinate single)
 #   -b  let an unmodified debootstrap make the root, the same for each mode; one
-#       mode more is `proot`, which runs it under PRoot without kiln
+#       mode more is `proot`, which runs it under PRoot and fakeroot without kiln
 #
 # The element is `debian-minimal` unless some are named. Packages come from a
 # cache that a first build fills, so only processors and memory count; finished
@@ -110,15 +110,20 @@ END
 }
 
 # under_proot: the same without kiln. PRoot cannot follow debootstrap's own chroot,
-# so the second stage is started in the root.
+# so the second stage is started in the root; the first one, which only unpacks, needs
+# what fakeroot does.
 under_proot() {
     local root="$memory/root"
     chmod -R u+rwX "$root" 2>/dev/null || :
     rm -rf -- "$root"
     # shellcheck disable=SC2016 # sh expands these
     env -i PATH="$PATH" LC_ALL=C /usr/bin/time -o "$directory/time" -f '%e %U %S' sh -eu -c '
-        proot -0 debootstrap --foreign --variant=minbase --unpack-tarball="$1" "$2" "$3"
-        proot -0 -r "$3" -b /proc -b /dev -w / /bin/sh /debootstrap/debootstrap --second-stage
+        fakeroot debootstrap --foreign --variant=minbase --unpack-tarball="$1" "$2" "$3"
+        # Where it could mount nothing it made a link.
+        rm -f "$3/proc"
+        mkdir -p "$3/proc"
+        DEBOOTSTRAP_DIR=/debootstrap proot -0 -r "$3" -b /proc -b /dev -w / \
+            /bin/sh /debootstrap/debootstrap --second-stage
         proot -0 tar -C "$3" -cf "$4" .' sh \
         "$DIB_PACKAGES" "${DIB_RELEASE:-bookworm}" "$root" "$directory/out/image.tar"
 }
