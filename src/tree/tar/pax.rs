@@ -14,8 +14,12 @@ pub(super) struct Records {
     pub gid: Option<u32>,
     pub mtime: Option<Timestamp>,
     pub xattrs: Xattrs,
-    /// ACLs in text form, whose names only the archive's maker could resolve.
-    pub text_acl: bool,
+    /// The access control list in text form.
+    pub access_acl: Option<Vec<u8>>,
+    /// The one that files in a directory inherit.
+    pub default_acl: Option<Vec<u8>>,
+    /// There is a list of NFSv4's kind, which Linux's filesystems do not have.
+    pub nfs4_acl: bool,
     pub sparse: Sparse,
 }
 
@@ -103,11 +107,13 @@ impl Records {
                 }
                 self.sparse.map = Some(map);
             }
-            b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.text_acl = true,
+            b"SCHILY.acl.access" => self.access_acl = bytes,
+            b"SCHILY.acl.default" => self.default_acl = bytes,
+            b"SCHILY.acl.ace" => self.nfs4_acl = bytes.is_some(),
             b"RHT.security.selinux" => self.xattr(b"security.selinux", value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattr(name, value)?;
+                    self.xattr(&unescaped(name), value)?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let name = percent_decoded(name);
                     let value = base64(value).ok_or("an extended attribute is not base64")?;
@@ -198,6 +204,22 @@ fn time(text: &[u8]) -> Option<Timestamp> {
     })
 }
 
+/// The name in a key: an equals sign would end it, so GNU tar escapes these.
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&first, after)) = rest.split_first() {
+        let (byte, after) = match after {
+            [b'2', b'5', after @ ..] if first == b'%' => (b'%', after),
+            [b'3', b'D', after @ ..] if first == b'%' => (b'=', after),
+            _ => (first, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes
+}
+
 fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let hex = |byte: u8| {
         char::from(byte)
@@ -281,7 +303,7 @@ mod tests {
     fn attributes_come_in_two_notations() {
         let mut records = Records::default();
         records
-            .read(b"29 SCHILY.xattr.user.one=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
+            .read(b"35 SCHILY.xattr.user.o%3D%25%e=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
             .unwrap();
         let found: Vec<(&[u8], &[u8])> = records
             .xattrs
@@ -290,7 +312,7 @@ mod tests {
             .collect();
         assert_eq!(
             found,
-            [(&b"user.one"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
+            [(&b"user.o=%%e"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
         );
     }
 
