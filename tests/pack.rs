@@ -1,6 +1,8 @@
 //! `kiln pack`: directories and archives become images, judged by the tools of others.
 
 mod common;
+#[path = "pack/faults.rs"]
+mod faults;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -318,14 +318,6 @@ impl<'a> Archive<'a> {
             match self.reader.read_at(inode, range.offset + done, space) {
                 Ok(read) if read == part => {}
                 Ok(read) => space[read..].fill(0),
-                // The header has told its length already: zeros, and a warning.
-                Err(error @ tree::Error::Shrunk { filled, .. }) => {
-                    space[filled..].fill(0);
-                    self.warnings.push(error.to_string());
-                    self.stream.wrote(part);
-                    self.stream.zeros(range.length - done - part as u64)?;
-                    return self.stream.pad();
-                }
                 Err(error) => {
                     return Err(Error::Tree {
                         path: self.tree.path(id),
