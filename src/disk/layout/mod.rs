@@ -220,19 +220,31 @@ impl Plan {
                     .collect();
                 let mut lvs = Vec::new();
                 for lv in item.lvs.iter().filter(|lv| lv.base == group.name) {
-                    if lv.kind != LvKind::Linear || lv.thin_pool.is_some() {
-                        return Err(LayoutError::Unsupported {
-                            what: format!(
-                                "thin provisioning of LVM (`{}`); leave out `type` and `thin-pool` \
-                                 for an ordinary logical volume",
-                                lv.name
-                            ),
-                        });
+                    let kind = match (lv.kind, &lv.thin_pool) {
+                        (LvKind::Linear, _) => lvm::Kind::Linear,
+                        (LvKind::ThinPool, _) => lvm::Kind::ThinPool,
+                        (LvKind::Thin, Some(pool)) => lvm::Kind::Thin(pool.clone()),
+                        (LvKind::Thin, None) => {
+                            return Err(lvm::LvmError::NoPool {
+                                lv: lv.name.clone(),
+                                vg: group.name.clone(),
+                            }
+                            .into());
+                        }
+                    };
+                    let holder = self.config.mkfs.iter().find(|mkfs| mkfs.base == lv.name);
+                    if let (LvKind::ThinPool, Some(mkfs)) = (lv.kind, holder) {
+                        return Err(lvm::LvmError::PoolAsBase {
+                            pool: lv.name.clone(),
+                            node: mkfs.name.clone(),
+                        }
+                        .into());
                     }
                     lvs.push(lvm::Lv {
                         name: lv.name.clone(),
                         uuid: names.uuid("lv", &lv.name),
                         size: lv.size.clone(),
+                        kind,
                     });
                 }
                 let uuid = names.uuid("vg", &group.name);
