@@ -3,6 +3,8 @@
 mod common;
 #[path = "pack/faults.rs"]
 mod faults;
+#[path = "pack/options.rs"]
+mod options;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -589,9 +589,14 @@ fn plan_filesystem(
         uuid: uuid.to_owned(),
         wanted,
     };
+    let is_ext = mkfs.fstype.starts_with("ext");
+    let given_uuid = option(&mkfs.opts, "-U").and_then(|uuid| Uuid::try_parse(uuid).ok());
     let id = match &mkfs.uuid {
         None if is_fat => FilesystemId::Fat(names.id32("filesystem", &mkfs.name)),
-        None => FilesystemId::Uuid(names.uuid("filesystem", &mkfs.name)),
+        None => FilesystemId::Uuid(match given_uuid.filter(|_| is_ext) {
+            Some(uuid) => uuid,
+            None => names.uuid("filesystem", &mkfs.name),
+        }),
         Some(uuid) if is_fat => {
             let digits = uuid.replacen('-', "", 1);
             let id = u32::from_str_radix(&digits, 16).ok();
@@ -612,6 +617,13 @@ fn plan_filesystem(
             mkfs.name, first.mount_point, second.mount_point
         ));
     }
+    if let Some(label) = option(&mkfs.opts, "-L").filter(|label| is_ext && *label != mkfs.label) {
+        // As with DIB, whose label comes last.
+        warnings.push(format!(
+            "mkfs option `-L {label}` of `{}` has no effect: its label is `{}`",
+            mkfs.name, mkfs.label
+        ));
+    }
     if mkfs.is_swap() && !mkfs.opts.is_empty() {
         warnings.push(format!("mkfs options of swap `{}` are ignored", mkfs.name));
     }
@@ -625,6 +637,15 @@ fn plan_filesystem(
         mount_point: mount.map(|mount| mount.mount_point.clone()),
         sector_size,
     })
+}
+
+/// The value of an option of mkfs, attached or in the next word.
+fn option<'a>(opts: &'a [String], name: &str) -> Option<&'a str> {
+    let at = opts.iter().position(|word| word.starts_with(name))?;
+    match opts[at].strip_prefix(name) {
+        Some("") => opts.get(at + 1).map(String::as_str),
+        value => value,
+    }
 }
 
 #[cfg(test)]
