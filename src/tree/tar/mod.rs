@@ -26,6 +26,7 @@ mod pax;
 mod tests;
 
 pub use error::Error;
+#[cfg(test)]
 pub(crate) use pax::attribute;
 
 use header::{BLOCK, BLOCK_SIZE, Header, number, text};
