@@ -44,7 +44,11 @@ pub(super) fn give(records: &Records, inode: &mut Inode) -> Result<bool, &'stati
         let Some(text) = text else { continue };
         let list = TextAcl::parse(text)?;
         // The attribute itself is exact where an archive has it, too.
-        if records.xattrs.contains_key(name) {
+        if inode
+            .xattrs
+            .as_ref()
+            .is_some_and(|set| set.contains_key(name))
+        {
             continue;
         }
         match list.known() {

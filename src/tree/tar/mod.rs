@@ -28,6 +28,8 @@ mod pax;
 mod tests;
 
 pub use error::Error;
+#[cfg(test)]
+pub(crate) use pax::attribute;
 
 use header::{BLOCK, BLOCK_SIZE, Header, number, text};
 use pax::Records;
@@ -408,7 +410,8 @@ impl<'a> Archive<'a> {
             b'g' => {
                 let text = self.input.extended(size)?;
                 let read = self.global.read(&text);
-                read.map_err(|problem| self.input.damaged(problem))?;
+                let checked = read.and_then(|()| self.global.check_global());
+                checked.map_err(|problem| self.input.damaged(problem))?;
             }
             b'L' => before.name = Some(text(&self.input.extended(size)?).to_vec()),
             b'K' => before.link = Some(text(&self.input.extended(size)?).to_vec()),
@@ -430,7 +433,7 @@ impl<'a> Archive<'a> {
         size: u64,
         before: Before,
     ) -> Result<(), Error> {
-        let records = before.records.unwrap_or_else(|| self.global.clone());
+        let mut records = before.records.unwrap_or_else(|| self.global.clone());
         let sparse = &records.sparse;
         let path = sparse.name.clone().or(records.path.clone()).or(before.name);
         let path = path.unwrap_or_else(|| header.path());
@@ -499,7 +502,7 @@ impl<'a> Archive<'a> {
             uid,
             gid,
             mtime,
-            xattrs: pax::shared(&records.xattrs),
+            xattrs: Some(std::mem::take(&mut records.xattrs)).filter(|set| !set.is_empty()),
             links: 1,
         };
         self.unresolved |= acl::give(&records, &mut inode).map_err(unsupported)?;
