@@ -16,7 +16,7 @@ use super::index::Universe;
 use super::repository::{Index, OpenSuite, apt_lists, universe};
 use super::*;
 use crate::fetch::testing::{Server, client};
-use crate::fetch::{Digest, format_http_date};
+use crate::fetch::{Digest, Location, format_http_date};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -289,6 +289,46 @@ fn a_tampered_release_is_not_trusted() {
     assert!(text(repository.read("stable", false)).contains("not a clear-signed OpenPGP message"));
     // What was refused was not kept.
     assert!(text(repository.read("stable", true)).starts_with("offline"));
+}
+
+#[test]
+fn a_release_from_the_cache_that_fails_is_fetched_anew_once() {
+    let repository = Repository::new();
+    let path = "/debian/dists/stable/InRelease";
+    let document = |repository: &Repository| {
+        let location = Location::parse(&repository.suite("stable").mirror).expect("valid");
+        let location = location.join("dists/stable/InRelease");
+        repository
+            .cache
+            .document_anew(&client(false), &location, 1 << 20)
+            .expect("fetched")
+    };
+    // Nobody verified this one; the server says from now on that it did not change.
+    repository.server.put(path, "an answer from long ago");
+    document(&repository).keep().expect("kept");
+    repository.publish("stable", DAY);
+    repository.server.requests();
+    repository.read("stable", false).expect("fetched anew");
+    let asked = |repository: &Repository| {
+        let requests = repository.server.requests();
+        requests
+            .into_iter()
+            .filter(|request| request == path)
+            .count()
+    };
+    assert_eq!(asked(&repository), 2);
+    repository.read("stable", false).expect("not modified");
+    assert_eq!(asked(&repository), 1);
+    // What the server has now is no better: that is the error, and nothing loops.
+    repository.server.put(path, "no better");
+    document(&repository).keep().expect("kept");
+    repository.server.requests();
+    let message = text(repository.read("stable", false));
+    assert!(message.contains("is not trusted"), "{message}");
+    assert_eq!(asked(&repository), 2);
+    // Offline there is nothing to ask.
+    let message = text(repository.read("stable", true));
+    assert!(message.contains("is not trusted"), "{message}");
 }
 
 #[test]
