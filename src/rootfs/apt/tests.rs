@@ -22,6 +22,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A key with a signing subkey, as archives have.
 fn key() -> SignedSecretKey {
+    key_that(true)
+}
+
+/// The same, whose primary key may sign documents or only certify.
+fn key_that(signs: bool) -> SignedSecretKey {
     let subkey = SubkeyParamsBuilder::default()
         .key_type(KeyType::Ed25519Legacy)
         .can_sign(true)
@@ -31,7 +36,7 @@ fn key() -> SignedSecretKey {
     SecretKeyParamsBuilder::default()
         .key_type(KeyType::Ed25519Legacy)
         .can_certify(true)
-        .can_sign(true)
+        .can_sign(signs)
         .can_encrypt(EncryptionCaps::None)
         .primary_user_id("Test Archive <test@example.org>".into())
         .subkeys(vec![subkey])
@@ -344,6 +349,35 @@ fn a_key_that_is_not_in_the_keyring_does_not_count() {
         text(repository.read_with("stable", false, &debian))
             .contains("embedded Debian archive keyring")
     );
+}
+
+#[test]
+fn a_primary_key_signs_only_if_it_is_meant_to() {
+    for signs in [true, false] {
+        let key = key_that(signs);
+        let text = "Suite: stable\n";
+        let by_primary = CleartextSignedMessage::sign(
+            rand::thread_rng(),
+            text,
+            &key.primary_key,
+            &Password::empty(),
+        );
+        let by_primary = by_primary
+            .and_then(|message| message.to_armored_string(ArmorOptions::default()))
+            .expect("signed");
+        let keyring = keyring(&key);
+        let now = SystemTime::now();
+        let checked = keyring.verify(by_primary.as_bytes(), now);
+        match signs {
+            true => assert_eq!(checked.expect("verified").text, text),
+            false => {
+                let reason = checked.expect_err("refused").to_string();
+                assert!(reason.ends_with("is not meant for signing"), "{reason}");
+            }
+        }
+        let by_subkey = sign(&key, text);
+        keyring.verify(by_subkey.as_bytes(), now).expect("verified");
+    }
 }
 
 #[test]
