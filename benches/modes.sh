@@ -19,10 +19,8 @@
 set -eu -o pipefail
 export LC_ALL=C
 
-usage() {
-    sed -n '4,9s/^#\( \|$\)//p' "$0" >&2
-    exit 1
-}
+# shellcheck source=benches/common.sh
+. "$(dirname "$0")/common.sh"
 
 rounds=3 kiln='' directory='' modes='subordinate single'
 while getopts r:k:d:m: option; do
@@ -31,24 +29,14 @@ while getopts r:k:d:m: option; do
         k) kiln=$OPTARG ;;
         d) directory=$OPTARG ;;
         m) modes=$OPTARG ;;
-        *) usage ;;
+        *) usage 4,9 ;;
     esac
 done
 shift $((OPTIND - 1))
 if [ $# = 0 ]; then
     set -- debian-minimal
 fi
-here=$(cd "$(dirname "$0")/.." && pwd)
-if [ -z "$kiln" ]; then
-    for candidate in "$here"/target/release/kiln "$here"/target/*/release/kiln; do
-        if [ -x "$candidate" ]; then kiln=$candidate; fi
-    done
-    kiln=${kiln:-$(command -v kiln || :)}
-fi
-if [ ! -x "$kiln" ]; then
-    echo "error: no kiln to measure; \`cargo build --release\` makes one, -k names one" >&2
-    exit 1
-fi
+find_kiln
 if [ -z "$directory" ]; then
     directory=$(mktemp -d)
     clean_up() {
