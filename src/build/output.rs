@@ -247,12 +247,18 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
             .get(OsStr::new("PATH"))
             .map_or(OsStr::new("/usr/sbin:/usr/bin:/sbin:/bin"), |path| path),
     )?;
-    if !strays.is_empty() {
-        for path in strays {
-            let text = format!(
-                "put the real program in place of kiln's stand-in that a hook copied to `{}`",
-                path.display()
-            );
+    let told = strays.replaced.iter().map(|path| {
+        let path = path.display();
+        format!("put the real program in place of kiln's stand-in that a hook copied to `{path}`")
+    });
+    let told: Vec<String> = told
+        .chain(strays.removed.iter().map(|path| {
+            let path = path.display();
+            format!("removed `{path}`, where a hook copied a program of kiln's for the build")
+        }))
+        .collect();
+    if !told.is_empty() {
+        for text in told {
             engine.events.send(&Event::Info { text });
         }
         tree = scan_target(engine)?;

@@ -430,7 +430,13 @@ fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
     for kind in comma_list(given) {
         if !TYPES.contains(&kind.as_str()) {
             let failure = Failure::new(format!("unknown image type `{kind}`"));
-            return Err(match nearest(&kind, TYPES) {
+            // As qemu-img calls it, which DIB passes such words on to.
+            let meant = if kind == "vpc" {
+                Some("vhd")
+            } else {
+                nearest(&kind, TYPES)
+            };
+            return Err(match meant {
                 Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
                 None => failure,
             }
@@ -727,6 +733,7 @@ mod tests {
                 "at least one distribution root element must be specified",
             ),
             (types("qcwo2"), "unknown image type `qcwo2`"),
+            (types("vpc"), "unknown image type `vpc`"),
             (types(","), "the list of image types is empty"),
             (
                 Given {
