@@ -484,7 +484,7 @@ impl<'a> Archive<'a> {
             uid,
             gid,
             mtime,
-            xattrs: records.shared_xattrs(),
+            xattrs: Some(records.xattrs).filter(|xattrs| !xattrs.is_empty()),
             links: 1,
         };
         let inserted = self.builder.insert(&path, inode).map(drop);

@@ -86,11 +86,6 @@ impl Records {
         Ok(())
     }
 
-    /// The extended attributes as an inode holds them.
-    pub(super) fn shared_xattrs(&self) -> Option<Arc<Xattrs>> {
-        (!self.xattrs.is_empty()).then(|| Arc::clone(&self.xattrs))
-    }
-
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         const NUMBER: &str = "an extended header has a number that is none";
         let number = || decimal(value).ok_or(NUMBER);
