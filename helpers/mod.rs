@@ -168,6 +168,15 @@ pub trait Explain: std::error::Error {
     }
 }
 
+/// A long option without its dashes, and the value behind its equals sign.
+fn long_option(argument: &str) -> Option<(&str, Option<String>)> {
+    let long = argument.strip_prefix("--")?;
+    Some(match long.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (long, None),
+    })
+}
+
 fn finish<E: Explain + 'static>(name: &OsStr, result: Result<ExitCode, E>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,

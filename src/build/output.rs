@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
 use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{self, LayoutError, NativePlanner, SizeRule};
+use crate::helpers::record::{GRUB_INSTALL, GrubCore};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, LabelError, Labelling, Timestamp, Tree};
@@ -165,35 +166,25 @@ fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
     edit.build().map_err(failed)
 }
 
-/// Boot code that `grub-install` recorded for the assembler.
-#[derive(serde::Deserialize)]
-struct GrubRecord {
-    target: String,
-    core: Option<String>,
-    boot_image: Option<String>,
-}
-
 /// Reads the last recorded BIOS installation, if there is one and the layout has a
 /// place for it or no other boot loader was installed.
 fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, Failure> {
-    let path = engine.dirs.record.join("grub-install.jsonl");
+    let path = engine.dirs.record.join(GRUB_INSTALL);
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(Failure::io("reading what grub-install recorded"))?,
     };
     let mut found = None;
     for line in text.lines() {
-        let record: GrubRecord = serde_json::from_str(line).map_err(|error| {
+        let record: GrubCore = serde_json::from_str(line).map_err(|error| {
             Failure::new(format!(
                 "what grub-install recorded cannot be read: {error}"
             ))
         })?;
-        if let (Some(core), Some(boot), "i386-pc") =
-            (record.core, record.boot_image, record.target.as_str())
-        {
+        if record.target == "i386-pc" {
             found = Some(BiosBoot {
-                boot: read(tree, &boot)?,
-                core: read(tree, &core)?,
+                boot: read(tree, &record.boot_image)?,
+                core: read(tree, &record.core)?,
             });
         }
     }

@@ -81,14 +81,8 @@ const fn flag(
 ) -> Flag<Id> {
     // DIB documents these two but its parser does not know them.
     let added = matches!(id, Id::ExtraSize | Id::JournalSize);
-    Flag {
-        id,
-        short,
-        long,
-        value,
-        help,
-        added,
-    }
+    let flag = Flag::new(id, short, long, value, help);
+    Flag { added, ..flag }
 }
 
 /// Every option, in the order of the help text.

@@ -20,7 +20,7 @@ use super::at::{
 use super::error::Error;
 
 /// Largest unit of one write. Larger ones are several times slower where the
-/// page cache then allocates large folios (spec: writers.md §0).
+/// page cache then allocates large folios.
 pub(crate) const WRITE_SIZE: usize = 128 << 10;
 
 /// How often another temporary or backup name is tried.

@@ -28,6 +28,7 @@ mod pax;
 mod tests;
 
 pub use error::Error;
+pub(crate) use pax::attribute;
 
 use header::{BLOCK, BLOCK_SIZE, Header, number, text};
 use pax::Records;

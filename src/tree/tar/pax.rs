@@ -241,7 +241,7 @@ fn time(text: &[u8]) -> Option<Timestamp> {
 /// GNU tar write it. GNU tar escapes the equals sign that would end the key, and the
 /// escape itself; what else stands behind a percent sign is of programs that escape
 /// nothing.
-fn attribute(key: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn attribute(key: &[u8]) -> Option<Vec<u8>> {
     let mut rest = key.strip_prefix(b"SCHILY.xattr.")?;
     let mut name = Vec::with_capacity(rest.len());
     while let Some((&byte, after)) = rest.split_first() {
