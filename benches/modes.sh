@@ -1,18 +1,25 @@
 #!/bin/bash
 # Measures one bootstrap in each mode, in turn, and prints a table in Markdown.
 #
-#   benches/modes.sh [-r ROUNDS] [-k KILN] [-d DIR] [-m "MODE…"] [ELEMENT…]
+#   benches/modes.sh [-r ROUNDS] [-k KILN] [-d DIR] [-t DIR] [-m "MODE…"] [ELEMENT…]
+#   benches/modes.sh -b […]
 #
 #   -r  rounds; every round runs each mode once (3)
 #   -k  the program to measure (target/*/release/kiln, else `kiln` in PATH)
 #   -d  directory for caches and logs, made if missing (a temporary one)
+#   -t  directory in memory, for modes that cannot mount one (/dev/shm)
 #   -m  the modes; all are compared with the first (subordinate single)
+#   -b  let an unmodified debootstrap make the root, the same for each mode; one
+#       mode more is `proot`, which runs it under PRoot without kiln
 #
 # The element is `debian-minimal` unless some are named. Packages come from a
 # cache that a first build fills, so only processors and memory count; finished
 # roots are removed from it before each build, so each build is a bootstrap.
+# With -b it is a root of variant minbase from a tarball of its packages.
+# Everything ends with a tar. DIB_RELEASE and DIB_DISTRIBUTION_MIRROR count.
 #
-# Run it as a normal user. The supervisor answers on the processor that called,
+# Run it as a normal user, for whom mode `chroot` is that of root of a user
+# namespace with one id (`unshare -r`). The supervisor answers on the processor that called,
 # which the scheduler only does for ordinary processes: give it the machine with
 # `nice -n -20` (where sessions share it, `echo -20 >/proc/self/autogroup` first),
 # not with the real-time class.
@@ -20,17 +27,19 @@ set -eu -o pipefail
 export LC_ALL=C
 
 usage() {
-    sed -n '4,9s/^#\( \|$\)//p' "$0" >&2
+    sed -n '4,13s/^#\( \|$\)//p' "$0" >&2
     exit 1
 }
 
-rounds=3 kiln='' directory='' modes='subordinate single'
-while getopts r:k:d:m: option; do
+rounds=3 kiln='' directory='' memory=/dev/shm modes='subordinate single' bootstrap=''
+while getopts r:k:d:t:m:b option; do
     case $option in
         r) rounds=$OPTARG ;;
         k) kiln=$OPTARG ;;
         d) directory=$OPTARG ;;
+        t) memory=$OPTARG ;;
         m) modes=$OPTARG ;;
+        b) bootstrap=1 ;;
         *) usage ;;
     esac
 done
@@ -49,18 +58,70 @@ if [ ! -x "$kiln" ]; then
     echo "error: no kiln to measure; \`cargo build --release\` makes one, -k names one" >&2
     exit 1
 fi
-if [ -z "$directory" ]; then
-    directory=$(mktemp -d)
-    clean_up() {
+case " $modes " in
+    *' proot '*)
+        if [ -z "$bootstrap" ]; then
+            echo "error: \`proot\` runs debootstrap alone: add -b" >&2
+            exit 1
+        fi
+        ;;
+esac
+# Where a root ends that no namespace takes along.
+memory=$(mktemp -d -p "$memory")
+temporary=''
+clean_up() {
+    # PRoot leaves directories that their owner may not read.
+    chmod -R u+rwX "$memory" 2>/dev/null || :
+    rm -rf -- "$memory"
+    if [ -n "$temporary" ]; then
         "$kiln" cache clear --image-cache "$directory/cache" >/dev/null 2>&1 || :
         rm -rf -- "$directory"
-    }
-    trap clean_up EXIT
+    fi
+}
+trap clean_up EXIT
+if [ -z "$directory" ]; then
+    directory=$(mktemp -d)
+    temporary=1
 fi
 mkdir -p "$directory"
 directory=$(realpath "$directory")
 results="$directory/modes.tsv"
 : >"$results"
+
+# with_debootstrap: an element that runs it, and what it needs.
+with_debootstrap() {
+    local suite=${DIB_RELEASE:-bookworm} element="$directory/elements/with-debootstrap"
+    PATH=$PATH:/usr/sbin:/sbin
+    export DIB_PACKAGES="$directory/packages-$suite.tar"
+    if [ ! -e "$DIB_PACKAGES" ]; then
+        # It wants to be root, but only to download.
+        unshare --map-root-user debootstrap --variant=minbase --make-tarball="$DIB_PACKAGES.part" \
+            "$suite" "$directory/download" \
+            "${DIB_DISTRIBUTION_MIRROR:-http://ftp.debian.org/debian}" >"$directory/download.log"
+        mv "$DIB_PACKAGES.part" "$DIB_PACKAGES"
+    fi
+    mkdir -p "$element/root.d"
+    echo operating-system >"$element/element-provides"
+    cat >"$element/root.d/10-debootstrap" <<END
+#!/bin/bash
+exec debootstrap --variant=minbase --unpack-tarball="\$DIB_PACKAGES" $suite "\$TARGET_ROOT"
+END
+    chmod 755 "$element/root.d/10-debootstrap"
+}
+
+# under_proot: the same without kiln. PRoot cannot follow debootstrap's own chroot,
+# so the second stage is started in the root.
+under_proot() {
+    local root="$memory/root"
+    chmod -R u+rwX "$root" 2>/dev/null || :
+    rm -rf -- "$root"
+    # shellcheck disable=SC2016 # sh expands these
+    env -i PATH="$PATH" LC_ALL=C /usr/bin/time -o "$directory/time" -f '%e %U %S' sh -eu -c '
+        proot -0 debootstrap --foreign --variant=minbase --unpack-tarball="$1" "$2" "$3"
+        proot -0 -r "$3" -b /proc -b /dev -w / /bin/sh /debootstrap/debootstrap --second-stage
+        proot -0 tar -C "$3" -cf "$4" .' sh \
+        "$DIB_PACKAGES" "${DIB_RELEASE:-bookworm}" "$root" "$directory/out/image.tar"
+}
 
 # build MODE ELEMENT…: one build without a finished root.
 build() {
@@ -71,10 +132,18 @@ build() {
         -exec mv {} "$directory/cache/kiln/roots.old.$((++former))" \; 2>/dev/null || :
     rm -rf "$directory/out"
     mkdir -p "$directory/out"
-    /usr/bin/time -o "$directory/time" -f '%e %U %S' \
-        "$kiln" build "$@" -o "$directory/out/image" -t tar --mode "$mode" --json \
-        --image-cache "$directory/cache" "${extra[@]}" \
-        >"$directory/out.json" 2>"$directory/out.err" || status=$?
+    if [ "$mode" = proot ]; then
+        under_proot >"$directory/out.json" 2>"$directory/out.err" || status=$?
+    else
+        local way=()
+        if [ "$mode" = chroot ] && [ "$(id -u)" != 0 ]; then
+            way=(unshare --map-root-user)
+        fi
+        TMPDIR=$memory /usr/bin/time -o "$directory/time" -f '%e %U %S' "${way[@]}" \
+            "$kiln" build "$@" -o "$directory/out/image" -t tar --mode "$mode" --json \
+            --image-cache "$directory/cache" "${extra[@]}" \
+            >"$directory/out.json" 2>"$directory/out.err" || status=$?
+    fi
     if [ "$status" != 0 ]; then
         echo "error: mode $mode failed with status $status:" >&2
         tail -n 5 "$directory/out.json" "$directory/out.err" >&2
@@ -83,8 +152,14 @@ build() {
 }
 
 extra=() former=0
-build "${modes%% *}" "$@"
-extra=(--offline)
+if [ -n "$bootstrap" ]; then
+    with_debootstrap
+    set -- -n with-debootstrap
+    extra=(-E "$directory/elements")
+else
+    build "${modes%% *}" "$@"
+    extra=(--offline)
+fi
 for ((round = 1; round <= rounds; round++)); do
     for mode in $modes; do
         read -r load _ </proc/loadavg

@@ -25,6 +25,7 @@ mod mount;
 pub mod package_installs;
 pub mod package_lists;
 pub mod packages;
+mod pigz;
 pub mod pkg_map;
 pub mod record;
 pub mod run_parts;
@@ -48,7 +49,8 @@ pub enum Scope {
     /// Only in hooks that run in the target: outside, the host's own is meant.
     Inside,
     /// In no `PATH`: only `sudo` and shell functions call it (see [`FUNCTIONS`]),
-    /// so that who looks for the program finds the system's.
+    /// so that who looks for the program finds the system's; and [`pigz`], which
+    /// has a place only while an initramfs is made.
     Called,
 }
 
@@ -118,6 +120,7 @@ helpers! {
     "package-installs-squash" Anywhere squash::main;
     "package-installs-v2" Inside package_installs::main;
     "package-uninstalls" Inside package_lists::uninstall;
+    "pigz" Called pigz::main;
     "pkg-map" Anywhere pkg_map::main;
     "service" Inside system::service;
     "start-stop-daemon" Inside system::start_stop_daemon;

@@ -7,6 +7,7 @@ use std::fs;
 use std::time::Instant;
 
 use common::World;
+use common::host::Host;
 use common::image::{assert_clean, debugfs, extract, missing, partitions, run};
 use common::listing::{Listing, differences, listing_of};
 use common::qemu::{Firmware, boot, ovmf};
@@ -14,6 +15,11 @@ use common::toy::Built;
 
 /// Builds, and prints what took how long.
 fn build(world: &World, arguments: &str) -> Built {
+    build_in(&Host::new(), world, arguments)
+}
+
+/// The same on a host that is restricted.
+fn build_in(host: &Host, world: &World, arguments: &str) -> Built {
     let started = Instant::now();
     let mut command = world.kiln();
     command
@@ -23,6 +29,7 @@ fn build(world: &World, arguments: &str) -> Built {
         .arg("--json")
         .arg("--image-cache")
         .arg(common::cache());
+    host.confine(&mut command);
     let built = Built::run(&mut command).success();
     println!(
         "kiln build {arguments}: {:.1} s",
@@ -125,10 +132,11 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
         for name in ["debian.raw", "debian.ext4"] {
             fs::remove_file(world.work().join(name)).expect("it can be removed");
         }
-        // The root comes from the cache; the packages for EFI are new.
+        // The root comes from the cache; the packages for EFI are new, and so is
+        // one that brings a set-group-id program.
         build(
             &world,
-            "block-device-efi vm debian-minimal -o efi -t qcow2,raw",
+            &format!("block-device-efi vm debian-minimal {MORE} -o efi -t qcow2,raw"),
         );
         let console = booted
             .join()
@@ -165,24 +173,42 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
         scope.spawn(|| boot(&world, "efi.qcow2", Firmware::Bios, "login:"));
         scope.spawn(|| boot(&world, "efi.qcow2", Firmware::Uefi, "login:"));
         // What was built once can be built again without the network.
-        build(&world, "vm debian-minimal -o again -t tar --offline");
+        let again = |name: &str| format!("vm debian-minimal {MORE} -o {name} -t tar --offline");
+        build(&world, &again("again"));
         // Also as somebody who has one id alone, with a root of its own.
-        build(
-            &world,
-            "vm debian-minimal -o single -t tar --offline --mode single",
-        );
+        build(&world, &format!("{} --mode single", again("single")));
+        // And as root of a default container, where nothing can be mounted.
+        if nix::unistd::geteuid().is_root() {
+            let built = build_in(&Host::docker(), &world, &again("chroot"));
+            let said = format!("{:?}", built.events);
+            assert!(said.contains("as mode `chroot`"), "{said}");
+            for trouble in [
+                "not mounted",
+                "is not a device",
+                "without the package cache",
+            ] {
+                assert!(!said.contains(trouble), "{trouble}: {:#?}", built.lines());
+            }
+        }
     });
     assert_same_but_for_chance(&world, "again.tar", "single.tar");
+    if nix::unistd::geteuid().is_root() {
+        assert_same_but_for_chance(&world, "again.tar", "chroot.tar");
+    }
     assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
 }
 
+/// A package with programs that are not root's alone.
+const MORE: &str = "-p openssh-server";
+
 /// Files whose content is made by chance, or has times in it: iSCSI's name of this
-/// machine, an archive of files, what ldconfig knows of inodes, and what the build
-/// says of itself.
-const BY_CHANCE: [&str; 4] = [
+/// machine and its ssh keys, an archive of files, what ldconfig knows of inodes, and
+/// what the build says of itself.
+const BY_CHANCE: [&str; 5] = [
     "./boot/initrd.img-",
     "./etc/dib-manifests/",
     "./etc/iscsi/initiatorname.iscsi",
+    "./etc/ssh/ssh_host_",
     "./var/cache/ldconfig/aux-cache",
 ];
 /// A file that has the name of the output.
@@ -196,6 +222,7 @@ fn assert_same_but_for_chance(world: &World, one: &str, other: &str) {
     assert!(one.len() > 5000, "only {} files", one.len());
     let shadow = &one["./etc/shadow"];
     assert!(shadow.starts_with("Regular 640 0:42 "), "{shadow}");
+    assert!(one["./usr/bin/ssh-agent"].starts_with("Regular 2755 0:"));
     let different = differences(&one, &other);
     assert!(different.is_empty(), "{}", different.join("\n"));
 }

@@ -400,21 +400,20 @@ fn programs_that_may_not_be_looked_into_are_not_answered() {
     // Without a guard signals may interrupt calls, and nothing else.
     let untraced = user(&toy, 0).refuse(&[libc::SYS_ptrace], libc::EPERM);
     works(&untraced.user(USER), &toy, "--overwrite", "single", &[]);
-    // What Yama refuses at its strictest; a file stands for its setting.
-    let settings = toy.world.work().join("settings-yama");
-    std::fs::create_dir_all(settings.join("yama")).expect("made");
-    std::fs::write(settings.join("yama/ptrace_scope"), "3\n").expect("written");
-    let strict = |ids| {
-        let calls = [
-            libc::SYS_ptrace,
-            libc::SYS_process_vm_readv,
-            libc::SYS_process_vm_writev,
-        ];
-        user(&toy, ids)
-            .cover("/proc/sys/kernel", &settings)
+    // What Yama refuses; a file stands for its setting.
+    let calls = [
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+    ];
+    let yama = |host: Host, scope: &str| {
+        let settings = toy.world.work().join(format!("settings-yama-{scope}"));
+        std::fs::create_dir_all(settings.join("yama")).expect("made");
+        std::fs::write(settings.join("yama/ptrace_scope"), scope).expect("written");
+        host.cover("/proc/sys/kernel", &settings)
             .refuse(&calls, libc::EPERM)
-            .user(USER)
     };
+    let strict = |ids| yama(user(&toy, ids), "3").user(USER);
     std::fs::remove_file(toy.output("tar")).expect("ours");
     refuses(
         &strict(0),
@@ -424,6 +423,15 @@ fn programs_that_may_not_be_looked_into_are_not_answered() {
             "kernel.yama.ptrace_scope is 3",
             "/etc/sysctl.d, and restart",
         ],
+    );
+    // Root of a container, whose programs are in no user namespace of kiln's.
+    let kept = host::DOCKER;
+    let container = yama(Host::new().masked(), "2").docker_filter(&kept);
+    refuses(
+        &container.capabilities(&kept),
+        &toy,
+        "",
+        &["kernel.yama.ptrace_scope is 2", "--cap-add SYS_PTRACE"],
     );
     works(&strict(65536), &toy, "", "subordinate", &[]);
     let (report, _) = doctor(&strict(65536), &toy);
@@ -437,6 +445,36 @@ fn programs_that_may_not_be_looked_into_are_not_answered() {
     assert!(
         detail.contains("kernel.yama.ptrace_scope is 3"),
         "{answers:#}"
+    );
+}
+
+#[test]
+fn a_kernel_that_asks_nobody_about_calls_still_has_many_ids() {
+    as_root!();
+    let toy = toy();
+    let old = |ids| user(&toy, ids).refuse(&[libc::SYS_seccomp], libc::ENOSYS);
+    works(&old(65536).user(USER), &toy, "", "subordinate", &[]);
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(
+        &old(0).user(USER),
+        &toy,
+        "",
+        &["seccomp notifications are refused", "Linux 5.14"],
+    );
+}
+
+#[test]
+fn a_filesystem_without_locks_is_named() {
+    as_root!();
+    let toy = toy();
+    // NFS without its lock manager.
+    refuses(
+        &user(&toy, 65536)
+            .refuse(&[libc::SYS_flock], libc::ENOLCK)
+            .user(USER),
+        &toy,
+        "",
+        &["locking", "No locks available", "TMPDIR"],
     );
 }
 
@@ -475,6 +513,14 @@ fn calls_that_another_program_answers_are_named() {
         "--mode single",
         &["another program already answers", "run kiln outside of it"],
     );
+    // Where ids are real, only devices cannot be made. (A user who may load such a
+    // filter may not have `newuidmap` run.)
+    if nix::unistd::geteuid().is_root() {
+        Host::new()
+            .answered_by_another()
+            .build(&toy, "-t tar --overwrite")
+            .success();
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use common::host::{DOCKER, Host};
@@ -208,98 +207,4 @@ fn a_forced_chroot_that_is_killed_leaves_no_mount_on_the_host() {
         skip!("mode chroot is root's");
     }
     kill_each(&Host::new(), "--mode chroot");
-}
-
-/// A minimal Debian, and what its packages do with `/proc`.
-const BOOTSTRAP: &str = r#"#!/bin/bash
-set -eu
-case "$ARCH" in
-    x86_64) arch=amd64 ;;
-    aarch64) arch=arm64 ;;
-    *) arch=$ARCH ;;
-esac
-kiln-bootstrap apt --suite bookworm --components main --arch "$arch" \
-    --include systemd,openssh-server,sudo,man-db "$TARGET_ROOT" >/dev/null
-"#;
-
-/// Type, mode, owners, size, device, link and attributes of each file in a tar.
-fn listing(toy: &Toy) -> BTreeMap<String, String> {
-    let file = fs::File::open(toy.output("tar")).expect("the build wrote a tar");
-    let mut archive = tar::Archive::new(file);
-    let entries = archive.entries().expect("a tar").map(|entry| {
-        let mut entry = entry.expect("an entry");
-        let attributes: BTreeMap<String, Vec<u8>> = entry
-            .pax_extensions()
-            .ok()
-            .flatten()
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-            .map(|one| (one.key_bytes().escape_ascii().to_string(), one))
-            .filter(|(key, _)| key.starts_with("SCHILY.xattr."))
-            .map(|(key, one)| (key, one.value_bytes().to_vec()))
-            .collect();
-        let header = entry.header();
-        let facts = format!(
-            "{:?} {:o} {:?}:{:?} {:?} {:?}:{:?} {:?} {attributes:?}",
-            header.entry_type(),
-            header.mode().expect("a mode"),
-            header.uid().ok(),
-            header.gid().ok(),
-            header.size().ok(),
-            header.device_major().ok().flatten(),
-            header.device_minor().ok().flatten(),
-            entry
-                .link_name_bytes()
-                .map(|link| link.escape_ascii().to_string()),
-        );
-        (entry.path_bytes().escape_ascii().to_string(), facts)
-    });
-    entries.collect()
-}
-
-#[test]
-fn a_bootstrapped_debian_is_the_same_in_a_docker_container() {
-    if !nix::unistd::geteuid().is_root() {
-        skip!("mode chroot is root's");
-    }
-    if !common::has_network() {
-        skip!("this machine has no network");
-    }
-    let toy = Toy::empty();
-    toy.plain_hook("root", "10-bootstrap", BOOTSTRAP);
-    let cache = common::cache();
-    let cache = cache.display();
-    let mut listings = Vec::new();
-    for (host, mode) in [(Host::docker(), "chroot"), (Host::new(), "root")] {
-        let built = host
-            .build(&toy, &format!("-t tar --no-tmpfs --image-cache {cache}"))
-            .success();
-        let said = format!("{:?}", built.events);
-        assert!(said.contains(&format!("as mode `{mode}`")), "{said}");
-        for trouble in ["not mounted", "is not a device"] {
-            assert!(!said.contains(trouble), "{trouble}: {:#?}", built.lines());
-        }
-        listings.push(listing(&toy));
-        fs::remove_file(toy.output("tar")).expect("the tar is ours");
-    }
-    toy.assert_swept();
-    let names: BTreeSet<&String> = listings.iter().flat_map(BTreeMap::keys).collect();
-    let different: Vec<String> = names
-        .into_iter()
-        // Keys and numbers that packages make up.
-        .filter(|name| {
-            !["ssh_host_", "machine-id"]
-                .iter()
-                .any(|part| name.contains(part))
-        })
-        .filter(|name| listings[0].get(*name) != listings[1].get(*name))
-        .map(|name| {
-            let of = |at: usize| listings[at].get(name);
-            format!("{name}\n  {:?}\n  {:?}", of(0), of(1))
-        })
-        .collect();
-    assert!(different.is_empty(), "{}", different.join("\n"));
-    assert!(listings[0].len() > 6000, "{}", listings[0].len());
-    assert!(listings[0]["./etc/shadow"].contains("640 Some(0):Some(42)"));
 }

@@ -90,7 +90,9 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         .source_format
         .as_deref()
         .and_then(inspect::Format::from_name);
-    let image = inspect::open(&source, known).map_err(|error| hinted(&error, error.hint()))?;
+    let image = inspect::open(&source, known)
+        .map_err(|error| error.of(&arguments.source))
+        .map_err(|error| hinted(&error, error.hint()))?;
     let existing = if arguments.overwrite {
         sink::Existing::Replace
     } else {

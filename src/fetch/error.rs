@@ -119,6 +119,9 @@ impl Error {
             Error::Transfer { hint, .. } => Some(hint),
             Error::Proxy { .. } => Some("write it as `http://host:port`, or unset it"),
             Error::ReadSource { .. } => Some("check that the path exists and may be read"),
+            Error::Store { source, .. } if source.raw_os_error() == Some(libc::ENOLCK) => Some(
+                "its filesystem has no locks (NFS without its lock manager); choose another `DIB_IMAGE_CACHE`",
+            ),
             Error::Store { source, .. } => Some(match source.kind() {
                 io::ErrorKind::StorageFull => {
                     "free some space, or choose another `DIB_IMAGE_CACHE`"

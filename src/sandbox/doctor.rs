@@ -290,10 +290,7 @@ fn yama() -> Option<Check> {
         return Some(check(name, Status::Ok, scope));
     }
     let detail = format!("{scope}: system calls of daemons that hooks leave behind fail");
-    Some(check(name, Status::Degraded, detail).remedy(
-        "docker and podman: `--cap-add SYS_PTRACE`; Kubernetes: \
-         `capabilities: {add: [\"SYS_PTRACE\"]}`",
-    ))
+    Some(check(name, Status::Degraded, detail).remedy(probe::TRACE_HINT))
 }
 
 fn filter() -> Check {

@@ -340,13 +340,10 @@ pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), E
             let _ = wait_for(child);
             unshared?;
             if !said.is_empty() {
-                let (reason, hints) = serde_json::from_slice(&said)
+                // Its own error with all causes.
+                let (message, hints) = serde_json::from_slice(&said)
                     .unwrap_or_else(|_| ("the map writer failed".to_owned(), Vec::new()));
-                return Err(Error::NoUserNamespace {
-                    reason,
-                    hints,
-                    source: io::Error::from(io::ErrorKind::PermissionDenied),
-                });
+                return Err(Error::Probe { message, hints });
             }
         }
     }

@@ -182,27 +182,34 @@ pub(super) fn try_listener() -> Result<Listening, Error> {
             io::Error::from_raw_os_error(errno),
         ));
     }
-    try_reading().map_err(|error| {
-        if sysctl(YAMA).as_deref() == Some("3") {
-            refused(
-                "no program may look into another (kernel.yama.ptrace_scope is 3)",
-                "as an administrator: `kernel.yama.ptrace_scope = 2` or less in /etc/sysctl.d, and \
-                 restart, since 3 cannot be taken back",
-                error,
-            )
-        } else {
-            refused(
-                "reading the memory of programs is refused",
-                "a container must allow `process_vm_readv(2)`, as Docker does since Linux 4.8",
-                error,
-            )
-        }
+    try_reading().map_err(|error| match sysctl(YAMA).as_deref() {
+        Some("3") => refused(
+            "no program may look into another (kernel.yama.ptrace_scope is 3)",
+            "as an administrator: `kernel.yama.ptrace_scope = 2` or less in /etc/sysctl.d, and \
+             restart, since 3 cannot be taken back",
+            error,
+        ),
+        // Root of a user namespace of ours has it.
+        Some("2") => refused(
+            "only programs with CAP_SYS_PTRACE may look into others (kernel.yama.ptrace_scope is 2)",
+            TRACE_HINT,
+            error,
+        ),
+        _ => refused(
+            "reading the memory of programs is refused",
+            "a container must allow `process_vm_readv(2)`, as Docker does since Linux 4.8",
+            error,
+        ),
     })?;
     Ok(found)
 }
 
 /// Who may look into programs (`Documentation/admin-guide/LSM/Yama.rst` of Linux).
 pub(super) const YAMA: &str = "kernel.yama.ptrace_scope";
+
+/// What lets a container look into its programs whatever Yama says.
+pub(super) const TRACE_HINT: &str = "docker and podman: `--cap-add SYS_PTRACE`; Kubernetes: \
+    `capabilities: {add: [\"SYS_PTRACE\"]}`";
 
 /// Whether a supervisor can read the arguments of calls here.
 pub fn programs_can_be_read() -> bool {

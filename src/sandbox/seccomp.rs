@@ -78,7 +78,7 @@ pub fn no_sync() -> Filter {
 pub fn install(filter: &Filter) -> io::Result<()> {
     let program = filter.program.as_slice();
     let Some((register, traits)) = &filter.register else {
-        return load(program, 0).map(drop);
+        return load_if_possible(program);
     };
     let mut traits = *traits;
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -100,7 +100,7 @@ pub fn install(filter: &Filter) -> io::Result<()> {
     };
     let listener = match (listener, &filter.otherwise) {
         (Ok(listener), _) => listener,
-        (Err(_), Some(program)) => return load(program, 0).map(drop),
+        (Err(_), Some(program)) => return load_if_possible(program),
         (Err(error), None) => return Err(error),
     };
     if traits.guarded {
@@ -112,6 +112,21 @@ pub fn install(filter: &Filter) -> io::Result<()> {
     // SAFETY: the listener is ours, and nobody uses its number after this.
     unsafe { libc::close(listener) };
     sent
+}
+
+/// Loads a filter that only saves time, unless this kernel or container has none.
+fn load_if_possible(program: &[libc::sock_filter]) -> io::Result<()> {
+    match load(program, 0) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOSYS | libc::EINVAL | libc::EPERM)
+            ) =>
+        {
+            Ok(())
+        }
+        result => result.map(drop),
+    }
 }
 
 /// `seccomp(2)`; the listener's descriptor if the flags ask for one.

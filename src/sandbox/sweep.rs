@@ -41,8 +41,15 @@ impl WorkDir {
                 parent.display()
             )))?
             .keep();
-        let lock = lock(&path).map_err(Error::system(format!("locking `{}`", path.display())))?;
-        Ok(WorkDir { path, _lock: lock })
+        match lock(&path) {
+            Ok(lock) => Ok(WorkDir { path, _lock: lock }),
+            Err(error) => {
+                let _ = std::fs::remove_dir(&path);
+                Err(Error::system(format!("locking `{}`", path.display()))(
+                    error,
+                ))
+            }
+        }
     }
 
     /// Where it is.

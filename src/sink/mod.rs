@@ -18,6 +18,7 @@ mod checksum;
 pub mod container;
 pub mod cpio;
 mod error;
+pub(crate) mod gzip;
 mod identity;
 mod options;
 mod order;

@@ -13,10 +13,9 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use flate2::write::GzEncoder;
-
 use super::checksum::{Checksums, Digests, Hasher};
 use super::error::Error;
+use super::gzip::GzipWriter;
 use super::output::{Output, WRITE_SIZE};
 use crate::tree::{
     self, Content, DataRange, Device, Inode, InodeId, Kind, NodeId, Timestamp, Tree,
@@ -598,7 +597,7 @@ struct Stream<'a> {
 /// Where an archive goes.
 enum Target<'a> {
     Plain(Box<Sequential<'a>>),
-    Gzip(Box<GzEncoder<Sequential<'a>>>),
+    Gzip(Box<GzipWriter<Sequential<'a>>>),
 }
 
 /// An output that is written from start to end.
@@ -645,10 +644,7 @@ impl<'a> Stream<'a> {
         };
         let target = match form {
             Form::Plain => Target::Plain(Box::new(sequential)),
-            Form::Gzip => {
-                let level = flate2::Compression::new(GZIP_LEVEL);
-                Target::Gzip(Box::new(GzEncoder::new(sequential, level)))
-            }
+            Form::Gzip => Target::Gzip(Box::new(GzipWriter::new(sequential, GZIP_LEVEL))),
         };
         Stream {
             target,
@@ -682,7 +678,7 @@ impl<'a> Stream<'a> {
             Target::Plain(file) => Ok(file.hasher.finish()),
             Target::Gzip(mut encoder) => {
                 encoder
-                    .try_finish()
+                    .finish()
                     .map_err(|source| encoder.get_mut().failure(source))?;
                 let hasher = std::mem::take(&mut encoder.get_mut().hasher);
                 Ok(hasher.finish())

@@ -320,6 +320,32 @@ fn records_count_their_own_length() {
     }
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config {
+        cases: 32,
+        failure_persistence: None,
+        ..Default::default()
+    })]
+
+    /// Names of attributes may hold what ends a record's key, and what escapes it.
+    #[test]
+    fn names_of_attributes_come_back_as_they_were(
+        names in proptest::collection::vec("user\\.([%=]|%25|%3[dD]|[a-z0-9\u{e4} \n]){1,12}", 1..20)
+    ) {
+        let inode = names.iter().fold(Inode::file(*b"", 0o644), |inode, name| {
+            inode.with_xattr(name.as_bytes(), *b"a=%3D")
+        });
+        let mut tree = TreeBuilder::new();
+        tree.insert("file", inode).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.tar");
+        let (tree, _) = archive(tree.build().unwrap(), &path);
+        let read = tree::tar::read(&path, place.path()).unwrap().tree;
+        let xattrs = |tree: &Tree| tree.inode_of(tree.find("/file").unwrap()).xattrs.clone();
+        proptest::prop_assert_eq!(xattrs(&read), xattrs(&tree));
+    }
+}
+
 #[test]
 fn times_are_decimal_seconds() {
     for (time, text) in [

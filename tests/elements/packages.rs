@@ -254,13 +254,51 @@ fn package_cache_is_shared_without_being_in_the_image() {
 }
 
 #[test]
-fn package_cache_is_done_without_where_it_cannot_be_mounted() {
+fn package_cache_stands_in_where_nothing_can_be_mounted() {
     let Some(scratch) = dpkg_root() else { return };
+    let cache = scratch.outside().join("a cache/apt/debian");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("old_1_amd64.deb"), "old").unwrap();
+    let archives = "var/cache/apt/archives";
+    scratch.write(&format!("{archives}/own.txt"), "the root's");
+    scratch.write(&format!("{archives}/partial/.keep"), "");
+    scratch.script("mount", "exit 32");
+    scratch.script("mountpoint", "exit 1");
+    scratch.run_outside("root.d/50-shared-apt-cache");
+    assert_eq!(scratch.list(archives), ["old_1_amd64.deb"]);
+    scratch.write(&format!("{archives}/new_2_amd64.deb"), "new");
+    scratch.write(&format!("{archives}/lock"), "");
+    // Once more, for the last phase; and what was lent is not for apt to remove.
+    scratch.run_outside("pre-finalise.d/50-shared-apt-cache");
+    scratch.run("finalise.d/99-clean-up-cache");
+    assert!(scratch.calls().is_empty());
+    scratch.run_outside("cleanup.d/30-shared-apt-cache");
+    assert_eq!(
+        scratch.list("var/cache/apt"),
+        ["archives/own.txt", "archives/partial/.keep"]
+    );
+    let cached: Vec<_> = crate::library::entries(&cache)
+        .iter()
+        .map(|path| crate::library::base_name(path))
+        .collect();
+    assert_eq!(cached, [".builds", "new_2_amd64.deb", "old_1_amd64.deb"]);
+    assert!(crate::library::entries(&cache.join(".builds")).is_empty());
+}
+
+#[test]
+fn package_cache_is_done_without_where_a_link_leads_out_of_the_root() {
+    let Some(scratch) = dpkg_root() else { return };
+    let away = scratch.outside().join("away");
+    fs::create_dir_all(&away).unwrap();
+    fs::create_dir_all(scratch.root().join("var/cache/apt")).unwrap();
+    std::os::unix::fs::symlink(&away, scratch.root().join("var/cache/apt/archives")).unwrap();
+    fs::create_dir_all(scratch.root().join(away.strip_prefix("/").unwrap())).unwrap();
     scratch.script("mount", "exit 32");
     let output = scratch.outside_hook("root.d/50-shared-apt-cache");
-    assert!(output.status.success());
+    assert!(output.status.success(), "{}", error_text(&output));
     assert!(error_text(&output).contains("warning: building without the package cache"));
     scratch.run_outside("cleanup.d/30-shared-apt-cache");
+    assert!(crate::library::entries(&away).is_empty());
     let off = scratch.with("DIB_APT_LOCAL_CACHE", "0");
     off.run_outside("root.d/50-shared-apt-cache");
 }

@@ -213,19 +213,42 @@ fn files_that_cannot_be_changed_do_not_keep_a_build_from_being_removed() {
     };
     let toy = Toy::basic();
     toy.hook(
-        "extra-data",
-        "50-attributes",
+        "root",
+        "20-chattr",
         &format!(
-            "mkdir -p \"$TMP_MOUNT_PATH/srv/closed/in\"\n\
-             '{0}' +i \"$TMP_MOUNT_PATH/etc/passwd\" 2>/dev/null && echo 'made immutable' || true\n\
-             '{0}' +a \"$TMP_MOUNT_PATH/etc/group\" 2>/dev/null && echo 'made append-only' || true\n\
-             chmod 000 \"$TMP_MOUNT_PATH/srv/closed/in\" \"$TMP_MOUNT_PATH/srv/closed\"",
+            "cd \"$TARGET_ROOT\"\ncp -L '{0}' usr/bin/\nmkdir -p srv/later/in\n\
+             ldd '{0}' | sed -nE 's@^[[:space:]]([^ ]+ => )?(/[^ ]+) .*@\\2@p' | while read -r library; do\n\
+             mkdir -p \".${{library%/*}}\"; cp -L \"$library\" \".$library\"; done",
             chattr.display()
         ),
     );
-    for place in ["", "--no-tmpfs"] {
-        toy.build(&format!("-t tar --overwrite {place}")).success();
-        toy.assert_swept();
+    let attack = "chattr +i \"$1/etc/passwd\" 2>/dev/null && echo 'made immutable'\n\
+         chattr +a \"$1/etc/group\" 2>/dev/null && echo 'made append-only'\n\
+         chattr +dAS \"$1/etc/os-release\" 2>/dev/null || true\n\
+         chmod 000 \"$1/srv/$2/in\" \"$1/srv/$2\"";
+    toy.hook(
+        "extra-data",
+        "50-attributes",
+        &format!(
+            "mkdir -p \"$TMP_MOUNT_PATH/srv/closed/in\"\nset -- \"$TMP_MOUNT_PATH\" closed\n{attack}"
+        ),
+    );
+    toy.hook(
+        "install",
+        "50-attributes",
+        &format!("set -- '' later\n{attack}"),
+    );
+    let mut ways = vec!["", "--no-tmpfs", "--no-tmpfs --mode single"];
+    if nix::unistd::geteuid().is_root() {
+        ways.push("--mode chroot");
+    }
+    for way in ways {
+        if toy
+            .build(&format!("-t tar --overwrite {way}"))
+            .had_its_mode()
+        {
+            toy.assert_swept();
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Place {
 }
 
 /// A path's directory and last name; `None` if it ends in no proper name.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = path.iter().rposition(|&byte| byte != b'/')? + 1;
     let start = path[..end]
         .iter()
@@ -111,7 +111,7 @@ impl Call<'_> {
     /// Opens the directory and takes over the umask.
     pub(super) fn enter(&mut self, place: &Place) -> Result<OwnedFd, Errno> {
         self.take_umask()?;
-        place.directory.open(libc::O_PATH | libc::O_DIRECTORY, 0)
+        place.directory.open(libc::O_PATH | libc::O_DIRECTORY)
     }
 
     pub(super) fn take_umask(&mut self) -> Result<(), Errno> {
@@ -209,7 +209,7 @@ impl Call<'_> {
         };
         let Ok(start) = self
             .rooted_target(directory)
-            .and_then(|start| start.open(libc::O_PATH | libc::O_DIRECTORY, 0))
+            .and_then(|start| start.open(libc::O_PATH | libc::O_DIRECTORY))
         else {
             return Ok(Answer::Continue);
         };
@@ -265,7 +265,8 @@ impl Call<'_> {
                 return Ok(Answer::Continue);
             };
             self.take_umask()?;
-            let file = target.open(flags, mode)?;
+            let parent = target.open(libc::O_PATH | libc::O_DIRECTORY)?;
+            let file = open_at(parent.as_raw_fd(), c".", flags, mode)?;
             self.record(&statx_of(&file)?, || by_path(&file), (uid, gid), None);
             return Ok(Answer::Descriptor {
                 file,

@@ -26,6 +26,7 @@ mod naming;
 mod overlay;
 mod own;
 mod place;
+mod reach;
 mod socket;
 mod stat;
 pub mod table;

@@ -44,11 +44,12 @@ impl Call<'_> {
         let Some(place) = self.place(libc::AT_FDCWD, path, false)? else {
             return Ok(Answer::Continue);
         };
+        // The kernel walks to it once more, from the program's own text.
+        self.enter(&place)?;
         let socket = self.take_descriptor(socket)?;
-        self.take_umask()?;
         let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
         let here = self.rooted_target(libc::AT_FDCWD)?;
-        let here = here.open(libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        let here = here.open(libc::O_PATH | libc::O_DIRECTORY)?;
         let found = self.worker.view.inside(&here, || {
             // SAFETY: the address has the length given and lives across the call.
             Errno::result(unsafe {

@@ -1,8 +1,9 @@
 //! The `stat(2)` family: owners, types and device numbers as recorded.
 
 use super::layout::Layout;
-use super::tracee::{Target, statx};
+use super::tracee::{Target, statx, statx_of};
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
+use crate::sandbox::store::Key;
 
 impl Call<'_> {
     pub(super) fn stat_path(&mut self, follow: bool, layout: Layout) -> Outcome {
@@ -47,7 +48,7 @@ impl Call<'_> {
         let Ok(mut found) = target.statx(libc::STATX_BASIC_STATS) else {
             return Ok(Answer::Continue);
         };
-        if !self.correct(&mut found) {
+        if !self.correct(&mut found) || !self.may_tell(&target, &found)? {
             return Ok(Answer::Continue);
         }
         let Some(bytes) = layout.bytes(&found) else {
@@ -73,11 +74,21 @@ impl Call<'_> {
         let Ok(mut found) = found else {
             return Ok(Answer::Continue);
         };
-        if !self.correct(&mut found) {
+        if !self.correct(&mut found) || !self.may_tell(&target, &found)? {
             return Ok(Answer::Continue);
         }
         self.write(self.arguments[4], bytes_of(&found))?;
         Ok(Answer::Value(0))
+    }
+
+    /// Whether a program in a target gets there without the supervisor's own links
+    /// below `/proc`. What is recorded is the target's anyway.
+    fn may_tell(&mut self, target: &Target, found: &libc::statx) -> Result<bool, Errno> {
+        if target.is_trusted() || self.record_of(found).is_some() || !self.enters_other_root()? {
+            return Ok(true);
+        }
+        let file = target.open_path().and_then(|file| statx_of(&file));
+        Ok(file.is_ok_and(|file| Key::of(&file) == Key::of(found)))
     }
 
     /// Changes what was found to what should be shown; false if that is the same.

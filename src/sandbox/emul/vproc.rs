@@ -78,7 +78,7 @@ fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
     open_at(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)
 }
 
-fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
+pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
@@ -182,12 +182,12 @@ impl Call<'_> {
         })
     }
 
-    fn enters_other_root(&mut self) -> Result<bool, Errno> {
+    pub(super) fn enters_other_root(&mut self) -> Result<bool, Errno> {
         let roots = &self.listener.roots;
         self.worker.view.enter_other_root(self.pid, roots)
     }
 
-    fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
+    pub(super) fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let text = nix::fcntl::readlinkat(self.worker.view.proc(), path)?;
         Ok(text.into_encoded_bytes())
     }
@@ -204,6 +204,15 @@ impl Call<'_> {
 
     /// The file of a place, as this process can name it.
     fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
+        self.target_within(place, follow, super::reach::LINKS)
+    }
+
+    pub(super) fn target_within(
+        &self,
+        place: &Place,
+        follow: bool,
+        links: usize,
+    ) -> Result<Target, Errno> {
         let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
         let (directory, path): (RawFd, Vec<u8>) = match place {
             Place::Proc(rest) => {
@@ -225,10 +234,11 @@ impl Call<'_> {
                     }
                     _ => rest.to_vec(),
                 };
-                (self.worker.view.proc().as_raw_fd(), path)
+                return self.in_proc(path, follow, links);
             }
             Place::Link(rest) => {
-                return self.target_of(&Place::Proc(rest.as_bytes().to_vec()), follow);
+                let place = Place::Proc(rest.as_bytes().to_vec());
+                return self.target_within(&place, follow, links);
             }
             // Its type and mode are what matters.
             Place::Mounts(_) | Place::Mtab => (
@@ -240,11 +250,7 @@ impl Call<'_> {
             Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
             Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
         };
-        Ok(Target {
-            directory,
-            path: c_string(path)?,
-            follow,
-        })
+        Ok(Target::trusted(directory, c_string(path)?, follow))
     }
 
     fn at_place(
@@ -273,6 +279,15 @@ impl Call<'_> {
         let place = &match place {
             Place::Link(_) | Place::Mtab if itself => return Ok(Answer::Continue),
             Place::Root if itself => Place::Proc(b"1/root".to_vec()),
+            // It is there to be compared, and nothing else.
+            Place::Root
+                if !matches!(
+                    verb,
+                    Verb::Stat(..) | Verb::StatAt(_) | Verb::Statx | Verb::Access(_)
+                ) =>
+            {
+                return Err(Errno::EACCES);
+            }
             Place::Link(rest) => Place::Proc(rest.as_bytes().to_vec()),
             other => other.clone(),
         };
@@ -343,7 +358,10 @@ impl Call<'_> {
             Verb::Link => {
                 let old = self.target_of(place, !itself)?;
                 let path = self.path(next + 1)?;
-                let new = self.target(self.int(next), &path, false)?;
+                let (parent, name) = super::create::split(&path).ok_or(Errno::EEXIST)?;
+                let new = self.target(self.int(next), parent, true)?;
+                let new = new.open(libc::O_PATH | libc::O_DIRECTORY)?;
+                let name = c_string(name)?;
                 let flags = self.int(next + 2) & libc::AT_SYMLINK_FOLLOW;
                 self.still_there()?;
                 // SAFETY: the paths are terminated and live across the call.
@@ -351,8 +369,8 @@ impl Call<'_> {
                     libc::linkat(
                         old.directory,
                         old.path.as_ptr(),
-                        new.directory,
-                        new.path.as_ptr(),
+                        new.as_raw_fd(),
+                        name.as_ptr(),
                         flags,
                     )
                 })?;
@@ -385,7 +403,10 @@ impl Call<'_> {
         // A descriptor that is a mere name cannot be handed over. Nothing is made
         // there, and no terminal becomes this process's own.
         let dropped = libc::O_PATH | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-        let file = target.open(flags & !dropped | libc::O_NOCTTY, mode & 0o7777)?;
+        let nofollow = if target.follow { 0 } else { libc::O_NOFOLLOW };
+        let flags = flags & !dropped | libc::O_NOCTTY | nofollow;
+        let file = open_at(target.directory, &target.path, flags, mode & 0o7777)?;
+        self.must_be_allowed(&file)?;
         self.still_there()?;
         Ok(Answer::Descriptor {
             file,
@@ -524,13 +545,9 @@ impl Call<'_> {
         let target = self.target_of(place, true)?;
         let found = target.statx(0)?;
         let text = {
-            let link = Target {
-                follow: false,
-                ..target
-            };
             // SAFETY: the descriptor belongs to the supervisor and stays open.
-            let directory = unsafe { std::os::fd::BorrowedFd::borrow_raw(link.directory) };
-            nix::fcntl::readlinkat(directory, link.path.as_c_str())?.into_encoded_bytes()
+            let directory = unsafe { std::os::fd::BorrowedFd::borrow_raw(target.directory) };
+            nix::fcntl::readlinkat(directory, target.path.as_c_str())?.into_encoded_bytes()
         };
         let here = tracee::statx(libc::AT_FDCWD, &c_string(text.clone())?, 0, 0)?;
         if (here.stx_ino, here.stx_dev_major, here.stx_dev_minor)

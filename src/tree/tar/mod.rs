@@ -397,7 +397,8 @@ impl<'a> Archive<'a> {
             b'g' => {
                 let text = self.input.extended(size)?;
                 let read = self.global.read(&text);
-                read.map_err(|problem| self.input.damaged(problem))?;
+                let checked = read.and_then(|()| self.global.check_global());
+                checked.map_err(|problem| self.input.damaged(problem))?;
             }
             b'L' => before.name = Some(text(&self.input.extended(size)?).to_vec()),
             b'K' => before.link = Some(text(&self.input.extended(size)?).to_vec()),
@@ -482,7 +483,7 @@ impl<'a> Archive<'a> {
             uid,
             gid,
             mtime,
-            xattrs: pax::shared(&records.xattrs),
+            xattrs: Some(records.xattrs).filter(|xattrs| !xattrs.is_empty()),
             links: 1,
         };
         let inserted = self.builder.insert(&path, inode).map(drop);

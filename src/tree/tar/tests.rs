@@ -152,6 +152,41 @@ fn sparse_files_have_their_holes() {
     }
 }
 
+/// The record of an attribute with so many bytes.
+fn attribute(name: &str, length: usize) -> Vec<u8> {
+    let value = "v".repeat(length);
+    records(&[(&format!("SCHILY.xattr.{name}"), &value)])
+}
+
+/// Records of so many attributes of 64 KiB, the longest that there are.
+fn attributes(count: usize) -> Vec<u8> {
+    let attribute = |number| attribute(&format!("user.{number}"), 65_536);
+    (0..count).flat_map(attribute).collect()
+}
+
+#[test]
+fn attributes_of_all_files_are_kept_once() {
+    let archived = read_members(&[
+        member(b'g', "g", "", &attribute("user.a", 1000)),
+        member(b'0', "first", "", b""),
+        member(b'x', "x", "", &records(&[("uid", "5")])),
+        member(b'0', "second", "", b""),
+        member(b'x', "x", "", &attribute("user.b", 10)),
+        member(b'0', "other", "", b""),
+        member(b'x', "x", "", &attributes(15)),
+        member(b'0', "most", "", b""),
+    ]);
+    let tree = archived.unwrap().tree;
+    let xattrs = |path: &str| {
+        let inode = tree.inode_of(tree.find(path).unwrap());
+        Arc::clone(inode.xattrs.as_ref().unwrap())
+    };
+    assert!(Arc::ptr_eq(&xattrs("/first"), &xattrs("/second")));
+    assert_eq!(xattrs("/first").len(), 1);
+    assert_eq!(xattrs("/other").len(), 2);
+    assert_eq!(xattrs("/most").len(), 16);
+}
+
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     let whole = member(b'0', "a", "", &[1; 2000]);
@@ -199,6 +234,24 @@ fn what_is_wrong_is_named_with_its_place() {
         (
             vec![member(b'x', "x", "", &records(&[("path", "a")]))],
             "it ends after an extended header",
+        ),
+        (
+            vec![member(b'g', "g", "", &records(&[("linkpath", "a")]))],
+            "a global header says what only one file can have",
+        ),
+        (
+            vec![
+                member(b'g', "g", "", &attribute("user.a", 2000)),
+                member(b'g', "g", "", &attribute("user.b", 2200)),
+            ],
+            "global headers have more than 4 KiB of extended attributes",
+        ),
+        (
+            vec![
+                member(b'x', "x", "", &attributes(17)),
+                member(b'0', "x", "", b""),
+            ],
+            "a file has more than 1 MiB of extended attributes",
         ),
         (
             vec![
