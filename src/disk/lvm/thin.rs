@@ -288,7 +288,7 @@ impl Metadata {
                 let mut block = header.as_bytes().to_vec();
                 // Two bits each, the upper one of the number first: 1 is binary 10.
                 block.resize(block.len() + usize::try_from(taken / 4).unwrap_or(0), 0xAA);
-                if taken % 4 > 0 {
+                if !taken.is_multiple_of(4) {
                     block.push(0xAA & ((1u16 << (2 * (taken % 4))) - 1) as u8);
                 }
                 self.put(number, block, BITMAP_XOR);
