@@ -10,7 +10,7 @@
 #   -t  directory in memory, for modes that cannot mount one (/dev/shm)
 #   -m  the modes; all are compared with the first (subordinate single)
 #   -b  let an unmodified debootstrap make the root, the same for each mode; one
-#       mode more is `proot`, which runs it under PRoot without kiln
+#       mode more is `proot`, which runs it under PRoot and fakeroot without kiln
 #
 # The element is `debian-minimal` unless some are named. Packages come from a
 # cache that a first build fills, so only processors and memory count; finished
@@ -26,10 +26,8 @@
 set -eu -o pipefail
 export LC_ALL=C
 
-usage() {
-    sed -n '4,13s/^#\( \|$\)//p' "$0" >&2
-    exit 1
-}
+# shellcheck source=benches/common.sh
+. "$(dirname "$0")/common.sh"
 
 rounds=3 kiln='' directory='' memory=/dev/shm modes='subordinate single' bootstrap=''
 while getopts r:k:d:t:m:b option; do
@@ -40,24 +38,14 @@ while getopts r:k:d:t:m:b option; do
         t) memory=$OPTARG ;;
         m) modes=$OPTARG ;;
         b) bootstrap=1 ;;
-        *) usage ;;
+        *) usage 4,13 ;;
     esac
 done
 shift $((OPTIND - 1))
 if [ $# = 0 ]; then
     set -- debian-minimal
 fi
-here=$(cd "$(dirname "$0")/.." && pwd)
-if [ -z "$kiln" ]; then
-    for candidate in "$here"/target/release/kiln "$here"/target/*/release/kiln; do
-        if [ -x "$candidate" ]; then kiln=$candidate; fi
-    done
-    kiln=${kiln:-$(command -v kiln || :)}
-fi
-if [ ! -x "$kiln" ]; then
-    echo "error: no kiln to measure; \`cargo build --release\` makes one, -k names one" >&2
-    exit 1
-fi
+find_kiln
 case " $modes " in
     *' proot '*)
         if [ -z "$bootstrap" ]; then
@@ -110,15 +98,20 @@ END
 }
 
 # under_proot: the same without kiln. PRoot cannot follow debootstrap's own chroot,
-# so the second stage is started in the root.
+# so the second stage is started in the root; the first one, which only unpacks, needs
+# what fakeroot does.
 under_proot() {
     local root="$memory/root"
     chmod -R u+rwX "$root" 2>/dev/null || :
     rm -rf -- "$root"
     # shellcheck disable=SC2016 # sh expands these
     env -i PATH="$PATH" LC_ALL=C /usr/bin/time -o "$directory/time" -f '%e %U %S' sh -eu -c '
-        proot -0 debootstrap --foreign --variant=minbase --unpack-tarball="$1" "$2" "$3"
-        proot -0 -r "$3" -b /proc -b /dev -w / /bin/sh /debootstrap/debootstrap --second-stage
+        fakeroot debootstrap --foreign --variant=minbase --unpack-tarball="$1" "$2" "$3"
+        # Where it could mount nothing it made a link.
+        rm -f "$3/proc"
+        mkdir -p "$3/proc"
+        DEBOOTSTRAP_DIR=/debootstrap proot -0 -r "$3" -b /proc -b /dev -w / \
+            /bin/sh /debootstrap/debootstrap --second-stage
         proot -0 tar -C "$3" -cf "$4" .' sh \
         "$DIB_PACKAGES" "${DIB_RELEASE:-bookworm}" "$root" "$directory/out/image.tar"
 }

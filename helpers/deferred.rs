@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Explain;
+use super::pigz::Lent;
 use super::record::{self, INITRAMFS, Journal};
 
 /// The program that this one stands before.
@@ -233,8 +234,14 @@ fn forget(is_done: impl Fn(&Pending) -> bool) -> Result<(), Error> {
     Ok(())
 }
 
-fn real(args: &[OsString]) -> Result<std::process::ExitStatus, Error> {
-    Command::new(REAL).args(args).status().map_err(Error::Start)
+fn real(args: &[OsString]) -> Result<ExitStatus, Error> {
+    start(Command::new(REAL).args(args))
+}
+
+/// Runs the real program.
+fn start(command: &mut Command) -> Result<ExitStatus, Error> {
+    let _lent = Lent::new();
+    command.status().map_err(Error::Start)
 }
 
 /// The fewest builds that do all that is noted: each version once, those without
@@ -326,7 +333,7 @@ fn run() -> Result<ExitCode, Error> {
         for name in DPKG_VARIABLES {
             command.env_remove(name);
         }
-        let status = command.status().map_err(Error::Start)?;
+        let status = start(&mut command)?;
         if !status.success() {
             let code = status.code().unwrap_or(1);
             return Err(Error::Failed {

@@ -25,6 +25,7 @@ mod mount;
 pub mod package_installs;
 pub mod package_lists;
 pub mod packages;
+mod pigz;
 pub mod pkg_map;
 pub mod record;
 pub mod run_parts;
@@ -48,7 +49,8 @@ pub enum Scope {
     /// Only in hooks that run in the target: outside, the host's own is meant.
     Inside,
     /// In no `PATH`: only `sudo` and shell functions call it (see [`FUNCTIONS`]),
-    /// so that who looks for the program finds the system's.
+    /// so that who looks for the program finds the system's; and [`pigz`], which
+    /// has a place only while an initramfs is made.
     Called,
 }
 
@@ -118,6 +120,7 @@ helpers! {
     "package-installs-squash" Anywhere squash::main;
     "package-installs-v2" Inside package_installs::main;
     "package-uninstalls" Inside package_lists::uninstall;
+    "pigz" Called pigz::main;
     "pkg-map" Anywhere pkg_map::main;
     "service" Inside system::service;
     "start-stop-daemon" Inside system::start_stop_daemon;
@@ -130,6 +133,21 @@ helpers! {
     "umount" Called mount::umount_main;
     "update-initramfs" Inside deferred::update_initramfs;
 }
+
+/// Programs that diskimage-builder's elements bring in `bin/`. Hooks call them by
+/// that path as well, so kiln's elements have links to kiln there.
+pub const BROUGHT: [&str; 10] = [
+    "cache-url",
+    "extract-image",
+    "install-packages",
+    "package-installs",
+    "package-installs-squash",
+    "package-installs-v2",
+    "package-uninstalls",
+    "pkg-map",
+    "svc-map",
+    "svc-map-merge",
+];
 
 /// Runs the helper of that name with `args` (without `argv[0]`); `None` if there is none.
 pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
@@ -148,6 +166,15 @@ pub trait Explain: std::error::Error {
     fn code(&self) -> u8 {
         1
     }
+}
+
+/// A long option without its dashes, and the value behind its equals sign.
+fn long_option(argument: &str) -> Option<(&str, Option<String>)> {
+    let long = argument.strip_prefix("--")?;
+    Some(match long.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (long, None),
+    })
 }
 
 fn finish<E: Explain + 'static>(name: &OsStr, result: Result<ExitCode, E>) -> ExitCode {
@@ -257,6 +284,16 @@ pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
         .filter(|dir| !is_shim_directory(dir))
         .map(|dir| dir.join(name))
         .find(|file| is_program(file) && !is_this_program(file))
+}
+
+/// The names in a directory, sorted; those that are not UTF-8 are left out.
+pub(crate) fn names_in(directory: &std::path::Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Whether the current user may execute this file.

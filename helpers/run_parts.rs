@@ -31,6 +31,20 @@ done
 exec -a dib-run-parts "$1" "$2" "$3"
 "#;
 
+const HELP: &str = "\
+Runs the hooks of a phase, as diskimage-builder does.
+
+Usage: dib-run-parts [--list] DIRECTORY
+
+The files of environment.d beside DIRECTORY are sourced by bash, in the order of their
+names. Then every executable file of DIRECTORY whose name RUN_PARTS_REGEX matches
+(default: ^[0-9A-Za-z_-]+$) runs, in the order of the numbers that names begin with.
+The status is that of the first hook that fails; those after it do not run.
+
+      --list  Prints the hooks in order, and runs none.
+  -h, --help  Prints this text.
+";
+
 /// Why a phase does not run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -38,6 +52,12 @@ pub enum Error {
     /// No directory.
     #[error("no directory of hooks")]
     Usage,
+    /// An option that is not known.
+    #[error("unknown option `{option}`")]
+    Option {
+        /// The option.
+        option: String,
+    },
     /// Not a directory.
     #[error("`{path}` is not a directory")]
     NotADirectory {
@@ -68,7 +88,7 @@ pub enum Error {
 impl Explain for Error {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Usage | Self::NotADirectory { .. } => {
+            Self::Usage | Self::Option { .. } | Self::NotADirectory { .. } => {
                 Some("dib-run-parts [--list] DIRECTORY".into())
             }
             Self::Pattern(error) => error.hint(),
@@ -154,9 +174,25 @@ fn files(directory: &Path) -> Result<Vec<OsString>, Error> {
 
 /// `dib-run-parts [--list] DIRECTORY`
 pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
+    let unknown = |option: &OsStr| Error::Option {
+        option: option.to_string_lossy().into_owned(),
+    };
     let (option, directory) = match args {
+        [help] if help == "-h" || help == "--help" => {
+            super::print(HELP);
+            return Ok(ExitCode::SUCCESS);
+        }
+        [option] if option.as_encoded_bytes().starts_with(b"--") => {
+            return Err(match option.to_str() {
+                Some("--list") => Error::Usage,
+                _ => unknown(option),
+            });
+        }
         [directory] => (None, directory),
-        [option, directory] => (option.to_str(), directory),
+        [option, directory] => match option.to_str() {
+            Some(known @ ("--list" | SOURCED)) => (Some(known), directory),
+            _ => return Err(unknown(option)),
+        },
         _ => return Err(Error::Usage),
     };
     let directory = Path::new(directory);
@@ -173,7 +209,7 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(SOURCED) => run(name, directory, &pattern),
+        Some(_) => run(name, directory, &pattern),
         None => {
             let files = environment(directory)?;
             if files.is_empty() {
@@ -194,7 +230,6 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
                 source: super::exec(&mut bash),
             })
         }
-        Some(_) => Err(Error::Usage),
     }
 }
 

@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
-use common::World;
 use common::image::missing;
-use common::online::{cache, has_network, has_pip, upstream};
+use common::online::{has_pip, upstream};
 use common::toy::Built;
+use common::{World, cache, has_network};
 
 /// A private `/dev` for diskimage-builder, which binds the host's into the root,
 /// packs it and deletes what is below the root at the end.
@@ -433,4 +433,16 @@ fn the_tree_is_the_one_that_diskimage_builder_makes_as_root() {
         .filter(|path| is_intended(INTENDED, path))
         .count();
     assert!(let_through * 20 < theirs.tree.len(), "{let_through}");
+}
+
+#[test]
+fn every_intended_difference_is_on_the_page() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dib-differences.md");
+    let page = fs::read_to_string(page).expect("the page is there");
+    for (pattern, _) in INTENDED.iter().chain(CONTENTS) {
+        let parts = pattern.split('*').map(|part| part.trim_matches('/'));
+        let longest = parts.max_by_key(|part| part.len()).unwrap_or_default();
+        let name = longest.rsplit('/').next().unwrap_or_default();
+        assert!(name.len() > 2 && page.contains(name), "{pattern}");
+    }
 }

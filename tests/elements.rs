@@ -33,6 +33,8 @@ mod scratch;
 mod services;
 #[path = "elements/sources.rs"]
 mod sources;
+#[path = "elements/ubuntu.rs"]
+mod ubuntu;
 
 /// Every element of the library with the test of what it does.
 const TESTED: &[(&str, fn())] = &[
@@ -75,7 +77,7 @@ const TESTED: &[(&str, fn())] = &[
     ),
     (
         "cache-url",
-        packages::cache_url_brings_curl_except_on_rpm_systems,
+        packages::cache_url_is_found_by_path_and_brings_nothing,
     ),
     (
         "cleanup-kernel-initrd",
@@ -202,6 +204,10 @@ const TESTED: &[(&str, fn())] = &[
         kernels::the_newest_kernel_with_a_ramdisk_is_named,
     ),
     (
+        "simple-init",
+        network::glean_is_installed_as_asked_and_alone_configures_interfaces,
+    ),
+    (
         "source-repositories",
         sources::sources_of_every_type_are_brought_into_the_root,
     ),
@@ -218,6 +224,18 @@ const TESTED: &[(&str, fn())] = &[
         services::kernel_settings_are_written_once_and_must_agree,
     ),
     ("sysprep", core_elements::sysprep_clears_the_machine_id),
+    (
+        "ubuntu",
+        ubuntu::cloud_images_are_checked_and_take_the_users_archive,
+    ),
+    (
+        "ubuntu-common",
+        ubuntu::the_archive_goes_with_the_architecture,
+    ),
+    (
+        "ubuntu-minimal",
+        ubuntu::the_bootstrap_takes_what_the_sources_name,
+    ),
     ("vm", boot::vm_needs_a_layout_and_a_bootloader),
 ];
 

@@ -179,6 +179,15 @@ fn run_parts_fails_as_its_hook_or_environment_does() {
             .status
             .success()
     );
+    let output = run(bench.helper("dib-run-parts").arg("--help"));
+    assert!(output.status.success() && stdout(&output).contains("Usage: dib-run-parts"));
+    let output = run(bench.helper("dib-run-parts").args(["--lists", "hooks"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("unknown option `--lists`"),
+        "{}",
+        stderr(&output)
+    );
     let output = run(bench.helper("dib-run-parts").arg("nowhere"));
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -575,6 +575,18 @@ fn odd_temporary_directories_work_in_memory_and_are_refused_on_disk() {
 }
 
 #[test]
+fn shared_memory_can_be_where_a_build_is() {
+    let mut toy = toy();
+    toy.world.set("TMPDIR", "/dev/shm");
+    let host = Host::new()
+        .nested_with_one_id()
+        .memory("/dev/shm", MsFlags::empty(), "mode=1777");
+    for place in ["", "--no-tmpfs"] {
+        works(&host, &toy, &format!("--overwrite {place}"), "single", &[]);
+    }
+}
+
+#[test]
 fn a_home_without_birth_times_and_attributes_serves() {
     as_root!();
     let toy = toy();

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use common::image::{missing, run};
@@ -308,62 +308,56 @@ fn what_is_not_there_is_explained() {
     let swap = fs::File::create(world.work().join("swap.raw")).expect("created");
     swap.set_len(4 << 20).expect("sized");
     run(&world, "mkswap", "swap.raw").success();
-    let work = world.work();
-    let at = |name: &str| work.join(name).display().to_string();
+    // Images and targets are shown as they were named.
     for (line, message) in [
         (
             "cat a.img /dir/none",
-            format!(
-                "error: {}: there is no `/dir/none`\n\
-                 hint: see what is there with `kiln ls IMAGE DIRECTORY`\n",
-                at("a.img")
-            ),
+            "error: a.img: there is no `/dir/none`\n\
+             hint: see what is there with `kiln ls IMAGE DIRECTORY`\n",
         ),
         (
-            "cat a.img /dir",
-            format!(
-                "error: {}: `/dir` is a directory, not a file\n",
-                at("a.img")
-            ),
+            "cat tree/../a.img /dir",
+            "error: tree/../a.img: `/dir` is a directory, not a file\n",
+        ),
+        (
+            "cat ./none.img /dir",
+            "error: cannot read image `./none.img`: No such file or directory (os error 2)\n\
+             hint: check the name\n",
         ),
         (
             "ls disk.raw:home",
-            format!(
-                "error: {}: the image has no partition `home`\n\
-                 hint: it has 1 root (ext4), 2 swap\n",
-                at("disk.raw")
-            ),
+            "error: disk.raw: the image has no partition `home`\n\
+             hint: it has 1 root (ext4), 2 swap\n",
         ),
         (
             "ls swap.raw",
-            format!(
-                "error: {}: the image has no filesystem that kiln reads\n\
-                 hint: it has swap; ext2 to ext4 and FAT are read\n",
-                at("swap.raw")
-            ),
+            "error: swap.raw: the image has no filesystem that kiln reads\n\
+             hint: it has swap; ext2 to ext4 and FAT are read\n",
         ),
         (
             "ls disk.raw:2",
-            format!(
-                "error: {}: the filesystem is none that is known, which kiln does not read\n\
-                 hint: choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)\n",
-                at("disk.raw")
-            ),
+            "error: disk.raw: the filesystem is none that is known, which kiln does not read\n\
+             hint: choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)\n",
         ),
         (
             "cp a.img /dir copy",
-            format!(
-                "error: {}: `{}` is a directory\n\
-                 hint: `-r` copies directories with what is in them\n",
-                at("a.img"),
-                at("copy")
-            ),
+            "error: a.img: `copy` is a directory\n\
+             hint: `-r` copies directories with what is in them\n",
+        ),
+        (
+            "cp a.img / tree",
+            "error: a.img: `tree` is a directory\n\
+             hint: `-r` copies directories with what is in them\n",
+        ),
+        (
+            "cp a.img /dir/file none/file",
+            "error: a.img: cannot write `none/file`: No such file or directory (os error 2)\n\
+             hint: make the directory that it goes into first\n",
         ),
         (
             "cp a.img /dir/file /dir/file none",
             "error: `none` is not a directory\n\
-             hint: several files can only be copied into a directory that is there\n"
-                .to_owned(),
+             hint: several files can only be copied into a directory that is there\n",
         ),
     ] {
         let outcome = world.kiln().words(line);
@@ -427,6 +421,114 @@ fn copying_out_follows_no_link_that_is_there_already() {
             .all(|name| !name.to_string_lossy().contains("kiln")),
         "{left:?}"
     );
+}
+
+#[test]
+fn copying_out_leaves_directories_that_were_there_as_they_were() {
+    if let Some(tool) = missing(&["mke2fs", "sh"]) {
+        skip!("`{tool}` is not installed");
+    }
+    let world = World::new();
+    let work = world.work();
+    world.write("tree/sub/file", "from the image");
+    world.write("tree/new/file", "from the image");
+    let set = |path: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(work.join(path), mode).expect("its own");
+    };
+    let mode = |path: &str| {
+        let metadata = fs::metadata(work.join(path)).expect("there");
+        metadata.mode() & 0o7777
+    };
+    for path in ["tree", "tree/sub", "tree/new"] {
+        set(path, 0o777);
+        // Long ago, to be told from any time of this test.
+        run(&world, "touch", &format!("-d @1000000000 {path}")).success();
+    }
+    set("tree/new/file", 0o666);
+    run(&world, "mke2fs", "-q -F -t ext4 -d tree a.img 8M").success();
+    for path in ["p", "p/sub"] {
+        fs::create_dir(work.join(path)).expect("made");
+        set(path, 0o700);
+    }
+    let mut command = world.command("/bin/sh");
+    command.args(["-c", "umask 027; exec \"$@\"", "sh"]);
+    command.arg(kiln()).args(["cp", "-r", "a.img", "/", "p"]);
+    let outcome = command.run();
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    for path in ["p", "p/sub"] {
+        assert_eq!(mode(path), 0o700, "{path}");
+        let metadata = fs::metadata(work.join(path)).expect("there");
+        assert_ne!(metadata.mtime(), 1_000_000_000, "{path}");
+    }
+    // What is new has what the image says, as far as the user lets files have it.
+    assert_eq!(mode("p/new"), 0o750);
+    assert_eq!(mode("p/new/file"), 0o640);
+    let metadata = fs::metadata(work.join("p/new")).expect("there");
+    assert_eq!(metadata.mtime(), 1_000_000_000);
+}
+
+#[test]
+fn the_root_fills_a_directory_however_it_is_named() {
+    if let Some(tool) = missing(&["mke2fs"]) {
+        skip!("`{tool}` is not installed");
+    }
+    let world = World::new();
+    world.write("tree/dir/file", "x");
+    run(&world, "mke2fs", "-q -F -t ext4 -d tree a.img 8M").success();
+    let work = world.work();
+    let image = work.join("a.img");
+    for (number, target) in ["..", "../", ".", "../other/.", "../link"]
+        .into_iter()
+        .enumerate()
+    {
+        let place = work.join(format!("place{number}"));
+        fs::create_dir_all(place.join("here")).expect("made");
+        fs::create_dir_all(place.join("other")).expect("made");
+        symlink("other", place.join("link")).expect("linked");
+        let mut command = world.kiln();
+        command.current_dir(place.join("here"));
+        let outcome = command.args(["cp", "-r"]).arg(&image).args(["/", target]);
+        let outcome = outcome.run();
+        assert_eq!(outcome.code(), 0, "{target}: {}", outcome.stderr);
+        let filled = place.join("here").join(target).join("dir/file");
+        assert_eq!(fs::read_to_string(filled).expect("there"), "x", "{target}");
+        let link = fs::symlink_metadata(place.join("link")).expect("there");
+        assert!(link.is_symlink(), "{target}");
+    }
+}
+
+#[test]
+fn directories_with_two_names_are_damage() {
+    if let Some(tool) = missing(&["mke2fs"]) {
+        skip!("`{tool}` is not installed");
+    }
+    let world = World::new();
+    world.write("tree/dir/first-name/file", "x");
+    world.write("tree/dir/other-name/file", "x");
+    run(&world, "mke2fs", "-q -F -t ext4 -d tree a.img 8M").success();
+    let path = world.work().join("a.img");
+    let mut image = fs::read(&path).expect("there");
+    let entry = |name: &[u8]| {
+        let at = image.windows(name.len()).position(|window| window == name);
+        at.expect("the name is there") - 8
+    };
+    let (first, other) = (entry(b"first-name"), entry(b"other-name"));
+    image.copy_within(first..first + 4, other);
+    fs::write(&path, image).expect("written");
+    for line in ["cp -r a.img / out", "ls -R a.img"] {
+        let outcome = world.kiln().words(line);
+        assert_eq!(outcome.code(), 1, "{line}");
+        assert!(
+            outcome
+                .stderr
+                .contains("the ext4 filesystem is damaged at inode")
+                && outcome.stderr.contains("another directory's"),
+            "{line}: {}",
+            outcome.stderr
+        );
+    }
+    assert!(!world.work().join("out/dir/other-name/file").exists());
 }
 
 #[test]

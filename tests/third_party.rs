@@ -10,14 +10,15 @@ use std::path::Path;
 use std::process::Command;
 
 use kiln::build::event::Event;
+use kiln::element::replaced::ELSEWHERE;
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
 use common::image::missing;
 use common::listing::listing_of;
-use common::online::{cache, has_network, has_pip, upstream, wheels};
+use common::online::{has_pip, upstream, wheels};
 use common::qemu::{Firmware, boot};
 use common::toy::Built;
-use common::{World, ramdisk, tool};
+use common::{Run as _, World, cache, has_network, ramdisk, tool};
 
 /// What is built in one image. All are diskimage-builder's.
 const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud-init \
@@ -204,6 +205,7 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
         replaced,
         [
             "debootstrap",
+            "install-bin",
             "package-installs",
             "stable-interface-names",
             "svc-map",
@@ -282,4 +284,32 @@ fn ubuntu_minimal_of_diskimage_builder_builds_a_root() {
         .keys()
         .filter(|path| path.starts_with("./boot/vmlinu"));
     assert_eq!(kernels.count(), 0);
+}
+
+#[test]
+fn elements_that_are_only_elsewhere_are_known_by_name() {
+    if missing(&["python3"]).is_some() || !has_pip() || !has_network() {
+        skip!("Python, its pip and a network are needed to have diskimage-builder");
+    }
+    let directory = upstream(false).join("diskimage_builder/elements");
+    let bundled = kiln::element::Library::new(&[]).expect("it is embedded");
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .expect("it is there")
+        .map(|entry| entry.expect("readable"))
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "__pycache__" && bundled.get(name).is_none())
+        .collect();
+    names.sort();
+    assert_eq!(names, ELSEWHERE);
+    let world = World::new();
+    let outcome = world.kiln().args(["plan", "fedora-minimal"]).run();
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome
+            .stderr
+            .contains("`diskimage_builder/elements` in ELEMENTS_PATH"),
+        "{}",
+        outcome.stderr
+    );
 }

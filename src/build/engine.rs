@@ -386,7 +386,7 @@ impl Engine<'_> {
 
     /// What package scripts asked for and what is better done once, at the end.
     fn run_deferred(&mut self) -> Result<(), Failure> {
-        let pending = record::read(&self.dirs.hooks, "initramfs-pending")?;
+        let pending = record::read(&self.dirs.hooks, crate::helpers::record::INITRAMFS)?;
         if pending.is_none_or(|pending| pending.is_empty()) {
             return Ok(());
         }

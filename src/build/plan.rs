@@ -514,6 +514,20 @@ fn declaration(name: &str, value: &str) -> String {
     format!("declare -x {name}=\"{quoted}\"\n")
 }
 
+/// The Python that hooks of the host may call: the caller's choice, else the first
+/// in `PATH`. Part of the host, and so of nothing that decides about bytes.
+fn python(request: &Request) -> OsString {
+    if let Some(chosen) = variable(request, "DIB_PYTHON_EXEC") {
+        return chosen.to_owned();
+    }
+    let name = "python3";
+    let path = variable(request, "PATH").unwrap_or_default();
+    std::env::split_paths(path)
+        .map(|directory| request.current_dir.join(directory).join(name))
+        .find(|program| program.is_file())
+        .map_or_else(|| name.into(), PathBuf::into_os_string)
+}
+
 /// The caller's environment and DIB's exports.
 fn base_variables(
     request: &Request,
@@ -539,7 +553,7 @@ fn base_variables(
         .collect();
     let flag = |on: bool| if on { "1" } else { "" };
     let config = layout.config();
-    let pairs: [(&str, OsString); 22] = [
+    let pairs: [(&str, OsString); 23] = [
         ("DIB_ENV", snapshot.into()),
         ("LC_ALL", "C".into()),
         ("ARCH", arch.into()),
@@ -576,6 +590,7 @@ fn base_variables(
             },
         ),
         ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
+        ("DIB_PYTHON_EXEC", python(request)),
         (
             "DIB_NO_TMPFS",
             if request.no_tmpfs { "1" } else { "0" }.into(),

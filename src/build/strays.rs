@@ -79,19 +79,23 @@ fn real(root: &Path, name: &OsStr, copies: &[PathBuf], host: &OsStr) -> Option<F
     })
 }
 
-/// Puts the real programs in the places of copies of `program`; returns the paths.
+/// What became of copies of kiln.
+#[derive(Debug, Default)]
+pub struct Strays {
+    /// Names that have the real program now.
+    pub replaced: Vec<PathBuf>,
+    /// Names that are gone: no system has such a program, only builds do.
+    pub removed: Vec<PathBuf>,
+}
+
+/// Puts the real programs in the places of copies of `program`.
 ///
 /// `host` is the host's search path for programs that the target does not have.
-pub fn replace(
-    tree: &Tree,
-    root: &Path,
-    program: &Path,
-    host: &OsStr,
-) -> Result<Vec<PathBuf>, Failure> {
+pub fn replace(tree: &Tree, root: &Path, program: &Path, host: &OsStr) -> Result<Strays, Failure> {
     let copies =
         copies(tree, root, program).map_err(Failure::io("looking for copies of kiln's helpers"))?;
     let all: Vec<PathBuf> = copies.iter().flatten().cloned().collect();
-    let mut replaced = Vec::new();
+    let mut strays = Strays::default();
     for names in copies {
         let Some(path) = names.first() else {
             continue;
@@ -102,6 +106,22 @@ pub fn replace(
             .iter()
             .filter_map(|path| path.file_name())
             .find_map(|name| real(root, name, &all, host));
+        let is_brought = |path: &PathBuf| {
+            let name = path.file_name();
+            name.is_some_and(|name| crate::helpers::BROUGHT.iter().any(|known| name == *known))
+        };
+        if source.is_none() && names.iter().all(is_brought) {
+            for path in &names {
+                sandbox::root::within(root, || std::fs::remove_file(path))
+                    .and_then(|result| result)
+                    .map_err(Failure::io(format!(
+                        "removing kiln's own `{}`",
+                        path.display()
+                    )))?;
+            }
+            strays.removed.extend(names);
+            continue;
+        }
         let mut source = source.ok_or_else(|| {
             Failure::new(format!(
                 "a hook copied kiln's stand-in for a program to `{shown}`, and neither the target nor this host has the real one"
@@ -118,9 +138,9 @@ pub fn replace(
         .map_err(Failure::io(format!(
             "writing the real program to `{shown}`"
         )))?;
-        replaced.extend(names);
+        strays.replaced.extend(names);
     }
-    Ok(replaced)
+    Ok(strays)
 }
 
 #[cfg(test)]

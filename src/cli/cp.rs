@@ -7,14 +7,15 @@ use clap::{Args, ValueHint};
 use super::Context;
 use super::failure::{Failure, misused};
 use super::{part, units};
-use crate::inspect::extract;
+use crate::inspect::{Target, extract};
 
 /// Arguments of `kiln cp`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: kiln cp debian.qcow2 /boot/vmlinuz /boot/initrd.img .\n\n\
-    Owners, set-id bits and devices are left behind; symbolic links in the image are\n\
-    copied as links, but for those that are named."
+    Owners, set-id bits and devices are left behind, and of modes what the umask\n\
+    forbids; directories that are there already keep theirs. Symbolic links in the\n\
+    image are copied as links, but for those that are named."
 )]
 pub struct Arguments {
     /// Image, and the partition by its number, name or label
@@ -40,8 +41,8 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let opened = part::open(&arguments.image, context)?;
     let contents = opened.contents()?;
     let files = opened.files(&contents, context)?;
-    let directory = context.caller.current_dir.join(target);
-    let into = directory.is_dir();
+    let current_dir = context.caller.current_dir.clone();
+    let into = current_dir.join(target).is_dir();
     if !into && paths.len() > 1 {
         return Err(misused(format!("`{target}` is not a directory"))
             .hint("several files can only be copied into a directory that is there"));
@@ -52,13 +53,18 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         let file = files
             .lookup(path.as_bytes(), true)
             .map_err(|error| opened.failure(&error, error.hint()))?;
-        let to = match (into, Path::new(path).file_name()) {
-            (true, Some(name)) => directory.join(name),
-            // The root has no name: what is in it goes into the directory.
-            (true, None) => directory.join("."),
-            (false, _) => directory.clone(),
+        let name = Path::new(path).file_name();
+        let to = match name {
+            Some(name) if into => Path::new(target).join(name),
+            _ => PathBuf::from(target),
         };
-        let done = extract(&files, file, &plain(to), arguments.recursive)
+        let to = Target {
+            current_dir: &current_dir,
+            path: &to,
+            // The root has no name: what is in it goes into the directory.
+            fill: into && name.is_none(),
+        };
+        let done = extract(&files, file, to, arguments.recursive)
             .map_err(|error| opened.failure(&error, error.hint()))?;
         for (path, kind) in done.skipped {
             context.printer.note(format_args!(
@@ -76,9 +82,4 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         units::bytes(bytes)
     ));
     Ok(0)
-}
-
-/// The path with its last component as a name: `a/.` is `a`.
-fn plain(path: PathBuf) -> PathBuf {
-    path.components().collect()
 }

@@ -81,14 +81,8 @@ const fn flag(
 ) -> Flag<Id> {
     // DIB documents these two but its parser does not know them.
     let added = matches!(id, Id::ExtraSize | Id::JournalSize);
-    Flag {
-        id,
-        short,
-        long,
-        value,
-        help,
-        added,
-    }
+    let flag = Flag::new(id, short, long, value, help);
+    Flag { added, ..flag }
 }
 
 /// Every option, in the order of the help text.
@@ -109,7 +103,7 @@ pub static FLAGS: &[Flag<Id>] = &[
     flag(Id::Trace, Some('x'), None, None,
         "Traces hooks; twice traces more of them."),
     flag(Id::ClearEnvironment, Some('c'), None, None,
-        "Starts from an environment of HOME, LOGNAME, PATH, TERM and USER alone."),
+        "Starts from an environment of ELEMENTS_PATH, HOME, LOGNAME, PATH, TERM and USER alone."),
     flag(Id::Checksum, None, Some("checksum"), None,
         "Writes files with MD5 and SHA-256 sums beside the outputs."),
     flag(Id::ImageSize, None, Some("image-size"), Some("GIB"),
@@ -146,19 +140,31 @@ pub static FLAGS: &[Flag<Id>] = &[
     flag(Id::Help, Some('h'), Some("help"), None, "Prints this text."),
 ];
 
-/// The text of `disk-image-create --help`.
-pub fn help(program: &str) -> String {
+/// The text of `--help`, of `disk-image-create` or of `ramdisk-image-create`.
+pub fn help(program: &str, ramdisk: bool) -> String {
+    let (what, example) = if ramdisk {
+        (
+            "Builds a kernel and a ramdisk, NAME.kernel and NAME.initramfs, from elements. Of\n\
+             the formats only archives are written besides. Needs no root and no other programs.",
+            "-a amd64 -o deploy debian-minimal deploy-baremetal",
+        )
+    } else {
+        (
+            "Builds a disk image from elements. Needs no root and no other programs.",
+            "-a amd64 -o debian -t qcow2,raw vm debian-minimal",
+        )
+    };
     format!(
         "Usage: {program} [OPTION]... ELEMENT...\n\
          \n\
-         Builds a disk image from elements. Needs no root and no other programs.\n\
+         {what}\n\
          \n\
          {}\n\
          Elements are looked up in the directories of $ELEMENTS_PATH, then among the\n\
          bundled ones, which `kiln elements list` shows. Options and elements may be mixed;\n\
          long options may be abbreviated.\n\
          \n\
-         Example: {program} -a amd64 -o debian -t qcow2,raw vm debian-minimal\n",
+         Example: {program} {example}\n",
         getopt::help(FLAGS, WIDTH),
     )
 }
@@ -249,7 +255,7 @@ fn run(
     context: &mut Context,
 ) -> Result<u8, Failure> {
     match read(program, arguments, context)? {
-        Asked::Help => context.printer.data(help(program)),
+        Asked::Help => context.printer.data(help(program, ramdisk)),
         Asked::Version => context.printer.line(env!("CARGO_PKG_VERSION")),
         Asked::Build(mut given, log_file) => {
             given.ramdisk = ramdisk;
@@ -524,8 +530,10 @@ mod tests {
 
     #[test]
     fn help_fits_its_width() {
-        for line in help("disk-image-create").lines() {
-            assert!(line.len() <= WIDTH, "{line}");
+        for (program, ramdisk) in [("disk-image-create", false), ("ramdisk-image-create", true)] {
+            for line in help(program, ramdisk).lines() {
+                assert!(line.len() <= WIDTH, "{line}");
+            }
         }
     }
 }

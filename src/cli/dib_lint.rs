@@ -14,6 +14,8 @@ use crate::element::lint::{self, Finding, RULES};
 
 /// Directory that is checked when nothing is said.
 const ELEMENTS: &str = "diskimage_builder/elements";
+/// Directory of shell files that is checked as well then.
+const LIBRARY: &str = "diskimage_builder/lib";
 
 fn help() -> String {
     let mut text = String::from(
@@ -22,7 +24,7 @@ fn help() -> String {
          Usage: dib-lint [DIR...]\n\
          \n\
          Each DIR holds elements (default: $ELEMENTS_DIR, else diskimage_builder/elements, else\n\
-         elements). A file switches rules off with a comment `# dib-lint: disable=RULE RULE`, a\n\
+         elements; and the shell files of $LIB_DIR, else diskimage_builder/lib). A file switches rules off with a comment `# dib-lint: disable=RULE RULE`, a\n\
          project with `ignore = RULE RULE` in the section `[dib-lint]` of tox.ini. Files that git\n\
          ignores are not looked at.\n\
          \n  -h, --help     Prints this text.\n      --version  Prints the version.\n\nRules:\n",
@@ -36,6 +38,7 @@ fn help() -> String {
 /// Runs `dib-lint`.
 pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, Failure> {
     let mut directories = Vec::new();
+    let mut library = None;
     for argument in arguments {
         match argument.as_str() {
             "-h" | "--help" => {
@@ -60,14 +63,15 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
             None if here.join(ELEMENTS).is_dir() => vec![PathBuf::from(ELEMENTS)],
             None => vec![PathBuf::from("elements")],
         };
+        library = match context.caller.var("LIB_DIR") {
+            Some(named) => Some(PathBuf::from(named)),
+            None => Some(PathBuf::from(LIBRARY)).filter(|path| here.join(path).is_dir()),
+        };
     }
     let mut findings = Vec::new();
     let mut python = Vec::new();
-    for directory in &directories {
-        let root = here.join(directory);
-        let mut files = Vec::new();
-        list_library(&root, directory, &mut files, &mut findings)?;
-        let ignored = ignored_by_git(&context.caller, &root, &files);
+    let mut check = |root: &Path, files: Vec<File>, findings: &mut Vec<Finding>| {
+        let ignored = ignored_by_git(&context.caller, root, &files);
         for file in files.iter().filter(|file| !ignored.contains(&file.path)) {
             let bytes = fs_err::read(&file.path)?;
             findings.extend(lint::check(&file.shown, &bytes, file.executable));
@@ -75,6 +79,21 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
                 python.push((file.path.clone(), file.shown.clone()));
             }
         }
+        Ok::<(), Failure>(())
+    };
+    for directory in &directories {
+        let root = here.join(directory);
+        let mut files = Vec::new();
+        list_library(&root, directory, &mut files, &mut findings)?;
+        check(&root, files, &mut findings)?;
+    }
+    if let Some(directory) = library {
+        let root = here.join(&directory);
+        let mut files = Vec::new();
+        list_directory(&root, &directory.display().to_string(), &mut files)
+            .map_err(|failure| failure.hint("`LIB_DIR` names it"))?;
+        files.retain(|file| !file.is_document());
+        check(&root, files, &mut findings)?;
     }
     let ignored = match fs_err::read_to_string(here.join("tox.ini")) {
         Ok(text) => lint::ignored(&text),
@@ -121,6 +140,15 @@ struct File {
     executable: bool,
 }
 
+impl File {
+    /// Whether it is prose, which has no style to check.
+    fn is_document(&self) -> bool {
+        [".md", ".rst"]
+            .iter()
+            .any(|suffix| self.shown.ends_with(suffix))
+    }
+}
+
 /// Lists the files of a library, and checks what needs no more than their names.
 fn list_library(
     root: &Path,
@@ -136,13 +164,16 @@ fn list_library(
         if !path.is_dir() || name.starts_with('.') || name == "__pycache__" {
             continue;
         }
-        let inside = self::names(&path)?;
         let element = shown.join(&name).display().to_string();
+        let mut inside = Vec::new();
+        list_directory(&path, &element, &mut inside)?;
+        let below = format!("{element}/");
+        let names = inside.iter().map(|file| &file.shown);
         findings.extend(lint::check_names(
             &element,
-            inside.iter().map(String::as_str),
+            names.filter_map(|shown| shown.strip_prefix(&below)),
         ));
-        list_directory(&path, &element, files)?;
+        files.extend(inside.into_iter().filter(|file| !file.is_document()));
     }
     Ok(())
 }
@@ -157,7 +188,7 @@ fn list_directory(path: &Path, shown: &str, files: &mut Vec<File>) -> Result<(),
             if name != "__pycache__" && name != "tests" {
                 list_directory(&file, &shown, files)?;
             }
-        } else if meta.is_file() && !shown.ends_with(".md") && !shown.ends_with(".rst") {
+        } else if meta.is_file() {
             files.push(File {
                 path: file,
                 shown,

@@ -8,10 +8,7 @@ use serde::Serialize;
 use super::Context;
 use super::failure::Failure;
 use super::{part, printer, render};
-use crate::inspect::fs::{Error, FileId, FileKind, FileSystem, Metadata};
-
-/// Directories that are listed within one another.
-const DEPTH: usize = 512;
+use crate::inspect::fs::{Error, FileId, FileKind, FileSystem, Metadata, Walk};
 
 /// Arguments of `kiln ls`.
 #[derive(Debug, Args)]
@@ -77,7 +74,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         files: &files,
         arguments: &arguments,
         context,
-        above: Vec::new(),
+        walk: Walk::default(),
     };
     if metadata.kind == FileKind::Directory && !arguments.directory {
         lister.directory(start, Vec::new()).map_err(failure)?;
@@ -94,21 +91,14 @@ struct Lister<'a, 'd> {
     files: &'a FileSystem<'d>,
     arguments: &'a Arguments,
     context: &'a mut Context,
-    above: Vec<FileId>,
+    walk: Walk,
 }
 
 impl Lister<'_, '_> {
     /// Lists what is in a directory; names begin with `prefix`.
     fn directory(&mut self, directory: FileId, prefix: Vec<u8>) -> Result<(), Error> {
-        if self.above.len() >= DEPTH || self.above.contains(&directory) {
-            return Err(Error::Corrupt {
-                kind: "image's",
-                place: format!("directory `{}`", part::shown(&prefix)),
-                what: "the directories in it have no end",
-            });
-        }
         let mut rows = Vec::new();
-        for entry in self.files.entries(directory)? {
+        for entry in self.walk.enter(self.files, directory)? {
             let metadata = self.files.metadata(entry.file)?;
             rows.push(([&prefix[..], &entry.name].concat(), entry.file, metadata));
         }
@@ -119,13 +109,12 @@ impl Lister<'_, '_> {
             .collect();
         self.print(rows)?;
         if self.arguments.recursive {
-            self.above.push(directory);
             for (mut name, file) in below {
                 name.push(b'/');
                 self.directory(file, name)?;
             }
-            self.above.pop();
         }
+        self.walk.leave();
         Ok(())
     }
 

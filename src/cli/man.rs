@@ -131,7 +131,11 @@ pub fn markdown() -> String {
     }
     text.push_str("## `disk-image-create`\n\n");
     text.push_str("diskimage-builder's command, as a link to kiln (`kiln install-links DIR`).\n\n");
-    let _ = writeln!(text, "```text\n{}```\n", dib::help("disk-image-create"));
+    let _ = writeln!(
+        text,
+        "```text\n{}```\n",
+        dib::help("disk-image-create", false)
+    );
     text.push_str("## `element-info`\n\n");
     text.push_str(
         "Prints the elements that the given ones expand to: their names, or with `--env` the\n\

@@ -13,6 +13,8 @@ pub struct Opened {
     pub image: Image,
     /// The path of its file.
     pub path: PathBuf,
+    /// The same as the user named it.
+    shown: PathBuf,
     /// A number, name or label.
     pub part: Option<String>,
 }
@@ -21,14 +23,23 @@ pub struct Opened {
 /// comes first, since names may have colons.
 pub fn open(text: &str, context: &Context) -> Result<Opened, Failure> {
     let whole = context.caller.current_dir.join(text);
-    let (path, part) = match text.rsplit_once(':') {
+    let (shown, part) = match text.rsplit_once(':') {
         Some((file, part)) if !whole.exists() && !file.is_empty() && !part.is_empty() => {
-            (context.caller.current_dir.join(file), Some(part.to_owned()))
+            (file, Some(part.to_owned()))
         }
-        _ => (whole, None),
+        _ => (text, None),
     };
-    let image = inspect::open(&path, None).map_err(|error| hinted(&error, error.hint()))?;
-    Ok(Opened { image, path, part })
+    let path = context.caller.current_dir.join(shown);
+    let shown = PathBuf::from(shown);
+    let image = inspect::open(&path, None)
+        .map_err(|error| error.of(&shown))
+        .map_err(|error| hinted(&error, error.hint()))?;
+    Ok(Opened {
+        image,
+        path,
+        shown,
+        part,
+    })
 }
 
 impl Opened {
@@ -62,7 +73,7 @@ impl Opened {
         hint: Option<String>,
     ) -> Failure {
         let mut failure = hinted(error, hint);
-        failure.message = format!("{}: {}", self.path.display(), failure.message);
+        failure.message = format!("{}: {}", self.shown.display(), failure.message);
         failure
     }
 }

@@ -312,6 +312,8 @@ impl<'de> Visitor<'de> for TextVisitor {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
         match self.0 {
+            // PyYAML, and so DIB, takes `y` and `n` for text.
+            Shape::Scalar(ScalarKind::Bool) if text.len() == 1 => Ok(Value::text(text)),
             Shape::Scalar(kind) => Ok(Value::Scalar(Scalar {
                 text: text.to_owned(),
                 kind,
@@ -405,6 +407,21 @@ mod tests {
             parse("{a: 1, b: 2, a: x}").unwrap().to_string(),
             "{'a': 'x', 'b': 2}"
         );
+    }
+
+    #[test]
+    fn single_letters_are_text() {
+        for (text, kind) in [
+            ("y", ScalarKind::Text),
+            ("N", ScalarKind::Text),
+            ("yes", ScalarKind::Bool),
+            ("off", ScalarKind::Bool),
+        ] {
+            let Value::Scalar(scalar) = value_of(&format!("a: {text}"), "a") else {
+                panic!("{text}")
+            };
+            assert_eq!((scalar.text.as_str(), scalar.kind), (text, kind));
+        }
     }
 
     #[test]

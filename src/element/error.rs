@@ -135,6 +135,9 @@ impl Error {
                 "copy the file into the element, or keep it in the same element directory".into()
             }
             Self::NotText { .. } => "save the file as UTF-8".into(),
+            Self::Missing { name, .. } if super::replaced::ELSEWHERE.contains(&name.as_str()) => {
+                "it is one of diskimage-builder's that kiln does not bundle: install that (`pip install diskimage-builder`) and name its directory `diskimage_builder/elements` in ELEMENTS_PATH".into()
+            }
             Self::Missing { similar, .. } if !similar.is_empty() => {
                 format!("did you mean {}?", quoted_list(similar, "or"))
             }

@@ -1,9 +1,8 @@
 //! Rules that elements are held to, as diskimage-builder's `dib-lint` has them.
 //!
 //! A file may switch rules off with `# dib-lint: disable=NAME NAME`, and a project
-//! with `ignore` in the section `dib-lint` of its `tox.ini`. The rule `mddocs` of
-//! upstream's is none here: documents in Markdown are as good as others. Python is
-//! left to flake8; which files are Python's is said here.
+//! with `ignore` in the section `dib-lint` of its `tox.ini`. Python is left to
+//! flake8; which files are Python's is said here.
 
 use std::path::Path;
 
@@ -21,8 +20,12 @@ pub struct Finding {
 }
 
 /// Names of all rules with what they ask for.
-pub const RULES: [(&str, &str); 17] = [
+pub const RULES: [(&str, &str); 18] = [
     ("readme", "an element has a README.rst or README.md"),
+    (
+        "mddocs",
+        "an element without element.yaml has no documents in Markdown",
+    ),
     ("executable", "a file with an interpreter is executable"),
     ("indent", "indents are multiples of four blanks"),
     ("sorted", "element-deps is sorted"),
@@ -85,18 +88,35 @@ pub fn check(path: &str, bytes: &[u8], executable: bool) -> Vec<Finding> {
     file.findings
 }
 
-/// Checks what an element is made of: the names directly in its directory.
+/// Checks what an element is made of: paths of files below its directory.
+///
+/// diskimage-builder's documentation is made of reStructuredText alone. Elements
+/// with an `element.yaml` are kiln's, and those have their pages in Markdown.
 pub fn check_names<'a>(element: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<Finding> {
-    let mut names = names.into_iter();
-    if names.any(|name| ["README.rst", "README.md", "element.yaml"].contains(&name)) {
-        return Vec::new();
-    }
-    vec![Finding {
-        path: element.to_owned(),
+    let names: Vec<&str> = names.into_iter().collect();
+    let finding = |path: String, rule, message| Finding {
+        path,
         line: None,
-        rule: "readme",
-        message: format!("element `{element}` has no README.rst"),
-    }]
+        rule,
+        message,
+    };
+    let mut findings = Vec::new();
+    if !["README.rst", "README.md", "element.yaml"]
+        .iter()
+        .any(|name| names.contains(name))
+    {
+        let message = format!("element `{element}` has no README.rst");
+        findings.push(finding(element.to_owned(), "readme", message));
+    }
+    if !names.contains(&"element.yaml") {
+        let documents = names.iter().filter(|name| name.ends_with(".md"));
+        findings.extend(documents.map(|name| {
+            let message = "a document in Markdown, which DIB's documentation leaves out: make it \
+                           an .rst, or describe the element in element.yaml";
+            finding(format!("{element}/{name}"), "mddocs", message.to_owned())
+        }));
+    }
+    findings
 }
 
 /// The rules that a project switches off: words of `ignore`, in the section
@@ -515,6 +535,12 @@ mod tests {
         }
         assert_eq!(check_names("e", ["element-deps"])[0].rule, "readme");
         assert_eq!(check_names("e", ["README.rst"]), []);
+        let document = &check_names("e", ["README.rst", "docs/more.md"])[0];
+        assert_eq!(
+            (document.rule, &*document.path),
+            ("mddocs", "e/docs/more.md")
+        );
+        assert_eq!(check_names("e", ["element.yaml", "README.md"]), []);
     }
 
     #[test]

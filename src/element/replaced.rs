@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 /// Names of elements, and why kiln's own are used.
-pub const REPLACED: [(&str, &str); 6] = [
+pub const REPLACED: [(&str, &str); 7] = [
     (
         "debootstrap",
         "it runs debootstrap or mmdebstrap of the host, which make device nodes",
@@ -16,6 +16,10 @@ pub const REPLACED: [(&str, &str); 6] = [
     (
         "dracut-ramdisk",
         "it compiles a dracut of 2014, whose source and whose iSCSI target's Python are gone",
+    ),
+    (
+        "install-bin",
+        "it would copy kiln's own programs for the build into the image",
     ),
     (
         "package-installs",
@@ -33,6 +37,81 @@ pub const REPLACED: [(&str, &str); 6] = [
         "sysprep",
         "its `extract-image` attaches loop devices and mounts them",
     ),
+];
+
+/// Elements of diskimage-builder 3.43 that kiln does not have, by name: they are used
+/// from its own library.
+pub const ELSEWHERE: [&str; 70] = [
+    "almalinux-container",
+    "apt-preferences",
+    "autoupdates",
+    "centos",
+    "centos-minimal",
+    "cloud-init-disable-resizefs",
+    "cloud-init-growpart",
+    "containerfile",
+    "debian-systemd",
+    "debian-upstart",
+    "deploy-baremetal",
+    "deploy-kexec",
+    "deploy-targetcli",
+    "deploy-tgtadm",
+    "disable-selinux",
+    "docker",
+    "dracut-network",
+    "dracut-regenerate",
+    "elrepo",
+    "epel",
+    "fedora",
+    "fedora-container",
+    "fedora-minimal",
+    "fips",
+    "gentoo",
+    "growvols",
+    "grub2",
+    "hpdsa",
+    "hwburnin",
+    "hwdiscovery",
+    "ibft-interfaces",
+    "ilo",
+    "iscsi-boot",
+    "iso",
+    "keylime-agent",
+    "lvm",
+    "mellanox",
+    "modprobe-blacklist",
+    "nm-dhcp-ib-interfaces",
+    "no-final-image",
+    "oat-client",
+    "openeuler-minimal",
+    "openstack-ci-mirrors",
+    "opensuse",
+    "opensuse-minimal",
+    "pip-cache",
+    "posix",
+    "proliant-tools",
+    "pypi",
+    "python-brickclient",
+    "python-stow-versions",
+    "rax-nova-agent",
+    "redhat-common",
+    "replace-partition",
+    "replace-partition-redhat",
+    "rhel",
+    "rhel-common",
+    "rocky-container",
+    "rpm-distro",
+    "selinux-fixfiles-restore",
+    "selinux-permissive",
+    "tpm-emulator",
+    "uboot",
+    "ubuntu-signed",
+    "ubuntu-systemd-container",
+    "yum",
+    "yum-minimal",
+    "zipl",
+    "zypper",
+    "zypper-minimal",
 ];
 
 /// Why kiln's element replaces one of diskimage-builder's; `None` if it does not.
@@ -75,6 +154,10 @@ mod tests {
     fn every_replacement_exists_and_has_a_reason() {
         let library = crate::element::Library::new(&[]).unwrap();
         assert!(REPLACED.is_sorted());
+        assert!(ELSEWHERE.is_sorted());
+        for name in ELSEWHERE {
+            assert!(library.get(name).is_none(), "{name}");
+        }
         for (name, reason) in REPLACED {
             assert!(library.get(name).is_some(), "{name}");
             assert!(reason.starts_with("it"), "{reason}");

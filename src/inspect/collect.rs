@@ -11,13 +11,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::fs::{Error as FsError, FileId, FileKind, FileSystem};
+use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Walk};
 use crate::tree::{
     self, Content, DataRange, Device, Inode, Kind, Origin, Packed, Tree, TreeBuilder,
 };
 
-/// Directories may be nested this deep.
-const DEPTH: usize = 512;
 /// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
 
@@ -31,12 +29,6 @@ pub enum CollectError {
         path: PathBuf,
         /// Why.
         source: FsError,
-    },
-    /// Directories within themselves, or nested beyond all reason.
-    #[error("the directories of the image at `{}` have no end", path.display())]
-    TooDeep {
-        /// The path.
-        path: PathBuf,
     },
     /// There is no room for the data.
     #[error("cannot keep the image's files in `{}`", directory.display())]
@@ -56,7 +48,6 @@ impl CollectError {
     pub fn hint(&self) -> Option<String> {
         match self {
             CollectError::Image { source, .. } => source.hint(),
-            CollectError::TooDeep { .. } => Some("the filesystem is damaged".to_owned()),
             CollectError::Spool { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("free some space there, or choose another directory".to_owned())
@@ -80,12 +71,11 @@ pub struct Collector {
 }
 
 /// What is known while one filesystem is walked.
-struct Walk<'f, 'd> {
+struct Source<'f, 'd> {
     files: &'f FileSystem<'d>,
     /// The first names of files with several.
     links: HashMap<FileId, PathBuf>,
-    /// The directories above, outermost first.
-    above: Vec<FileId>,
+    walk: Walk,
 }
 
 impl Collector {
@@ -115,12 +105,12 @@ impl Collector {
         if at != Path::new("/") {
             self.builder.remove(at.as_os_str().as_bytes())?;
         }
-        let mut walk = Walk {
+        let mut source = Source {
             files,
             links: HashMap::new(),
-            above: Vec::new(),
+            walk: Walk::default(),
         };
-        self.add(&mut walk, files.root(), at)
+        self.add(&mut source, files.root(), at)
     }
 
     /// The finished tree.
@@ -131,8 +121,13 @@ impl Collector {
         Ok(self.builder.build()?)
     }
 
-    fn add(&mut self, walk: &mut Walk<'_, '_>, id: FileId, at: &Path) -> Result<(), CollectError> {
-        let files = walk.files;
+    fn add(
+        &mut self,
+        source: &mut Source<'_, '_>,
+        id: FileId,
+        at: &Path,
+    ) -> Result<(), CollectError> {
+        let files = source.files;
         let image = |source| CollectError::Image {
             path: at.to_owned(),
             source,
@@ -141,11 +136,11 @@ impl Collector {
         let metadata = files.metadata(id).map_err(image)?;
         let is_directory = metadata.kind == FileKind::Directory;
         if metadata.links > 1 && !is_directory {
-            if let Some(first) = walk.links.get(&id) {
+            if let Some(first) = source.links.get(&id) {
                 self.builder.hard_link(path, first.as_os_str().as_bytes())?;
                 return Ok(());
             }
-            walk.links.insert(id, at.to_owned());
+            source.links.insert(id, at.to_owned());
         }
         let device = metadata.device.unwrap_or(Device { major: 0, minor: 0 });
         let kind = match metadata.kind {
@@ -166,17 +161,11 @@ impl Collector {
         }
         self.builder.insert(path, inode)?;
         if is_directory {
-            if walk.above.len() >= DEPTH || walk.above.contains(&id) {
-                return Err(CollectError::TooDeep {
-                    path: at.to_owned(),
-                });
-            }
-            walk.above.push(id);
-            for entry in files.entries(id).map_err(image)? {
+            for entry in source.walk.enter(files, id).map_err(image)? {
                 let name = std::ffi::OsStr::from_bytes(&entry.name);
-                self.add(walk, entry.file, &at.join(name))?;
+                self.add(source, entry.file, &at.join(name))?;
             }
-            walk.above.pop();
+            source.walk.leave();
         }
         Ok(())
     }

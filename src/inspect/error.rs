@@ -1,7 +1,7 @@
 //! What can go wrong while an image is opened.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An image could not be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same with another name of the image.
+    #[must_use]
+    pub fn of(mut self, name: &Path) -> Error {
+        let (Error::Io { path, .. }
+        | Error::NotAFile { path }
+        | Error::Unsupported { path, .. }
+        | Error::Backing { path, .. }
+        | Error::Corrupt { path, .. }) = &mut self;
+        *path = name.to_owned();
+        self
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

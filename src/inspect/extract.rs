@@ -2,7 +2,9 @@
 //!
 //! Names and links come from the image and are not trusted: everything is made
 //! below a directory that is open, no link there is followed, and a file gets its
-//! name when it is complete. Owners, set-id bits and devices stay behind.
+//! name when it is complete. Owners, set-id bits and devices stay behind. Modes are
+//! subject to the umask, and directories that were there before keep theirs: an
+//! image does not open the user's files to others.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,10 +20,8 @@ use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 use nix::unistd::UnlinkatFlags;
 
-use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Metadata};
+use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Metadata, Walk};
 
-/// Directories may be nested this deep.
-const DEPTH: usize = 512;
 /// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
 
@@ -53,12 +53,6 @@ pub enum ExtractError {
         /// The path.
         path: PathBuf,
     },
-    /// Directories within themselves, or nested beyond all reason.
-    #[error("the directories of the image at `{}` have no end", path.display())]
-    TooDeep {
-        /// The path.
-        path: PathBuf,
-    },
     /// The host's side.
     #[error("cannot write `{}`", path.display())]
     Host {
@@ -77,13 +71,15 @@ impl ExtractError {
             ExtractError::Directory { .. } => {
                 Some("`-r` copies directories with what is in them".to_owned())
             }
-            ExtractError::TooDeep { .. } => Some("the filesystem is damaged".to_owned()),
             ExtractError::Host { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("free some space there, or choose another place".to_owned())
                 }
                 io::ErrorKind::PermissionDenied => {
                     Some("choose a directory that you may write to".to_owned())
+                }
+                io::ErrorKind::NotFound => {
+                    Some("make the directory that it goes into first".to_owned())
                 }
                 io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Some(
                     "something else has this name there; remove it, or choose another".to_owned(),
@@ -94,7 +90,18 @@ impl ExtractError {
     }
 }
 
-/// Copies a file, or a directory if `recursive` is set, to `target`.
+/// Where files go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// What `path` begins at if it is relative.
+    pub current_dir: &'a Path,
+    /// The path as the user named it, for messages too.
+    pub path: &'a Path,
+    /// Whether `path` is a directory that is to be filled, not a name to be made.
+    pub fill: bool,
+}
+
+/// Copies a file, or a directory if `recursive` is set, to a target.
 ///
 /// An older file of that name is replaced; a directory that is there is filled.
 ///
@@ -103,32 +110,36 @@ impl ExtractError {
 pub fn extract(
     files: &FileSystem<'_>,
     file: FileId,
-    target: &Path,
+    target: Target<'_>,
     recursive: bool,
 ) -> Result<Extracted, ExtractError> {
-    let host = |source: io::Error| ExtractError::Host {
-        path: target.to_owned(),
-        source,
-    };
-    let Some(name) = target.file_name() else {
-        return Err(host(io::ErrorKind::InvalidInput.into()));
-    };
-    let parent = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // The user's own path may lead through links.
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let directory = nix::fcntl::openat(AT_FDCWD, parent, flags, Mode::empty())
-        .map_err(|errno| host(errno.into()))?;
     let mut extractor = Extractor {
         files,
         recursive,
         done: Extracted::default(),
-        above: Vec::new(),
+        walk: Walk::default(),
         buffer: vec![0; CHUNK],
     };
-    extractor.copy(file, directory.as_fd(), name, target)?;
+    let path = target.path;
+    // The user's own path may lead through links.
+    let open = |path: &Path| {
+        let path = target.current_dir.join(path);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(AT_FDCWD, &path, flags, Mode::empty())
+    };
+    match path.file_name() {
+        Some(name) if !target.fill => {
+            let parent = path.parent().unwrap_or(Path::new(""));
+            let into = open(parent).map_err(|errno| host(path, errno))?;
+            extractor.copy(file, into.as_fd(), name, path)?;
+        }
+        _ => {
+            extractor.may_copy(path)?;
+            let own = open(path).map_err(|errno| host(path, errno))?;
+            extractor.fill(file, own.as_fd(), path)?;
+            extractor.done.files += 1;
+        }
+    }
     Ok(extractor.done)
 }
 
@@ -136,8 +147,7 @@ struct Extractor<'a, 'd> {
     files: &'a FileSystem<'d>,
     recursive: bool,
     done: Extracted,
-    /// The directories that are being copied, outermost first.
-    above: Vec<FileId>,
+    walk: Walk,
     buffer: Vec<u8>,
 }
 
@@ -179,31 +189,54 @@ impl Extractor<'_, '_> {
         name: &OsStr,
         path: &Path,
     ) -> Result<(), ExtractError> {
-        if !self.recursive {
-            return Err(ExtractError::Directory {
-                path: path.to_owned(),
-            });
-        }
-        if self.above.len() >= DEPTH || self.above.contains(&directory) {
-            return Err(ExtractError::TooDeep {
-                path: path.to_owned(),
-            });
-        }
+        self.may_copy(path)?;
         let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
         let host = |errno: Errno| host(path, errno);
-        match nix::sys::stat::mkdirat(into, name, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        // The kernel applies the umask. While it is filled the owner may do all.
+        let is_new = match nix::sys::stat::mkdirat(into, name, mode | Mode::S_IRWXU) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(errno) => return Err(host(errno)),
-        }
+        };
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let own = nix::fcntl::openat(into, name, flags, Mode::empty()).map_err(host)?;
-        self.above.push(directory);
-        for entry in self.image(path, self.files.entries(directory))? {
-            let name = OsStr::from_bytes(&entry.name);
-            self.copy(entry.file, own.as_fd(), name, &path.join(name))?;
+        self.fill(directory, own.as_fd(), path)?;
+        if !is_new {
+            return Ok(());
         }
-        self.above.pop();
-        finish(&own, mode, metadata).map_err(host)
+        if !mode.contains(Mode::S_IRWXU) {
+            let stat = nix::sys::stat::fstat(&own).map_err(host)?;
+            let has = Mode::from_bits_truncate(stat.st_mode);
+            let too_much = Mode::S_IRWXU - mode;
+            nix::sys::stat::fchmod(&own, has - too_much).map_err(host)?;
+        }
+        set_time(&own, metadata).map_err(host)
+    }
+
+    /// Directories are only copied if the user said so.
+    fn may_copy(&self, path: &Path) -> Result<(), ExtractError> {
+        if self.recursive {
+            return Ok(());
+        }
+        Err(ExtractError::Directory {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Copies what is in a directory.
+    fn fill(
+        &mut self,
+        directory: FileId,
+        own: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<(), ExtractError> {
+        let entries = self.walk.enter(self.files, directory);
+        for entry in self.image(path, entries)? {
+            let name = OsStr::from_bytes(&entry.name);
+            self.copy(entry.file, own, name, &path.join(name))?;
+        }
+        self.walk.leave();
+        Ok(())
     }
 
     fn file(
@@ -219,8 +252,9 @@ impl Extractor<'_, '_> {
         let host = |errno: Errno| host(path, errno);
         let _ = nix::unistd::unlinkat(into, &*temporary, UnlinkatFlags::NoRemoveDir);
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let private = Mode::S_IRUSR | Mode::S_IWUSR;
-        let fd = nix::fcntl::openat(into, &*temporary, flags, private).map_err(host)?;
+        // The kernel applies the umask; what is open stays writable.
+        let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
+        let fd = nix::fcntl::openat(into, &*temporary, flags, mode).map_err(host)?;
         let written = self.data(&open, File::from(fd), metadata, path);
         match written {
             Ok(()) => rename(into, &temporary, name).map_err(host),
@@ -262,8 +296,7 @@ impl Extractor<'_, '_> {
                 }
             }
         }
-        let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
-        finish(&to.into(), mode, metadata).map_err(|errno| host(errno.into()))
+        set_time(&to.into(), metadata).map_err(|errno| host(errno.into()))
     }
 
     fn image<T>(&self, path: &Path, result: Result<T, FsError>) -> Result<T, ExtractError> {
@@ -294,9 +327,8 @@ fn rename(directory: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> Result<(), Err
     nix::fcntl::renameat(directory, from, directory, to)
 }
 
-/// Gives a file or directory its mode and time.
-fn finish(fd: &OwnedFd, mode: Mode, metadata: &Metadata) -> Result<(), Errno> {
-    nix::sys::stat::fchmod(fd, mode)?;
+/// Gives a file or directory its time.
+fn set_time(fd: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
     let nanoseconds = i64::from(metadata.mtime.nanoseconds);
     let time = TimeSpec::new(metadata.mtime.seconds, nanoseconds);
     nix::sys::stat::futimens(fd, &time, &time)

@@ -34,7 +34,7 @@ mod volume;
 pub use collect::{CollectError, Collector};
 pub use contents::{ChooseError, Contents, Part, os_release};
 pub use error::Error;
-pub use extract::{ExtractError, Extracted, extract};
+pub use extract::{ExtractError, Extracted, Target, extract};
 pub use image::{BadCompression, Image};
 pub use partitions::{Partition, Table, TableKind};
 pub use system::{SystemError, is_root, system};

@@ -6,6 +6,7 @@
 //! because they obey the owner (real root) and not capabilities.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -114,7 +115,15 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     } else {
         mounts::bind_to_itself(&view.work).map_err(failed("the build directory", &view.work))?;
     }
+    let given = writable.iter().copied().chain([view.work.as_path()]);
+    let given = in_shared_memory(given)?;
     private_dev()?;
+    for (path, directory) in given {
+        std::fs::create_dir_all(path)
+            .and_then(|()| mounts::open_directory(path))
+            .and_then(|place| mounts::attach(&directory, std::os::fd::AsFd::as_fd(&place)))
+            .map_err(failed("a writable directory", path))?;
+    }
     // With the process numbers of the host, its `/proc` is the one that fits.
     if !super::enter::has_own_processes() {
         remarks.push(
@@ -197,6 +206,21 @@ fn hide_kernel_secrets() -> Result<(), Error> {
         mounts::attach(&cover, std::os::fd::AsFd::as_fd(&place)).map_err(failed(what, path))?;
     }
     Ok(())
+}
+
+/// Directories of a build that the private `/dev` would cover, as mounts to be attached
+/// anew: `/dev/shm` is where some build for its being in memory.
+fn in_shared_memory<'a>(
+    given: impl Iterator<Item = &'a Path>,
+) -> Result<Vec<(&'a Path, OwnedFd)>, Error> {
+    given
+        .filter(|path| path.starts_with("/dev/shm"))
+        .map(|path| {
+            let directory =
+                mounts::clone_mount(path, true).map_err(failed("a writable directory", path))?;
+            Ok((path, directory))
+        })
+        .collect()
 }
 
 /// A `/dev` with the harmless nodes of the host and terminals of its own.

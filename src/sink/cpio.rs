@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::gzip::GzipWriter;
 use crate::tree::{self, Device, InodeId, Kind, Tree};
 
 /// First six bytes of a header.
@@ -88,7 +89,7 @@ pub fn write(tree: &Arc<Tree>, out: impl Write, compression: Compression) -> Res
             out.flush()?;
         }
         Compression::Gzip => {
-            let mut out = flate2::write::GzEncoder::new(out, flate2::Compression::new(6));
+            let mut out = GzipWriter::new(out, 6);
             archive(tree, &mut out)?;
             out.finish()?;
         }

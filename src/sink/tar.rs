@@ -2,7 +2,8 @@
 //!
 //! Members are in path order with the prefix `./`, owners are numbers without
 //! names, extended attributes (ACLs and capabilities too) are
-//! `SCHILY.xattr.*` records, and files with large holes are in GNU's sparse
+//! `SCHILY.xattr.*` records, ACLs are `SCHILY.acl.*` records with numbers for
+//! names as well (tar keeps them under `--acls` alone then), and files with large holes are in GNU's sparse
 //! format 1.0. What is in `/proc` and `/sys` is left out; unlike in
 //! diskimage-builder's archives, the two directories themselves are there,
 //! because a root without mount points for them does not boot.
@@ -13,11 +14,11 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use flate2::write::GzEncoder;
-
 use super::checksum::{Checksums, Digests, Hasher};
 use super::error::Error;
+use super::gzip::GzipWriter;
 use super::output::{Output, WRITE_SIZE};
+use crate::tree::acl::{self, Acl};
 use crate::tree::{
     self, Content, DataRange, Device, Inode, InodeId, Kind, NodeId, Timestamp, Tree,
 };
@@ -257,6 +258,7 @@ impl<'a> Archive<'a> {
         }
         for (name, value) in inode.xattrs.iter().flat_map(|set| set.iter()) {
             header.xattr(name, value);
+            header.acl(name, value);
         }
         match &inode.kind {
             Kind::File(content) => return self.file(id, inode_id, content, header, path),
@@ -315,14 +317,6 @@ impl<'a> Archive<'a> {
             match self.reader.read_at(inode, range.offset + done, space) {
                 Ok(read) if read == part => {}
                 Ok(read) => space[read..].fill(0),
-                // The header has told its length already: zeros, and a warning.
-                Err(error @ tree::Error::Shrunk { filled, .. }) => {
-                    space[filled..].fill(0);
-                    self.warnings.push(error.to_string());
-                    self.stream.wrote(part);
-                    self.stream.zeros(range.length - done - part as u64)?;
-                    return self.stream.pad();
-                }
                 Err(error) => {
                     return Err(Error::Tree {
                         path: self.tree.path(id),
@@ -499,6 +493,18 @@ impl Member {
         self.record(key, value);
     }
 
+    /// Adds an attribute that is an access control list in text form, too.
+    fn acl(&mut self, name: &[u8], value: &[u8]) {
+        let key = match name {
+            acl::ACCESS => "SCHILY.acl.access",
+            acl::DEFAULT => "SCHILY.acl.default",
+            _ => return,
+        };
+        if let Some(acl) = Acl::from_xattr(value) {
+            self.record(key, acl.to_text().as_bytes());
+        }
+    }
+
     /// Makes it a sparse member: tools that do not know these see another name.
     fn sparse(&mut self, path: &[u8], size: u64) {
         self.record("GNU.sparse.major", b"1");
@@ -598,7 +604,7 @@ struct Stream<'a> {
 /// Where an archive goes.
 enum Target<'a> {
     Plain(Box<Sequential<'a>>),
-    Gzip(Box<GzEncoder<Sequential<'a>>>),
+    Gzip(Box<GzipWriter<Sequential<'a>>>),
 }
 
 /// An output that is written from start to end.
@@ -645,10 +651,7 @@ impl<'a> Stream<'a> {
         };
         let target = match form {
             Form::Plain => Target::Plain(Box::new(sequential)),
-            Form::Gzip => {
-                let level = flate2::Compression::new(GZIP_LEVEL);
-                Target::Gzip(Box::new(GzEncoder::new(sequential, level)))
-            }
+            Form::Gzip => Target::Gzip(Box::new(GzipWriter::new(sequential, GZIP_LEVEL))),
         };
         Stream {
             target,
@@ -682,7 +685,7 @@ impl<'a> Stream<'a> {
             Target::Plain(file) => Ok(file.hasher.finish()),
             Target::Gzip(mut encoder) => {
                 encoder
-                    .try_finish()
+                    .finish()
                     .map_err(|source| encoder.get_mut().failure(source))?;
                 let hasher = std::mem::take(&mut encoder.get_mut().hasher);
                 Ok(hasher.finish())

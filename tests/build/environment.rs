@@ -354,12 +354,23 @@ fn the_shell_files_of_dib_can_be_sourced_outside_and_inside() {
              root/boot/initrd.img-6.1.0-10-x\nselect_boot_kernel_initrd root\n\
              echo \"selected: $BOOTDIR $KERNEL $RAMDISK\"\n\
              echo \"in target: $(run_in_target 'echo $HOME; pwd' | tr '\\n' ' ')\"\n\
+             echo \"helper: $(run_in_target 'pkg-map --element none --missing-ok --distro x a 2>/dev/null')\"\n\
+             run_d_in_target extra\n\
+             run_in_target 'exit 7' || echo \"status: $? $(ls \"$TMP_MOUNT_PATH/tmp\")\"\n\
              check_element toy && ! check_element other && echo 'elements: known'\n\
              (true; die over) || echo \"died: $?\"\n(false || die over) || echo \"died: $?\""
         ),
     );
+    toy.hook(
+        "extra",
+        "50-own",
+        "echo \"own phase: $PWD $TMP_HOOKS_PATH\"",
+    );
     let built = toy.build("-t tar -a amd64").success();
     let after = |prefix: &str| built.lines_after(prefix).join("|");
+    assert_eq!(after("helper: "), "a");
+    assert_eq!(after("own phase: "), "/ /tmp/in_target.d");
+    assert_eq!(after("status: "), "7 ");
     assert_eq!(after("inside: "), "amd64 -o mode=620,ptmxmode=666 function");
     assert_eq!(
         after("selected: "),

@@ -86,7 +86,8 @@ fn a_hook_that_copies_a_program_copies_the_real_one() {
         "install",
         "50-inside",
         "cp -L \"$(type -P start-stop-daemon)\" /opt/start-stop-daemon; chmod 711 /opt/start-stop-daemon
-         ln /opt/start-stop-daemon /opt/another",
+         ln /opt/start-stop-daemon /opt/another
+         mkdir -p /usr/local/bin; cp -L \"$(type -P pkg-map)\" /usr/local/bin",
     );
     let built = toy.build("-t tar").success();
     let told = built.events.iter().any(|event| {
@@ -101,10 +102,13 @@ fn a_hook_that_copies_a_program_copies_the_real_one() {
         .arg(toy.output("tar"))
         .arg("-C")
         .arg(&unpacked)
-        .args(["--no-same-owner", "./opt"])
+        .args(["--no-same-owner", "./opt", "./usr/local/bin"])
         .status()
         .unwrap();
     assert!(status.success());
+    // No system has this one: DIB's elements bring it for the build.
+    let left = std::fs::read_dir(unpacked.join("usr/local/bin")).unwrap();
+    assert_eq!(left.count(), 0);
     for (copy, program) in [
         ("mount", "mount"),
         ("start-stop-daemon", "start-stop-daemon"),
@@ -114,4 +118,88 @@ fn a_hook_that_copies_a_program_copies_the_real_one() {
         let copied = std::fs::read(unpacked.join("opt").join(copy)).unwrap();
         assert!(copied == real, "{copy} is not the host's {program}");
     }
+}
+
+/// What hooks call inside, with the status that it has in a build.
+const CALLS: &str = "\
+0 sudo -E -n -H -u root -- true
+0 sudo VARIABLE=1 true
+1 sudo -u nowhere true
+0 mount -t proc none /proc
+0 mount --bind /etc /mnt
+0 umount /mnt
+0 mount -t tmpfs none /mnt
+0 umount -l /mnt
+32 umount /mnt
+32 mount -o loop /etc/passwd /mnt
+1 losetup -f --show /etc/passwd
+1 kpartx -asv /etc/passwd
+1 dmsetup create x
+0 modprobe nbd max_part=16
+0 sysctl -w kernel.panic=1
+0 sysctl -p /etc/sysctl.conf
+0 systemctl daemon-reload
+0 systemctl start a
+0 systemctl stop a
+3 systemctl is-active a
+0 systemctl enable a
+0 systemctl is-enabled a
+0 systemctl disable a
+1 systemctl is-enabled a
+0 systemctl mask a
+0 systemctl unmask a
+1 systemctl enable nowhere
+0 service a restart
+3 service a status
+0 udevadm trigger
+0 udevadm settle --timeout=5
+0 hostnamectl set-hostname toy
+0 start-stop-daemon --start --exec /bin/a
+0 start-stop-daemon --stop --name a
+0 grub-probe --target=device /
+1 grub-install --target=i386-pc /dev/image0
+127 update-grub
+";
+
+#[test]
+fn every_program_of_the_build_has_its_status_and_none_is_in_the_image() {
+    let toy = Toy::basic();
+    toy.file(
+        "toy/static/a.service",
+        "[Install]\nWantedBy=multi-user.target\n",
+    );
+    let calls = format!(
+        "count=0; mkdir -p /mnt /usr/lib/systemd/system
+         cp \"${{0%/*}}/../static/a.service\" /usr/lib/systemd/system
+         while read -r expected call; do
+             status=0
+             output=$($call 2>&1 </dev/null) || status=$?
+             [ $status = $expected ] || echo \"status $status of $call: $output\"
+             count=$((count + 1))
+         done <<'END'\n{CALLS}END\necho \"calls: $count\"\n"
+    );
+    for phase in ["install", "finalise"] {
+        toy.hook(phase, "50-calls", &calls);
+    }
+    let built = toy.build("-t tar").success();
+    let wrong: Vec<String> = built
+        .lines()
+        .into_iter()
+        .filter(|line| line.starts_with("status "))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let count = CALLS.lines().count().to_string();
+    assert_eq!(built.lines_after("calls: "), [count.clone(), count]);
+    let listing = crate::common::listing::listing_of(&toy.output("tar"));
+    // These two the root has of its own.
+    let own = ["./usr/bin/mount", "./usr/bin/umount"];
+    for path in listing.keys().filter(|path| !own.contains(&path.as_str())) {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        assert!(!kiln::helpers::NAMES.contains(&name), "{path}");
+        assert!(
+            !name.contains("policy-rc.d") && !path.contains("in_target"),
+            "{path}"
+        );
+    }
+    assert!(listing.contains_key("./etc/hostname"));
 }

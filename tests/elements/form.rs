@@ -115,6 +115,10 @@ fn hooks_are_executable_and_have_names_that_run() {
         for phase in PHASES {
             for hook in element.hooks(phase) {
                 let name = base_name(&hook);
+                // `install.d/PROGRAM-TYPE-install/`: see the element install-types.
+                if hook.is_dir() && name.ends_with("-install") {
+                    continue;
+                }
                 assert!(hook.is_file(), "{}", hook.display());
                 assert!(is_executable(&hook), "{} is not executable", hook.display());
                 assert!(
@@ -159,7 +163,7 @@ fn hooks_are_executable_and_have_names_that_run() {
 #[test]
 fn scripts_are_strict_traceable_and_need_no_sudo() {
     for element in elements() {
-        for file in element.files() {
+        for file in element.scripts() {
             let text = fs::read_to_string(&file).unwrap();
             let shown = file.display();
             assert!(text.ends_with('\n'), "{shown}");
@@ -196,6 +200,23 @@ fn scripts_are_strict_traceable_and_need_no_sudo() {
     }
 }
 
+/// Hooks call programs of elements by `$TMP_HOOKS_PATH/bin/NAME`.
+#[test]
+fn programs_that_elements_bring_are_links_to_kiln() {
+    let mut names = Vec::new();
+    for element in elements() {
+        let files = element.files();
+        for link in files.iter().filter(|file| file.is_symlink()) {
+            let target = fs::read_link(link).unwrap();
+            assert_eq!(target, Path::new("../.kiln/kiln"), "{}", link.display());
+            assert_eq!(base_name(link.parent().unwrap()), "bin");
+            names.push(base_name(link));
+        }
+    }
+    names.sort();
+    assert_eq!(names, kiln::helpers::BROUGHT);
+}
+
 #[test]
 fn scripts_pass_shellcheck() {
     if Command::new("shellcheck")
@@ -208,7 +229,7 @@ fn scripts_pass_shellcheck() {
     }
     let scripts: Vec<_> = elements()
         .iter()
-        .flat_map(|element| element.files())
+        .flat_map(|element| element.scripts())
         .filter(|file| fs::read_to_string(file).unwrap().starts_with("#!/bin/"))
         .collect();
     let output = Command::new("shellcheck").args(&scripts).output().unwrap();

@@ -123,6 +123,13 @@ impl Element {
     }
 
     /// Every regular file of the element.
+    pub fn scripts(&self) -> Vec<PathBuf> {
+        let mut files = self.files();
+        files.retain(|file| !file.is_symlink());
+        files
+    }
+
+    /// Same, with links.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut pending = vec![self.path.clone()];

@@ -80,6 +80,29 @@ fn a_project_says_what_does_not_count() {
         rules
     };
     assert_eq!(rules(&world), ["flake8", "tabindent", "which"]);
+    // Documents in Markdown are for elements that kiln's own file describes.
+    let more = world.write("elements/e/docs/more.md", "More\n");
+    assert_eq!(rules(&world), ["flake8", "mddocs", "tabindent", "which"]);
+    let described = world.write("elements/e/element.yaml", "summary: An example\n");
+    assert_eq!(rules(&world), ["flake8", "tabindent", "which"]);
+    fs::remove_file(described).expect("removed");
+    fs::remove_file(more).expect("removed");
+    world.set("LIB_DIR", "lib");
+    let helper = world.write("lib/functions", "#!/bin/bash\ntrue\n");
+    assert_eq!(
+        rules(&world),
+        [
+            "dibdebugtrace",
+            "executable",
+            "flake8",
+            "sete",
+            "setpipefail",
+            "setu",
+            "tabindent",
+            "which"
+        ]
+    );
+    fs::remove_file(helper).expect("removed");
     world.write("tox.ini", "[dib-lint]\nignore = which flake8\n");
     assert_eq!(rules(&world), ["tabindent"]);
     if crate::common::image::missing(&["git"]).is_none() {

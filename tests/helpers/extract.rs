@@ -68,7 +68,9 @@ fn extract_image_says_what_it_cannot_read() {
     lvm[512..520].copy_from_slice(b"LABELONE");
     let mut btrfs = vec![0; 1 << 20];
     btrfs[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
-    let cases: [(&str, &[u8], &str); 6] = [
+    let mut squashfs = vec![0; 1 << 20];
+    squashfs[..4].copy_from_slice(b"hsqs");
+    let cases: [(&str, &[u8], &str); 7] = [
         ("page", &page, "it is no image of a disk"),
         (
             "xfs",
@@ -85,6 +87,7 @@ fn extract_image_says_what_it_cannot_read() {
             &btrfs,
             "its root filesystem cannot be read: the disk is btrfs",
         ),
+        ("squashfs", &squashfs, "hint: unpack it by `unsquashfs`"),
         ("cut.xz", b"\xfd7zXZ\0\0\x04", "cannot decompress"),
         ("bz2", b"BZh91AY&SY", "is compressed by bzip2"),
     ];

@@ -160,7 +160,8 @@ fn a_fork_bomb_is_bounded_and_ends_with_its_build() {
         // Either kiln counts them in time, or the hook's own shell cannot fork any more.
         let told = message.contains("`--processes`")
             || hints.iter().any(|hint| hint.contains("`--processes`"));
-        assert!(told, "{message} {hints:?}");
+        let errors = &built.outcome.stderr;
+        assert!(told, "{mode}: {message} {hints:?}\n{errors}");
         assert!(eventually(|| marked(&mark).is_empty()), "{mode}");
         toy.assert_swept();
     }

@@ -13,9 +13,11 @@ mod error;
 mod ext4;
 mod fat;
 mod lookup;
+mod walk;
 
 pub use detect::{Identity, identify};
 pub use error::Error;
+pub use walk::Walk;
 
 use super::Volume;
 
@@ -240,7 +242,8 @@ impl<'a> FileSystem<'a> {
         }
     }
 
-    /// The names in a directory, in the order of their bytes.
+    /// The names in a directory, in the order of their bytes. A [`Walk`] gives
+    /// those of many directories.
     ///
     /// # Errors
     /// It is no directory.

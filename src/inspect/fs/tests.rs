@@ -266,6 +266,97 @@ fn bytes(disk: &dyn ReadAt) -> Vec<u8> {
     bytes
 }
 
+/// Where a name stands on a disk.
+fn place_of(disk: &[u8], name: &[u8]) -> usize {
+    let found = disk.windows(name.len()).position(|part| part == name);
+    found.unwrap()
+}
+
+/// Walks over all of a disk; how many names that gave.
+fn walk(disk: &Vec<u8>) -> Result<usize, Error> {
+    fn below(files: &FileSystem<'_>, walk: &mut Walk, at: FileId) -> Result<usize, Error> {
+        let mut names = 0;
+        for entry in walk.enter(files, at)? {
+            names += 1;
+            if files.metadata(entry.file)?.kind == FileKind::Directory {
+                names += below(files, walk, entry.file)?;
+            }
+        }
+        walk.leave();
+        Ok(names)
+    }
+    let files = open(disk);
+    below(&files, &mut Walk::default(), files.root())
+}
+
+#[test]
+fn a_walk_enters_every_directory_once() {
+    let mut tree = TreeBuilder::new();
+    for name in ["FIRST", "SECOND"] {
+        let path = format!("/{name}/FILE");
+        tree.insert(path, Inode::file(*b"x", 0o644)).unwrap();
+    }
+    let tree = Arc::new(tree.build().unwrap());
+    let fat_options = fat_writer::Options {
+        label: None,
+        volume_id: 1,
+        bytes_per_sector: 512,
+        times: fat_writer::Times::Tree,
+        fat_type: None,
+    };
+    let fat = bytes(&disk(
+        fat_writer::plan(&tree, &fat_options, 4 << 20).unwrap(),
+    ));
+    let ext4 = bytes(&ext4(&tree, 1024));
+    let (first, second) = (place_of(&fat, b"FIRST "), place_of(&fat, b"SECOND "));
+    let cluster = first + 26..first + 28;
+    let own_place = usize::try_from(open(&fat).lookup(b"FIRST/FILE", false).unwrap().0).unwrap();
+    let (ext4_first, ext4_second) = (
+        place_of(&ext4, b"FIRST") - 8,
+        place_of(&ext4, b"SECOND") - 8,
+    );
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let cases: [(&str, &Vec<u8>, Damage<'_>); 4] = [
+        ("a directory of FAT has two names", &fat, &|disk| {
+            disk.copy_within(cluster.clone(), second + 26);
+        }),
+        ("a directory of FAT names itself", &fat, &|disk| {
+            disk.copy_within(cluster.clone(), own_place + 26);
+            disk[own_place + 11] |= 0x10;
+        }),
+        ("a directory of ext4 has two names", &ext4, &|disk| {
+            disk.copy_within(ext4_first..ext4_first + 4, ext4_second);
+        }),
+        ("two inodes of ext4 share a block", &ext4, &|disk| {
+            let files = open(&*disk);
+            let place = |name: &[u8]| {
+                let file = files.lookup(name, false).unwrap();
+                let extents = files.directory_extents(file).unwrap();
+                usize::try_from(extents[0].at).unwrap()
+            };
+            let (from, to) = (place(b"FIRST"), place(b"SECOND"));
+            drop(files);
+            disk.copy_within(from + 0x28..from + 0x64, to + 0x28);
+        }),
+    ];
+    for (what, good, damage) in cases {
+        // What is in the tree, and ext4's `lost+found`.
+        assert!((4..=5).contains(&walk(good).unwrap()), "{what}");
+        let mut bad = good.clone();
+        damage(&mut bad);
+        let error = walk(&bad).unwrap_err();
+        assert!(
+            error.to_string().contains("another directory's"),
+            "{what}: {error}"
+        );
+        let files = open(&bad);
+        let directory = tempfile::tempdir().unwrap();
+        let mut collector = crate::inspect::Collector::new(directory.path()).unwrap();
+        let root = std::path::Path::new("/");
+        assert!(collector.mount(&files, root).is_err(), "{what}");
+    }
+}
+
 /// Reads all of a disk, however damaged it is.
 fn read_all(disk: &Vec<u8>) {
     let Ok(contents) = Contents::read(disk) else {

@@ -67,13 +67,19 @@ pub fn configure(
             };
             let _api = mount_target_api(root.path()).map_err(refused)?;
             let inside = Arc::new(Inside::new(root.path()).map_err(refused)?);
-            Run {
+            let mut run = Run {
                 root,
                 inside,
                 job,
                 line,
+                held: Vec::new(),
+            };
+            let result = run.all();
+            if result.is_err() {
+                // What led to it may be in there.
+                run.held.iter().for_each(|text| (run.line)(text));
             }
-            .all()
+            result
         });
         thread
             .join()
@@ -105,10 +111,13 @@ struct Run<'a, 'l> {
     inside: Arc<Inside>,
     job: Job<'a>,
     line: &'l mut (dyn FnMut(&str) + Send),
+    /// What passes printed that failed and were made up for. dpkg calls each package
+    /// an error that only waits for another, so nobody sees this unless all fails.
+    held: Vec<String>,
 }
 
 impl Run<'_, '_> {
-    fn all(mut self) -> Result<(), Error> {
+    fn all(&mut self) -> Result<(), Error> {
         let policy = self.deny_daemons()?;
         let mut debs = Vec::new();
         for index in self.job.for_dpkg {
@@ -149,7 +158,7 @@ impl Run<'_, '_> {
                 if pre_depends {
                     // What it needs may be unpacked only; what cannot be configured
                     // yet is tried again at the end, where failures count.
-                    let _ = self.dpkg(&["--configure", "--pending"]);
+                    self.configure_what_can_be()?;
                 }
                 self.dpkg(&["--unpack", path])?;
             }
@@ -214,7 +223,30 @@ impl Run<'_, '_> {
         Ok(format!("/{name}"))
     }
 
+    /// Configures all packages whose dependencies are there.
+    fn configure_what_can_be(&mut self) -> Result<(), Error> {
+        let arguments = ["--configure", "--pending"];
+        let program = self.program(&arguments);
+        let mut lines = Vec::new();
+        let result = dpkg(self.root, program, &arguments, &mut |text| {
+            lines.push(text.to_owned());
+        });
+        match result {
+            Ok(()) => lines.iter().for_each(|text| (self.line)(text)),
+            Err(Error::Dpkg { command, .. }) => {
+                tracing::debug!(%command, output = lines.join("\n"), "tried again later");
+                self.held.append(&mut lines);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn dpkg(&mut self, arguments: &[&str]) -> Result<(), Error> {
+        dpkg(self.root, self.program(arguments), arguments, self.line)
+    }
+
+    fn program(&self, arguments: &[&str]) -> Program {
         let mut all: Vec<OsString> = vec!["/usr/bin/dpkg".into()];
         // Times in a log would differ from build to build.
         all.extend(["--force-unsafe-io", "--log=/dev/null"].map(OsString::from));
@@ -232,7 +264,7 @@ impl Run<'_, '_> {
         if let Some(epoch) = self.job.epoch {
             environment.push(("SOURCE_DATE_EPOCH".into(), epoch.into()));
         }
-        let program = Program {
+        Program {
             arguments: all,
             environment,
             inside: Some(Arc::clone(&self.inside)),
@@ -240,37 +272,7 @@ impl Run<'_, '_> {
             filter: Some(seccomp::no_sync()),
             keep_open: None,
             watch: None,
-        };
-        let mut last = std::collections::VecDeque::new();
-        let status = program
-            .run(&mut |bytes| {
-                let text = String::from_utf8_lossy(bytes);
-                let text = text.trim_end();
-                (self.line)(text);
-                if last.len() == TAIL {
-                    last.pop_front();
-                }
-                last.push_back(text.to_owned());
-            })
-            .map_err(|source| Error::Run {
-                program: "/usr/bin/dpkg".to_owned(),
-                root: self.root.path().to_owned(),
-                source,
-            })?;
-        if status.success() {
-            return Ok(());
         }
-        let shown: Vec<&str> = arguments.iter().copied().take(6).collect();
-        let more = if arguments.len() > shown.len() {
-            " …"
-        } else {
-            ""
-        };
-        Err(Error::Dpkg {
-            command: format!("dpkg {}{more}", shown.join(" ")),
-            status: status.to_string(),
-            output: last.into(),
-        })
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -321,4 +323,43 @@ impl Run<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Runs dpkg in a root; `line` gets what it prints.
+fn dpkg(
+    root: &Root,
+    program: Program,
+    arguments: &[&str],
+    line: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
+    let mut last = std::collections::VecDeque::new();
+    let status = program
+        .run(&mut |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let text = text.trim_end();
+            line(text);
+            if last.len() == TAIL {
+                last.pop_front();
+            }
+            last.push_back(text.to_owned());
+        })
+        .map_err(|source| Error::Run {
+            program: "/usr/bin/dpkg".to_owned(),
+            root: root.path().to_owned(),
+            source,
+        })?;
+    if status.success() {
+        return Ok(());
+    }
+    let shown: Vec<&str> = arguments.iter().copied().take(6).collect();
+    let more = if arguments.len() > shown.len() {
+        " …"
+    } else {
+        ""
+    };
+    Err(Error::Dpkg {
+        command: format!("dpkg {}{more}", shown.join(" ")),
+        status: status.to_string(),
+        output: last.into(),
+    })
 }

@@ -1,6 +1,6 @@
 //! Extended headers (`x` and `g` members): records of `LENGTH KEY=VALUE\n`.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::tree::{DataRange, Timestamp, Xattrs};
 
@@ -13,14 +13,21 @@ pub(super) struct Records {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub mtime: Option<Timestamp>,
-    pub xattrs: Xattrs,
-    /// ACLs in text form, whose names only the archive's maker could resolve.
-    pub text_acl: bool,
+    /// Shared by all files that have the same of one global header.
+    pub xattrs: Arc<Xattrs>,
+    /// Bytes of their names and values.
+    xattr_bytes: usize,
+    /// The access control list in text form.
+    pub access_acl: Option<Vec<u8>>,
+    /// The one that files in a directory inherit.
+    pub default_acl: Option<Vec<u8>>,
+    /// There is a list of NFSv4's kind, which Linux's filesystems do not have.
+    pub nfs4_acl: bool,
     pub sparse: Sparse,
 }
 
 /// GNU's sparse formats 0.0, 0.1 and 1.0.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Sparse {
     /// Format 1.0: the map stands before the data.
     pub map_in_data: bool,
@@ -36,6 +43,10 @@ pub(super) struct Sparse {
 
 /// Most ranges of a sparse file.
 pub(super) const MAX_RANGES: usize = 1 << 20;
+/// Most bytes of extended attributes that a file has, names and values.
+const MAX_XATTRS: usize = 1 << 20;
+/// Most of them in global headers: every file with some of its own has a copy.
+const MAX_GLOBAL_XATTRS: usize = 4 << 10;
 
 impl Records {
     /// Reads a header's records over those that are known.
@@ -59,6 +70,24 @@ impl Records {
             let equals = equals.filter(|&at| at > 0).ok_or(BROKEN)?;
             self.record(&record[..equals], &record[equals + 1..])?;
             text = &text[length..];
+        }
+        Ok(())
+    }
+
+    /// Whether this may be said of all files that follow: little, since it is kept
+    /// for each of them, and nothing that is one file's alone.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn check_global(&self) -> Result<(), &'static str> {
+        let one = self.path.is_some() || self.linkpath.is_some() || self.size.is_some();
+        if one || self.sparse != Sparse::default() {
+            return Err("a global header says what only one file can have");
+        }
+        let lists = [&self.access_acl, &self.default_acl];
+        let lists: usize = lists.into_iter().flatten().map(Vec::len).sum();
+        if self.xattr_bytes + lists > MAX_GLOBAL_XATTRS {
+            return Err("global headers have more than 4 KiB of extended attributes");
         }
         Ok(())
     }
@@ -103,11 +132,13 @@ impl Records {
                 }
                 self.sparse.map = Some(map);
             }
-            b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.text_acl = true,
+            b"SCHILY.acl.access" => self.access_acl = bytes,
+            b"SCHILY.acl.default" => self.default_acl = bytes,
+            b"SCHILY.acl.ace" => self.nfs4_acl = bytes.is_some(),
             b"RHT.security.selinux" => self.xattr(b"security.selinux", value)?,
             _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattr(name, value)?;
+                if let Some(name) = attribute(key) {
+                    self.xattr(&name, value)?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     let name = percent_decoded(name);
                     let value = base64(value).ok_or("an extended attribute is not base64")?;
@@ -126,7 +157,15 @@ impl Records {
         if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > 65536 {
             return Err("an extended attribute is longer than Linux allows");
         }
-        self.xattrs.insert(name.into(), value.into());
+        let replaced = Arc::make_mut(&mut self.xattrs).insert(name.into(), value.into());
+        self.xattr_bytes += match &replaced {
+            None => name.len() + value.len(),
+            Some(_) => value.len(),
+        };
+        self.xattr_bytes -= replaced.map_or(0, |old| old.len());
+        if self.xattr_bytes > MAX_XATTRS {
+            return Err("a file has more than 1 MiB of extended attributes");
+        }
         Ok(())
     }
 }
@@ -198,6 +237,25 @@ fn time(text: &[u8]) -> Option<Timestamp> {
     })
 }
 
+/// The name of the extended attribute that a record's key stands for, as star and
+/// GNU tar write it. GNU tar escapes the equals sign that would end the key, and the
+/// escape itself; what else stands behind a percent sign is of programs that escape
+/// nothing.
+pub(crate) fn attribute(key: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = key.strip_prefix(b"SCHILY.xattr.")?;
+    let mut name = Vec::with_capacity(rest.len());
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after) {
+            (b'%', [b'3', b'D', after @ ..]) => (b'=', after),
+            (b'%', [b'2', b'5', after @ ..]) => (b'%', after),
+            plain => plain,
+        };
+        name.push(byte);
+        rest = after;
+    }
+    Some(name)
+}
+
 fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let hex = |byte: u8| {
         char::from(byte)
@@ -245,12 +303,6 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Xattrs that `records` has, as an inode holds them.
-pub(super) fn shared(xattrs: &Xattrs) -> Option<std::sync::Arc<Xattrs>> {
-    let known: BTreeMap<_, _> = xattrs.clone();
-    Some(std::sync::Arc::new(known)).filter(|known| !known.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +333,7 @@ mod tests {
     fn attributes_come_in_two_notations() {
         let mut records = Records::default();
         records
-            .read(b"29 SCHILY.xattr.user.one=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
+            .read(b"35 SCHILY.xattr.user.o%3D%25%e=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
             .unwrap();
         let found: Vec<(&[u8], &[u8])> = records
             .xattrs
@@ -290,7 +342,7 @@ mod tests {
             .collect();
         assert_eq!(
             found,
-            [(&b"user.one"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
+            [(&b"user.o=%%e"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
         );
     }
 

@@ -8,7 +8,7 @@
 use uuid::Uuid;
 use zerocopy::FromBytes as _;
 
-use super::{Entry, Error, File, FileId, FileKind, Identity, MAX_DIRECTORY, Metadata};
+use super::{Entry, Error, File, FileId, FileKind, Identity, MAX_DIRECTORY, Metadata, Run};
 use crate::disk::fs::ext4::format::{
     BASE_INODE_SIZE, Compat, GroupDescriptor, Incompat, Inode, InodeFlags, MAGIC, ROOT_INODE,
     RoCompat, SUPERBLOCK_OFFSET, Superblock,
@@ -64,6 +64,8 @@ pub(super) struct Ext4 {
 #[derive(Debug)]
 struct Node {
     number: u32,
+    /// Where it is on the volume.
+    at: u64,
     fields: Inode,
     /// What is behind `i_extra_isize`: room for attributes.
     extra: Vec<u8>,
@@ -288,6 +290,7 @@ impl Ext4 {
         match Inode::read_from_bytes(&bytes) {
             Ok(fields) => Ok(Node {
                 number,
+                at: offset,
                 fields,
                 extra,
             }),
@@ -325,7 +328,8 @@ impl Ext4 {
         })
     }
 
-    pub(super) fn entries(&self, volume: &Volume<'_>, file: FileId) -> Result<Vec<Entry>, Error> {
+    /// The inode of a directory that can be read.
+    fn directory(&self, volume: &Volume<'_>, file: FileId) -> Result<Node, Error> {
         let node = self.node(volume, file)?;
         if node.kind()? != FileKind::Directory {
             return Err(Error::NotADirectory { path: node.place() });
@@ -334,6 +338,29 @@ impl Ext4 {
         if node.size() > MAX_DIRECTORY.min(volume.length().max(self.block_size)) {
             return corrupt(node.place(), "a directory is too large");
         }
+        Ok(node)
+    }
+
+    /// Where a directory is: its inode, then its blocks.
+    pub(super) fn directory_extents(
+        &self,
+        volume: &Volume<'_>,
+        file: FileId,
+    ) -> Result<Vec<Run>, Error> {
+        let node = self.directory(volume, file)?;
+        let mut extents = vec![Run {
+            offset: 0,
+            length: self.inode_size.into(),
+            at: node.at,
+        }];
+        if !node.flags().contains(InodeFlags::INLINE_DATA) {
+            extents.extend(self.file_of(volume, &node)?.runs);
+        }
+        Ok(extents)
+    }
+
+    pub(super) fn entries(&self, volume: &Volume<'_>, file: FileId) -> Result<Vec<Entry>, Error> {
+        let node = self.directory(volume, file)?;
         let mut entries = Vec::new();
         if node.flags().contains(InodeFlags::INLINE_DATA) {
             let bytes = self.inline(volume, &node)?;

@@ -233,7 +233,11 @@ impl Fat {
     }
 
     /// The runs of a directory.
-    fn directory(&self, volume: &Volume<'_>, directory: FileId) -> Result<Vec<Run>, Error> {
+    pub(super) fn directory(
+        &self,
+        volume: &Volume<'_>,
+        directory: FileId,
+    ) -> Result<Vec<Run>, Error> {
         let first = if directory.0 == ROOT {
             match self.root {
                 Root::Fixed(at, length) => {
