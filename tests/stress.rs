@@ -14,6 +14,8 @@ mod common;
 mod program;
 #[path = "stress/attributes.rs"]
 mod attributes;
+#[path = "stress/escapes.rs"]
+mod escapes;
 #[path = "stress/fuse.rs"]
 mod fuse;
 #[path = "stress/hazards.rs"]
@@ -271,4 +273,34 @@ fn owners_survive_the_copy_from_a_lower_layer() {
         skip!("no overlay can be mounted here: {}", reason.trim());
     }
     assert_eq!(kept.output, "ok overlay\n");
+}
+
+#[test]
+fn no_answered_call_leaves_the_root_of_the_program_that_makes_it() {
+    let mut met = 0;
+    // In the other modes only devices and attributes are answered.
+    for mode in MODES {
+        let Some(kept) = keep(mode, "escapes", &[]) else {
+            continue;
+        };
+        met += 1;
+        assert!(
+            kept.output.starts_with("ok escapes "),
+            "{mode}: {}",
+            kept.output
+        );
+        let out: Vec<&str> = kept
+            .tree
+            .lines()
+            .filter(|line| line.starts_with("/out/"))
+            .collect();
+        assert_eq!(out.len(), 1, "{mode}: {out:?}");
+        assert!(
+            out[0].starts_with("/out/there ") && out[0].contains(" 5:6 "),
+            "{mode}: {out:?}"
+        );
+    }
+    if met == 0 {
+        skip!("no mode is available here");
+    }
 }

@@ -19,7 +19,7 @@ use super::event::Event;
 use super::failure::Failure;
 use super::phases;
 use super::plan::Plan;
-use super::{output, target};
+use super::{output, record, target};
 
 /// Sends events to main. Main may be gone; then nobody needs them.
 #[derive(Debug)]
@@ -386,8 +386,8 @@ impl Engine<'_> {
 
     /// What package scripts asked for and what is better done once, at the end.
     fn run_deferred(&mut self) -> Result<(), Failure> {
-        let pending = self.dirs.record.join(crate::helpers::record::INITRAMFS);
-        if std::fs::metadata(&pending).map_or(true, |meta| meta.len() == 0) {
+        let pending = record::read(&self.dirs.hooks, crate::helpers::record::INITRAMFS)?;
+        if pending.is_none_or(|pending| pending.is_empty()) {
             return Ok(());
         }
         let started = Instant::now();

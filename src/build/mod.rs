@@ -11,6 +11,7 @@ pub mod owners;
 pub mod phases;
 pub mod place;
 pub mod plan;
+mod record;
 pub mod request;
 pub mod run;
 pub mod strays;

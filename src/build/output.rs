@@ -20,7 +20,7 @@ use super::event::Event;
 use super::failure::Failure;
 use super::owners::Recorded;
 use super::request::Request;
-use super::{plan, strays, usage};
+use super::{plan, record, strays, usage};
 
 /// Directories whose contents belong to a running system.
 const RUNTIME: [&str; 2] = ["/proc", "/sys"];
@@ -169,14 +169,13 @@ fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
 /// Reads the last recorded BIOS installation, if there is one and the layout has a
 /// place for it or no other boot loader was installed.
 fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, Failure> {
-    let path = engine.dirs.record.join(GRUB_INSTALL);
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(Failure::io("reading what grub-install recorded"))?,
+    let Some(text) = record::read(&engine.dirs.hooks, GRUB_INSTALL)? else {
+        return Ok(None);
     };
     let mut found = None;
-    for line in text.lines() {
-        let record: GrubCore = serde_json::from_str(line).map_err(|error| {
+    let lines = text.split(|&byte| byte == b'\n');
+    for line in lines.filter(|line| !line.is_empty()) {
+        let record: GrubCore = serde_json::from_slice(line).map_err(|error| {
             Failure::new(format!(
                 "what grub-install recorded cannot be read: {error}"
             ))

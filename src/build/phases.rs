@@ -21,6 +21,7 @@ use super::engine::Engine;
 use super::environment::{self, HOOKS_INSIDE, Variables};
 use super::event::Event;
 use super::failure::Failure;
+use super::record;
 
 /// A phase, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,11 +207,11 @@ impl Engine<'_> {
         if files.is_empty() {
             return Ok(base);
         }
-        let record = Path::new(".kiln/record").join(format!("environment.{}", phase.name));
+        let name = format!("environment.{}", phase.name);
         let mut arguments: Vec<OsString> = ["/bin/bash", "-c", SOURCE_ENVIRONMENT, "environment.d"]
             .map(OsString::from)
             .to_vec();
-        arguments.push(place.hooks.join(&record).into());
+        arguments.push(place.hooks.join(".kiln/record").join(&name).into());
         let directory = place.hooks.join(crate::element::hooks::ENVIRONMENT);
         let names = files.iter().filter_map(|file| file.file_name());
         arguments.extend(names.map(|name| directory.join(name).into()));
@@ -236,12 +237,14 @@ impl Engine<'_> {
             )
             .hint("the last lines of output name the file; `-x` traces it"));
         }
-        let file = self.dirs.hooks.join(&record);
-        let block = std::fs::read(&file).map_err(|error| {
+        let block = record::read(&self.dirs.hooks, &name)?.ok_or_else(|| {
             Failure::new(format!(
-                "cannot read back the environment of phase `{}`: {error}",
+                "the environment of phase `{}` was not written",
                 phase.name
             ))
+            .hint(
+                "a file of environment.d ends the shell early (`exit 0`, `exec`): `-x` shows which",
+            )
         })?;
         Ok(environment::parse(&block))
     }

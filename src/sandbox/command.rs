@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -16,6 +16,9 @@ use super::seccomp::{self, Filter};
 
 /// A line longer than this is cut into several, so that memory stays bounded.
 const LONGEST_LINE: usize = 64 * 1024;
+
+/// Bytes that are read at a time.
+const READ: usize = 16 * 1024;
 
 /// A program to run.
 #[derive(Debug, Clone)]
@@ -109,17 +112,18 @@ impl Program {
             unsafe { command.pre_exec(leave) };
         }
         let mut clock = self.watch.as_ref().map(Watch::begin);
-        let mut child = command.spawn()?;
+        let mut child = Ended(command.spawn()?);
         drop(command);
         nix::fcntl::fcntl(
             &reader,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
         let mut reader = std::fs::File::from(reader);
-        let ended = process_descriptor(child.id())?;
+        let ended = process_descriptor(child.0.id())?;
         let mut lines = Lines::default();
         let mut open = true;
-        while open {
+        let mut exited = false;
+        while open && !exited {
             let mut polled = [
                 PollFd::new(reader.as_fd(), PollFlags::POLLIN),
                 PollFd::new(ended.as_fd(), PollFlags::POLLIN),
@@ -132,23 +136,25 @@ impl Program {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            let exited = polled[1].any().unwrap_or(false);
-            open = lines.take_from(&mut reader, line)? && !exited;
+            exited = polled[1].any().unwrap_or(false);
+            // Once, and no more than the pipe holds: who writes faster than we read
+            // would keep us from looking at the clock, or at the end.
+            open = if exited {
+                lines.take_rest(&mut reader, line)?
+            } else {
+                lines.take_some(&mut reader, line)?
+            };
             if let Some(clock) = &mut clock
                 && !exited
                 && let Err(exceeded) = clock.check()
             {
                 lines.finish(line);
-                let group = nix::unistd::Pid::from_raw(-i32::try_from(child.id()).unwrap_or(0));
-                let _ = nix::sys::signal::kill(group, nix::sys::signal::SIGKILL);
-                let _ = child.kill();
-                let _ = child.wait();
                 return Err(io::Error::other(exceeded));
             }
         }
         lines.finish(line);
         let status = child.wait()?;
-        match clock.map_or(Ok(()), |clock| clock.end()) {
+        match clock.map_or(Ok(()), |clock| clock.end(status.success())) {
             Ok(()) => Ok(status),
             Err(exceeded) => Err(io::Error::other(exceeded)),
         }
@@ -177,6 +183,31 @@ impl Program {
             let _ = nix::unistd::tcsetpgrp(terminal.as_fd(), ours);
         }
         status
+    }
+}
+
+/// A child that is killed, with its process group, and waited for when it is dropped.
+struct Ended(std::process::Child);
+
+impl Ended {
+    /// Waits for its own end.
+    fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait()
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nothing to do after `wait`: its number may be another's by then.
+        if let Ok(Some(_)) = self.0.try_wait() {
+            return;
+        }
+        let group = nix::unistd::Pid::from_raw(-i32::try_from(self.0.id()).unwrap_or(0));
+        if group.as_raw() < -1 {
+            let _ = nix::sys::signal::kill(group, nix::sys::signal::SIGKILL);
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -210,18 +241,54 @@ struct Lines {
 }
 
 impl Lines {
-    /// Takes all that can be read now; false at the end of the stream.
-    fn take_from(
+    /// Takes what one read gives; false at the end of the stream.
+    fn take_some(
         &mut self,
         reader: &mut std::fs::File,
         line: &mut dyn FnMut(&[u8]),
     ) -> io::Result<bool> {
-        let mut buffer = [0; 16 * 1024];
+        self.take(reader, READ, line).map(|count| count != Some(0))
+    }
+
+    /// Takes what is in the pipe at this moment, and not what others write meanwhile;
+    /// false at the end of the stream.
+    fn take_rest(
+        &mut self,
+        reader: &mut std::fs::File,
+        line: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<bool> {
+        let mut left: libc::c_int = 0;
+        // SAFETY: the request writes one integer.
+        let asked = unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut left) };
+        if asked < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut left = usize::try_from(left).unwrap_or(0);
+        while left > 0 {
+            match self.take(reader, left.min(READ), line)? {
+                Some(0) => return Ok(false),
+                Some(count) => left = left.saturating_sub(count),
+                None => break,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads once, at most so much; `None` if there is nothing now.
+    fn take(
+        &mut self,
+        reader: &mut std::fs::File,
+        most: usize,
+        line: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Option<usize>> {
+        let mut buffer = [0; READ];
         loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(false),
-                Ok(count) => self.push(&buffer[..count], line),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            match reader.read(&mut buffer[..most.min(READ)]) {
+                Ok(count) => {
+                    self.push(&buffer[..count], line);
+                    return Ok(Some(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -343,8 +410,73 @@ mod tests {
         let (status, out) = lines("sleep 30 & echo started; echo $!");
         assert_eq!((status, out[0].as_str()), (0, "started"));
         assert!(started.elapsed().as_secs() < 20, "waited for the daemon");
-        let pid: i32 = out[1].parse().expect("a process id");
+        kill(&out[1]);
+    }
+
+    fn kill(pid: &str) {
+        let pid: i32 = pid.parse().expect("a process id");
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+    }
+
+    #[test]
+    fn a_program_that_never_stops_printing_is_ended_by_its_limit() {
+        let mut flood = program("yes & yes & exec yes");
+        flood.watch = Some(Watch {
+            limits: super::super::limits::Limits {
+                hook: Some(std::time::Duration::from_secs(1)),
+                ..Default::default()
+            },
+            work: PathBuf::from("/"),
+            work_in_memory: true,
+            group: super::super::limits::Counted {
+                memory: true,
+                processes: true,
+            },
+        });
+        // Slower than who writes.
+        let mut slow = |_: &[u8]| std::thread::sleep(std::time::Duration::from_micros(1));
+        let error = flood.run(&mut slow).expect_err("it is ended");
+        assert!(error.to_string().contains("--timeout"), "{error}");
+    }
+
+    #[test]
+    fn a_daemon_that_never_stops_printing_does_not_keep_its_program() {
+        let mut first = None;
+        let mut slow = |line: &[u8]| {
+            if first.is_none() {
+                first = Some(String::from_utf8_lossy(line).into_owned());
+            }
+            std::thread::sleep(std::time::Duration::from_micros(1));
+        };
+        let script = "sh -c 'echo $$; exec yes' & sleep 0.2; exit 3";
+        let status = program(script).run(&mut slow).expect("a shell runs");
+        assert_eq!(shell_status(status), 3);
+        kill(&first.expect("it printed"));
+    }
+
+    #[test]
+    fn what_was_printed_before_the_end_is_there_whole() {
+        let (_, out) = lines("seq 5000");
+        assert_eq!(out.len(), 5000);
+        assert_eq!(out.last().map(String::as_str), Some("5000"));
+    }
+
+    #[test]
+    fn a_child_does_not_outlive_who_looks_after_it() {
+        use std::os::unix::process::CommandExt as _;
+        let child = Command::new("/bin/sh")
+            .args(["-c", "trap '' TERM HUP; sleep 600"])
+            .process_group(0)
+            .spawn()
+            .expect("a shell runs");
+        let ended = process_descriptor(child.id()).expect("it lives");
+        drop(Ended(child));
+        let mut polled = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(
+            poll(&mut polled, PollTimeout::ZERO),
+            Ok(1),
+            "it lives still"
+        );
     }
 
     #[test]

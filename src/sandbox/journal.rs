@@ -25,9 +25,10 @@ const MAGIC: [u8; 8] = *b"kilnown\x01";
 const HEADER: usize = 16;
 /// Length and checksum before a body.
 const PREFIX: usize = 8;
-/// A body that is longer is damaged: names have at most 255 bytes, values 64 KiB,
-/// and a file has few.
+/// A body that is longer is damaged. None is written: see [`fits`].
 const LONGEST_BODY: usize = 16 << 20;
+/// Bytes of a body before its attributes.
+const FIXED: usize = 3 * 8 + 4 + 2 * 4 + 1 + 2 * 4;
 /// A journal is written anew when it has more entries than this, and several
 /// times as many as there are records.
 const FEW_ENTRIES: usize = 100_000;
@@ -106,6 +107,17 @@ fn header(device: u64) -> [u8; HEADER] {
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..].copy_from_slice(&device.to_le_bytes());
     bytes
+}
+
+/// Whether a record with one more attribute can be read back.
+pub fn fits(record: &Record, name: &[u8], value: &[u8]) -> bool {
+    let lengths = record
+        .xattrs
+        .iter()
+        .filter(|(other, _)| other[..] != *name)
+        .map(|(name, value)| name.len() + value.len() + 2 * size_of::<u32>());
+    let more = name.len() + value.len() + 2 * size_of::<u32>();
+    FIXED + more + lengths.sum::<usize>() <= LONGEST_BODY
 }
 
 /// An entry that gives a file this record.
@@ -337,6 +349,35 @@ mod tests {
                 prop_assert_eq!(store.get(Key { device, ..*key }), Some(record.clone()));
             }
         }
+    }
+
+    #[test]
+    fn the_longest_record_that_fits_is_read_back_and_no_longer_one_is_taken() {
+        let key = Key {
+            device: 1,
+            inode: 2,
+            born: (3, 4),
+        };
+        let mut record = Record::default();
+        let bare = entry(&key, &record).len() - PREFIX;
+        assert_eq!(bare, FIXED);
+        let value = vec![7; LONGEST_BODY / 2 - 100];
+        for name in [b"trusted.a", b"trusted.b"] {
+            assert!(fits(&record, name, &value));
+            record.xattrs.insert(name[..].into(), value.clone().into());
+        }
+        let left = LONGEST_BODY - (entry(&key, &record).len() - PREFIX) - 9 - 8;
+        assert!(!fits(&record, b"trusted.c", &vec![7; left + 1]));
+        assert!(fits(&record, b"trusted.c", &vec![7; left]));
+        // What takes the place of another counts once.
+        assert!(fits(&record, b"trusted.a", &value));
+        record
+            .xattrs
+            .insert(b"trusted.c"[..].into(), vec![7; left].into());
+        let bytes = [&header(1)[..], &entry(&key, &record)].concat();
+        let (found, sound) = read(&bytes, 1);
+        assert_eq!((found.len(), sound), (1, bytes.len()));
+        assert_eq!(found[0].1, record);
     }
 
     #[test]

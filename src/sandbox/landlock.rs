@@ -2,11 +2,13 @@
 //!
 //! A second wall from Landlock (`landlock(7)`): a domain with the two scopes of its
 //! ABI 6 (Linux 6.12). The engine enters it once and hooks inherit it, so among
-//! themselves they stay free. Landlock's rules about files are of no use here: a
-//! domain that has any forbids `mount(2)`, which hooks need; read-only mounts that
-//! no hook can undo take their place.
+//! themselves they stay free. Landlock's rules about files are of no use for hooks: a
+//! domain that has any forbids `mount(2)`, which they need; read-only mounts that
+//! no hook can undo take their place. Only a thread of the engine that binds a socket
+//! for a hook has one.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 /// `struct landlock_ruleset_attr` of `linux/landlock.h`.
 #[repr(C)]
@@ -37,23 +39,22 @@ pub fn abi() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
-/// Puts the calling thread, and what it starts from now on, into a domain of its
-/// own; false where this kernel has no scopes.
-///
-/// Needs `CAP_SYS_ADMIN` in the user namespace or `no_new_privs`.
-pub fn enter() -> io::Result<bool> {
-    if libc::c_long::from(abi()) < SCOPES {
-        return Ok(false);
-    }
-    let attr = RulesetAttr {
-        scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
-        ..RulesetAttr::default()
-    };
+/// `struct landlock_path_beneath_attr`, which is packed.
+#[repr(C, packed)]
+struct PathBeneathAttr {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+const RULE_PATH_BENEATH: u32 = 1;
+const MAKE_SOCK: u64 = 1 << 9;
+
+fn ruleset(attr: &RulesetAttr) -> io::Result<OwnedFd> {
     // SAFETY: the structure lives across the call and the size is its own.
     let ruleset = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<RulesetAttr>(),
             0u32,
         )
@@ -62,10 +63,57 @@ pub fn enter() -> io::Result<bool> {
         .ok()
         .filter(|&fd| fd >= 0)
         .ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: a descriptor that is ours, and no flags.
-    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0u32) };
-    let refused = (result < 0).then(io::Error::last_os_error);
-    // SAFETY: nobody uses the number after this.
-    unsafe { libc::close(ruleset) };
-    refused.map_or(Ok(true), Err)
+    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(ruleset) })
+}
+
+fn restrict(ruleset: &OwnedFd) -> io::Result<()> {
+    // SAFETY: a descriptor that is open, and no flags.
+    let result =
+        unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0u32) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Puts the calling thread, and what it starts from now on, into a domain of its
+/// own; false where this kernel has no scopes.
+///
+/// Needs `CAP_SYS_ADMIN` in the user namespace or `no_new_privs`.
+pub fn enter() -> io::Result<bool> {
+    if libc::c_long::from(abi()) < SCOPES {
+        return Ok(false);
+    }
+    let ruleset = ruleset(&RulesetAttr {
+        scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
+        ..RulesetAttr::default()
+    })?;
+    restrict(&ruleset).map(|()| true)
+}
+
+/// From now on the calling thread makes names of sockets below `directory` alone.
+pub(super) fn bind_only_beneath(directory: &OwnedFd) -> io::Result<()> {
+    let ruleset = ruleset(&RulesetAttr {
+        handled_access_fs: MAKE_SOCK,
+        ..RulesetAttr::default()
+    })?;
+    let beneath = PathBeneathAttr {
+        allowed_access: MAKE_SOCK,
+        parent_fd: directory.as_raw_fd(),
+    };
+    // SAFETY: the structure lives across the call, both descriptors are open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            RULE_PATH_BENEATH,
+            &raw const beneath,
+            0u32,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    restrict(&ruleset)
 }

@@ -169,6 +169,7 @@ impl Watch {
             watch: self,
             started: now,
             disk: now,
+            look: now,
         }
     }
 
@@ -312,6 +313,8 @@ pub struct Clock<'a> {
     started: Instant,
     /// When the disk is looked at next.
     disk: Instant,
+    /// When memory and processes are.
+    look: Instant,
 }
 
 impl Clock<'_> {
@@ -338,13 +341,17 @@ impl Clock<'_> {
         {
             return Err(Exceeded::Time(limit));
         }
-        if let Some(limit) = limits.memory
-            && !self.watch.group.memory
-        {
-            self.watch.memory(limit)?;
-        }
-        if self.watch.counts_processes() {
-            self.watch.processes()?;
+        let now = Instant::now();
+        if now >= self.look {
+            self.look = now + PERIOD;
+            if let Some(limit) = limits.memory
+                && !self.watch.group.memory
+            {
+                self.watch.memory(limit)?;
+            }
+            if self.watch.counts_processes() {
+                self.watch.processes()?;
+            }
         }
         self.check_disk()
     }
@@ -365,10 +372,13 @@ impl Clock<'_> {
         Ok(())
     }
 
-    /// A last look when the program has ended, at what it leaves.
-    pub fn end(mut self) -> Result<(), Exceeded> {
+    /// A last look when the program has ended, at what it leaves. Where the kernel
+    /// counts processes, their number is only of interest if it explains a failure.
+    pub fn end(mut self, succeeded: bool) -> Result<(), Exceeded> {
         self.disk = self.started;
-        self.watch.processes()?;
+        if !succeeded || self.watch.counts_processes() {
+            self.watch.processes()?;
+        }
         self.check_disk()
     }
 }

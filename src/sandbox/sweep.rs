@@ -32,22 +32,27 @@ impl WorkDir {
         // Absolute, because the sandbox's processes change directories.
         let parent = fs_err::canonicalize(parent)
             .map_err(Error::system("finding the temporary directory"))?;
-        let path = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .rand_bytes(8)
-            .tempdir_in(&parent)
-            .map_err(Error::system(format!(
-                "making a build directory in `{}`",
-                parent.display()
-            )))?
-            .keep();
-        match lock(&path) {
-            Ok(lock) => Ok(WorkDir { path, _lock: lock }),
-            Err(error) => {
-                let _ = std::fs::remove_dir(&path);
-                Err(Error::system(format!("locking `{}`", path.display()))(
-                    error,
-                ))
+        // A build that starts at the same time may take a directory that is not locked
+        // yet for one that is left over.
+        loop {
+            let path = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .rand_bytes(8)
+                .tempdir_in(&parent)
+                .map_err(Error::system(format!(
+                    "making a build directory in `{}`",
+                    parent.display()
+                )))?
+                .keep();
+            match claim(&path) {
+                Ok(Some(lock)) => return Ok(WorkDir { path, _lock: lock }),
+                Ok(None) => {}
+                Err(error) => {
+                    let _ = std::fs::remove_dir(&path);
+                    return Err(Error::system(format!("locking `{}`", path.display()))(
+                        error,
+                    ));
+                }
             }
         }
     }
@@ -68,6 +73,25 @@ impl WorkDir {
             "removing the build directory `{}`",
             self.path.display()
         )))
+    }
+}
+
+/// Locks a directory that was just made; `None` if another build removes it.
+fn claim(path: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
+    let gone = |error: &io::Error| {
+        [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock].contains(&error.kind())
+    };
+    let locked = match lock(path) {
+        Err(error) if gone(&error) => return Ok(None),
+        locked => locked?,
+    };
+    let ours = nix::sys::stat::fstat(&*locked)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => {
+            Ok(((there.dev(), there.ino()) == (ours.st_dev, ours.st_ino)).then_some(locked))
+        }
+        Err(error) if gone(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -135,6 +159,36 @@ pub fn stale(parent: &Path, identity: &Identity) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_another_build_takes_while_it_is_made_is_made_again() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for entry in std::fs::read_dir(parent.path()).expect("listed").flatten() {
+                        if let Ok(_held) = lock(&entry.path()) {
+                            let _ = remove_tree(&entry.path());
+                        }
+                    }
+                }
+            });
+            for _ in 0..500 {
+                let work = WorkDir::create(parent.path()).expect("a build directory");
+                let there = std::fs::symlink_metadata(work.path()).is_ok();
+                let locked = lock(work.path()).is_err();
+                if !(there && locked) {
+                    done.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                assert!(there && locked, "it was taken away");
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        // By what was a link or another directory meanwhile.
+        let path = parent.path().join("gone");
+        assert!(claim(&path).expect("no error").is_none());
+    }
 
     #[test]
     fn a_locked_directory_is_in_use_and_an_unlocked_one_is_not() {

@@ -253,8 +253,50 @@ fn files_that_cannot_be_changed_do_not_keep_a_build_from_being_removed() {
 }
 
 #[test]
+fn what_hooks_leave_for_kiln_is_not_followed_to_files_of_the_host() {
+    let secret = "only its owner may read this";
+    for (inside, text) in [
+        (true, "ln -sf \"$HOST\" \"$kiln_environment_file\""),
+        (true, "ln -sf /dev/zero \"$kiln_environment_file\""),
+        (false, "ln -sf \"$HOST\" \"$kiln_environment_file\""),
+    ] {
+        let toy = Toy::basic();
+        let host = toy.world.home().join("private");
+        std::fs::write(&host, format!("LEAKED={secret}\0")).expect("written");
+        let phase = if inside { "install" } else { "extra-data" };
+        let path = toy.file(
+            "toy/environment.d/50-link.bash",
+            &format!(
+                "HOST='{}'\ncase $kiln_environment_file in *.{phase}) {text};; esac\n",
+                host.display()
+            ),
+        );
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).expect("ours");
+        toy.hook(phase, "50-look", "env");
+        let built = toy.build("-t tar --timeout 120s");
+        let said = format!("{}\n{}", built.lines().join("\n"), built.outcome.stderr);
+        assert!(!said.contains(secret), "{said}");
+        // Where the link could be written through, it is the build that fails; else the
+        // helper that was to write has said so.
+        if !built.outcome.status.success() {
+            let (message, hints, _) = built.failure();
+            assert!(message.contains("environment"), "{message}");
+            assert!(!hints.is_empty(), "{message}");
+        }
+        toy.assert_swept();
+    }
+}
+
+#[test]
 fn a_flood_of_output_is_passed_on_and_does_not_fill_memory() {
     let toy = Toy::basic();
+    // Events that are none, in one line, and a daemon that prints for ever.
+    toy.hook(
+        "extra-data",
+        "50-flood",
+        "head -c 5000000 /dev/zero >&\"$KILN_EVENTS_FD\"\necho >&\"$KILN_EVENTS_FD\"\n(yes | tr -d '\\n') &\nsleep 0.2",
+    );
     toy.hook(
         "install",
         "50-flood",

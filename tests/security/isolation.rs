@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use crate::common::host::Host;
@@ -69,6 +69,86 @@ fn hooks_inside_cannot_leave_the_target_by_any_known_way() {
         .env("KILN_TEST_SECRET", "x");
     let built = Built::run(&mut shell).success();
     assert_eq!(built.lines_after("seen "), Vec::<String>::new());
+}
+
+/// Makes, gives away and opens files through every link of `/proc` that could lead out,
+/// by calls that the supervisor answers. `$OUT` is a directory of the host.
+const REACH: &str = r#"
+mkdir -p /ways
+ln -s /proc/self/root /ways/self
+ln -s /proc/thread-self/root /ways/thread
+ln -s /proc/self/../.. /ways/parents
+ways=(/proc/self/../.. /proc/self/fd/../../.. /proc/thread-self/../../../.. /dev/fd/../../../..
+    /proc/self/root/../.. /proc/./self/root //proc/self/root /proc/self/cwd/../../..
+    /proc/self/task/../../.. /ways/self /ways/thread /ways/parents)
+exec 5</proc
+for process in /proc/1 /proc/$PPID $(ls -d /proc/[0-9]* | tail -n 4) /proc/self/fd/5/1; do
+    ways+=($process/root $process/cwd/../../../../../../..)
+done
+for fd in 3 4 6 8 10 12; do ways+=(/proc/1/fd/$fd /proc/$PPID/fd/$fd); done
+for way in "${ways[@]}"; do
+    at=$way$OUT
+    mknod $at/device c 1 3 2>/dev/null && echo "led out $way: device"
+    mknod $at/fifo p 2>/dev/null && echo "led out $way: fifo"
+    mkdir $at/directory 2>/dev/null && echo "led out $way: directory"
+    ln -s x $at/link 2>/dev/null && echo "led out $way: link"
+    (: >$at/file) 2>/dev/null && echo "led out $way: file"
+    (: >>$at/there) 2>/dev/null && echo "led out $way: open"
+    chown 33:33 $at/there 2>/dev/null && echo "led out $way: chown"
+    stat $at/there >/dev/null 2>&1 && echo "led out $way: stat"
+    cat $at/there 2>/dev/null
+done
+touch /srv-file
+exec 7</srv-file
+chown 33:44 /proc/self/fd/7
+[ "$(stat -c %u:%g /srv-file)" = 33:44 ] && echo "own descriptors work"
+[ "$(stat -L -c %u /dev/fd/7)" = 33 ] && echo "and are seen"
+exec 5<&- 7<&-
+echo tried
+"#;
+
+#[test]
+fn no_link_of_proc_leads_hooks_inside_out_in_any_mode() {
+    let mut modes = vec!["auto", "single"];
+    if nix::unistd::geteuid().is_root() {
+        modes.push("chroot");
+    }
+    for mode in modes {
+        let toy = Toy::basic();
+        let out = toy.world.work().join("reached");
+        fs::create_dir(&out).expect("made");
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).expect("ours");
+        let there = out.join("there");
+        fs::write(&there, "led out: text of the host\n").expect("written");
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o666)).expect("ours");
+        let before = fs::metadata(&there).expect("it is there");
+        toy.hook(
+            "install",
+            "50-reach",
+            &format!("set +e\nOUT='{}'\n{REACH}", out.display()),
+        );
+        let Some(built) = build(&toy, &format!("-t tar --mode {mode}")) else {
+            continue;
+        };
+        assert_eq!(
+            built.lines_after("led out "),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+        assert_eq!(
+            built.lines_after("led out: "),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+        for line in ["own descriptors work", "and are seen", "tried"] {
+            let said = built.lines().iter().any(|said| said == line);
+            assert!(said, "{mode}: not {line}");
+        }
+        assert_eq!(common::toy::names(&out), ["there"], "{mode}");
+        let after = fs::metadata(&there).expect("it is there");
+        let times = |found: &fs::Metadata| (found.ctime(), found.ctime_nsec());
+        assert_eq!(times(&before), times(&after), "{mode}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub fn run() -> i32 {
         Ok("signals") => super::hazards::signals(),
         Ok("races") => super::hazards::races(),
         Ok("overlay") => super::hazards::overlay(),
+        Ok("escapes") => super::escapes::run(),
         Ok("fuse") => super::fuse::run(),
         _ => return 2,
     }

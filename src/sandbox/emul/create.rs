@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::stat::Mode;
 
-use super::tracee::{self, Target, open_at, statx, statx_of};
+use super::tracee::{self, Target, by_descriptor, open_at, statx, statx_of};
+use super::walk::NO_MAGIC_LINKS;
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::bpf::CREATING;
 use crate::sandbox::store::{Key, Node, Record};
@@ -25,7 +26,7 @@ const RESOLVE_CACHED: u64 = 0x20;
 
 /// Where a file is to be made.
 pub(super) struct Place {
-    pub(super) directory: Target,
+    pub(super) directory: OwnedFd,
     pub(super) name: CString,
     pub(super) uid: u32,
     pub(super) gid: u32,
@@ -44,9 +45,7 @@ pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The same file, not open for reading or writing.
 fn by_path(file: &OwnedFd) -> Result<OwnedFd, Errno> {
-    // The working directory is `/proc`.
-    let path = CString::new(format!("self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
-    open_at(libc::AT_FDCWD, &path, libc::O_PATH, 0)
+    open_at(libc::AT_FDCWD, &by_descriptor(file)?, libc::O_PATH, 0)
 }
 
 impl Call<'_> {
@@ -71,6 +70,9 @@ impl Call<'_> {
             return Ok(None);
         }
         let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+        let Ok(directory) = directory.into_file() else {
+            return Ok(None);
+        };
         Ok(Some(Place {
             directory,
             name,
@@ -108,13 +110,13 @@ impl Call<'_> {
         Ok((uid, gid))
     }
 
-    /// Opens the directory and takes over the umask.
-    pub(super) fn enter(&mut self, place: &Place) -> Result<OwnedFd, Errno> {
+    /// Takes over the umask, last of all before something is made in the directory.
+    pub(super) fn enter<'a>(&mut self, place: &'a Place) -> Result<&'a OwnedFd, Errno> {
         self.take_umask()?;
-        place.directory.open(libc::O_PATH | libc::O_DIRECTORY)
+        Ok(&place.directory)
     }
 
-    pub(super) fn take_umask(&mut self) -> Result<(), Errno> {
+    fn take_umask(&mut self) -> Result<(), Errno> {
         let umask = self.worker.view.status(self.pid)?.umask;
         self.still_there()?;
         // This thread's own, since it shares no file system context.
@@ -143,7 +145,8 @@ impl Call<'_> {
     }
 
     /// Records the owner of what was just made under a name.
-    pub(super) fn record_name(&self, directory: &OwnedFd, place: &Place) -> Result<(), Errno> {
+    pub(super) fn record_name(&self, place: &Place) -> Result<(), Errno> {
+        let directory = &place.directory;
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let found = statx(directory.as_raw_fd(), &place.name, flags, 0)?;
         let open = || {
@@ -207,15 +210,14 @@ impl Call<'_> {
             Some((parent, name)) if !path.ends_with(b"/") => (parent, name),
             _ => return Ok(Answer::Continue),
         };
-        let Ok(start) = self
-            .rooted_target(directory)
-            .and_then(|start| start.open(libc::O_PATH | libc::O_DIRECTORY))
-        else {
+        let Ok(start) = self.rooted_start(directory) else {
             return Ok(Answer::Continue);
         };
         let parent = if parent.is_empty() { b"." } else { parent };
         let parent = CString::new(parent).map_err(|_| Errno::EINVAL)?;
         let walk = libc::O_PATH | libc::O_DIRECTORY;
+        // Where there is one, the kernel knows better whether it may be followed.
+        let resolve = resolve | NO_MAGIC_LINKS;
         let Ok(parent) = tracee::open_how(start.as_raw_fd(), &parent, walk, 0, resolve) else {
             return Ok(Answer::Continue);
         };
@@ -265,8 +267,7 @@ impl Call<'_> {
                 return Ok(Answer::Continue);
             };
             self.take_umask()?;
-            let parent = target.open(libc::O_PATH | libc::O_DIRECTORY)?;
-            let file = open_at(parent.as_raw_fd(), c".", flags, mode)?;
+            let file = target.reopen(flags, mode)?;
             self.record(&statx_of(&file)?, || by_path(&file), (uid, gid), None);
             return Ok(Answer::Descriptor {
                 file,
@@ -308,7 +309,7 @@ impl Call<'_> {
         Errno::result(unsafe {
             libc::mkdirat(parent.as_raw_fd(), place.name.as_ptr(), mode & 0o7777)
         })?;
-        self.record_name(&parent, &place)?;
+        self.record_name(&place)?;
         Ok(Answer::Value(0))
     }
 
@@ -323,7 +324,7 @@ impl Call<'_> {
         Errno::result(unsafe {
             libc::symlinkat(text.as_ptr(), parent.as_raw_fd(), place.name.as_ptr())
         })?;
-        self.record_name(&parent, &place)?;
+        self.record_name(&place)?;
         Ok(Answer::Value(0))
     }
 }

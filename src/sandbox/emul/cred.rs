@@ -200,8 +200,16 @@ pub struct Table {
     used: AtomicBool,
 }
 
+/// Most sets of credentials that are known, and most groups in all of them. A build has
+/// a few dozen; a program that makes up others must not fill the engine's memory. They
+/// stay, since a process may carry any of them.
+const MOST_SETS: usize = 1 << 16;
+const MOST_GROUPS: usize = 1 << 20;
+
 #[derive(Debug, Default)]
 struct Known {
+    /// Supplementary groups in all of them.
+    groups: usize,
     list: Vec<Arc<Credentials>>,
     numbers: HashMap<Arc<Credentials>, u64>,
 }
@@ -246,6 +254,11 @@ impl Table {
             match known.numbers.get(&credentials) {
                 Some(&number) => MAGIC | number,
                 None => {
+                    let groups = known.groups + credentials.groups.len();
+                    if known.list.len() >= MOST_SETS || groups > MOST_GROUPS {
+                        return Err(Errno::ENOMEM);
+                    }
+                    known.groups = groups;
                     let number = known.list.len() as u64;
                     let credentials = Arc::new(credentials);
                     known.list.push(credentials.clone());
@@ -321,6 +334,34 @@ mod tests {
         of.execute(Some(0), Some(8));
         assert_eq!((of.user.real, of.user.effective, of.user.saved), (42, 0, 0));
         assert_eq!((of.group.real, of.group.filesystem), (0, 8));
+    }
+
+    #[test]
+    fn the_table_does_not_grow_without_end() {
+        let table = Table::default();
+        let pid = std::process::id();
+        let before = limit(pid, None).expect("a limit");
+        let many = |first: u32| Credentials {
+            groups: (first..first + 65536).collect(),
+            ..Credentials::default()
+        };
+        let given = (0..100)
+            .take_while(|&first| table.give(pid, many(first)).is_ok())
+            .count();
+        assert_eq!(given, MOST_GROUPS / 65536);
+        assert_eq!(table.give(pid, many(1000)), Err(Errno::ENOMEM));
+        // Those that are known can be taken still.
+        table.give(pid, many(3)).expect("given");
+        assert_eq!(*table.of(pid).expect("read"), many(3));
+        let mut known = table.known.lock().expect("no panic");
+        known.list.resize(MOST_SETS, Arc::default());
+        drop(known);
+        let few = Credentials {
+            groups: vec![1],
+            ..Credentials::default()
+        };
+        assert_eq!(table.give(pid, few), Err(Errno::ENOMEM));
+        limit(pid, Some(before)).expect("restored");
     }
 
     #[test]

@@ -55,9 +55,9 @@ impl Call<'_> {
             (Err(errno), _) => return Err(errno),
             (Ok(_), _) => {
                 if self.store().has_owners() {
-                    self.record_name(&parent, &place)?;
+                    self.record_name(&place)?;
                 } else {
-                    give(&parent, &place)?;
+                    give(&place)?;
                 }
                 return Ok(Answer::Value(0));
             }
@@ -65,7 +65,7 @@ impl Call<'_> {
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
         let file = open_at(parent.as_raw_fd(), &place.name, flags, mode & 0o7777)?;
         if !self.store().has_owners() {
-            give(&parent, &place)?;
+            give(&place)?;
         }
         self.record(&statx_of(&file)?, || Ok(file), (place.uid, place.gid), node);
         Ok(Answer::Value(0))
@@ -73,14 +73,14 @@ impl Call<'_> {
 }
 
 /// Gives what was just made to its owner, where owners are real.
-fn give(parent: &std::os::fd::OwnedFd, place: &super::create::Place) -> Result<(), Errno> {
+fn give(place: &super::create::Place) -> Result<(), Errno> {
     if (place.uid, place.gid) == (0, 0) {
         return Ok(());
     }
     // SAFETY: the descriptor is open, and the name is terminated.
     Errno::result(unsafe {
         libc::fchownat(
-            parent.as_raw_fd(),
+            place.directory.as_raw_fd(),
             place.name.as_ptr(),
             place.uid,
             place.gid,

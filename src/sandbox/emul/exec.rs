@@ -59,7 +59,7 @@ impl Call<'_> {
         if found.stx_uid != 0 {
             return Ok((None, None));
         }
-        let file = target.open(libc::O_RDONLY | libc::O_NONBLOCK)?;
+        let file = target.reopen(libc::O_RDONLY | libc::O_NONBLOCK, 0)?;
         if Key::of(&statx_of(&file)?) != Key::of(&found) || is_script(&file) {
             return Ok((None, None));
         }

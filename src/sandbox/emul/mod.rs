@@ -26,12 +26,12 @@ mod naming;
 mod overlay;
 mod own;
 mod place;
-mod reach;
 mod socket;
 mod stat;
 pub mod table;
 pub mod tracee;
 mod vproc;
+mod walk;
 mod xattr;
 
 use std::collections::HashMap;
@@ -292,6 +292,9 @@ impl Call<'_> {
     }
 
     fn target(&mut self, directory: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        if let Some(target) = self.target_of_proc(directory, path, follow)? {
+            return Ok(target);
+        }
         let roots = &self.listener.roots;
         self.worker
             .view
@@ -299,10 +302,10 @@ impl Call<'_> {
     }
 
     /// The directory that relative paths start from, with the task's root taken.
-    fn rooted_target(&mut self, directory: i32) -> Result<Target, Errno> {
+    fn rooted_start(&mut self, directory: i32) -> Result<OwnedFd, Errno> {
         let roots = &self.listener.roots;
         self.worker.view.enter_root(self.pid, roots)?;
-        self.target(directory, b"", true)
+        self.target(directory, b"", true)?.into_file()
     }
 
     /// The file behind a descriptor.

@@ -75,7 +75,7 @@ impl Call<'_> {
             // As the program sees it, or else as the engine does, who mounts too.
             let layer = self
                 .target(libc::AT_FDCWD, &path, true)
-                .and_then(|target| target.open(flags))
+                .and_then(|target| target.reopen(flags, 0))
                 .or_else(|_| self.worker.view.open_ours(&path, flags));
             let Ok(layer) = layer else { continue };
             let key = Key::of(&statx_of(&layer)?);

@@ -16,23 +16,23 @@ impl Call<'_> {
             return Err(Errno::ENOENT);
         }
         let target = self.target(libc::AT_FDCWD, &path, follow)?;
-        self.chown(&target, self.id(1), self.id(2))
+        self.chown(target, self.id(1), self.id(2))
     }
 
     pub(super) fn chown_descriptor(&mut self) -> Outcome {
         let target = self.target_of_descriptor(self.int(0))?;
-        self.chown(&target, self.id(1), self.id(2))
+        self.chown(target, self.id(1), self.id(2))
     }
 
     pub(super) fn chown_at(&mut self) -> Outcome {
         let target = self.at(1, self.int(4))?;
-        self.chown(&target, self.id(2), self.id(3))
+        self.chown(target, self.id(2), self.id(3))
     }
 
-    fn chown(&mut self, target: &Target, uid: u32, gid: u32) -> Outcome {
+    fn chown(&mut self, target: Target, uid: u32, gid: u32) -> Outcome {
         let credentials = self.credentials()?;
         let to_root = |id| id == 0 || id == KEEP;
-        let file = target.open_path()?;
+        let file = target.into_file()?;
         let record = self.record_of(&statx_of(&file)?);
         if record.is_none() && to_root(uid) && to_root(gid) && credentials.privileged() {
             return Ok(Answer::Continue);

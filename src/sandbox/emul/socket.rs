@@ -2,13 +2,16 @@
 //!
 //! A name is only bound here if it is not to be root's. It is then bound under
 //! the very path that the program gave, from the program's own directories, so
-//! that `getsockname(2)` tells the same.
+//! that `getsockname(2)` tells the same. `bind` takes no descriptor of a directory, and
+//! the path could lead elsewhere by the time the kernel walks it: so the thread that
+//! binds may make sockets in the directory alone that was found before. Without
+//! Landlock (Linux 5.13) the last name is bound from there, and `getsockname` tells that.
 
-use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use super::tracee::{self, statx};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::{landlock, root};
 
 /// Where the path starts in `struct sockaddr_un`, and its longest.
 const PATH: usize = 2;
@@ -44,25 +47,46 @@ impl Call<'_> {
         let Some(place) = self.place(libc::AT_FDCWD, path, false)? else {
             return Ok(Answer::Continue);
         };
-        // The kernel walks to it once more, from the program's own text.
-        self.enter(&place)?;
         let socket = self.take_descriptor(socket)?;
-        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-        let here = self.rooted_target(libc::AT_FDCWD)?;
-        let here = here.open(libc::O_PATH | libc::O_DIRECTORY)?;
-        let found = self.worker.view.inside(&here, || {
+        let start = self.rooted_start(libc::AT_FDCWD)?;
+        let parent = self.enter(&place)?;
+        let is_name = !path.contains(&b'/');
+        let short = [&given[..PATH], place.name.to_bytes_with_nul()].concat();
+        let bind = || -> Result<(), Errno> {
+            let restricted = landlock::bind_only_beneath(parent).is_ok();
+            let (from, address) = if restricted || is_name {
+                (&start, &given)
+            } else {
+                (parent, &short)
+            };
+            nix::unistd::fchdir(from)?;
             // SAFETY: the address has the length given and lives across the call.
             Errno::result(unsafe {
                 libc::bind(
                     socket.as_raw_fd(),
-                    given.as_ptr().cast(),
-                    length as libc::socklen_t,
+                    address.as_ptr().cast(),
+                    address.len() as libc::socklen_t,
                 )
-            })?;
-            statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0)
+            })
+            .map(drop)
+        };
+        // A thread of its own, because it stays restricted. It begins with this one's
+        // root, and leaves this one's working directory alone.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                root::own_context(bind).map_err(|_| Errno::EAGAIN).flatten()
+            });
+            let thread = thread.map_err(|_| Errno::EAGAIN)?;
+            thread.join().unwrap_or(Err(Errno::EIO))
         })?;
+        // Sockets are in no image, so nobody has to hold it.
+        let found = statx(
+            parent.as_raw_fd(),
+            &place.name,
+            libc::AT_SYMLINK_NOFOLLOW,
+            0,
+        )?;
         let gone = || Err(Errno::ENOENT);
-        // Sockets are in no image.
         self.record(&found, gone, (place.uid, place.gid), None);
         Ok(Answer::Value(0))
     }

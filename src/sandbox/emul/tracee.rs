@@ -3,8 +3,8 @@
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -93,24 +93,23 @@ pub fn read_path(pid: u32, address: u64) -> Result<Vec<u8>, Errno> {
     read_string(pid, address, PATH_MAX)
 }
 
-/// A file as this process can name it.
+/// A file that a process named: by a name that cannot lead elsewhere, or open.
 ///
-/// The kernel lets every thread of the supervisor through the links below `/proc` to
-/// the supervisor's own root, directories and files, where no program of the sandbox
-/// may go. So what is opened never goes through such a link (`RESOLVE_NO_MAGICLINKS`
-/// of `openat2(2)`) but for those that stand for the asking program's own.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Where `path` starts.
-    pub directory: RawFd,
-    /// Its path.
-    pub path: CString,
-    /// Whether a link at its end is followed.
-    pub follow: bool,
-    /// Bytes at the start of `path` that no program chose.
-    trusted: usize,
-    /// Keeps `directory` open where it is no other's.
-    _held: Option<Arc<OwnedFd>>,
+/// Whatever else is named leads here through [`walk`](super::walk) alone.
+#[derive(Debug)]
+pub enum Target {
+    /// A name that no program can redirect: a link of `/proc` that is the process's
+    /// own, or one name below it that is not followed.
+    Name {
+        /// Where `path` starts.
+        directory: RawFd,
+        /// Its path.
+        path: CString,
+        /// Whether a link at its end is followed.
+        follow: bool,
+    },
+    /// Open as a mere name (`O_PATH`).
+    File(OwnedFd),
 }
 
 /// What identifies a root directory.
@@ -124,7 +123,8 @@ impl RootId {
         Ok(RootId::of(&found))
     }
 
-    fn of(found: &libc::statx) -> RootId {
+    /// That of a directory, of which the mount is known too.
+    pub(super) fn of(found: &libc::statx) -> RootId {
         RootId(
             found.stx_dev_major,
             found.stx_dev_minor,
@@ -200,8 +200,6 @@ pub struct View {
     root: RootId,
     /// The root of the sandbox itself.
     own_root: RootId,
-    /// The number of the supervisor's process in `proc`.
-    own_number: Vec<u8>,
 }
 
 impl View {
@@ -212,40 +210,24 @@ impl View {
     pub(super) fn for_this_thread(proc: OwnedFd, own_root: RootId) -> Result<View, Errno> {
         let root = RootId::own()?;
         nix::unistd::fchdir(&proc)?;
-        let own_number = nix::fcntl::readlinkat(&proc, c"self")?.into_encoded_bytes();
         Ok(View {
             proc,
             root,
             own_root,
-            own_number,
         })
     }
 
     /// A file below `/proc/PID`.
     pub fn of_process(&self, pid: u32, rest: &str) -> Result<Target, Errno> {
-        let path = c_string(format!("{pid}/{rest}").into_bytes())?;
-        Ok(Target::trusted(self.proc.as_raw_fd(), path, true))
+        self.below_proc(format!("{pid}/{rest}").into_bytes(), true)
     }
 
-    /// Whether a process of this number has the root directory that this thread has.
-    pub(super) fn shares_root(&self, name: &[u8]) -> bool {
-        c_string([name, b"/root"].concat())
-            .and_then(|path| statx(self.proc.as_raw_fd(), &path, 0, libc::STATX_MNT_ID))
-            .is_ok_and(|found| RootId::of(&found) == self.root)
-    }
-
-    /// Whether a name in `/proc` is the supervisor's process, or a thread of it.
-    pub(super) fn is_own(&self, name: &[u8]) -> bool {
-        if name == self.own_number {
-            return true;
-        }
-        if !name.iter().all(u8::is_ascii_digit) {
-            return false;
-        }
-        let path = [b"self/task/", name].concat();
-        c_string(path)
-            .and_then(|path| statx(self.proc.as_raw_fd(), &path, 0, 0))
-            .is_ok()
+    fn below_proc(&self, path: Vec<u8>, follow: bool) -> Result<Target, Errno> {
+        Ok(Target::Name {
+            directory: self.proc.as_raw_fd(),
+            path: c_string(path)?,
+            follow,
+        })
     }
 
     /// Makes the root directory of a process that of this thread; true if it is
@@ -269,7 +251,7 @@ impl View {
         let target = self.of_process(pid, "root")?;
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
         if found != self.root || roots.moved.load(Ordering::Acquire) {
-            let root = target.open(libc::O_PATH | libc::O_DIRECTORY)?;
+            let root = target.into_file()?;
             nix::unistd::fchdir(&root)?;
             nix::unistd::chroot(c".")?;
             nix::unistd::fchdir(&self.proc)?;
@@ -277,18 +259,6 @@ impl View {
         }
         let _ = roots.first.set(found);
         Ok(())
-    }
-
-    /// Does something with `directory` as the working directory.
-    pub fn inside<T>(
-        &self,
-        directory: &OwnedFd,
-        work: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        nix::unistd::fchdir(directory)?;
-        let result = work();
-        nix::unistd::fchdir(&self.proc)?;
-        result
     }
 
     /// The file that `path`, seen from `directory`, is to a process. An empty
@@ -308,45 +278,28 @@ impl View {
         } else {
             return Err(Errno::EBADF);
         };
-        let proc = self.proc.as_raw_fd();
         if path.is_empty() {
-            return Ok(Target::trusted(proc, c_string(start.into_bytes())?, true));
+            return self.below_proc(start.into_bytes(), true);
         }
         if path[0] == b'/' {
             self.enter_root(pid, roots)?;
-            let (directory, path, trusted) = match own_proc_path(pid, path) {
-                Some((path, trusted)) => (proc, path, trusted),
-                None => (libc::AT_FDCWD, path.to_vec(), 0),
-            };
-            return Ok(Target {
-                directory,
-                path: c_string(path)?,
-                follow,
-                trusted,
-                _held: None,
-            });
+            return self.resolve(pid, None, path, follow).map(Target::File);
+        }
+        if !follow && !path.contains(&b'/') && path != b"." && path != b".." {
+            let full = [start.as_bytes(), path].join(&b'/');
+            return self.below_proc(full, false);
         }
         // Links and `..` may lead through the root.
-        if follow || path.contains(&b'/') || path == b".." {
-            self.enter_root(pid, roots)?;
-        }
-        let trusted = start.len();
-        let mut full = start.into_bytes();
-        full.push(b'/');
-        full.extend_from_slice(path);
-        Ok(Target {
-            directory: proc,
-            path: c_string(full)?,
-            follow,
-            trusted,
-            _held: None,
-        })
+        self.enter_root(pid, roots)?;
+        let start = self.below_proc(start.into_bytes(), true)?.into_file()?;
+        self.resolve(pid, Some(start), path, follow)
+            .map(Target::File)
     }
 
     /// A file below `/proc/PID`, up to a length.
     pub fn read_all(&self, pid: u32, rest: &str, most: usize) -> Result<Vec<u8>, Errno> {
         use std::io::Read as _;
-        let file = self.of_process(pid, rest)?.open(libc::O_RDONLY)?;
+        let file = self.of_process(pid, rest)?.reopen(libc::O_RDONLY, 0)?;
         let mut bytes = Vec::new();
         let read = std::fs::File::from(file)
             .take(most as u64)
@@ -362,7 +315,7 @@ impl View {
 
     /// When a task started, in the kernel's ticks since its own start.
     pub fn started(&self, pid: u32) -> Result<u64, Errno> {
-        let stat = self.of_process(pid, "stat")?.open(libc::O_RDONLY)?;
+        let stat = self.of_process(pid, "stat")?.reopen(libc::O_RDONLY, 0)?;
         let mut text = [0; 1024];
         let count = nix::unistd::read(&stat, &mut text)?;
         let text = String::from_utf8_lossy(&text[..count]);
@@ -375,14 +328,37 @@ impl View {
 
     /// What a task is allowed and how its files begin.
     pub fn status(&self, pid: u32) -> Result<Status, Errno> {
-        let status = self.of_process(pid, "status")?.open(libc::O_RDONLY)?;
-        let mut text = [0; 2048];
-        let count = nix::unistd::read(&status, &mut text)?;
-        Status::parse(&String::from_utf8_lossy(&text[..count])).ok_or(Errno::ESRCH)
+        let file = self.of_process(pid, "status")?;
+        Status::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
+    }
+
+    /// The number of the process that a task belongs to.
+    pub(super) fn group(&self, pid: u32) -> Result<u32, Errno> {
+        let file = self.of_process(pid, "status")?;
+        let text = status_of(&file.reopen(libc::O_RDONLY, 0)?)?;
+        status_number(&text, "Tgid:").ok_or(Errno::ESRCH)
+    }
+
+    /// The root that this thread has.
+    pub(super) fn root(&self) -> RootId {
+        self.root
     }
 }
 
-fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
+/// The text of `/proc/PID/status`, as far as anybody here reads.
+pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
+    let mut text = [0; 2048];
+    let count = nix::unistd::read(file, &mut text)?;
+    Ok(String::from_utf8_lossy(&text[..count]).into_owned())
+}
+
+/// A line of `/proc/PID/status` that starts with `field`, as a number.
+pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    value.trim().parse().ok()
+}
+
+pub(super) fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
     // A prefix of ours may make a path too long that was not.
     if bytes.len() >= PATH_MAX {
         return Err(Errno::ENAMETOOLONG);
@@ -390,133 +366,62 @@ fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
-/// Where a path that means the asking process itself is below `/proc`, and how much
-/// of that stands for its own directories and files.
-fn own_proc_path(pid: u32, path: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let number = format!("/proc/{pid}");
-    let prefixes: [(&[u8], &str); 7] = [
-        (b"/proc/self", ""),
-        (b"/proc/thread-self", ""),
-        (number.as_bytes(), ""),
-        (b"/dev/fd", "/fd"),
-        (b"/dev/stdin", "/fd/0"),
-        (b"/dev/stdout", "/fd/1"),
-        (b"/dev/stderr", "/fd/2"),
-    ];
-    prefixes.iter().find_map(|(prefix, instead)| {
-        let rest = path.strip_prefix(*prefix)?;
-        // A link to a directory that is itself meant is left alone.
-        if !rest.is_empty() && rest[0] != b'/' || rest.is_empty() && instead.len() < 4 {
-            return None;
-        }
-        let mut own = format!("{pid}{instead}").into_bytes();
-        own.extend_from_slice(rest);
-        let trusted = own_links(&own);
-        Some((own, trusted))
-    })
-}
-
-/// How much of `PID/…` is a link to what the process has: `PID/cwd`, `PID/fd/7`.
-pub(super) fn own_links(path: &[u8]) -> usize {
-    let ends: Vec<usize> = path
-        .iter()
-        .enumerate()
-        .filter(|&(_, &byte)| byte == b'/')
-        .map(|(at, _)| at)
-        .chain([path.len()])
-        .collect();
-    let name = |number: usize| {
-        let start = ends.get(number)? + 1;
-        path.get(start..*ends.get(number + 1)?)
-    };
-    let is_number = |number| name(number).is_some_and(|name| name.iter().all(u8::is_ascii_digit));
-    // A thread has what its process has.
-    let first = if name(0) == Some(b"task") && is_number(1) {
-        2
-    } else {
-        0
-    };
-    let last = match name(first) {
-        Some(b"cwd" | b"root" | b"exe") => first + 1,
-        Some(b"fd") if is_number(first + 1) => first + 2,
-        _ => 0,
-    };
-    ends[last]
-}
-
 impl Target {
-    /// A file whose path no program chose.
-    pub(super) fn trusted(directory: RawFd, path: CString, follow: bool) -> Target {
-        let trusted = path.as_bytes().len();
-        Target {
-            directory,
-            path,
-            follow,
-            trusted,
-            _held: None,
-        }
-    }
-
-    /// A path that starts at a directory, which stays open as long as this is there.
-    pub(super) fn below(directory: OwnedFd, path: CString, follow: bool) -> Target {
-        let held = Arc::new(directory);
-        Target {
-            _held: Some(Arc::clone(&held)),
-            ..Target::trusted(held.as_raw_fd(), path, follow)
-        }
-    }
-
-    /// Whether no program chose any of its path.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.trusted == self.path.as_bytes().len()
-    }
-
-    fn flags(&self) -> i32 {
-        let nofollow = if self.follow {
-            0
-        } else {
-            libc::AT_SYMLINK_NOFOLLOW
-        };
-        nofollow | libc::AT_NO_AUTOMOUNT
-    }
-
     /// `statx(2)` with at least what identifies the file, and its owner and mode.
     pub fn statx(&self, more: u32) -> Result<libc::statx, Errno> {
-        statx(self.directory, &self.path, self.flags(), more)
+        self.statx_with(libc::AT_NO_AUTOMOUNT, more)
     }
 
-    /// Opens it, through no link of `/proc` that is not the asking program's own;
-    /// `O_CLOEXEC` is added. Makes no file.
-    pub fn open(&self, flags: i32) -> Result<OwnedFd, Errno> {
-        let nofollow = if self.follow { 0 } else { libc::O_NOFOLLOW };
-        let flags = flags | nofollow;
-        let bytes = self.path.as_bytes();
-        let (own, rest) = bytes.split_at(self.trusted.min(bytes.len()));
-        // One name whose link is not followed leads through nothing.
-        let slashes = rest.iter().filter(|&&byte| byte == b'/').count();
-        if rest.is_empty() || !self.follow && !own.is_empty() && slashes == 1 {
-            return open_at(self.directory, &self.path, flags, 0);
+    /// The same with more flags.
+    pub fn statx_with(&self, flags: i32, more: u32) -> Result<libc::statx, Errno> {
+        match self {
+            Target::Name {
+                directory,
+                path,
+                follow,
+            } => {
+                let nofollow = if *follow {
+                    0
+                } else {
+                    libc::AT_SYMLINK_NOFOLLOW
+                };
+                statx(*directory, path, flags | nofollow, more)
+            }
+            Target::File(file) => statx(file.as_raw_fd(), c"", flags | libc::AT_EMPTY_PATH, more),
         }
-        let resolve = libc::RESOLVE_NO_MAGICLINKS;
-        if own.is_empty() {
-            return open_how(self.directory, &self.path, flags, 0, resolve);
+    }
+
+    /// Opens it; `O_CLOEXEC` is added. A link that was not followed is not opened.
+    pub fn reopen(&self, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+        match self {
+            Target::Name {
+                directory,
+                path,
+                follow,
+            } => {
+                let nofollow = if *follow { 0 } else { libc::O_NOFOLLOW };
+                open_at(*directory, path, flags | nofollow, mode)
+            }
+            Target::File(file) => {
+                let path = by_descriptor(file)?;
+                open_at(libc::AT_FDCWD, &path, flags & !libc::O_NOFOLLOW, mode)
+            }
         }
-        let start = open_at(self.directory, &c_string(own.to_vec())?, libc::O_PATH, 0)?;
-        let names = rest.iter().position(|&byte| byte != b'/');
-        let rest = names.map_or(&b"."[..], |at| &rest[at..]);
-        open_how(
-            start.as_raw_fd(),
-            &c_string(rest.to_vec())?,
-            flags,
-            0,
-            resolve,
-        )
     }
 
     /// Opens it as a mere name, also a link or what cannot be read.
-    pub fn open_path(&self) -> Result<OwnedFd, Errno> {
-        self.open(libc::O_PATH)
+    pub fn into_file(self) -> Result<OwnedFd, Errno> {
+        match self {
+            Target::File(file) => Ok(file),
+            name @ Target::Name { .. } => name.reopen(libc::O_PATH, 0),
+        }
     }
+}
+
+/// A name for an open file, for calls that take no descriptor: workers stay in the
+/// `/proc` that was opened at the start.
+pub(super) fn by_descriptor(file: &OwnedFd) -> Result<CString, Errno> {
+    CString::new(format!("self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)
 }
 
 /// `openat(2)` with `O_CLOEXEC`.
@@ -589,44 +494,6 @@ pub fn statx_of(file: &OwnedFd) -> Result<libc::statx, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_of_the_asking_process_are_found_under_its_number() {
-        let own = |path: &str| {
-            own_proc_path(7, path.as_bytes()).map(|(bytes, trusted)| {
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                let (own, rest) = text.split_at(trusted);
-                (own.to_owned(), rest.to_owned())
-            })
-        };
-        for (path, links, rest) in [
-            ("/proc/self/fd/3", "7/fd/3", ""),
-            ("/proc/self/fd/3/x/y", "7/fd/3", "/x/y"),
-            ("/proc/self/fd//root", "7/fd/", "/root"),
-            ("/proc/self/fd/../root", "7", "/fd/../root"),
-            ("/proc/self/fd", "7", "/fd"),
-            ("/proc/7/root/etc", "7/root", "/etc"),
-            ("/proc/self/cwd", "7/cwd", ""),
-            ("/proc/self/task/8/root/x", "7/task/8/root", "/x"),
-            ("/proc/self/task/8/stat", "7", "/task/8/stat"),
-            ("/proc/self/task/../root/x", "7", "/task/../root/x"),
-            ("/proc/thread-self/exe", "7/exe", ""),
-            ("/dev/stdin", "7/fd/0", ""),
-            ("/dev/fd/9", "7/fd/9", ""),
-        ] {
-            assert_eq!(own(path), Some((links.into(), rest.into())), "{path}");
-        }
-        for other in [
-            "/proc/self",
-            "/proc/selfish",
-            "/dev/stdin2",
-            "/proc/77/fd/1",
-            "/proc/1/fd/1",
-            "/dev/fd",
-        ] {
-            assert_eq!(own(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn the_status_of_a_task_is_read() {

@@ -15,10 +15,12 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 
+use super::create::split;
 use super::layout::Layout;
 use super::place::{Place, mount_table, place, suspicious};
 use super::table::Handler;
-use super::tracee::{self, Target, open_at};
+use super::tracee::{self, Target, by_descriptor, open_at};
+use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of};
 use crate::sandbox::bpf::CREATING;
 
@@ -78,16 +80,17 @@ fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
     open_at(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)
 }
 
-pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
+fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
-/// A line of `/proc/PID/status` that starts with `field`, as a number.
-fn status_number(text: &[u8], field: &[u8]) -> Option<u32> {
-    text.split(|&byte| byte == b'\n').find_map(|line| {
-        let value = line.strip_prefix(field)?;
-        std::str::from_utf8(value).ok()?.trim().parse().ok()
-    })
+/// Whether everybody may read a file below `/proc`. Those that tell of a process's
+/// memory have such a mode too, and are guarded by other means.
+fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
+    let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let guarded = [&b"maps"[..], b"smaps", b"smaps_rollup", b"numa_maps"].contains(&last);
+    let mode = u32::from(tracee::statx_of(file)?.stx_mode);
+    Ok(!guarded && mode & libc::S_IROTH != 0)
 }
 
 /// The kernel makes the call.
@@ -182,75 +185,99 @@ impl Call<'_> {
         })
     }
 
-    pub(super) fn enters_other_root(&mut self) -> Result<bool, Errno> {
+    fn enters_other_root(&mut self) -> Result<bool, Errno> {
         let roots = &self.listener.roots;
         self.worker.view.enter_other_root(self.pid, roots)
     }
 
-    pub(super) fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
+    fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let text = nix::fcntl::readlinkat(self.worker.view.proc(), path)?;
         Ok(text.into_encoded_bytes())
     }
 
     /// The number of the asking process, whose thread asks.
     fn process(&self) -> Result<u32, Errno> {
-        let path = c_string(format!("{}/status", self.pid))?;
-        let directory = self.worker.view.proc().as_raw_fd();
-        let file = open_at(directory, &path, libc::O_RDONLY, 0)?;
-        let mut text = [0; 512];
-        let count = nix::unistd::read(&file, &mut text)?;
-        status_number(&text[..count], b"Tgid:").ok_or(Errno::ESRCH)
+        self.worker.view.group(self.pid)
     }
 
-    /// The file of a place, as this process can name it.
+    /// The file of a place. What is in directories of processes may be a link to
+    /// anywhere, so it is looked for as from the asking process.
     fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
-        self.target_within(place, follow, super::reach::LINKS)
-    }
-
-    pub(super) fn target_within(
-        &self,
-        place: &Place,
-        follow: bool,
-        links: usize,
-    ) -> Result<Target, Errno> {
+        let view = &self.worker.view;
         let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
         let (directory, path): (RawFd, Vec<u8>) = match place {
             Place::Proc(rest) => {
-                let rest = rest.as_slice();
-                let mut names = rest.splitn(2, |&byte| byte == b'/');
-                let (first, more) = (names.next().unwrap_or_default(), names.next());
-                let path = match (first, more) {
-                    (b"", _) => b".".to_vec(),
-                    (b"self", Some(more)) => {
-                        [self.process()?.to_string().as_bytes(), more].join(&b'/')
-                    }
-                    (b"thread-self", Some(more)) => {
-                        let start = format!("{}/task/{}", self.process()?, self.pid);
-                        [start.as_bytes(), more].join(&b'/')
-                    }
-                    (b"self", None) if follow => self.process()?.to_string().into_bytes(),
-                    (b"thread-self", None) if follow => {
-                        format!("{}/task/{}", self.process()?, self.pid).into_bytes()
-                    }
-                    _ => rest.to_vec(),
-                };
-                return self.in_proc(path, follow, links);
+                let proc = view.proc().try_clone().map_err(|_| Errno::EMFILE)?;
+                return view
+                    .walk(self.pid, Some(proc), rest, follow)
+                    .map(Target::File);
             }
             Place::Link(rest) => {
-                let place = Place::Proc(rest.as_bytes().to_vec());
-                return self.target_within(&place, follow, links);
+                return self.target_of(&Place::Proc(rest.as_bytes().to_vec()), follow);
             }
             // Its type and mode are what matters.
-            Place::Mounts(_) | Place::Mtab => (
-                self.worker.view.proc().as_raw_fd(),
-                format!("{}/mounts", self.pid).into_bytes(),
-            ),
+            Place::Mounts(_) | Place::Mtab => return view.of_process(self.pid, "mounts"),
             Place::Root => (own.root.as_raw_fd(), b".".to_vec()),
             Place::Sys(rest) if rest.is_empty() => (own.sys.as_raw_fd(), b".".to_vec()),
             Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
             Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
         };
-        Ok(Target::trusted(directory, c_string(path)?, follow))
+        Ok(Target::Name {
+            directory,
+            path: c_string(path)?,
+            follow,
+        })
+    }
+
+    /// The file that a path leads to if that is below a `/proc` which the target lacks.
+    pub(super) fn target_of_proc(
+        &mut self,
+        directory: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> Result<Option<Target>, Errno> {
+        if self.worker.shared.own_files.is_none() || !suspicious(path) {
+            return Ok(None);
+        }
+        match self.leads_to(directory, path)? {
+            // Not followed, it is a link of the target.
+            Some(Place::Link(_)) if !follow => Ok(None),
+            Some(place @ (Place::Proc(_) | Place::Link(_))) => {
+                self.target_of(&place, follow).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Fails if a file is one of another process's below `/proc` that the asking one may
+    /// not open, whatever led there.
+    fn require_open(&self, file: &OwnedFd, writes: bool) -> Result<(), Errno> {
+        if !is_of_proc(file)? {
+            return Ok(());
+        }
+        // The kernel's name for it, which starts from the root of all mounts.
+        let text = self.read_link(&format!("self/fd/{}", file.as_raw_fd()))?;
+        let Some(Place::Proc(rest)) = place(&text) else {
+            return Err(Errno::EACCES);
+        };
+        let everybody = !writes && is_for_everybody(&rest, file)?;
+        if everybody || self.may_look_into(&rest)? {
+            return Ok(());
+        }
+        Err(Errno::EACCES)
+    }
+
+    /// Whether what is at a path below `/proc` is not of a process, or of one into which
+    /// the asking process may look.
+    fn may_look_into(&self, rest: &[u8]) -> Result<bool, Errno> {
+        let first = rest.split(|&byte| byte == b'/').next().unwrap_or_default();
+        if !first.first().is_some_and(u8::is_ascii_digit) {
+            return Ok(true);
+        }
+        let view = &self.worker.view;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let process = open_at(view.proc().as_raw_fd(), &c_string(first)?, flags, 0)?;
+        view.may_look(self.pid, &process)
     }
 
     fn at_place(
@@ -278,16 +305,21 @@ impl Call<'_> {
         // Links to there are the target's own.
         let place = &match place {
             Place::Link(_) | Place::Mtab if itself => return Ok(Answer::Continue),
-            Place::Root if itself => Place::Proc(b"1/root".to_vec()),
-            // It is there to be compared, and nothing else.
+            // It is only there to be compared.
             Place::Root
                 if !matches!(
                     verb,
-                    Verb::Stat(..) | Verb::StatAt(_) | Verb::Statx | Verb::Access(_)
+                    Verb::Stat(..)
+                        | Verb::StatAt(_)
+                        | Verb::Statx
+                        | Verb::StatFs
+                        | Verb::Access(_)
+                        | Verb::ReadLink
                 ) =>
             {
                 return Err(Errno::EACCES);
             }
+            Place::Root if itself => Place::Proc(b"1/root".to_vec()),
             Place::Link(rest) => Place::Proc(rest.as_bytes().to_vec()),
             other => other.clone(),
         };
@@ -314,17 +346,16 @@ impl Call<'_> {
             Verb::Access(has_flags) => {
                 let follow = !has_flags || followed(self.int(next + 1));
                 let target = self.target_of(place, follow)?;
-                let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+                let file = target.into_file()?;
+                let path = by_descriptor(&file)?;
                 let mode = self.int(next);
                 // SAFETY: the path is terminated and lives across the call.
-                Errno::result(unsafe {
-                    libc::faccessat(target.directory, target.path.as_ptr(), mode, flags)
-                })?;
+                Errno::result(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, 0) })?;
                 Ok(Answer::Value(0))
             }
             Verb::ReadLink => self.read_place(place, next),
             Verb::StatFs => {
-                let file = self.target_of(place, true)?.open_path()?;
+                let file = self.target_of(place, true)?.into_file()?;
                 let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
                 // SAFETY: the descriptor is open, and `found` has room for the structure.
                 Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
@@ -345,33 +376,35 @@ impl Call<'_> {
             }
             Verb::Mode(flags) => {
                 let follow = flags.is_none_or(|flags| followed(self.int(flags)));
-                let target = self.target_of(place, follow)?;
+                let file = self.target_of(place, follow)?.into_file()?;
+                let path = by_descriptor(&file)?;
                 let mode = self.word(next) & 0o7777;
                 self.still_there()?;
                 // SAFETY: the path is terminated and lives across the call.
-                Errno::result(unsafe {
-                    libc::fchmodat(target.directory, target.path.as_ptr(), mode, 0)
-                })?;
+                Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
                 Ok(Answer::Value(0))
             }
             Verb::Times => self.time_place(place, next),
             Verb::Link => {
-                let old = self.target_of(place, !itself)?;
+                if itself {
+                    // A link of `/proc`, which is on another filesystem.
+                    return Err(Errno::EXDEV);
+                }
+                let old = self.target_of(place, true)?.into_file()?;
+                let old = by_descriptor(&old).map(|path| (old, path))?;
                 let path = self.path(next + 1)?;
-                let (parent, name) = super::create::split(&path).ok_or(Errno::EEXIST)?;
-                let new = self.target(self.int(next), parent, true)?;
-                let new = new.open(libc::O_PATH | libc::O_DIRECTORY)?;
+                let (parent, name) = split(&path).ok_or(Errno::EEXIST)?;
                 let name = c_string(name)?;
-                let flags = self.int(next + 2) & libc::AT_SYMLINK_FOLLOW;
+                let new = self.target(self.int(next), parent, true)?.into_file()?;
                 self.still_there()?;
                 // SAFETY: the paths are terminated and live across the call.
                 Errno::result(unsafe {
                     libc::linkat(
-                        old.directory,
-                        old.path.as_ptr(),
+                        libc::AT_FDCWD,
+                        old.1.as_ptr(),
                         new.as_raw_fd(),
                         name.as_ptr(),
-                        flags,
+                        libc::AT_SYMLINK_FOLLOW,
                     )
                 })?;
                 Ok(Answer::Value(0))
@@ -399,14 +432,16 @@ impl Call<'_> {
                 close_on_exec,
             });
         }
-        let target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
+        let mut target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
+        if let Place::Proc(_) = place {
+            let file = target.into_file()?;
+            self.require_open(&file, writes)?;
+            target = Target::File(file);
+        }
         // A descriptor that is a mere name cannot be handed over. Nothing is made
         // there, and no terminal becomes this process's own.
         let dropped = libc::O_PATH | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-        let nofollow = if target.follow { 0 } else { libc::O_NOFOLLOW };
-        let flags = flags & !dropped | libc::O_NOCTTY | nofollow;
-        let file = open_at(target.directory, &target.path, flags, mode & 0o7777)?;
-        self.must_be_allowed(&file)?;
+        let file = target.reopen(flags & !dropped | libc::O_NOCTTY, mode & 0o7777)?;
         self.still_there()?;
         Ok(Answer::Descriptor {
             file,
@@ -432,7 +467,9 @@ impl Call<'_> {
     /// `utimensat`.
     fn time_place(&mut self, place: &Place, times: usize) -> Outcome {
         let flags = self.int(times + 1);
-        let target = self.target_of(place, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?;
+        let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+        let file = self.target_of(place, follow)?.into_file()?;
+        let path = by_descriptor(&file)?;
         let address = self.arguments[times];
         let given = if address == 0 {
             None
@@ -452,25 +489,18 @@ impl Call<'_> {
             .map_or(std::ptr::null(), |times| times.as_ptr());
         self.still_there()?;
         // SAFETY: the path is terminated; there are two times, or none.
-        Errno::result(unsafe {
-            libc::utimensat(
-                target.directory,
-                target.path.as_ptr(),
-                pointer,
-                flags & libc::AT_SYMLINK_NOFOLLOW,
-            )
-        })?;
+        Errno::result(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), pointer, 0) })?;
         Ok(Answer::Value(0))
     }
 
     /// Makes the call about attributes as the asking process would have.
     fn attribute_place(&mut self, place: &Place, what: Attribute, follow: bool) -> Outcome {
-        let target = self.target_of(place, follow)?;
-        // Only names below the working directory can be given to these calls.
         let Place::Proc(_) = place else {
             return Err(Errno::EOPNOTSUPP);
         };
-        let path = target.path.as_ptr();
+        let file = self.target_of(place, follow)?.into_file()?;
+        let named = by_descriptor(&file)?;
+        let path = named.as_ptr();
         let name = match what {
             Attribute::List => c"".to_owned(),
             _ => c_string(tracee::read_string(self.pid, self.arguments[1], 256)?)?,
@@ -491,21 +521,13 @@ impl Call<'_> {
         let flags = self.int(4);
         // SAFETY: paths and names are terminated; pointer and length describe `bytes`.
         let result = unsafe {
-            match (what, follow) {
-                (Attribute::Get, true) => libc::getxattr(path, name.as_ptr(), start.cast(), length),
-                (Attribute::Get, false) => {
-                    libc::lgetxattr(path, name.as_ptr(), start.cast(), length)
-                }
-                (Attribute::List, true) => libc::listxattr(path, start.cast(), length),
-                (Attribute::List, false) => libc::llistxattr(path, start.cast(), length),
-                (Attribute::Set, true) => {
+            match what {
+                Attribute::Get => libc::getxattr(path, name.as_ptr(), start.cast(), length),
+                Attribute::List => libc::listxattr(path, start.cast(), length),
+                Attribute::Set => {
                     libc::setxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
                 }
-                (Attribute::Set, false) => {
-                    libc::lsetxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
-                }
-                (Attribute::Remove, true) => libc::removexattr(path, name.as_ptr()) as isize,
-                (Attribute::Remove, false) => libc::lremovexattr(path, name.as_ptr()) as isize,
+                Attribute::Remove => libc::removexattr(path, name.as_ptr()) as isize,
             }
         };
         let count = Errno::result(result)?;
@@ -523,12 +545,10 @@ impl Call<'_> {
             Place::Proc(rest) if rest == b"thread-self" => {
                 format!("{}/task/{}", self.process()?, self.pid).into_bytes()
             }
-            _ => {
-                let target = self.target_of(place, false)?;
-                // SAFETY: the descriptor belongs to the supervisor and stays open.
-                let directory = unsafe { std::os::fd::BorrowedFd::borrow_raw(target.directory) };
-                nix::fcntl::readlinkat(directory, target.path.as_c_str())?.into_encoded_bytes()
+            Place::Proc(rest) if rest != b"1/root" && !self.may_look_into(rest)? => {
+                return Err(Errno::EACCES);
             }
+            _ => read_link(&self.target_of(place, false)?.into_file()?)?,
         };
         let room = usize::try_from(self.int(buffer + 1))
             .ok()
@@ -542,13 +562,8 @@ impl Call<'_> {
     /// Lets a program run that is named below `/proc`, such as `/proc/self/exe`: the
     /// path in the caller's memory becomes that of a short link in the target.
     fn execute_place(&mut self, place: &Place, argument: usize, flags: Option<usize>) -> Outcome {
-        let target = self.target_of(place, true)?;
-        let found = target.statx(0)?;
-        let text = {
-            // SAFETY: the descriptor belongs to the supervisor and stays open.
-            let directory = unsafe { std::os::fd::BorrowedFd::borrow_raw(target.directory) };
-            nix::fcntl::readlinkat(directory, target.path.as_c_str())?.into_encoded_bytes()
-        };
+        let found = self.target_of(place, true)?.statx(0)?;
+        let text = read_link(&self.target_of(place, false)?.into_file()?)?;
         let here = tracee::statx(libc::AT_FDCWD, &c_string(text.clone())?, 0, 0)?;
         if (here.stx_ino, here.stx_dev_major, here.stx_dev_minor)
             != (found.stx_ino, found.stx_dev_major, found.stx_dev_minor)
@@ -559,7 +574,8 @@ impl Call<'_> {
         let new = if text.len() <= old.len() {
             text
         } else {
-            short_link(&text, old.len())?
+            let devices = self.target(libc::AT_FDCWD, b"/dev", true)?.into_file()?;
+            short_link(&devices, &text, old.len())?
         };
         let mut bytes = new.clone();
         bytes.push(0);
@@ -577,20 +593,19 @@ impl Call<'_> {
     }
 }
 
-/// A link to `text` in `/dev` of this thread's root whose path has at most `room` bytes.
-fn short_link(text: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
+/// A link to `text` in the `/dev` of a target whose path has at most `room` bytes.
+fn short_link(directory: &OwnedFd, text: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
     for number in 0..1000 {
-        let path = format!("/dev/.{number}");
+        let name = format!(".{number}");
+        let path = format!("/dev/{name}");
         if path.len() > room {
             break;
         }
-        let made = nix::unistd::symlinkat(
-            std::ffi::OsStr::from_bytes(text),
-            nix::fcntl::AT_FDCWD,
-            path.as_str(),
-        );
+        let made =
+            nix::unistd::symlinkat(std::ffi::OsStr::from_bytes(text), directory, name.as_str());
         let same = || {
-            nix::fcntl::readlink(path.as_str()).is_ok_and(|link| link.as_encoded_bytes() == text)
+            nix::fcntl::readlinkat(directory, name.as_str())
+                .is_ok_and(|link| link.as_encoded_bytes() == text)
         };
         if made.is_ok() || same() {
             return Ok(path.into_bytes());

@@ -5,11 +5,11 @@
 //! security modules, access control lists that name ids.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsRawFd as _;
 use std::sync::OnceLock;
 
-use super::tracee::{self, Target, statx_of};
+use super::tracee::{self, Target, by_descriptor, statx_of};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::journal;
 use crate::sandbox::store::{ACCESS_ACL, Key, Record, acl_mode, acl_with_mode};
 
 /// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
@@ -229,7 +229,7 @@ impl Call<'_> {
         }
         let Ok(file) = self
             .attribute_target(way)
-            .and_then(|target| target.open_path())
+            .and_then(|target| target.into_file())
         else {
             return Ok(Answer::Continue);
         };
@@ -237,7 +237,7 @@ impl Call<'_> {
         let Some(record) = record.filter(|record| !record.xattrs.is_empty()) else {
             return Ok(Answer::Continue);
         };
-        let path = by_descriptor(file.as_raw_fd())?;
+        let path = by_descriptor(&file)?;
         let mut names = vec![0; VALUE_MAX];
         // SAFETY: path and buffer live across the call; the length is the buffer's.
         let count =
@@ -272,10 +272,10 @@ impl Call<'_> {
         }
         let value = tracee::read(self.pid, buffer.address, length)?;
         let flags = buffer.flags;
-        let file = target.open_path()?;
+        let file = target.into_file()?;
         let found = statx_of(&file)?;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-        let path = by_descriptor(file.as_raw_fd())?;
+        let path = by_descriptor(&file)?;
         self.still_there()?;
         // SAFETY: path, name and value live across the call; the length is the value's.
         let result = Errno::result(unsafe {
@@ -309,6 +309,10 @@ impl Call<'_> {
         if !there && flags & libc::XATTR_REPLACE != 0 {
             return Err(Errno::ENODATA);
         }
+        let record = self.store().get(key).unwrap_or_default();
+        if !journal::fits(&record, name, &value) {
+            return Err(Errno::ENOSPC);
+        }
         if name == ACCESS_ACL
             && let Some(mode) = acl_mode(&value)
         {
@@ -316,9 +320,17 @@ impl Call<'_> {
             // SAFETY: the path is terminated and lives across the call.
             Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
         }
+        let mut taken = false;
         self.store().update(key, |record| {
-            record.xattrs.insert(name.into(), value.into());
+            // Another worker may have given it more meanwhile.
+            taken = journal::fits(record, name, &value);
+            if taken {
+                record.xattrs.insert(name.into(), value.into());
+            }
         });
+        if !taken {
+            return Err(Errno::ENOSPC);
+        }
         self.worker.shared.young.hold(&found, || Ok(file));
         Ok(Answer::Value(0))
     }
@@ -342,7 +354,7 @@ impl Call<'_> {
         };
         let Ok(file) = self
             .attribute_target(way)
-            .and_then(|target| target.open_path())
+            .and_then(|target| target.into_file())
         else {
             return Ok(Answer::Continue);
         };
@@ -356,7 +368,7 @@ impl Call<'_> {
                 .update(key, |record| drop(record.xattrs.remove(&*name)));
             return Ok(Answer::Value(0));
         }
-        let path = by_descriptor(file.as_raw_fd())?;
+        let path = by_descriptor(&file)?;
         let c_name = CString::new(&*name).map_err(|_| Errno::EINVAL)?;
         self.still_there()?;
         // SAFETY: path and name live across the call.
@@ -368,10 +380,4 @@ impl Call<'_> {
             Err(errno) => Err(errno),
         }
     }
-}
-
-/// A file that is only open as a name, for calls that take none: workers stay in
-/// the `/proc` that was opened at the start.
-fn by_descriptor(descriptor: i32) -> Result<CString, Errno> {
-    CString::new(format!("self/fd/{descriptor}")).map_err(|_| Errno::EINVAL)
 }
