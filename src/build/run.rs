@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{AccessFlags, access};
 
 use crate::sandbox::enter::{Running, Sandbox};
+use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::{Group, Watch};
 use crate::sandbox::{hide, host, identity, sweep};
 
@@ -59,6 +60,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         identity,
         own_processes,
     } = identity::choose(plan.request.mode.as_deref())?;
+    require_answerable(&host_arch(), &plan.arch, &identity)?;
     let parent = place::parent(&plan.request.current_dir, |name| {
         plan.variables.get(std::ffi::OsStr::new(name))
     });
@@ -187,74 +189,39 @@ const OUT_OF_MEMORY: &str = "the limit of `--memory` was reached and the kernel 
 const OUT_OF_PROCESSES: &str = "the limit of `--processes` was reached and the kernel refused to \
     start a process: raise it if the build needs more";
 
+/// How the events of a build came to an end.
+#[derive(Default)]
+struct Followed {
+    /// The last event of a build has come.
+    ended: bool,
+    stopped_by: Option<Signal>,
+    late: Option<Duration>,
+}
+
 /// Passes events on until the sandbox ends or a signal ends it.
 fn follow(
-    mut events: File,
+    events: File,
     mut running: Running,
     deadline: Option<(Instant, Duration)>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<u8, Failure> {
-    let mut set = SigSet::empty();
-    STOPPING.iter().for_each(|&signal| set.add(signal));
-    set.thread_block()
-        .map_err(std::io::Error::from)
-        .map_err(Failure::io("blocking signals"))?;
-    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(std::io::Error::from)
-        .map_err(Failure::io("watching for signals"))?;
-    let mut pending = Vec::new();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut stopped_by = None;
-    let mut ended = false;
-    let mut late = None;
-    loop {
-        let mut polled = [
-            PollFd::new(events.as_fd(), PollFlags::POLLIN),
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        ];
-        let left = deadline.map(|(end, _)| end.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
-            late = deadline.map(|(_, limit)| limit);
+    let followed = follow_events(events, &mut running, deadline, on_event);
+    let Followed {
+        ended,
+        stopped_by,
+        late,
+    } = match followed {
+        Ok(followed) => followed,
+        Err(failure) => {
+            // Nothing of it is left behind, whatever went wrong here.
             running.cancel();
-            break;
+            running.wait()?;
+            return Err(failure.hint(
+                "the build was ended and its files were removed: start it again, and if this \
+                 stays, `kiln doctor` tells what this host refuses",
+            ));
         }
-        let patience = left.map_or(PollTimeout::NONE, |left| {
-            // Rounded up, or the last millisecond would be spent in a loop.
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut polled, patience) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            Err(error) => return Err(Failure::io("waiting for the build")(error.into())),
-            Ok(_) => {}
-        }
-        let readable = polled[0].any().unwrap_or(false);
-        if let Ok(Some(signal)) = signals.read_signal() {
-            let number = i32::try_from(signal.ssi_signo).unwrap_or(libc::SIGTERM);
-            stopped_by = Signal::try_from(number).ok();
-            running.cancel();
-            break;
-        }
-        if readable {
-            let count = events
-                .read(&mut buffer)
-                .map_err(Failure::io("reading the build's events"))?;
-            if count == 0 {
-                break;
-            }
-            pending.extend_from_slice(&buffer[..count]);
-            ended |= pass_on(&mut pending, &mut |mut event| {
-                if let Event::Failed { hints, .. } = &mut event {
-                    if running.ran_out_of_processes() {
-                        hints.insert(0, OUT_OF_PROCESSES.to_owned());
-                    }
-                    if running.ran_out_of_memory() {
-                        hints.insert(0, OUT_OF_MEMORY.to_owned());
-                    }
-                }
-                on_event(event);
-            });
-        }
-    }
+    };
     let out_of_memory = running.ran_out_of_memory();
     let status = running.wait()?;
     if let Some(limit) = late {
@@ -292,22 +259,106 @@ fn follow(
     Ok(status)
 }
 
-/// Parses complete lines; true once the last event of a build has come.
-fn pass_on(pending: &mut Vec<u8>, on_event: &mut dyn FnMut(Event)) -> bool {
-    let Some(end) = pending.iter().rposition(|&b| b == b'\n') else {
-        return false;
-    };
-    let mut last = false;
-    for line in pending[..end].split(|&b| b == b'\n') {
-        // Helpers of hooks may write here too; what is no event is output.
-        let event = serde_json::from_slice(line).unwrap_or_else(|_| Event::Output {
-            line: String::from_utf8_lossy(line).into_owned(),
+/// Passes events on until there are no more, a signal comes, or the time is over; the
+/// last two end the sandbox.
+fn follow_events(
+    mut events: File,
+    running: &mut Running,
+    deadline: Option<(Instant, Duration)>,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Followed, Failure> {
+    let mut set = SigSet::empty();
+    STOPPING.iter().for_each(|&signal| set.add(signal));
+    set.thread_block()
+        .map_err(std::io::Error::from)
+        .map_err(Failure::io("blocking signals"))?;
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(std::io::Error::from)
+        .map_err(Failure::io("watching for signals"))?;
+    let mut pending = Pending::default();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut followed = Followed::default();
+    loop {
+        let mut polled = [
+            PollFd::new(events.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let left = deadline.map(|(end, _)| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            followed.late = deadline.map(|(_, limit)| limit);
+            running.cancel();
+            return Ok(followed);
+        }
+        let patience = left.map_or(PollTimeout::NONE, |left| {
+            // Rounded up, or the last millisecond would be spent in a loop.
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
-        last |= matches!(event, Event::Finished { .. } | Event::Failed { .. });
-        on_event(event);
+        match poll(&mut polled, patience) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => return Err(Failure::io("waiting for the build")(error.into())),
+            Ok(_) => {}
+        }
+        let readable = polled[0].any().unwrap_or(false);
+        if let Ok(Some(signal)) = signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(libc::SIGTERM);
+            followed.stopped_by = Signal::try_from(number).ok();
+            running.cancel();
+            return Ok(followed);
+        }
+        if readable {
+            let count = match events.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                count => count.map_err(Failure::io("reading the build's events"))?,
+            };
+            if count == 0 {
+                return Ok(followed);
+            }
+            followed.ended |= pending.pass_on(&buffer[..count], &mut |mut event| {
+                if let Event::Failed { hints, .. } = &mut event {
+                    if running.ran_out_of_processes() {
+                        hints.insert(0, OUT_OF_PROCESSES.to_owned());
+                    }
+                    if running.ran_out_of_memory() {
+                        hints.insert(0, OUT_OF_MEMORY.to_owned());
+                    }
+                }
+                on_event(event);
+            });
+        }
     }
-    pending.drain(..=end);
-    last
+}
+
+/// A line of the engine's is no longer: it cuts output at 64 KiB, of which JSON may make
+/// six times as much.
+const LONGEST_EVENT: usize = 1 << 20;
+
+/// The beginning of a line that is not complete yet.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+}
+
+impl Pending {
+    /// Takes more bytes and parses the lines that are complete; true once the last event
+    /// of a build has come.
+    fn pass_on(&mut self, more: &[u8], on_event: &mut dyn FnMut(Event)) -> bool {
+        let mut last = false;
+        for piece in more.split_inclusive(|&byte| byte == b'\n') {
+            self.bytes.extend_from_slice(piece);
+            // Hooks outside may write here too, without an end.
+            if piece.ends_with(b"\n") || self.bytes.len() >= LONGEST_EVENT {
+                let line = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+                // What is no event is output.
+                let event = serde_json::from_slice(line).unwrap_or_else(|_| Event::Output {
+                    line: String::from_utf8_lossy(line).into_owned(),
+                });
+                last |= matches!(event, Event::Finished { .. } | Event::Failed { .. });
+                on_event(event);
+                self.bytes.clear();
+            }
+        }
+        last
+    }
 }
 
 /// Directories that stay writable in the sandbox; made if they are caches.
@@ -357,6 +408,22 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     Ok(canonical)
+}
+
+/// Fails for an image whose programs run on this host, but make calls of a convention
+/// that nobody answers here: 32-bit ARM on 64-bit ARM.
+fn require_answerable(host: &str, arch: &str, identity: &Identity) -> Result<(), Failure> {
+    let answered = ["single", "chroot"].contains(&identity.name());
+    if host == "arm64" && ["armhf", "armel"].contains(&arch) && answered {
+        return Err(Failure::new(format!(
+            "mode `{}` cannot build {arch} on arm64: it answers the system calls of hooks, and \
+             not those of 32-bit ARM programs",
+            identity.name()
+        ))
+        .hint("give the user subordinate ids, with which hooks need no answers: `kiln doctor` says how")
+        .hint("or build as root"));
+    }
+    Ok(())
 }
 
 /// What to know when programs of the image do not run on this host by themselves.
@@ -410,4 +477,51 @@ fn memory_for_build(plan: &Plan) -> Result<(), String> {
         available / 1024,
         plan.request.min_tmpfs
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The events, and what is kept of a line that is not complete.
+    fn passed(pieces: &[&[u8]]) -> (Vec<Event>, bool, usize) {
+        let (mut pending, mut events, mut last, mut most) = (Pending::default(), vec![], false, 0);
+        for piece in pieces {
+            last |= pending.pass_on(piece, &mut |event| events.push(event));
+            most = most.max(pending.bytes.len());
+        }
+        (events, last, most)
+    }
+
+    #[test]
+    fn events_come_in_pieces_and_other_lines_are_output() {
+        let output = |line: &str| Event::Output { line: line.into() };
+        let (events, last, _) = passed(&[
+            b"no event\n{\"event\":\"info\",",
+            b"\"text\":\"x\"}\n\xff\n{\"event\":\"fini",
+            b"shed\",\"seconds\":1.0}\n",
+        ]);
+        let expected = [
+            output("no event"),
+            Event::Info { text: "x".into() },
+            output("\u{fffd}"),
+            Event::Finished { seconds: 1.0 },
+        ];
+        assert_eq!(events, expected);
+        assert!(last);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut_and_what_follows_is_understood() {
+        let flood = vec![b'x'; 64 << 10];
+        let mut pieces = vec![&flood[..]; 100];
+        pieces.push(b"\n{\"event\":\"finished\",\"seconds\":1.0}\n");
+        let (events, last, most) = passed(&pieces);
+        assert!(last && most <= LONGEST_EVENT + flood.len(), "{most}");
+        let length = |event: &Event| match event {
+            Event::Output { line } => line.len(),
+            _ => 0,
+        };
+        assert_eq!(events.iter().map(length).sum::<usize>(), 100 * flood.len());
+    }
 }

@@ -84,7 +84,8 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
 
 /// The program for hooks: calls of `groups` are handed over; if `silent`, those
 /// that only force data out succeed without being made. Calls of other
-/// architectures pass untouched.
+/// architectures pass: builds that need answers for such programs are refused, and
+/// the [`denylist`](super::denylist) holds for them too.
 pub fn supervised(groups: Groups, silent: bool) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD, 0, 0, DATA_ARCH)];
     for abi in ABIS {
