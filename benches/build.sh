@@ -22,10 +22,8 @@
 set -eu -o pipefail
 export LC_ALL=C
 
-usage() {
-    sed -n '4,9s/^#\( \|$\)//p' "$0" >&2
-    exit 1
-}
+# shellcheck source=benches/common.sh
+. "$(dirname "$0")/common.sh"
 
 rounds=1 kiln='' peer='' directory=''
 while getopts r:k:p:d: option; do
@@ -34,7 +32,7 @@ while getopts r:k:p:d: option; do
         k) kiln=$OPTARG ;;
         p) peer=$OPTARG ;;
         d) directory=$OPTARG ;;
-        *) usage ;;
+        *) usage 4,9 ;;
     esac
 done
 shift $((OPTIND - 1))
@@ -43,18 +41,7 @@ if [ $# = 0 ]; then
 fi
 elements=("$@")
 
-here=$(cd "$(dirname "$0")/.." && pwd)
-if [ -z "$kiln" ]; then
-    for candidate in "$here"/target/release/kiln "$here"/target/*/release/kiln; do
-        if [ -x "$candidate" ]; then kiln=$candidate; fi
-    done
-    kiln=${kiln:-$(command -v kiln || :)}
-fi
-if [ ! -x "$kiln" ]; then
-    echo "error: no kiln to measure; \`cargo build --release\` makes one, -k names one" >&2
-    exit 1
-fi
-kiln=$(realpath "$kiln")
+find_kiln
 for tool in jq /usr/bin/time awk; do
     if ! command -v "$tool" >/dev/null; then
         echo "error: \`$tool\` is missing" >&2

@@ -17,10 +17,8 @@
 set -eu -o pipefail
 export LC_ALL=C
 
-usage() {
-    sed -n '4,8s/^#\( \|$\)//p' "$0" >&2
-    exit 1
-}
+# shellcheck source=benches/common.sh
+. "$(dirname "$0")/common.sh"
 
 rounds=5 kiln='' number=200
 while getopts r:k:n: option; do
@@ -28,14 +26,11 @@ while getopts r:k:n: option; do
         r) rounds=$OPTARG ;;
         k) kiln=$OPTARG ;;
         n) number=$OPTARG ;;
-        *) usage ;;
+        *) usage 4,8 ;;
     esac
 done
+find_kiln
 cd "$(dirname "$0")/.."
-if [ -z "$kiln" ]; then
-    kiln=$(compgen -G 'target/*/release/kiln' | head -n 1) || kiln=$(type -P kiln)
-fi
-kiln=$(readlink -f "$kiln")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"

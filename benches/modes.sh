@@ -26,10 +26,8 @@
 set -eu -o pipefail
 export LC_ALL=C
 
-usage() {
-    sed -n '4,13s/^#\( \|$\)//p' "$0" >&2
-    exit 1
-}
+# shellcheck source=benches/common.sh
+. "$(dirname "$0")/common.sh"
 
 rounds=3 kiln='' directory='' memory=/dev/shm modes='subordinate single' bootstrap=''
 while getopts r:k:d:t:m:b option; do
@@ -40,24 +38,14 @@ while getopts r:k:d:t:m:b option; do
         t) memory=$OPTARG ;;
         m) modes=$OPTARG ;;
         b) bootstrap=1 ;;
-        *) usage ;;
+        *) usage 4,13 ;;
     esac
 done
 shift $((OPTIND - 1))
 if [ $# = 0 ]; then
     set -- debian-minimal
 fi
-here=$(cd "$(dirname "$0")/.." && pwd)
-if [ -z "$kiln" ]; then
-    for candidate in "$here"/target/release/kiln "$here"/target/*/release/kiln; do
-        if [ -x "$candidate" ]; then kiln=$candidate; fi
-    done
-    kiln=${kiln:-$(command -v kiln || :)}
-fi
-if [ ! -x "$kiln" ]; then
-    echo "error: no kiln to measure; \`cargo build --release\` makes one, -k names one" >&2
-    exit 1
-fi
+find_kiln
 case " $modes " in
     *' proot '*)
         if [ -z "$bootstrap" ]; then

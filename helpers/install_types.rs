@@ -122,17 +122,11 @@ fn enable(directory: &Path, types: &BTreeMap<String, String>, default: &str) -> 
 }
 
 fn sorted(directory: &Path) -> Result<Vec<String>, Error> {
-    let io = |source| Error::Io {
+    super::names_in(directory).map_err(|source| Error::Io {
         action: "list",
         path: directory.to_owned(),
         source,
-    };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(io)? {
-        names.extend(entry.map_err(io)?.file_name().into_string());
-    }
-    names.sort();
-    Ok(names)
+    })
 }
 
 #[cfg(test)]

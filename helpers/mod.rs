@@ -168,6 +168,15 @@ pub trait Explain: std::error::Error {
     }
 }
 
+/// A long option without its dashes, and the value behind its equals sign.
+fn long_option(argument: &str) -> Option<(&str, Option<String>)> {
+    let long = argument.strip_prefix("--")?;
+    Some(match long.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (long, None),
+    })
+}
+
 fn finish<E: Explain + 'static>(name: &OsStr, result: Result<ExitCode, E>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
@@ -275,6 +284,16 @@ pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
         .filter(|dir| !is_shim_directory(dir))
         .map(|dir| dir.join(name))
         .find(|file| is_program(file) && !is_this_program(file))
+}
+
+/// The names in a directory, sorted; those that are not UTF-8 are left out.
+pub(crate) fn names_in(directory: &std::path::Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Whether the current user may execute this file.

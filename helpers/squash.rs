@@ -1,8 +1,8 @@
 //! `package-installs-squash`: the package lists of all elements as one.
 //!
 //! Runs outside, in extra-data.d, so that conditions see the environment of that
-//! phase. `dib-core.md` §5.4 of the specification has the rules; their order
-//! dependence is part of the contract.
+//! phase. That the result depends on the order of the elements is part of the
+//! contract: see `package-installs` in diskimage-builder's documentation of elements.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

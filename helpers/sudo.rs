@@ -160,10 +160,7 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
         if text == "--" {
             break;
         }
-        if let Some(long) = text.strip_prefix("--") {
-            let (name, inline) = long
-                .split_once('=')
-                .map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
+        if let Some((name, inline)) = super::long_option(&text) {
             let mut value = || {
                 inline
                     .clone()

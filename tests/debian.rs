@@ -6,12 +6,12 @@ mod common;
 use std::fs;
 use std::time::Instant;
 
-use common::World;
 use common::host::Host;
 use common::image::{assert_clean, debugfs, extract, missing, partitions, run};
 use common::listing::{Listing, differences, listing_of};
-use common::qemu::{Firmware, boot, ovmf};
+use common::qemu::{Firmware, boot, boot_from, ovmf};
 use common::toy::Built;
+use common::{Run as _, World};
 
 /// Builds, and prints what took how long.
 fn build(world: &World, arguments: &str) -> Built {
@@ -136,7 +136,7 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
         // one that brings a set-group-id program.
         build(
             &world,
-            &format!("block-device-efi vm debian-minimal {MORE} -o efi -t qcow2,raw"),
+            &format!("block-device-efi vm debian-minimal {MORE} -o efi -t qcow2,raw,tar"),
         );
         let console = booted
             .join()
@@ -195,7 +195,75 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
     if nix::unistd::geteuid().is_root() {
         assert_same_but_for_chance(&world, "again.tar", "chroot.tar");
     }
+    other_layouts_boot(&world);
     assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
+}
+
+/// EFI on an MBR, from the tree of another layout.
+const EFI_ON_MBR: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: mbr
+    partitions:
+      - {name: ESP, type: '0xEF', flags: [primary], size: 64MiB, mkfs: {type: vfat, mount: {mount_point: /boot/efi, fstab: {fsck-passno: 2}}}}
+      - {name: root, flags: [boot, primary], size: 100%, mkfs: {type: ext4, mount: {mount_point: /, fstab: {fsck-passno: 1}}}}
+";
+
+/// Sectors of 4096 bytes, /boot apart, and / and /var on logical volumes of two
+/// partitions.
+const VOLUMES: &str = "
+- local_loop: {name: image0, block_size: 4096}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - {name: ESP, type: EF00, size: 300MiB, mkfs: {type: vfat, mount: {mount_point: /boot/efi, fstab: {fsck-passno: 2}}}}
+      - {name: boot, type: dps, size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot, fstab: {fsck-passno: 2}}}}
+      - {name: one, size: 1GiB}
+      - {name: two, size: 1GiB}
+- lvm:
+    name: lvm
+    pvs: [{name: pv1, base: one}, {name: pv2, base: two}]
+    vgs: [{name: vg, base: [pv1, pv2]}]
+    lvs: [{name: lv_root, base: vg, extents: 60%VG}, {name: lv_var, base: vg, extents: 30%VG}]
+- mkfs: {name: fs_root, base: lv_root, type: ext4, label: img-rootfs, mount: {mount_point: /, fstab: {fsck-passno: 1}}}
+- mkfs: {name: fs_var, base: lv_var, type: ext4, mount: {mount_point: /var, fstab: {fsck-passno: 2}}}
+";
+
+/// The layouts that the other images do not have, up to the login prompt. A boot
+/// costs a minute, so root has one of them and a normal user the other.
+fn other_layouts_boot(world: &World) {
+    if nix::unistd::geteuid().is_root() {
+        let layout = world.write("volumes.yaml", VOLUMES);
+        let mut with = world.kiln();
+        with.env(
+            "DIB_BLOCK_DEVICE_CONFIG",
+            format!("file://{}", layout.display()),
+        );
+        with.args(["build", "block-device-efi-4k", "vm", "debian-minimal"]);
+        with.args(["-p", "lvm2", "-o", "volumes", "-t", "qcow2", "--json"]);
+        let built = Built::run(with.arg("--image-cache").arg(common::cache())).success();
+        let told = built.events.iter().any(|event| match event {
+            kiln::build::event::Event::Warning { text } => {
+                text.contains("starts by EFI and not by a BIOS")
+            }
+            _ => false,
+        });
+        assert!(told, "{:?}", built.events);
+        let console = boot_from(world, "volumes.qcow2", Firmware::Uefi, 4096, "login:");
+        assert!(console.contains("Linux version"), "{console}");
+        return;
+    }
+    world.write("efi-on-mbr.yaml", EFI_ON_MBR);
+    world
+        .kiln()
+        .words(
+            "pack efi.tar --layout ./efi-on-mbr.yaml --label cloudimg-rootfs --fstab \
+             -o efi-on-mbr -t qcow2",
+        )
+        .success();
+    boot(world, "efi-on-mbr.qcow2", Firmware::Uefi, "login:");
 }
 
 /// A package with programs that are not root's alone.

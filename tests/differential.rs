@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
-use common::World;
 use common::image::missing;
-use common::online::{cache, has_network, has_pip, upstream};
+use common::online::{has_pip, upstream};
 use common::toy::Built;
+use common::{World, cache, has_network};
 
 /// A private `/dev` for diskimage-builder, which binds the host's into the root,
 /// packs it and deletes what is below the root at the end.

@@ -109,3 +109,57 @@ fn links_between_the_pages_lead_somewhere() {
         }
     }
 }
+
+/// Files below a directory of the repository, by their names in it.
+fn files_below(name: &str, found: &mut Vec<String>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    for entry in fs::read_dir(path).expect("readable") {
+        let entry = entry.expect("readable");
+        let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+        match entry.file_type().expect("readable").is_dir() {
+            true => files_below(&name, found),
+            false => found.push(name),
+        }
+    }
+}
+
+#[test]
+fn pages_that_sources_and_pages_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec!["README.md".to_owned()];
+    for directory in ["src", "helpers", "elements", "docs", "benches"] {
+        files_below(directory, &mut files);
+    }
+    let mut seen = 0;
+    for file in &files {
+        let Ok(text) = fs::read_to_string(root.join(file)) else {
+            continue;
+        };
+        for (at, _) in text.match_indices("docs/") {
+            let rest = &text[at..];
+            let is_part = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+            let end = rest.find(|c: char| !is_part(c)).unwrap_or(rest.len());
+            let page = rest[..end].trim_end_matches('.');
+            // What comes before makes it another project's.
+            let is_ours = !text[..at].ends_with(|c: char| is_part(c) || c == '}');
+            if is_ours && page.ends_with(".md") {
+                seen += 1;
+                assert!(root.join(page).exists(), "{file} names {page}");
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+#[test]
+fn the_architecture_lists_every_folder_of_the_sources() {
+    let text = page("architecture.md");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(root.join("src")).expect("readable") {
+        let entry = entry.expect("readable");
+        if entry.file_type().expect("readable").is_dir() {
+            let name = format!("| `src/{}/` |", entry.file_name().to_string_lossy());
+            assert!(text.contains(&name), "{name}");
+        }
+    }
+}

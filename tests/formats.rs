@@ -78,6 +78,113 @@ fn every_format_is_converted_to_every_other() {
     }
 }
 
+/// Opens, converts, and never writes a target or a backtrace for what is broken.
+#[track_caller]
+fn assert_refused(world: &World, name: &str) {
+    let outcome = world
+        .kiln()
+        .words(&format!("convert --overwrite {name} target.raw"));
+    assert_eq!(outcome.code(), 1, "{name}: {}", outcome.stderr);
+    assert!(outcome.stderr.contains(name), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    assert!(!world.work().join("target.raw").exists(), "{name}");
+}
+
+#[test]
+fn what_is_cut_off_or_damaged_is_refused_in_every_format() {
+    let world = World::new();
+    disk(&world.work().join("source.raw"));
+    let mut variants = VARIANTS.to_vec();
+    variants.push(("a.vhdx", "vhdx", ""));
+    for (name, format, options) in variants.iter().filter(|(_, format, _)| *format != "raw") {
+        let line = format!("convert {options} source.raw {name}");
+        world.kiln().words(&line).success();
+        let whole = fs::read(world.work().join(name)).expect("there");
+        let cut = format!("cut-{name}");
+        let path = world.work().join(&cut);
+        for length in [whole.len() / 2, whole.len() / 8, 1000, 100] {
+            fs::write(&path, &whole[..length]).expect("written");
+            let known = format!("convert --overwrite -f {format} {cut} target.raw");
+            // Half of a fixed vhd is a raw disk, unless it is said what it is.
+            let known = known.replace("-f vpc", "-f vhd");
+            let outcome = world.kiln().words(&known);
+            assert_eq!(outcome.code(), 1, "{cut} of {length}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains(&cut), "{}", outcome.stderr);
+            assert!(!world.work().join("target.raw").exists(), "{cut}");
+        }
+        // Where the tables are, and what they refer to.
+        for at in [8, 24, 60, 520, 1030, 65_540, whole.len() / 3] {
+            if at + 8 > whole.len() {
+                continue;
+            }
+            let mut broken = whole.clone();
+            for byte in &mut broken[at..at + 8] {
+                *byte ^= 0xA5;
+            }
+            fs::write(&path, &broken).expect("written");
+            let outcome = world
+                .kiln()
+                .words(&format!("convert --overwrite {cut} target.raw"));
+            assert!(outcome.code() <= 1, "{cut} at {at}: {}", outcome.stderr);
+            assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+            let target = world.work().join("target.raw");
+            // A byte of data may well be another.
+            assert_eq!(outcome.code() == 0, target.exists(), "{cut} at {at}");
+            let _ = fs::remove_file(target);
+        }
+    }
+    // What says that it is an image and is none.
+    for (name, bytes) in [
+        ("magic.qcow2", &b"QFI\xfb\0\0\0\x03"[..]),
+        ("magic.vmdk", b"KDMV\x01\0\0\0"),
+        ("magic.vhdx", b"vhdxfile"),
+    ] {
+        fs::write(world.work().join(name), bytes).expect("written");
+        assert_refused(&world, name);
+    }
+}
+
+#[test]
+fn disks_of_odd_lengths_are_rounded_up_where_a_format_needs_it() {
+    let Some(qemu) = tool("qemu-img") else {
+        skip!("`qemu-img` is not installed");
+    };
+    let world = World::new();
+    let odd = (6 << 20) + 3 * 512;
+    disk(&world.work().join("source.raw"));
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(world.work().join("source.raw"))
+        .expect("there");
+    file.set_len(odd).expect("sized");
+    let source = fs::read(world.work().join("source.raw")).expect("there");
+    let mut variants = VARIANTS.to_vec();
+    variants.push(("a.vhdx", "vhdx", ""));
+    for (name, format, options) in &variants {
+        let line = format!("convert {options} source.raw {name}");
+        world.kiln().words(&line).success();
+        let line = format!("info --output=json -f {format} {name}");
+        let json = world.command(&qemu).words(&line).success();
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let length = json["virtual-size"].as_u64().expect("a number");
+        // Azure takes whole mebibytes only.
+        let expected = if *format == "vpc" { 7 << 20 } else { odd };
+        assert_eq!(length, expected, "{name}");
+        if *name == "fixed.vhd" {
+            let file = fs::metadata(world.work().join(name)).expect("there");
+            assert_eq!(file.len(), (7 << 20) + 512);
+        }
+        let line = format!("convert --overwrite {name} back.raw");
+        world.kiln().words(&line).success();
+        let back = fs::read(world.work().join("back.raw")).expect("there");
+        let (data, rest) = back.split_at(source.len());
+        assert!(
+            data == source && rest.iter().all(|&byte| byte == 0),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn an_older_target_is_kept_unless_it_is_to_be_replaced() {
     let world = World::new();

@@ -11,10 +11,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use common::image::{assert_clean, missing, run};
-use common::online::{cache, has_network};
 use common::qemu::{Kernel, boot_kernel};
 use common::toy::{GPT, Toy};
-use common::{Run as _, World, ramdisk};
+use common::{Run as _, World, cache, has_network, ramdisk};
 use serde_json::{Value, json};
 use service::Cloud;
 

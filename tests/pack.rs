@@ -1,6 +1,10 @@
 //! `kiln pack`: directories and archives become images, judged by the tools of others.
 
 mod common;
+#[path = "pack/faults.rs"]
+mod faults;
+#[path = "pack/options.rs"]
+mod options;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -119,6 +123,82 @@ fn a_directory_and_its_archives_give_the_same_image() {
         world.kiln().words(&line).success();
         let image = fs::read(world.work().join("again.raw")).expect("there");
         assert!(image == whole, "{source}");
+    }
+}
+
+#[test]
+fn access_control_lists_survive_archives_of_all_kinds() {
+    if let Some(name) = missing(&["debugfs", "tar", "bsdtar", "setfacl", "getfacl"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    world.write("tree/file", "text");
+    // Numbers of the archive's own users, which are no users of this host.
+    world.write("tree/etc/passwd", "web:x:33333:7::/:\n");
+    fs::create_dir(world.work().join("tree/dir")).expect("made");
+    let set = [
+        "-m u:33333:rwx,g:44444:r tree/file",
+        "-m u:0:rx tree/dir",
+        "-d -m u:33333:rwx tree/dir",
+    ];
+    for line in set {
+        let outcome = run(&world, "setfacl", line);
+        if outcome.code() != 0 {
+            skip!("the filesystem of {} has no lists", world.work().display());
+        }
+    }
+    world
+        .kiln()
+        .words("pack tree -t raw,tar -o dir --owner 0:0")
+        .success();
+    let whole = fs::read(world.work().join("dir.raw")).expect("there");
+    assert_clean(&world, "dir.raw");
+    // The attribute's value as in the inode: version 1, which has fewer ids.
+    let value = debugfs(&world, "dir.raw", "ea_get -x /file system.posix_acl_access");
+    assert!(value.contains("35 82 00 00"), "{value}");
+    // The lists as text, as attributes, and both.
+    for (at, (program, options)) in [
+        ("tar", "--format=pax --acls"),
+        ("tar", "--format=pax --acls --numeric-owner"),
+        ("tar", "--format=pax --xattrs --xattrs-include=*"),
+        ("tar", "--format=pax --acls --xattrs --xattrs-include=*"),
+        ("bsdtar", "--format=pax --acls --no-xattrs"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let line = format!("{options} -cf {at}.tar -C tree .");
+        run(&world, program, &line).success();
+        let line = format!("pack {at}.tar -t raw -o {at} --owner 0:0");
+        let outcome = world.kiln().words(&line);
+        assert!(!outcome.stderr.contains("warning"), "{}", outcome.stderr);
+        outcome.success();
+        let image = fs::read(world.work().join(format!("{at}.raw"))).expect("there");
+        assert!(image == whole, "{program} {options}");
+    }
+    // Both programs take the lists of kiln's archives.
+    let listed = |directory: &str| {
+        let line = format!("-R -n {directory}");
+        let text = run(&world, "getfacl", &line).success();
+        text.lines()
+            .filter(|line| !line.starts_with("# "))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let expected = listed("tree");
+    assert!(expected.contains("default:user:33333:rwx"), "{expected}");
+    for (program, options) in [
+        ("tar", "--acls"),
+        ("tar", "--xattrs --xattrs-include=*"),
+        ("bsdtar", "--acls --no-xattrs -p"),
+        ("bsdtar", "--acls --xattrs -p"),
+    ] {
+        let out = world.work().join("out");
+        fs::create_dir(&out).expect("made");
+        let line = format!("{options} --no-same-owner -xf dir.tar -C out");
+        run(&world, program, &line).success();
+        assert_eq!(listed("out"), expected, "{program} {options}");
+        fs::remove_dir_all(&out).expect("removed");
     }
 }
 

@@ -15,10 +15,10 @@ use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
 use common::image::missing;
 use common::listing::listing_of;
-use common::online::{cache, has_network, has_pip, upstream, wheels};
+use common::online::{has_pip, upstream, wheels};
 use common::qemu::{Firmware, boot};
 use common::toy::Built;
-use common::{Run as _, World, ramdisk, tool};
+use common::{Run as _, World, cache, has_network, ramdisk, tool};
 
 /// What is built in one image. All are diskimage-builder's.
 const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud-init \

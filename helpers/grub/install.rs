@@ -328,17 +328,11 @@ fn create_environment_block(grub: &Path) -> Result<(), Error> {
 }
 
 fn names(directory: &Path) -> Result<Vec<String>, Error> {
-    let io = |source| Error::Io {
+    super::super::names_in(directory).map_err(|source| Error::Io {
         action: "list",
         path: directory.to_owned(),
         source,
-    };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(io)? {
-        names.extend(entry.map_err(io)?.file_name().into_string());
-    }
-    names.sort();
-    Ok(names)
+    })
 }
 
 fn create_dir(path: &Path) -> Result<(), Error> {

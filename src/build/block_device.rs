@@ -161,7 +161,7 @@ impl Tool {
             .hint("the key `config` of the parameters names the file")
         })?;
         let config = Config::parse(&text, &self.parameters.root)
-            .map_err(|error| Failure::from_error(&error).hint("see docs/block-device.md"))?;
+            .map_err(|error| Failure::from_error(&error).hint("see docs/block-devices.md"))?;
         let block_size = std::env::var("DIB_BLOCK_SIZE").ok();
         let block_size = block_size
             .filter(|text| !text.is_empty())

@@ -386,7 +386,7 @@ impl Engine<'_> {
 
     /// What package scripts asked for and what is better done once, at the end.
     fn run_deferred(&mut self) -> Result<(), Failure> {
-        let pending = self.dirs.record.join("initramfs-pending");
+        let pending = self.dirs.record.join(crate::helpers::record::INITRAMFS);
         if std::fs::metadata(&pending).map_or(true, |meta| meta.len() == 0) {
             return Ok(());
         }

@@ -9,7 +9,8 @@ use std::time::Instant;
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
 use crate::disk::layout::fit::{self, Length};
-use crate::disk::layout::{self, NativePlanner, SizeRule};
+use crate::disk::layout::{self, LayoutError, NativePlanner, SizeRule};
+use crate::helpers::record::{GRUB_INSTALL, GrubCore};
 use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, LabelError, Labelling, Timestamp, Tree};
@@ -165,38 +166,54 @@ fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
     edit.build().map_err(failed)
 }
 
-/// Boot code that `grub-install` recorded for the assembler.
-#[derive(serde::Deserialize)]
-struct GrubRecord {
-    target: String,
-    core: Option<String>,
-    boot_image: Option<String>,
-}
-
-/// Reads the last recorded BIOS installation, if there is one.
-fn bios_boot(engine: &Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, Failure> {
-    let path = engine.dirs.record.join("grub-install.jsonl");
+/// Reads the last recorded BIOS installation, if there is one and the layout has a
+/// place for it or no other boot loader was installed.
+fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, Failure> {
+    let path = engine.dirs.record.join(GRUB_INSTALL);
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(Failure::io("reading what grub-install recorded"))?,
     };
     let mut found = None;
     for line in text.lines() {
-        let record: GrubRecord = serde_json::from_str(line).map_err(|error| {
+        let record: GrubCore = serde_json::from_str(line).map_err(|error| {
             Failure::new(format!(
                 "what grub-install recorded cannot be read: {error}"
             ))
         })?;
-        if let (Some(core), Some(boot), "i386-pc") =
-            (record.core, record.boot_image, record.target.as_str())
-        {
+        if record.target == "i386-pc" {
             found = Some(BiosBoot {
-                boot: read(tree, &boot)?,
-                core: read(tree, &core)?,
+                boot: read(tree, &record.boot_image)?,
+                core: read(tree, &record.core)?,
             });
         }
     }
+    // Hooks install both wherever they can; an image for EFI alone is one, too.
+    let layout = &engine.plan.layout;
+    if found.is_some() && !layout.has_boot_space() && starts_by_efi(layout, tree) {
+        let text = "the image starts by EFI and not by a BIOS: its layout has no BIOS boot \
+                    partition (type EF02)";
+        engine.events.send(&Event::Warning { text: text.into() });
+        return Ok(None);
+    }
     Ok(found)
+}
+
+/// Whether a filesystem that firmware reads has a boot loader in its usual place.
+fn starts_by_efi(layout: &layout::Plan, tree: &Tree) -> bool {
+    let facts = layout.facts();
+    let mut places = facts
+        .filesystems
+        .iter()
+        .filter(|filesystem| filesystem.fstype == "vfat")
+        .filter_map(|filesystem| filesystem.mount_point.as_ref())
+        .filter_map(|mount_point| tree.find(format!("{mount_point}/EFI/BOOT")));
+    places.any(|directory| {
+        let names = tree.children(directory).iter().map(|&id| tree.name(id));
+        names
+            .into_iter()
+            .any(|name| name.to_ascii_lowercase().ends_with(b".efi"))
+    })
 }
 
 /// The bytes of a file of the target.
@@ -324,11 +341,15 @@ fn assemble(
         .plan
         .layout
         .assemble_tree(length, tree, boot, &planner);
-    assembled.map_err(|error| {
-        Failure::from_error(&error).hint(
+    assembled.map_err(|error| match &error {
+        LayoutError::Filesystem { .. }
+        | LayoutError::Mbr(_)
+        | LayoutError::Gpt(_)
+        | LayoutError::Lvm(_) => Failure::from_error(&error).hint(
             "`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is \
              too small",
-        )
+        ),
+        _ => Failure::from_error(&error),
     })
 }
 

@@ -94,7 +94,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("ACI_MANIFEST", Path, Read, "", "Manifest of images of type aci; without it kiln writes one."),
     variable("ARCH", Text, Both, "the host's", "Architecture of the image, in Debian's names. Option: `--arch`, `-a`."),
     variable("BUSYBOX", Path, Read, "that in PATH", "The busybox of a ramdisk."),
-    variable("CLEAR_ENV", Flag, Read, "", "`1` starts hooks with HOME, LOGNAME, PATH, TERM and USER alone. Option: `--clear-env`, `-c`."),
+    variable("CLEAR_ENV", Flag, Read, "", "`1` starts hooks with ELEMENTS_PATH, HOME, LOGNAME, PATH, TERM and USER alone. Option: `--clear-env`, `-c`."),
     variable("DIB_ARGS", Text, Given, "", "The arguments of the command, separated by blanks."),
     variable("DIB_BAREMETAL_INITRD_PATTERN", Text, Read, "", "Names in `/boot` of which the newest is the ramdisk that is copied out of an image."),
     variable("DIB_BAREMETAL_KERNEL_PATTERN", Text, Read, "", "Names in `/boot` of which the newest is the kernel that is copied out of an image; counts only together with DIB_BAREMETAL_INITRD_PATTERN."),

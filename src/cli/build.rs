@@ -90,7 +90,7 @@ pub struct Image {
     #[arg(long, value_name = "TYPE", help_heading = "Content")]
     install_type: Option<String>,
 
-    /// Start hooks with HOME, LOGNAME, PATH, TERM and USER alone
+    /// Start hooks with ELEMENTS_PATH, HOME, LOGNAME, PATH, TERM and USER alone
     #[arg(short, long, help_heading = "Content")]
     clear_env: bool,
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueHint};
-use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
 use super::Context;
 use super::failure::{Failure, misused};
 use super::part::hinted;
-use super::units;
+use super::written;
 use crate::inspect;
 use crate::sink::{self, ReadAt};
 use crate::tree::TreeBuilder;
@@ -114,40 +113,13 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let tree = TreeBuilder::new()
         .build()
         .map_err(|error| Failure::from_error(&error))?;
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
-    {
-        bar.set_style(style);
-    }
-    let progress = |step: &str, done: u64, total: u64| {
-        bar.set_message(step.to_owned());
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let result = sink::write_all(
-        Some(&image),
-        &Arc::new(tree),
-        &[spec],
-        arguments.jobs,
-        &progress,
-    );
-    bar.finish_and_clear();
-    for written in result.map_err(|error| hinted(&error, error.hint()))? {
-        if let Some(renamed) = &written.renamed {
-            context.printer.note(format_args!(
-                "kept the older image as `{}`",
-                renamed.display()
-            ));
-        }
-        context.printer.line(format_args!(
-            "{}: {}, virtual {}, file {}, on disk {}",
-            arguments.target.display(),
-            written.format,
-            units::bytes(written.virtual_size),
-            units::bytes(written.file_size),
-            units::bytes(written.disk_size),
-        ));
-    }
+    let result = written::with_bar(|progress| {
+        let tree = Arc::new(tree);
+        sink::write_all(Some(&image), &tree, &[spec], arguments.jobs, progress)
+    });
+    let written = result.map_err(|error| hinted(&error, error.hint()))?;
+    let shown = arguments.target.as_path();
+    written::report(written.iter().map(|one| (shown, one)), context);
     Ok(0)
 }
 

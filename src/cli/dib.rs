@@ -81,14 +81,8 @@ const fn flag(
 ) -> Flag<Id> {
     // DIB documents these two but its parser does not know them.
     let added = matches!(id, Id::ExtraSize | Id::JournalSize);
-    Flag {
-        id,
-        short,
-        long,
-        value,
-        help,
-        added,
-    }
+    let flag = Flag::new(id, short, long, value, help);
+    Flag { added, ..flag }
 }
 
 /// Every option, in the order of the help text.
@@ -109,7 +103,7 @@ pub static FLAGS: &[Flag<Id>] = &[
     flag(Id::Trace, Some('x'), None, None,
         "Traces hooks; twice traces more of them."),
     flag(Id::ClearEnvironment, Some('c'), None, None,
-        "Starts from an environment of HOME, LOGNAME, PATH, TERM and USER alone."),
+        "Starts from an environment of ELEMENTS_PATH, HOME, LOGNAME, PATH, TERM and USER alone."),
     flag(Id::Checksum, None, Some("checksum"), None,
         "Writes files with MD5 and SHA-256 sums beside the outputs."),
     flag(Id::ImageSize, None, Some("image-size"), Some("GIB"),

@@ -29,36 +29,19 @@ enum Id {
     Version,
 }
 
-const fn flag(
-    id: Id,
-    short: Option<char>,
-    long: Option<&'static str>,
-    value: Option<&'static str>,
-    help: &'static str,
-) -> Flag<Id> {
-    Flag {
-        id,
-        short,
-        long,
-        value,
-        help,
-        added: false,
-    }
-}
-
 #[rustfmt::skip]
 static FLAGS: &[Flag<Id>] = &[
-    flag(Id::Image, Some('i'), None, Some("IMAGE"),
+    Flag::new(Id::Image, Some('i'), None, Some("IMAGE"),
         "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with a root of ext2, ext3, ext4 or FAT."),
-    flag(Id::Directory, Some('d'), None, Some("DIR"),
+    Flag::new(Id::Directory, Some('d'), None, Some("DIR"),
         "Writes into this directory (default: the current one)."),
-    flag(Id::Output, Some('o'), None, Some("NAME"),
+    Flag::new(Id::Output, Some('o'), None, Some("NAME"),
         "Writes NAME-vmlinuz and NAME-initrd (default: the image's name without its suffix)."),
-    flag(Id::Trace, Some('x'), None, None,
+    Flag::new(Id::Trace, Some('x'), None, None,
         "Says where in the image kernel and ramdisk are."),
-    flag(Id::Help, Some('h'), Some("help"), None,
+    Flag::new(Id::Help, Some('h'), Some("help"), None,
         "Prints this text."),
-    flag(Id::Version, None, Some("version"), None,
+    Flag::new(Id::Version, None, Some("version"), None,
         "Prints the version."),
 ];
 

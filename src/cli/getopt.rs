@@ -37,6 +37,24 @@ pub enum Part<Id> {
 }
 
 impl<Id> Flag<Id> {
+    /// One that DIB's parser knows.
+    pub const fn new(
+        id: Id,
+        short: Option<char>,
+        long: Option<&'static str>,
+        value: Option<&'static str>,
+        help: &'static str,
+    ) -> Flag<Id> {
+        Flag {
+            id,
+            short,
+            long,
+            value,
+            help,
+            added: false,
+        }
+    }
+
     /// How the option is written in a message: the long form if there is one.
     fn name(&self) -> String {
         match (self.long, self.short) {

@@ -21,8 +21,9 @@ use crate::sandbox::network::Network;
 pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
 pub use crate::sandbox::identity::MODES;
-/// Variables that survive when a build starts with a cleared environment.
-const KEPT: [&str; 5] = ["HOME", "LOGNAME", "PATH", "TERM", "USER"];
+/// Variables that survive when a build starts with a cleared environment: without
+/// ELEMENTS_PATH, which no option of DIB's stands for, the elements are not found.
+const KEPT: [&str; 6] = ["ELEMENTS_PATH", "HOME", "LOGNAME", "PATH", "TERM", "USER"];
 
 /// The process that asks: its environment and directory.
 #[derive(Debug, Clone, Default)]
@@ -695,6 +696,7 @@ mod tests {
             ("PATH", "/bin"),
             ("ARCH", "arm64"),
             ("DIB_X", "1"),
+            ("ELEMENTS_PATH", "/e"),
         ]);
         let request = Given {
             clear_environment: true,
@@ -703,7 +705,8 @@ mod tests {
         .into_request(&caller)
         .expect("valid");
         let names: Vec<_> = request.environment.keys().collect();
-        assert_eq!(names, ["HOME", "IMAGE_NAME", "PATH"]);
+        assert_eq!(names, ["ELEMENTS_PATH", "HOME", "IMAGE_NAME", "PATH"]);
+        assert_eq!(request.elements_path, [PathBuf::from("/e")]);
         assert_eq!(request.arch, None);
     }
 

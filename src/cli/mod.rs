@@ -34,6 +34,7 @@ mod printer;
 mod push;
 mod render;
 mod units;
+mod written;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -4,12 +4,11 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Context;
 use super::failure::{Failure, misused};
 use super::given::{self, TYPES};
-use super::units;
+use super::written;
 use crate::disk::config;
 use crate::pack::{self, LAYOUTS, Layout, Rules};
 use crate::sink;
@@ -145,18 +144,7 @@ fn layout_help() -> String {
 /// Runs `kiln pack`.
 pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let request = request(arguments, context)?;
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}")
-    {
-        bar.set_style(style);
-    }
-    let progress = |step: &str, done: u64, total: u64| {
-        bar.set_message(step.to_owned());
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let result = pack::pack(&request, &progress);
-    bar.finish_and_clear();
+    let result = written::with_bar(|progress| pack::pack(&request, progress));
     let packed = result.map_err(|error| {
         let mut failure = Failure::from_error(&error);
         failure.hints.extend(error.hint());
@@ -167,26 +155,12 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     for warning in warnings.chain(of_outputs) {
         context.printer.note(format_args!("warning: {warning}"));
     }
-    for written in &packed.written {
-        if let Some(renamed) = &written.renamed {
-            context.printer.note(format_args!(
-                "kept the older image as `{}`",
-                renamed.display()
-            ));
-        }
-        let path = &written.path;
-        let path = path
-            .strip_prefix(&context.caller.current_dir)
-            .unwrap_or(path);
-        context.printer.line(format_args!(
-            "{}: {}, virtual {}, file {}, on disk {}",
-            path.display(),
-            written.format,
-            units::bytes(written.virtual_size),
-            units::bytes(written.file_size),
-            units::bytes(written.disk_size),
-        ));
-    }
+    let current_dir = context.caller.current_dir.clone();
+    let shown = packed.written.iter().map(|one| {
+        let path = one.path.strip_prefix(&current_dir);
+        (path.unwrap_or(&one.path), one)
+    });
+    written::report(shown, context);
     Ok(0)
 }
 

@@ -77,7 +77,7 @@ pub struct Extent {
 }
 
 /// A planned filesystem (or other partition content), before it is placed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Volume {
     /// Length in bytes.
     pub length: u64,

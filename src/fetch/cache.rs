@@ -4,7 +4,7 @@
 //! DIB_IMAGE_CACHE/kiln/
 //!   blobs/ab/abcdef…      verified when written and again when used, read-only
 //!   partial/abcdef…       being written; locked by its writer, kept for resuming
-//!   documents/0123…       a line of JSON about its URL, then the bytes
+//!   documents/0123…       a line of JSON: its URL and digest; then the bytes
 //! ```
 //!
 //! Every file appears under its final name by a rename when it is complete, so
@@ -70,6 +70,8 @@ pub struct Document {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct DocumentHeader {
     url: String,
+    /// Of the bytes: what a power cut left of them must not count as cached.
+    sha256: String,
     etag: Option<String>,
     /// Seconds since 1970.
     modified: Option<u64>,
@@ -131,7 +133,8 @@ impl Cache {
     pub fn insert(&self, bytes: &[u8]) -> Result<Blob, Error> {
         let path = self.blob_path(Digest::of(bytes));
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        write_atomically(&path, &[bytes])?;
+        // Verified when it is used: what a power cut leaves of it does not count.
+        write_atomically(&path, &[bytes], false)?;
         Ok(Blob { path, size })
     }
 
@@ -290,9 +293,7 @@ impl Cache {
         location: &Location,
         limit: u64,
     ) -> Result<Document, Error> {
-        let name = Digest::of(location.to_string().as_bytes()).to_string();
-        let path = self.root.join("documents").join(name);
-        let cached = read_document(&path, location);
+        let cached = read_document(&self.document_path(location), location);
         if client.options().offline && location.as_file().is_none() {
             return cached.ok_or_else(|| Error::Offline {
                 cache: self.root.clone(),
@@ -312,7 +313,38 @@ impl Cache {
             Location::File(_) => Condition::default(),
             Location::Web(_) => condition,
         };
-        match (client.read(location, &condition, limit)?, cached) {
+        self.ask(client, location, limit, &condition, cached)
+    }
+
+    /// Gives a document as its server has it now, whatever the cache has, past the
+    /// caches of proxies: for when the one from the cache fails its verification.
+    pub fn document_anew(
+        &self,
+        client: &Client,
+        location: &Location,
+        limit: u64,
+    ) -> Result<Document, Error> {
+        let condition = Condition {
+            no_cache: true,
+            ..Condition::default()
+        };
+        self.ask(client, location, limit, &condition, None)
+    }
+
+    fn document_path(&self, location: &Location) -> PathBuf {
+        let name = Digest::of(location.to_string().as_bytes()).to_string();
+        self.root.join("documents").join(name)
+    }
+
+    fn ask(
+        &self,
+        client: &Client,
+        location: &Location,
+        limit: u64,
+        condition: &Condition,
+        cached: Option<Document>,
+    ) -> Result<Document, Error> {
+        match (client.read(location, condition, limit)?, cached) {
             (None, Some(document)) => Ok(document),
             (None, None) => Err(Error::Transfer {
                 url: location.to_string(),
@@ -320,17 +352,18 @@ impl Cache {
                 hint: "a proxy on the way may be broken; use another mirror",
             }),
             (Some((bytes, body)), _) => Ok(Document {
-                bytes,
                 modified: body.modified,
-                store: path,
+                store: self.document_path(location),
                 header: DocumentHeader {
                     url: location.to_string(),
+                    sha256: Digest::of(&bytes).to_string(),
                     etag: body.etag,
                     modified: body
                         .modified
                         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
                         .map(|since| since.as_secs()),
                 },
+                bytes,
                 fresh: true,
             }),
         }
@@ -338,6 +371,11 @@ impl Cache {
 }
 
 impl Document {
+    /// Whether it came from its server just now, not from the cache.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// Stores the document if it is new; call it once the content is known to be good.
     pub fn keep(&self) -> Result<(), Error> {
         if !self.fresh {
@@ -345,7 +383,8 @@ impl Document {
         }
         let mut header = serde_json::to_vec(&self.header).unwrap_or_default();
         header.push(b'\n');
-        write_atomically(&self.store, &[&header, &self.bytes])
+        // The older version that this replaces may be all that is there offline.
+        write_atomically(&self.store, &[&header, &self.bytes], true)
     }
 }
 
@@ -357,6 +396,10 @@ fn read_document(path: &Path, location: &Location) -> Option<Document> {
         return None;
     }
     let bytes = all.split_off(end + 1);
+    if Digest::of(&bytes).to_string() != header.sha256 {
+        tracing::warn!(path = %path.display(), "a damaged document of the cache does not count");
+        return None;
+    }
     Some(Document {
         bytes,
         modified: header
@@ -571,7 +614,9 @@ fn lock_partial(path: &Path) -> Result<Flock<File>, Error> {
     }
 }
 
-fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
+/// Writes a file under another name and renames it; if it is to be `durable`, when
+/// it is on the disk.
+fn write_atomically(path: &Path, parts: &[&[u8]], durable: bool) -> Result<(), Error> {
     let write = |source| store("write", path, source);
     let parent = path.parent().unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent).map_err(write)?;
@@ -582,6 +627,9 @@ fn write_atomically(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
         .map_err(write)?;
     for part in parts {
         file.write_all(part).map_err(write)?;
+    }
+    if durable {
+        file.as_file().sync_data().map_err(write)?;
     }
     file.persist(path).map_err(|error| write(error.error))?;
     Ok(())

@@ -272,6 +272,35 @@ fn documents_are_revalidated_and_kept_only_on_request() {
 }
 
 #[test]
+fn what_a_power_cut_left_of_a_document_is_not_cached() {
+    let (_dir, cache, server) = scene();
+    let location = Location::parse(&server.url).expect("valid").join("d");
+    let get = |offline| cache.document(&client(offline), &location, 10);
+    server.put("/d", "0123456789");
+    get(false).expect("fetched").keep().expect("kept");
+    let documents = fs_err::read_dir(cache.root().join("documents")).expect("there");
+    let paths: Vec<_> = documents
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    let [path] = &paths[..] else {
+        panic!("{paths:?}");
+    };
+    let good = fs_err::read(path).expect("there");
+    assert!(!get(false).expect("cached").is_fresh());
+    let zeros = [&good[..good.len() - 4], &[0; 4]].concat();
+    for bad in [&good[..good.len() - 1], &good[..good.len() - 10], &zeros] {
+        fs_err::write(path, bad).expect("written");
+        assert!(matches!(get(true), Err(Error::Offline { .. })));
+        // The server is asked for the whole, not whether it changed.
+        let document = get(false).expect("fetched");
+        assert_eq!(document.bytes, b"0123456789");
+        assert!(document.is_fresh());
+        document.keep().expect("kept");
+        assert_eq!(fs_err::read(path).expect("there"), good);
+    }
+}
+
+#[test]
 fn two_builds_share_one_download() {
     let (_dir, cache, server) = scene();
     let bytes = vec![7; 200_000];

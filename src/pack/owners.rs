@@ -18,6 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::tree::users::{GROUP, PASSWD, Users};
 use crate::tree::{InodeId, NodeId, Tree};
 
 /// A wrong rule.
@@ -152,21 +153,17 @@ impl Rules {
     /// # Errors
     /// If a name or path is not in the tree.
     pub fn resolve(&self, tree: &Arc<Tree>) -> Result<Resolved, OwnerError> {
-        let users = Users {
-            tree,
-            passwd: std::cell::OnceCell::new(),
-            group: std::cell::OnceCell::new(),
-        };
+        let users = Users::of(tree);
         let mut rules = Vec::with_capacity(self.0.len());
         for rule in &self.0 {
             let what = match &rule.what {
                 What::All => What::All,
-                What::From(owner) => What::From(users.ids(owner, false)?),
+                What::From(owner) => What::From(owner.ids(&users, false)?),
                 What::Path(path) => What::Path(path.clone()),
             };
             // All files of a user are given to a user; their groups stay.
             let with_group = !matches!(what, What::From(_));
-            let to = users.ids(&rule.to, with_group)?;
+            let to = rule.to.ids(&users, with_group)?;
             let below = match &what {
                 What::Path(path) => {
                     tree.find(path)
@@ -276,22 +273,19 @@ fn contents(tree: &Tree, top: NodeId) -> Vec<bool> {
     inside
 }
 
-/// The users of a tree.
-struct Users<'a> {
-    tree: &'a Arc<Tree>,
-    passwd: std::cell::OnceCell<String>,
-    group: std::cell::OnceCell<String>,
-}
-
-const PASSWD: &str = "/etc/passwd";
-const GROUP: &str = "/etc/group";
-
-impl Users<'_> {
-    fn ids(&self, owner: &Owner, with_group: bool) -> Result<Ids, OwnerError> {
-        let uid = owner.user.as_deref().map(|user| self.user(user));
+impl Owner {
+    fn ids(&self, users: &Users<'_>, with_group: bool) -> Result<Ids, OwnerError> {
+        let read = |file| move |source| OwnerError::Read { file, source };
+        let uid = self.user.as_deref().map(|name| {
+            let user = users.user(name).map_err(read(PASSWD))?;
+            user.ok_or_else(|| unknown("user", name, PASSWD))
+        });
         let uid = uid.transpose()?;
-        let gid = match (&owner.group, uid) {
-            (Some(group), _) => Some(self.group(group)?),
+        let gid = match (self.group.as_deref(), uid) {
+            (Some(name), _) => {
+                let group = users.group(name).map_err(read(GROUP))?;
+                Some(group.ok_or_else(|| unknown("group", name, GROUP))?)
+            }
             (None, Some((_, gid))) if with_group => gid,
             _ => None,
         };
@@ -300,56 +294,6 @@ impl Users<'_> {
             gid,
         })
     }
-
-    /// A user's id, and the group where it is known. A number's group is equal.
-    fn user(&self, name: &str) -> Result<(u32, Option<u32>), OwnerError> {
-        if let Ok(uid) = name.parse() {
-            return Ok((uid, Some(uid)));
-        }
-        if name == "root" {
-            return Ok((0, Some(0)));
-        }
-        let text = self.text(&self.passwd, PASSWD)?;
-        let fields = entry(text, name).ok_or_else(|| unknown("user", name, PASSWD))?;
-        let number = |at: usize| fields.get(at).and_then(|field| field.parse().ok());
-        let uid = number(2).ok_or_else(|| unknown("user", name, PASSWD))?;
-        Ok((uid, number(3)))
-    }
-
-    fn group(&self, name: &str) -> Result<u32, OwnerError> {
-        if let Ok(gid) = name.parse() {
-            return Ok(gid);
-        }
-        if name == "root" {
-            return Ok(0);
-        }
-        let text = self.text(&self.group, GROUP)?;
-        let gid = entry(text, name).and_then(|fields| fields.get(2)?.parse().ok());
-        gid.ok_or_else(|| unknown("group", name, GROUP))
-    }
-
-    fn text<'t>(
-        &self,
-        cell: &'t std::cell::OnceCell<String>,
-        file: &'static str,
-    ) -> Result<&'t str, OwnerError> {
-        if cell.get().is_none() {
-            let read = self.tree.find(file).map(|node| self.tree.read_small(node));
-            let bytes = read.transpose();
-            let bytes = bytes.map_err(|source| OwnerError::Read { file, source })?;
-            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-            return Ok(cell.get_or_init(|| text));
-        }
-        Ok(cell.get().map_or("", String::as_str))
-    }
-}
-
-/// The fields of a line of passwd or group.
-fn entry<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
-    let lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    lines
-        .into_iter()
-        .find(|fields| fields.first() == Some(&name))
 }
 
 fn unknown(what: &'static str, name: &str, file: &'static str) -> OwnerError {

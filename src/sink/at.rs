@@ -20,6 +20,27 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// Whether a file's filesystem may report a failed write after the call: NFS, SMB,
+/// Ceph, 9P, AFS, Coda and FUSE (numbers of `linux/magic.h`).
+pub(super) fn reports_late(file: &File) -> bool {
+    const LATE: [i64; 9] = [
+        0x6969,
+        0x517B,
+        0xFF53_4D42,
+        0xFE53_4D42,
+        0x00C3_6400,
+        0x0102_1997,
+        0x5346_414F,
+        0x7375_7245,
+        0x6573_5546,
+    ];
+    nix::sys::statfs::fstatfs(file).is_ok_and(|about| {
+        // The field is of another type elsewhere; the numbers have 32 bits.
+        let kind = about.filesystem_type().0 as u32;
+        LATE.contains(&i64::from(kind))
+    })
+}
+
 /// Opens a directory.
 pub(super) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let path = c_string(path.as_os_str())?;

@@ -51,7 +51,7 @@ pub enum Error {
         /// The output.
         target: PathBuf,
     },
-    /// The filesystem (or a quota) is full.
+    /// The filesystem is full.
     #[error(
         "no space left for output `{}`: it needs up to {}, and {} were free when writing began",
         target.display(), Bytes(*needed), Bytes(*free)
@@ -63,6 +63,19 @@ pub enum Error {
         needed: u64,
         /// Bytes that were free for this user when writing began.
         free: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The user's quota is used up, however much is free.
+    #[error(
+        "the disk quota leaves no space for output `{}`, which needs up to {}",
+        target.display(), Bytes(*needed)
+    )]
+    Quota {
+        /// The output.
+        target: PathBuf,
+        /// Bytes that it can take at most.
+        needed: u64,
         /// What the kernel said.
         source: io::Error,
     },
@@ -195,6 +208,9 @@ impl Error {
             }
             Error::Twice { .. } => "name each output format once",
             Error::NoSpace { .. } => "free some space there, or choose another place with `-o`",
+            Error::Quota { .. } => {
+                "see `quota -s`; remove files of yours there, or choose another place with `-o`"
+            }
             Error::TooLarge { .. } => {
                 "see `ulimit -f`, and the largest file that the filesystem allows; or choose another place with `-o`"
             }

@@ -277,6 +277,9 @@ pub fn write_all_about(
         write_tree(tree, one, about, threads.running, progress)?;
     }
     let checksum_files = write_checksums(&mut open, progress)?;
+    for one in open.iter().filter(|one| !one.spec.durable) {
+        one.output.settle()?;
+    }
     for one in open.iter().filter(|one| one.spec.durable) {
         let step = format!("syncing {}", short_name(&one.spec.path));
         progress(&step, 0, 1);

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::at::{
-    free_bytes, link, lock, open_at, open_directory, rename, same_file, status, unlink,
+    free_bytes, link, lock, open_at, open_directory, rename, reports_late, same_file, status,
+    unlink,
 };
 use super::error::Error;
 
 /// Largest unit of one write. Larger ones are several times slower where the
-/// page cache then allocates large folios (spec: writers.md §0).
+/// page cache then allocates large folios.
 pub(crate) const WRITE_SIZE: usize = 128 << 10;
 
 /// How often another temporary or backup name is tried.
@@ -202,6 +203,15 @@ impl Output {
             .map_err(|source| self.write_error(source))
     }
 
+    /// Makes sure that all writes have succeeded. Network filesystems say only when
+    /// they have sent what was written whether there was space for it.
+    pub fn settle(&self) -> Result<(), Error> {
+        if reports_late(&self.file) {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
     /// Waits until the file is on its device.
     pub fn sync(&self) -> Result<(), Error> {
         self.file
@@ -213,10 +223,15 @@ impl Output {
     pub fn write_error(&self, source: io::Error) -> Error {
         let target = self.target.clone();
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace {
+            Some(libc::ENOSPC) => Error::NoSpace {
                 target,
                 needed: self.needed,
                 free: self.free,
+                source,
+            },
+            Some(libc::EDQUOT) => Error::Quota {
+                target,
+                needed: self.needed,
                 source,
             },
             Some(libc::EFBIG) => Error::TooLarge {

@@ -2,7 +2,8 @@
 //!
 //! Members are in path order with the prefix `./`, owners are numbers without
 //! names, extended attributes (ACLs and capabilities too) are
-//! `SCHILY.xattr.*` records, and files with large holes are in GNU's sparse
+//! `SCHILY.xattr.*` records, ACLs are `SCHILY.acl.*` records with numbers for
+//! names as well (tar keeps them under `--acls` alone then), and files with large holes are in GNU's sparse
 //! format 1.0. What is in `/proc` and `/sys` is left out; unlike in
 //! diskimage-builder's archives, the two directories themselves are there,
 //! because a root without mount points for them does not boot.
@@ -17,6 +18,7 @@ use super::checksum::{Checksums, Digests, Hasher};
 use super::error::Error;
 use super::gzip::GzipWriter;
 use super::output::{Output, WRITE_SIZE};
+use crate::tree::acl::{self, Acl};
 use crate::tree::{
     self, Content, DataRange, Device, Inode, InodeId, Kind, NodeId, Timestamp, Tree,
 };
@@ -256,6 +258,7 @@ impl<'a> Archive<'a> {
         }
         for (name, value) in inode.xattrs.iter().flat_map(|set| set.iter()) {
             header.xattr(name, value);
+            header.acl(name, value);
         }
         match &inode.kind {
             Kind::File(content) => return self.file(id, inode_id, content, header, path),
@@ -314,14 +317,6 @@ impl<'a> Archive<'a> {
             match self.reader.read_at(inode, range.offset + done, space) {
                 Ok(read) if read == part => {}
                 Ok(read) => space[read..].fill(0),
-                // The header has told its length already: zeros, and a warning.
-                Err(error @ tree::Error::Shrunk { filled, .. }) => {
-                    space[filled..].fill(0);
-                    self.warnings.push(error.to_string());
-                    self.stream.wrote(part);
-                    self.stream.zeros(range.length - done - part as u64)?;
-                    return self.stream.pad();
-                }
                 Err(error) => {
                     return Err(Error::Tree {
                         path: self.tree.path(id),
@@ -496,6 +491,18 @@ impl Member {
             }
         }
         self.record(key, value);
+    }
+
+    /// Adds an attribute that is an access control list in text form, too.
+    fn acl(&mut self, name: &[u8], value: &[u8]) {
+        let key = match name {
+            acl::ACCESS => "SCHILY.acl.access",
+            acl::DEFAULT => "SCHILY.acl.default",
+            _ => return,
+        };
+        if let Some(acl) = Acl::from_xattr(value) {
+            self.record(key, acl.to_text().as_bytes());
+        }
     }
 
     /// Makes it a sparse member: tools that do not know these see another name.

@@ -18,8 +18,6 @@ pub enum Error {
         source: io::Error,
     },
     /// A file has fewer bytes than when the tree was scanned.
-    ///
-    /// The caller decides: either fail, or use zeros from `end` on and report it.
     #[error("`{}` shrank from {expected} to {end} bytes while it was read; keep the tree unchanged until the image is written", path.display())]
     Shrunk {
         /// The file.

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) mod acl;
 pub(crate) mod ahead;
 mod arena;
 pub mod build;
@@ -25,6 +26,7 @@ mod split;
 pub mod tar;
 #[cfg(test)]
 mod tests;
+pub(crate) mod users;
 
 pub use build::TreeBuilder;
 pub use error::Error;

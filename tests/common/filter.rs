@@ -41,6 +41,23 @@ pub fn refusing(calls: &[c_long], errno: i32) -> Vec<sock_filter> {
     program
 }
 
+/// A filter with which a call fails from an offset in a file on: that of
+/// `pread64(2)` and `pwrite64(2)`, their fourth argument.
+pub fn failing_from(call: c_long, offset: u32, errno: i32) -> Vec<sock_filter> {
+    const LESS_HALF: u32 = 16 + 3 * 8;
+    const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+    vec![
+        statement(LOAD, 0),
+        jump(EQUAL, number(call), 0, 5),
+        statement(LOAD, LESS_HALF + 4),
+        jump(EQUAL, 0, 0, 2),
+        statement(LOAD, LESS_HALF),
+        jump(AT_LEAST, offset, 0, 1),
+        error(errno),
+        statement(RETURN, libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
 /// What Docker's default profile refuses whatever the capabilities are. The profile
 /// itself lists what it allows; everything else that Linux has is here.
 const REFUSED: &[c_long] = &[

@@ -23,24 +23,6 @@ pub const USER: u32 = 47_113;
 /// What it is called where it has a name.
 pub const USER_NAME: &str = "kilnhost";
 
-/// What a default container of Docker has (`CapEff: 00000000a80425fb`).
-pub const DOCKER: [Capability; 14] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FOWNER,
-    Capability::CAP_FSETID,
-    Capability::CAP_KILL,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_SYS_CHROOT,
-    Capability::CAP_MKNOD,
-    Capability::CAP_AUDIT_WRITE,
-    Capability::CAP_SETFCAP,
-];
-
 /// What a default container of podman has (`CapEff: 00000000800405fb`).
 pub const PODMAN: [Capability; 11] = [
     Capability::CAP_CHOWN,
@@ -55,6 +37,20 @@ pub const PODMAN: [Capability; 11] = [
     Capability::CAP_SYS_CHROOT,
     Capability::CAP_SETFCAP,
 ];
+
+/// What a default container of Docker has (`CapEff: 00000000a80425fb`): more than
+/// podman's.
+pub const DOCKER: [Capability; 14] = {
+    let mut all = [Capability::CAP_AUDIT_WRITE; 14];
+    all[0] = Capability::CAP_NET_RAW;
+    all[1] = Capability::CAP_MKNOD;
+    let mut at = 0;
+    while at < PODMAN.len() {
+        all[at + 2] = PODMAN[at];
+        at += 1;
+    }
+    all
+};
 
 /// Paths that runtimes hide, files by `/dev/null` and directories by nothing at all.
 const MASKED: [&str; 10] = [

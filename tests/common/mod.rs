@@ -4,7 +4,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_macros, unused_imports)]
 
-mod filter;
+pub mod filter;
 pub mod host;
 pub mod image;
 pub mod listing;

@@ -4,37 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::tool;
-
-/// Where downloads and roots are kept from one test run to the next.
-pub fn cache() -> PathBuf {
-    if let Some(path) = std::env::var_os("KILN_TEST_CACHE") {
-        return PathBuf::from(path);
-    }
-    let name = format!("kiln-cache-{}", nix::unistd::geteuid());
-    let candidates = [
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
-        std::env::temp_dir(),
-    ];
-    for directory in &candidates {
-        let path = directory.join(&name);
-        if fs::create_dir_all(&path).is_ok() {
-            return path;
-        }
-    }
-    panic!("none of {candidates:?} can be written: name a directory with KILN_TEST_CACHE");
-}
-
-/// Whether packets could leave this machine at all.
-pub fn has_network() -> bool {
-    let route =
-        |path, lines| fs::read_to_string(path).is_ok_and(|text| text.lines().count() > lines);
-    let proxy = ["http_proxy", "https_proxy"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some());
-    // The first of these tables has a heading; the second always has loopback's.
-    proxy || route("/proc/net/route", 1) || route("/proc/net/ipv6_route", 2)
-}
+use super::{cache, tool};
 
 /// The release of diskimage-builder that kiln is compared with.
 pub const UPSTREAM: &str = "diskimage-builder==3.43.0";

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{World, tool};
 
 /// How long a guest may take to its login prompt before it counts as hung.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const BOOT_LIMIT: Duration = Duration::from_secs(600);
 /// How long a guest under KVM may be silent. Some hosts open `/dev/kvm` and run
 /// firmware and boot loader, and then their guests stall.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);

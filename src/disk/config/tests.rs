@@ -188,6 +188,127 @@ fn the_tree_form_flattens_to_the_graph_form() {
     );
 }
 
+/// The volumes of the vector `lvm_tree`, with their mount points.
+const LVM_VOLUMES: [(&str, &str); 6] = [
+    ("root", "/"),
+    ("var", "/var"),
+    ("log", "/var/log"),
+    ("audit", "/var/log/audit"),
+    ("tmp", "/tmp"),
+    ("home", "/home"),
+];
+
+/// Six filesystems on logical volumes; `lv` completes the line of one.
+fn six_volumes(pool: &str, lv: impl Fn(&str) -> String) -> String {
+    let mut text = "- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    name: mbr
+    label: mbr
+    partitions: [{name: root, flags: [boot, primary], size: 3G}]
+- lvm:
+    base: mbr
+    pvs: [{name: pv, base: root, options: [--force]}]
+    vgs: [{name: vg, base: [pv], options: [--force]}]
+    lvs:
+"
+    .to_owned();
+    text += pool;
+    for (name, _) in LVM_VOLUMES {
+        text += &format!("      - {{name: lv_{name}, base: vg, {}}}\n", lv(name));
+    }
+    for (name, mount_point) in LVM_VOLUMES {
+        let label = if name == "root" {
+            "label: img-rootfs, "
+        } else {
+            ""
+        };
+        let passno = if name == "root" { "1" } else { "2" };
+        text += &format!(
+            "- mkfs: {{name: fs_{name}, base: lv_{name}, type: xfs, {label}mount: {{mount_point: \
+             {mount_point}, fstab: {{options: 'rw,relatime', fsck-passno: {passno}}}}}}}\n"
+        );
+    }
+    text
+}
+
+#[test]
+fn volumes_of_a_group_flatten_as_upstream_flattens_them() {
+    let text = six_volumes("", |_| "size: 100M".to_owned());
+    let names: Vec<String> = items(&text).into_iter().map(|item| item.name).collect();
+    let mut expected = vec!["image0".to_owned(), "mbr".to_owned(), "lvm_mbr".to_owned()];
+    for (name, _) in LVM_VOLUMES {
+        expected.extend([
+            format!("fstab_mount_fs_{name}"),
+            format!("mount_fs_{name}"),
+            format!("fs_{name}"),
+        ]);
+    }
+    assert_eq!(names, expected);
+    // A graph stays what it is.
+    let graph: Vec<String> = items(DEEP_GRAPH)
+        .into_iter()
+        .map(|item| item.name)
+        .collect();
+    assert_eq!(
+        graph,
+        [
+            "image0",
+            "mbr",
+            "mkfs_root",
+            "mount_mkfs_root",
+            "fstab_mount_mkfs_root"
+        ]
+    );
+}
+
+#[test]
+fn thin_volumes_have_the_fstab_of_upstream() {
+    let pool = "      - {name: lv_thinpool, base: vg, type: thin-pool, size: 2940MB}\n";
+    let text = six_volumes(pool, |_| {
+        "type: thin, thin-pool: lv_thinpool, size: 200MB".to_owned()
+    });
+    let config = parse(&text).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(
+        config.fstab(),
+        "LABEL=img-rootfs / xfs rw,relatime 0 1\n\
+         LABEL=fs_home /home xfs rw,relatime 0 2\n\
+         LABEL=fs_tmp /tmp xfs rw,relatime 0 2\n\
+         LABEL=fs_var /var xfs rw,relatime 0 2\n\
+         LABEL=fs_log /var/log xfs rw,relatime 0 2\n\
+         LABEL=fs_audit /var/log/audit xfs rw,relatime 0 2\n"
+    );
+}
+
+#[test]
+fn the_order_of_a_graph_keeps_what_the_tree_says() {
+    // The tree's items, given as a graph in another order.
+    let mut graph = items(MULTIPLE_PARTITIONS);
+    graph.reverse();
+    let order = Config::from_items(graph).unwrap().order;
+    let place = |name: &str| order.iter().position(|have| have == name).unwrap();
+    for (before, after) in [
+        ("root", "var"),
+        ("var", "var_log"),
+        ("root", "mkfs_root"),
+        ("var", "mkfs_var"),
+        ("var_log", "mkfs_var_log"),
+        ("swap", "mkfs_swap"),
+        ("mount_mkfs_root", "mount_mkfs_var"),
+        ("mount_mkfs_var", "mount_mkfs_var_log"),
+    ] {
+        assert!(place(before) < place(after), "{before}, {after}: {order:?}");
+    }
+    // A physical volume may be a whole disk.
+    let whole = "- local_loop: {name: image0}\n- lvm: {name: lvm, pvs: [{name: pv, base: image0}], \
+                 vgs: [{name: vg, base: [pv]}], lvs: [{name: lv, base: vg, size: 1G}]}\n";
+    assert_eq!(
+        parse(whole).unwrap().order,
+        ["image0", "lvm", "pv", "vg", "lv"]
+    );
+}
+
 #[test]
 fn nodes_are_ordered_as_upstream_orders_them() {
     let deep = [

@@ -14,27 +14,72 @@ use crate::tree::Tree;
 pub type FilesystemPlanner<'a> =
     dyn FnMut(&FilesystemPlan, Option<&Arc<Tree>>, u64) -> Result<Volume, PlannerError> + 'a;
 
-/// Where a node's bytes are: pieces in order, as byte offset and length.
+/// Where a node's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Space {
-    pieces: Vec<(u64, u64)>,
+enum Space {
+    /// In pieces in order, as byte offset and length.
+    Pieces(Vec<(u64, u64)>),
+    /// In a thin pool.
+    Thin {
+        /// Index of the pool.
+        pool: usize,
+        /// Index among the pool's volumes.
+        volume: usize,
+        /// Length in bytes.
+        bytes: u64,
+    },
 }
 
 impl Space {
     fn one(offset: u64, length: u64) -> Self {
-        Space {
-            pieces: vec![(offset, length)],
-        }
+        Space::Pieces(vec![(offset, length)])
     }
 
     fn length(&self) -> u64 {
-        self.pieces.iter().map(|(_, length)| length).sum()
+        match self {
+            Space::Pieces(pieces) => pieces.iter().map(|(_, length)| length).sum(),
+            Space::Thin { bytes, .. } => *bytes,
+        }
     }
 
     /// First byte, for spaces of one piece.
     fn start(&self) -> u64 {
-        self.pieces.first().map_or(0, |&(offset, _)| offset)
+        match self {
+            Space::Pieces(pieces) => pieces.first().map_or(0, |&(offset, _)| offset),
+            Space::Thin { .. } => 0,
+        }
     }
+}
+
+/// A thin pool, and what is in its volumes so far.
+struct ThinPool {
+    plan: lvm::Pool,
+    /// Where the physical volumes of its group begin.
+    starts: Vec<u64>,
+    volumes: Vec<Volume>,
+}
+
+impl ThinPool {
+    /// Puts data and metadata in their places.
+    fn place(self, disk: &mut DiskBuilder) -> Result<(), LayoutError> {
+        let (data, metadata) = lvm::thin::fill(&self.plan, self.volumes)?;
+        for (what, volume, segments) in [
+            ("the data", data, &self.plan.data),
+            ("the metadata", metadata, &self.plan.metadata),
+        ] {
+            let what = format!("{what} of thin pool {}", self.plan.name);
+            for (offset, piece) in lvm::scatter(volume, &pieces(segments, &self.starts)) {
+                disk.volume(what.clone(), offset, piece);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Segments as byte offsets on the disk and lengths.
+fn pieces(segments: &[Segment], starts: &[u64]) -> Vec<(u64, u64)> {
+    let place = |segment: &Segment| (starts[segment.pv] + segment.offset, segment.length);
+    segments.iter().map(place).collect()
 }
 
 impl Plan {
@@ -105,7 +150,7 @@ impl Plan {
         let mut disk = Disk::builder(length, self.sector_size);
         let mut spaces = BTreeMap::from([(self.disk.clone(), Space::one(0, length))]);
         let boot_space = self.place_table(length, &mut disk, &mut spaces)?;
-        self.place_groups(&mut disk, &mut spaces)?;
+        let mut pools = self.place_groups(&mut disk, &mut spaces)?;
         if let Some(boot) = boot {
             let [(code_at, code), (core_at, core)] = embed(boot, boot_space)?;
             disk.bytes("grub's boot code", code_at, code);
@@ -116,8 +161,11 @@ impl Plan {
             let Some(space) = spaces.get(&filesystem.base) else {
                 continue;
             };
-            place_filesystem(filesystem, space, trees, planner, &mut disk)?;
+            place_filesystem(filesystem, space, trees, planner, &mut disk, &mut pools)?;
         }
+        pools
+            .into_iter()
+            .try_for_each(|pool| pool.place(&mut disk))?;
         Ok(disk.build()?)
     }
 
@@ -185,12 +233,13 @@ impl Plan {
         }
     }
 
-    /// Places logical volumes and writes the headers of physical ones.
+    /// Places logical volumes and writes the headers of physical ones. Returns the
+    /// thin pools, still empty.
     fn place_groups(
         &self,
         disk: &mut DiskBuilder,
         spaces: &mut BTreeMap<String, Space>,
-    ) -> Result<(), LayoutError> {
+    ) -> Result<Vec<ThinPool>, LayoutError> {
         let base_of = |pv: &str| {
             let mut pvs = self.config.lvms.iter().flat_map(|item| &item.pvs);
             let space = pvs
@@ -199,6 +248,7 @@ impl Plan {
             space.map_or((0, 0), |space| (space.start(), space.length()))
         };
         let mut found = BTreeMap::new();
+        let mut pools = Vec::new();
         for group in &self.groups {
             let mut group = group.clone();
             let mut starts = Vec::with_capacity(group.pvs.len());
@@ -215,12 +265,28 @@ impl Plan {
                     header,
                 );
             }
-            for (lv, segments) in group.lvs.iter().zip(&plan.segments) {
-                let place =
-                    |segment: &Segment| (starts[segment.pv] + segment.offset, segment.length);
-                let pieces = segments.iter().map(place).collect();
-                found.insert(lv.name.clone(), Space { pieces });
+            let first = pools.len();
+            for (lv, place) in group.lvs.iter().zip(plan.places) {
+                let space = match place {
+                    lvm::Place::Linear(segments) => Space::Pieces(pieces(&segments, &starts)),
+                    lvm::Place::Pool(_) => continue,
+                    lvm::Place::Thin {
+                        pool,
+                        volume,
+                        bytes,
+                    } => Space::Thin {
+                        pool: first + pool,
+                        volume,
+                        bytes,
+                    },
+                };
+                found.insert(lv.name.clone(), space);
             }
+            pools.extend(plan.pools.into_iter().map(|pool| ThinPool {
+                starts: starts.clone(),
+                volumes: vec![Volume::default(); pool.volumes],
+                plan: pool,
+            }));
         }
         for pv in &self.orphans {
             let (start, bytes) = base_of(&pv.name);
@@ -235,7 +301,7 @@ impl Plan {
             );
         }
         spaces.append(&mut found);
-        Ok(())
+        Ok(pools)
     }
 }
 
@@ -246,6 +312,7 @@ fn place_filesystem(
     trees: &BTreeMap<String, Arc<Tree>>,
     planner: &mut FilesystemPlanner<'_>,
     disk: &mut DiskBuilder,
+    pools: &mut [ThinPool],
 ) -> Result<(), LayoutError> {
     let node = || filesystem.name.clone();
     let tree = match &filesystem.mount_point {
@@ -276,15 +343,20 @@ fn place_filesystem(
         });
     }
     let what = format!("filesystem {}", filesystem.name);
-    match space.pieces.as_slice() {
-        &[(offset, _)] => {
-            disk.volume(what, offset, volume);
-        }
-        pieces => {
-            for (offset, piece) in lvm::scatter(volume, pieces) {
-                disk.volume(what.clone(), offset, piece);
+    match space {
+        Space::Thin {
+            pool, volume: at, ..
+        } => pools[*pool].volumes[*at] = volume,
+        Space::Pieces(pieces) => match pieces.as_slice() {
+            &[(offset, _)] => {
+                disk.volume(what, offset, volume);
             }
-        }
+            pieces => {
+                for (offset, piece) in lvm::scatter(volume, pieces) {
+                    disk.volume(what.clone(), offset, piece);
+                }
+            }
+        },
     }
     Ok(())
 }

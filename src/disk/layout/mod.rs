@@ -220,19 +220,31 @@ impl Plan {
                     .collect();
                 let mut lvs = Vec::new();
                 for lv in item.lvs.iter().filter(|lv| lv.base == group.name) {
-                    if lv.kind != LvKind::Linear || lv.thin_pool.is_some() {
-                        return Err(LayoutError::Unsupported {
-                            what: format!(
-                                "thin provisioning of LVM (`{}`); leave out `type` and `thin-pool` \
-                                 for an ordinary logical volume",
-                                lv.name
-                            ),
-                        });
+                    let kind = match (lv.kind, &lv.thin_pool) {
+                        (LvKind::Linear, _) => lvm::Kind::Linear,
+                        (LvKind::ThinPool, _) => lvm::Kind::ThinPool,
+                        (LvKind::Thin, Some(pool)) => lvm::Kind::Thin(pool.clone()),
+                        (LvKind::Thin, None) => {
+                            return Err(lvm::LvmError::NoPool {
+                                lv: lv.name.clone(),
+                                vg: group.name.clone(),
+                            }
+                            .into());
+                        }
+                    };
+                    let holder = self.config.mkfs.iter().find(|mkfs| mkfs.base == lv.name);
+                    if let (LvKind::ThinPool, Some(mkfs)) = (lv.kind, holder) {
+                        return Err(lvm::LvmError::PoolAsBase {
+                            pool: lv.name.clone(),
+                            node: mkfs.name.clone(),
+                        }
+                        .into());
                     }
                     lvs.push(lvm::Lv {
                         name: lv.name.clone(),
                         uuid: names.uuid("lv", &lv.name),
                         size: lv.size.clone(),
+                        kind,
                     });
                 }
                 let uuid = names.uuid("vg", &group.name);
@@ -577,9 +589,14 @@ fn plan_filesystem(
         uuid: uuid.to_owned(),
         wanted,
     };
+    let is_ext = mkfs.fstype.starts_with("ext");
+    let given_uuid = option(&mkfs.opts, "-U").and_then(|uuid| Uuid::try_parse(uuid).ok());
     let id = match &mkfs.uuid {
         None if is_fat => FilesystemId::Fat(names.id32("filesystem", &mkfs.name)),
-        None => FilesystemId::Uuid(names.uuid("filesystem", &mkfs.name)),
+        None => FilesystemId::Uuid(match given_uuid.filter(|_| is_ext) {
+            Some(uuid) => uuid,
+            None => names.uuid("filesystem", &mkfs.name),
+        }),
         Some(uuid) if is_fat => {
             let digits = uuid.replacen('-', "", 1);
             let id = u32::from_str_radix(&digits, 16).ok();
@@ -600,6 +617,13 @@ fn plan_filesystem(
             mkfs.name, first.mount_point, second.mount_point
         ));
     }
+    if let Some(label) = option(&mkfs.opts, "-L").filter(|label| is_ext && *label != mkfs.label) {
+        // As with DIB, whose label comes last.
+        warnings.push(format!(
+            "mkfs option `-L {label}` of `{}` has no effect: its label is `{}`",
+            mkfs.name, mkfs.label
+        ));
+    }
     if mkfs.is_swap() && !mkfs.opts.is_empty() {
         warnings.push(format!("mkfs options of swap `{}` are ignored", mkfs.name));
     }
@@ -613,6 +637,15 @@ fn plan_filesystem(
         mount_point: mount.map(|mount| mount.mount_point.clone()),
         sector_size,
     })
+}
+
+/// The value of an option of mkfs, attached or in the next word.
+fn option<'a>(opts: &'a [String], name: &str) -> Option<&'a str> {
+    let at = opts.iter().position(|word| word.starts_with(name))?;
+    match opts[at].strip_prefix(name) {
+        Some("") => opts.get(at + 1).map(String::as_str),
+        value => value,
+    }
 }
 
 #[cfg(test)]

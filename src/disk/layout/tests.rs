@@ -466,7 +466,11 @@ fn what_cannot_be_planned_says_why() {
         ),
         (
             EFI_LVM.replace("extents: 20%VG", "extents: 20%VG, type: thin-pool"),
-            "not supported yet: thin provisioning of LVM (`lv_home`)",
+            "`lv_home` is a thin pool, which cannot hold `fs_home`: make a thin volume in it",
+        ),
+        (
+            EFI_LVM.replace("extents: 20%VG", "extents: 20%VG, type: thin"),
+            "thin volume `lv_home` needs `thin-pool`: the name of a thin pool of volume group `vg`",
         ),
         (
             EFI_LVM.replace("lv_home", "-home"),

@@ -1,4 +1,4 @@
-//! LVM: volume groups and linear logical volumes, written without LVM.
+//! LVM: volume groups with linear and thin logical volumes, written without LVM.
 //!
 //! Every physical volume has the same layout:
 //!
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Logical volumes take extents in order, over the physical volumes in the order
-//! in which the group names them, as `lvcreate` does on an empty group.
-
-use std::fmt::Write as _;
+//! in which the group names them, as `lvcreate` does on an empty group. A thin pool
+//! takes them for its data, for its metadata, and once in a group for spare metadata
+//! to repair with; see [`thin`] for what is in it.
 
 use uuid::Uuid;
 use zerocopy::IntoBytes as _;
@@ -21,6 +21,8 @@ use super::config::LvSize;
 use super::{Extent, Source, Volume};
 
 pub mod format;
+mod text;
+pub mod thin;
 
 use format::{DATA_OFFSET, EXTENT_SIZE, MDA_OFFSET, MDA_SIZE, SECTOR, TEXT_OFFSET};
 
@@ -77,6 +79,45 @@ pub enum LvmError {
         /// What was written.
         text: String,
     },
+    /// A thin volume without its pool.
+    #[error("thin volume `{lv}` needs `thin-pool`: the name of a thin pool of volume group `{vg}`")]
+    NoPool {
+        /// The thin volume.
+        lv: String,
+        /// The volume group.
+        vg: String,
+    },
+    /// A pool that is something else.
+    #[error("`{pool}`, which thin volume `{lv}` names, is no thin pool of volume group `{vg}`")]
+    NotAPool {
+        /// The thin volume.
+        lv: String,
+        /// What it names.
+        pool: String,
+        /// The volume group.
+        vg: String,
+    },
+    /// A filesystem where thin volumes get their space from.
+    #[error("`{pool}` is a thin pool, which cannot hold `{node}`: make a thin volume in it")]
+    PoolAsBase {
+        /// The thin pool.
+        pool: String,
+        /// What is to be on it.
+        node: String,
+    },
+    /// More is in the volumes than the pool has.
+    #[error(
+        "thin pool `{pool}` of {bytes} bytes is too small: what is in its volumes needs {needed} \
+         bytes"
+    )]
+    PoolTooSmall {
+        /// The thin pool.
+        pool: String,
+        /// Its length.
+        bytes: u64,
+        /// What it would need at least.
+        needed: u64,
+    },
     /// Metadata that does not fit its area.
     #[error("the metadata of volume group `{vg}` is too long: {bytes} bytes")]
     MetadataTooLong {
@@ -109,6 +150,19 @@ pub struct Lv {
     pub uuid: Uuid,
     /// How large it should be.
     pub size: LvSize,
+    /// Where its bytes are.
+    pub kind: Kind,
+}
+
+/// Where the bytes of a logical volume are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// In extents of its own.
+    Linear,
+    /// It has extents, but for the thin volumes that name it.
+    ThinPool,
+    /// In this pool, which is before it in the group.
+    Thin(String),
 }
 
 /// A volume group.
@@ -143,7 +197,53 @@ pub struct Plan {
     /// For each physical volume its first bytes, up to the end of the metadata.
     pub headers: Vec<Vec<u8>>,
     /// For each logical volume where it is, in order.
-    pub segments: Vec<Vec<Segment>>,
+    pub places: Vec<Place>,
+    /// The thin pools.
+    pub pools: Vec<Pool>,
+}
+
+/// Where a logical volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In these parts of physical volumes.
+    Linear(Vec<Segment>),
+    /// It is the pool with this index.
+    Pool(usize),
+    /// In a pool.
+    Thin {
+        /// Index of the pool.
+        pool: usize,
+        /// Index among the pool's volumes.
+        volume: usize,
+        /// Length in bytes.
+        bytes: u64,
+    },
+}
+
+/// A thin pool with its places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Name.
+    pub name: String,
+    /// Where its data is.
+    pub data: Vec<Segment>,
+    /// Where its metadata is.
+    pub metadata: Vec<Segment>,
+    /// Bytes that a volume takes at a time.
+    pub chunk: u64,
+    /// How many volumes it has.
+    pub volumes: usize,
+}
+
+impl Pool {
+    /// Length of its data in bytes.
+    pub fn bytes(&self) -> u64 {
+        length_of(&self.data)
+    }
+}
+
+fn length_of(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| segment.length).sum()
 }
 
 /// Whether LVM takes this as a name.
@@ -158,19 +258,6 @@ pub fn is_valid_name(name: &str) -> bool {
 /// The identity in LVM's form: 32 letters and digits.
 fn id(uuid: Uuid) -> String {
     uuid.simple().to_string()
-}
-
-/// The same with the dashes that texts have.
-fn dashed(uuid: Uuid) -> String {
-    let id = id(uuid);
-    let mut out = String::with_capacity(38);
-    for (at, character) in id.chars().enumerate() {
-        if matches!(at, 6 | 10 | 14 | 18 | 22 | 26) {
-            out.push('-');
-        }
-        out.push(character);
-    }
-    out
 }
 
 /// Extents that fit a physical volume.
@@ -233,48 +320,65 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
         }
         total += extents;
     }
-    let mut free = total;
-    // The next free extent: index of the physical volume, extent in it.
-    let (mut pv, mut extent) = (0, 0);
-    let mut segments = Vec::with_capacity(vg.lvs.len());
+    let mut space = Space {
+        vg,
+        total,
+        free: total,
+        pv: 0,
+        extent: 0,
+    };
+    let mut places = Vec::with_capacity(vg.lvs.len());
+    let mut pools: Vec<Pool> = Vec::new();
     for lv in &vg.lvs {
-        let wanted = wanted_extents(lv, total, free)?;
-        if wanted > free {
-            let (vg, lv) = (vg.name.clone(), lv.name.clone());
-            return Err(LvmError::NoSpace {
-                vg,
-                lv,
-                wanted,
-                free,
-            });
-        }
-        free -= wanted;
-        let mut left = wanted;
-        let mut parts = Vec::new();
-        while left > 0 {
-            let here = (extents_of(vg.pvs[pv].bytes) - extent).min(left);
-            if here == 0 {
-                (pv, extent) = (pv + 1, 0);
-                continue;
+        places.push(match &lv.kind {
+            Kind::Linear => {
+                let wanted = wanted_extents(lv, total, space.free)?;
+                Place::Linear(space.take(&lv.name, wanted)?)
             }
-            parts.push(Segment {
-                pv,
-                offset: DATA_OFFSET + extent * EXTENT_SIZE,
-                length: here * EXTENT_SIZE,
-            });
-            extent += here;
-            left -= here;
-        }
-        segments.push(parts);
+            Kind::ThinPool => {
+                let spare = pools.iter().map(|pool| length_of(&pool.metadata)).max();
+                pools.push(place_pool(
+                    lv,
+                    spare.unwrap_or(0) / EXTENT_SIZE,
+                    &mut space,
+                )?);
+                Place::Pool(pools.len() - 1)
+            }
+            Kind::Thin(name) => {
+                let pool = pools.iter().position(|pool| pool.name == *name);
+                let pool = pool.ok_or_else(|| LvmError::NotAPool {
+                    lv: lv.name.clone(),
+                    pool: name.clone(),
+                    vg: vg.name.clone(),
+                })?;
+                let volume = pools[pool].volumes;
+                pools[pool].volumes += 1;
+                Place::Thin {
+                    pool,
+                    volume,
+                    bytes: wanted_extents(lv, total, space.free)?.saturating_mul(EXTENT_SIZE),
+                }
+            }
+        });
     }
-    let text = metadata(vg, &segments);
+    // Only a group with pools has one; the largest of them can use it.
+    let spare = pools.iter().map(|pool| length_of(&pool.metadata)).max();
+    let spare = match spare {
+        Some(bytes) => space.take("lvol0_pmspare", bytes / EXTENT_SIZE)?,
+        None => Vec::new(),
+    };
+    let text = text::metadata(vg, &places, &pools, &spare);
     let headers = vg
         .pvs
         .iter()
         .map(|pv| pv_header(pv, &text))
         .collect::<Option<_>>();
     match headers {
-        Some(headers) => Ok(Plan { headers, segments }),
+        Some(headers) => Ok(Plan {
+            headers,
+            places,
+            pools,
+        }),
         None => {
             let bytes = text.len() as u64;
             Err(LvmError::MetadataTooLong {
@@ -282,6 +386,78 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
                 bytes,
             })
         }
+    }
+}
+
+/// Places a pool. `spare` is how many extents a group keeps for repairs already.
+fn place_pool(lv: &Lv, spare: u64, space: &mut Space<'_>) -> Result<Pool, LvmError> {
+    let mut wanted = wanted_extents(lv, space.total, space.free)?;
+    let extents = |wanted: u64| {
+        let sizes = thin::sizes(wanted.saturating_mul(EXTENT_SIZE));
+        (sizes.chunk, sizes.metadata.div_ceil(EXTENT_SIZE))
+    };
+    let (mut chunk, mut metadata) = extents(wanted);
+    if let LvSize::Extents(text) = &lv.size
+        && text.contains('%')
+    {
+        // A share is of what there is, with all that belongs to the pool.
+        let more = metadata + metadata.saturating_sub(spare);
+        let most = space.free.saturating_sub(more);
+        if most == 0 {
+            return Err(LvmError::LvEmpty {
+                lv: lv.name.clone(),
+            });
+        }
+        wanted = wanted.min(most);
+        (chunk, metadata) = extents(wanted);
+    }
+    Ok(Pool {
+        name: lv.name.clone(),
+        data: space.take(&lv.name, wanted)?,
+        metadata: space.take(&lv.name, metadata)?,
+        chunk,
+        volumes: 0,
+    })
+}
+
+/// The free extents of a group, from the first to the last.
+struct Space<'a> {
+    vg: &'a Vg,
+    total: u64,
+    free: u64,
+    /// The next one: index of the physical volume, extent in it.
+    pv: usize,
+    extent: u64,
+}
+
+impl Space<'_> {
+    fn take(&mut self, lv: &str, wanted: u64) -> Result<Vec<Segment>, LvmError> {
+        if wanted > self.free {
+            return Err(LvmError::NoSpace {
+                vg: self.vg.name.clone(),
+                lv: lv.to_owned(),
+                wanted,
+                free: self.free,
+            });
+        }
+        self.free -= wanted;
+        let mut left = wanted;
+        let mut parts = Vec::new();
+        while left > 0 {
+            let here = (extents_of(self.vg.pvs[self.pv].bytes) - self.extent).min(left);
+            if here == 0 {
+                (self.pv, self.extent) = (self.pv + 1, 0);
+                continue;
+            }
+            parts.push(Segment {
+                pv: self.pv,
+                offset: DATA_OFFSET + self.extent * EXTENT_SIZE,
+                length: here * EXTENT_SIZE,
+            });
+            self.extent += here;
+            left -= here;
+        }
+        Ok(parts)
     }
 }
 
@@ -351,88 +527,6 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
     bytes.extend_from_slice(mda.as_bytes());
     bytes.extend_from_slice(text);
     Some(bytes)
-}
-
-/// The description of a group, with its final NUL.
-fn metadata(vg: &Vg, segments: &[Vec<Segment>]) -> Vec<u8> {
-    let time = vg.creation_time;
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    let mut line = |depth: usize, text: std::fmt::Arguments<'_>| {
-        out.extend(std::iter::repeat_n('\t', depth));
-        let _ = out.write_fmt(text);
-        out.push('\n');
-    };
-    line(0, format_args!("{} {{", vg.name));
-    line(1, format_args!("id = \"{}\"", dashed(vg.uuid)));
-    line(1, format_args!("seqno = 1"));
-    line(1, format_args!("format = \"lvm2\""));
-    line(
-        1,
-        format_args!("status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]"),
-    );
-    line(1, format_args!("flags = []"));
-    line(1, format_args!("extent_size = {}", EXTENT_SIZE / SECTOR));
-    line(1, format_args!("max_lv = 0"));
-    line(1, format_args!("max_pv = 0"));
-    line(1, format_args!("metadata_copies = 0"));
-    line(1, format_args!("physical_volumes {{"));
-    for (at, pv) in vg.pvs.iter().enumerate() {
-        line(2, format_args!("pv{at} {{"));
-        line(3, format_args!("id = \"{}\"", dashed(pv.uuid)));
-        line(3, format_args!("device = \"{}\"", quoted(&pv.device)));
-        line(3, format_args!("status = [\"ALLOCATABLE\"]"));
-        line(3, format_args!("flags = []"));
-        line(3, format_args!("dev_size = {}", pv.bytes / SECTOR));
-        line(3, format_args!("pe_start = {}", DATA_OFFSET / SECTOR));
-        line(3, format_args!("pe_count = {}", extents_of(pv.bytes)));
-        line(2, format_args!("}}"));
-    }
-    line(1, format_args!("}}"));
-    if !vg.lvs.is_empty() {
-        line(1, format_args!("logical_volumes {{"));
-        for (lv, parts) in vg.lvs.iter().zip(segments) {
-            line(2, format_args!("{} {{", lv.name));
-            line(3, format_args!("id = \"{}\"", dashed(lv.uuid)));
-            line(
-                3,
-                format_args!("status = [\"READ\", \"WRITE\", \"VISIBLE\"]"),
-            );
-            line(3, format_args!("flags = []"));
-            line(3, format_args!("creation_time = {time}"));
-            line(3, format_args!("creation_host = \"kiln\""));
-            line(3, format_args!("segment_count = {}", parts.len()));
-            let mut start = 0;
-            for (at, part) in parts.iter().enumerate() {
-                let count = part.length / EXTENT_SIZE;
-                let first = (part.offset - DATA_OFFSET) / EXTENT_SIZE;
-                line(3, format_args!("segment{} {{", at + 1));
-                line(4, format_args!("start_extent = {start}"));
-                line(4, format_args!("extent_count = {count}"));
-                line(4, format_args!("type = \"striped\""));
-                line(4, format_args!("stripe_count = 1"));
-                line(4, format_args!("stripes = [\"pv{}\", {first}]", part.pv));
-                line(3, format_args!("}}"));
-                start += count;
-            }
-            line(2, format_args!("}}"));
-        }
-        line(1, format_args!("}}"));
-    }
-    line(0, format_args!("}}"));
-    line(0, format_args!("contents = \"Text Format Volume Group\""));
-    line(0, format_args!("version = 1"));
-    line(0, format_args!("description = \"made by kiln\""));
-    line(0, format_args!("creation_host = \"kiln\""));
-    line(0, format_args!("creation_time = {time}"));
-    let mut bytes = out.into_bytes();
-    bytes.push(0);
-    bytes
-}
-
-/// Text between quotes.
-fn quoted(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// Cuts a volume into pieces: `places` are byte offsets on the disk and lengths,

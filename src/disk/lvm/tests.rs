@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use uuid::uuid;
 
+use super::text::dashed;
 use super::*;
 use crate::disk::gpt::tests::{tool, write};
 
@@ -22,6 +23,15 @@ fn lv(name: &str, size: LvSize) -> Lv {
         name: name.to_owned(),
         uuid: Uuid::new_v5(&SEED, name.as_bytes()),
         size,
+        kind: Kind::Linear,
+    }
+}
+
+/// Where an ordinary volume is.
+fn segments_of(place: &Place) -> &[Segment] {
+    match place {
+        Place::Linear(segments) => segments,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -41,9 +51,9 @@ fn vg(pvs: Vec<Pv>, lvs: Vec<Lv>) -> Vg {
 
 fn lengths(vg: &Vg) -> Vec<u64> {
     let plan = plan(vg).unwrap();
-    plan.segments
+    plan.places
         .iter()
-        .map(|parts| parts.iter().map(|part| part.length).sum())
+        .map(|place| length_of(segments_of(place)))
         .collect()
 }
 
@@ -105,8 +115,8 @@ fn a_volume_may_span_physical_volumes() {
     let plan = plan(&group).unwrap();
     let half = 238 * EXTENT_SIZE;
     assert_eq!(
-        plan.segments,
-        [[
+        segments_of(&plan.places[0]),
+        [
             Segment {
                 pv: 0,
                 offset: MIB,
@@ -117,7 +127,7 @@ fn a_volume_may_span_physical_volumes() {
                 offset: MIB,
                 length: half
             },
-        ]]
+        ]
     );
     let bytes: std::sync::Arc<[u8]> = vec![1; 1 << 16].into();
     let extent = |offset, start| Extent {
@@ -293,9 +303,9 @@ proptest! {
         let lvs = lvs.map(|(at, &bytes)| lv(&format!("l{at}"), LvSize::Bytes(bytes))).collect();
         if let Ok(found) = plan(&vg(pvs.clone(), lvs)) {
             let mut used: Vec<(usize, u64, u64)> = found
-                .segments
+                .places
                 .iter()
-                .flatten()
+                .flat_map(segments_of)
                 .map(|part| (part.pv, part.offset, part.offset + part.length))
                 .collect();
             used.sort_unstable();
@@ -305,4 +315,89 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn several_groups_take_each_their_own_volumes() {
+    // The vector multi_pv_vg: a group on 3 GB, another on 1 GB.
+    let sizes = |sizes: &[(&str, u64)]| {
+        let lv = |(name, mb): &(&str, u64)| lv(name, LvSize::Bytes(mb * 1_000_000));
+        sizes.iter().map(lv).collect::<Vec<_>>()
+    };
+    let vg1 = vg(
+        vec![pv("root", 3_000_000_000)],
+        sizes(&[("lv_root", 1800), ("lv_tmp", 100)]),
+    );
+    let vg2 = vg(
+        vec![pv("data", 1_000_000_000)],
+        sizes(&[
+            ("lv_var", 500),
+            ("lv_log", 100),
+            ("lv_audit", 100),
+            ("lv_home", 200),
+        ]),
+    );
+    assert_eq!(lengths(&vg1), [1_799_356_416, 96_468_992]);
+    assert_eq!(
+        lengths(&vg2),
+        [499_122_176, 96_468_992, 96_468_992, 197_132_288]
+    );
+}
+
+#[test]
+fn thin_volumes_have_the_sizes_of_upstream_and_a_pool_has_its_parts() {
+    let thin = |name: &str, mb: u64| Lv {
+        kind: Kind::Thin("lv_thinpool".to_owned()),
+        ..lv(name, LvSize::Bytes(mb * 1_000_000))
+    };
+    let mut lvs = vec![Lv {
+        kind: Kind::ThinPool,
+        ..lv("lv_thinpool", LvSize::Bytes(2_940_000_000))
+    }];
+    lvs.extend([1890, 105, 525, 105, 105, 210].map(|mb| thin(&format!("lv{mb}"), mb)));
+    let group = vg(vec![pv("pv", 3_500_000_000)], lvs.clone());
+    let found = plan(&group).unwrap();
+    let bytes: Vec<u64> = found
+        .places
+        .iter()
+        .map(|place| match place {
+            Place::Thin { bytes, .. } => *bytes,
+            Place::Pool(0) => found.pools[0].bytes(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    // Those of the vector `thin`, in extents: 700, 450, 25, 125, 25, 25, 50.
+    let extents: Vec<u64> = bytes.iter().map(|bytes| bytes / EXTENT_SIZE).collect();
+    assert_eq!(extents, [700, 450, 25, 125, 25, 25, 50]);
+    assert_eq!(found.pools[0].volumes, 6);
+    let text = String::from_utf8_lossy(&found.headers[0]).into_owned();
+    for part in [
+        "lv_thinpool_tmeta {",
+        "lv_thinpool_tdata {",
+        "lvol0_pmspare {",
+        "type = \"thin-pool\"",
+        "transaction_id = 6",
+        "chunk_size = 128",
+        "device_id = 6",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    // All of a group, with what belongs to the pool.
+    lvs[0].size = extents_all();
+    let whole = plan(&vg(vec![pv("pv", MIB + 100 * EXTENT_SIZE)], lvs.clone())).unwrap();
+    assert_eq!(whole.pools[0].bytes(), 98 * EXTENT_SIZE);
+    let message = |lvs: Vec<Lv>| {
+        let group = vg(vec![pv("pv", MIB + 10 * EXTENT_SIZE)], lvs);
+        plan(&group).unwrap_err().to_string()
+    };
+    assert_eq!(
+        message(lvs[1..].to_vec()),
+        "`lv_thinpool`, which thin volume `lv1890` names, is no thin pool of volume group `vg`"
+    );
+    lvs[0].size = LvSize::Bytes(10 * EXTENT_SIZE);
+    assert!(message(lvs).contains("needs 1 extents of 4MiB, but volume group `vg` has only 0"));
+}
+
+fn extents_all() -> LvSize {
+    extents("100%FREE")
 }

@@ -120,6 +120,11 @@ fn read_back(pieces: &[(u64, Vec<u8>)]) -> Vec<Row> {
 fn primary_partitions_lie_where_upstream_puts_them() {
     let one = |request| placed(GIB, 2048, &[request]);
     assert_eq!(placed(GIB, 2048, &[]), []);
+    // Then there are an id and the signature, and nothing else.
+    let mut empty = vec![0; 72];
+    empty[..4].copy_from_slice(&7u32.to_le_bytes());
+    empty[70..].copy_from_slice(&[0x55, 0xAA]);
+    assert_eq!(place(GIB, 2048, &[]).unwrap().render(7), [(440, empty)]);
     assert_eq!(one(primary(ten())), [(1, 2048, 22527, 0x83, 0)]);
     let fat = Request {
         partition_type: 0x0C,
@@ -173,7 +178,7 @@ fn logical_partitions_lie_where_upstream_puts_them() {
         placed(GIB, 2048, &[logical(ten())]),
         [(1, 2048, 2_097_151, 0x0F, 0), (5, 4096, 24575, 0x83, 0)]
     );
-    let many = placed(GIB, 2048, &vec![logical(ten()); 40]);
+    let many = placed(GIB, 2048, &vec![logical(ten()); 64]);
     assert_eq!(many[0], (1, 2048, 2_097_151, 0x0F, 0));
     for (k, row) in (0..).zip(&many[1..]) {
         let start = 4096 + 22528 * u64::from(k);

@@ -16,6 +16,7 @@ use super::deb::{ControlFile, Deb};
 use super::dpkg;
 use super::error::Error;
 use super::index::Package;
+use super::members;
 use super::unpack::{Unpacked, Unpacker};
 use crate::fetch::{Blob, Cache, Client, Item, Progress};
 use crate::rootfs::beneath::{self, Root};
@@ -232,15 +233,18 @@ fn merge_usr(
     };
     let mut shipped = BTreeSet::new();
     let data = base_files.data().map_err(unreadable)?;
-    let mut archive = tar::Archive::new(data);
-    for entry in archive.entries().map_err(|e| unreadable(e.into()))? {
-        let entry = entry.map_err(|e| unreadable(e.into()))?;
+    members::each(data, 0, |entry| {
         if entry.header().entry_type().is_symlink()
             && let Some(path) = beneath::clean(&entry.path_bytes())
         {
             shipped.insert(path);
         }
-    }
+        Ok(())
+    })
+    .map_err(|source| Error::Unpack {
+        package: name.to_owned(),
+        source,
+    })?;
     let names = ["bin", "sbin", "lib"]
         .iter()
         .chain(library_directories(arch));

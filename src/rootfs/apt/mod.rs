@@ -20,6 +20,7 @@ mod dpkg;
 mod error;
 mod index;
 mod install;
+mod members;
 mod openpgp;
 mod relation;
 mod release;

@@ -3,7 +3,8 @@
 //! The mathematics are the `pgp` crate's; the policy is ours and fails closed:
 //!
 //! * a certificate counts only with a valid self-signature, and neither revoked nor expired;
-//! * a subkey counts only with a valid binding (and back signature) that lets it sign;
+//! * a primary key signs only if its self-signatures do not say that it is for other
+//!   uses; a subkey counts only with a valid binding (and back signature) that lets it;
 //! * MD5, SHA-1 and RIPEMD-160 are refused everywhere, as is RSA below 2048 bits and DSA;
 //! * one good signature by a key of the keyring suffices; signatures by keys that
 //!   are not in the keyring are ignored, as archives sign with old and new keys at once;
@@ -16,8 +17,8 @@ use pgp::composed::{
     CleartextSignedMessage, Deserializable as _, SignedPublicKey, SignedPublicSubKey,
 };
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{Signature, SignatureType};
-use pgp::types::{KeyDetails, PublicParams, Tag};
+use pgp::packet::{Signature, SignatureType, SubpacketData};
+use pgp::types::{KeyDetails, PublicParams, RsaPublicParams, Tag};
 
 /// Signatures from this much ahead of our clock are still taken.
 const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
@@ -174,8 +175,9 @@ impl Keyring {
         let mut reason = None;
         for certificate in &self.certificates {
             if is_issued_by(signature, &certificate.primary_key) {
-                match usable_primary(certificate, now).and_then(|()| {
-                    check_strength(&certificate.primary_key)?;
+                match usable_primary(certificate, now).and_then(|own| {
+                    check_purpose(&certificate.primary_key, &own)?;
+                    check_strength(certificate.primary_key.public_params())?;
                     signature
                         .verify(&certificate.primary_key, data)
                         .map_err(|_| "does not match the text".to_owned())
@@ -189,9 +191,9 @@ impl Keyring {
                     continue;
                 }
                 match usable_primary(certificate, now)
-                    .and_then(|()| usable_subkey(certificate, subkey, now))
+                    .and_then(|_| usable_subkey(certificate, subkey, now))
                     .and_then(|()| {
-                        check_strength(&subkey.key)?;
+                        check_strength(subkey.key.public_params())?;
                         signature
                             .verify(&subkey.key, data)
                             .map_err(|_| "does not match the text".to_owned())
@@ -258,21 +260,55 @@ fn check_hash(algorithm: Option<HashAlgorithm>) -> Result<(), String> {
     }
 }
 
-fn check_strength(key: &impl KeyDetails) -> Result<(), String> {
-    use pgp::types::PublicParams as P;
-    match key.public_params() {
-        P::RSA(rsa) => {
-            use pgp::ser::Serialize as _;
-            // The parameters are two numbers, each with two bytes of length; the exponent is small.
-            if rsa.write_len() < 2048 / 8 {
+fn check_strength(params: &PublicParams) -> Result<(), String> {
+    match params {
+        PublicParams::RSA(rsa) => {
+            if modulus_bits(rsa) < 2048 {
                 return Err("RSA keys below 2048 bits are refused".to_owned());
             }
             Ok(())
         }
-        P::ECDSA(_) | P::EdDSALegacy(_) | P::Ed25519(_) | P::Ed448(_) => Ok(()),
+        PublicParams::ECDSA(_)
+        | PublicParams::EdDSALegacy(_)
+        | PublicParams::Ed25519(_)
+        | PublicParams::Ed448(_) => Ok(()),
         PublicParams::DSA(_) => Err("DSA keys are refused".to_owned()),
         _ => Err("the key's algorithm is not one for signatures".to_owned()),
     }
+}
+
+/// Bits of the modulus. It is the first number of a key's, and numbers begin with
+/// their count of bits.
+///
+/// [RFC 9580, section 3.2](https://www.rfc-editor.org/rfc/rfc9580#section-3.2).
+fn modulus_bits(rsa: &RsaPublicParams) -> u16 {
+    use pgp::ser::Serialize as _;
+    let mut bytes = Vec::new();
+    match rsa.to_writer(&mut bytes) {
+        Ok(()) => bytes
+            .first_chunk()
+            .map_or(0, |bits| u16::from_be_bytes(*bits)),
+        Err(_) => 0,
+    }
+}
+
+/// Whether a primary key may sign documents, by its newest self-signatures. One that
+/// says nothing about its uses is for all that its algorithm can do.
+fn check_purpose(key: &impl KeyDetails, own: &[&Signature]) -> Result<(), String> {
+    let says_other = |signature: &&Signature| {
+        let flags = signature.config().into_iter().flat_map(|config| {
+            let packets = config.hashed_subpackets();
+            packets.filter_map(|packet| match &packet.data {
+                SubpacketData::KeyFlags(flags) => Some(flags),
+                _ => None,
+            })
+        });
+        flags.into_iter().any(|flags| !flags.sign())
+    };
+    if own.iter().any(says_other) {
+        return Err(format!("key {} is not meant for signing", fingerprint(key)));
+    }
+    Ok(())
 }
 
 fn seconds(time: pgp::types::Timestamp) -> SystemTime {
@@ -369,7 +405,11 @@ fn packet(bytes: &[u8]) -> Option<(u8, usize)> {
     Some((tag, body.checked_add(header)?))
 }
 
-fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), String> {
+/// Checks a primary key; returns the self-signatures that say what it is.
+fn usable_primary(
+    certificate: &SignedPublicKey,
+    now: SystemTime,
+) -> Result<Vec<&Signature>, String> {
     let key = &certificate.primary_key;
     let revoked = certificate
         .details
@@ -423,10 +463,11 @@ fn usable_primary(certificate: &SignedPublicKey, now: SystemTime) -> Result<(), 
             fingerprint(key)
         ));
     }
-    for signature in direct.into_iter().chain(certified) {
+    let own: Vec<&Signature> = direct.into_iter().chain(certified).collect();
+    for signature in &own {
         check_key_life(key, signature, now)?;
     }
-    Ok(())
+    Ok(own)
 }
 
 fn usable_subkey(
@@ -492,6 +533,28 @@ mod tests {
     }
 
     #[test]
+    fn rsa_keys_have_2048_bits_at_least() {
+        for (bits, is_good) in [
+            (1024_u16, false),
+            (1992, false),
+            (2047, false),
+            (2048, true),
+            (3072, true),
+        ] {
+            // Only the size counts here: an odd number of so many bits, and 65537.
+            let mut bytes = bits.to_be_bytes().to_vec();
+            let from = bytes.len();
+            bytes.resize(from + usize::from(bits.div_ceil(8)), 0xFF);
+            bytes[from] >>= (8 - bits % 8) % 8;
+            bytes.extend([0, 17, 1, 0, 1]);
+            let rsa = RsaPublicParams::try_from_reader(bytes.as_slice()).expect("valid");
+            assert_eq!(modulus_bits(&rsa), bits);
+            let checked = check_strength(&PublicParams::RSA(rsa));
+            assert_eq!(checked.is_ok(), is_good, "{bits}");
+        }
+    }
+
+    #[test]
     fn embedded_keyring_has_the_documented_keys() {
         let readme = include_str!("keys/README.md");
         let mut fingerprints = Vec::new();
@@ -518,7 +581,8 @@ mod tests {
         let keyring = Keyring::debian().expect("the embedded keyring is valid");
         let now = UNIX_EPOCH + Duration::from_secs(1_760_000_000);
         for certificate in &keyring.certificates {
-            assert_eq!(usable_primary(certificate, now), Ok(()));
+            let own = usable_primary(certificate, now).expect("usable");
+            assert_eq!(check_purpose(&certificate.primary_key, &own), Ok(()));
             for subkey in &certificate.public_subkeys {
                 assert_eq!(usable_subkey(certificate, subkey, now), Ok(()));
             }

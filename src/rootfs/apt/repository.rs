@@ -68,16 +68,39 @@ impl Access<'_> {
         let base = archive.join(&format!("dists/{}", suite.name));
         let location = base.join("InRelease");
         let url = location.to_string();
-        let document = self.cache.document(self.client, &location, RELEASE_LIMIT)?;
+        let mut document = self.cache.document(self.client, &location, RELEASE_LIMIT)?;
+        let mut checked = self.check(suite, &url, &document);
+        // A server or proxy may say that nothing changed although what we have is of
+        // no use any more; then every build would fail until the cache is cleared.
+        if checked.is_err() && !document.is_fresh() && !self.client.options().offline {
+            tracing::debug!(%url, "fetching anew what failed its verification");
+            document = self
+                .cache
+                .document_anew(self.client, &location, RELEASE_LIMIT)?;
+            checked = self.check(suite, &url, &document);
+        }
+        let release = checked?;
+        document.keep()?;
+        Ok(OpenSuite {
+            suite: suite.clone(),
+            archive,
+            release,
+            document,
+            base,
+        })
+    }
+
+    /// Verifies a Release file.
+    fn check(&self, suite: &Suite, url: &str, document: &Document) -> Result<Release, Error> {
         let verified = self
             .keyring
             .verify(&document.bytes, self.now)
             .map_err(|source| Error::Untrusted {
-                url: url.clone(),
+                url: url.to_owned(),
                 source,
             })?;
         tracing::debug!(%url, signer = verified.signer, "verified");
-        let release = Release::parse(&verified.text)
+        Release::parse(&verified.text)
             .and_then(|release| {
                 let name = suite.name.as_str();
                 match release.check(name, self.now) {
@@ -93,17 +116,9 @@ impl Access<'_> {
                 }
             })
             .map_err(|source| Error::Release {
-                url: url.clone(),
+                url: url.to_owned(),
                 source,
-            })?;
-        document.keep()?;
-        Ok(OpenSuite {
-            suite: suite.clone(),
-            archive,
-            release,
-            document,
-            base,
-        })
+            })
     }
 
     /// Opens suites at the same time; offline, what all of them lack is reported together.

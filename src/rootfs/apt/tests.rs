@@ -16,12 +16,17 @@ use super::index::Universe;
 use super::repository::{Index, OpenSuite, apt_lists, universe};
 use super::*;
 use crate::fetch::testing::{Server, client};
-use crate::fetch::{Digest, format_http_date};
+use crate::fetch::{Digest, Location, format_http_date};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A key with a signing subkey, as archives have.
 fn key() -> SignedSecretKey {
+    key_that(true)
+}
+
+/// The same, whose primary key may sign documents or only certify.
+fn key_that(signs: bool) -> SignedSecretKey {
     let subkey = SubkeyParamsBuilder::default()
         .key_type(KeyType::Ed25519Legacy)
         .can_sign(true)
@@ -31,7 +36,7 @@ fn key() -> SignedSecretKey {
     SecretKeyParamsBuilder::default()
         .key_type(KeyType::Ed25519Legacy)
         .can_certify(true)
-        .can_sign(true)
+        .can_sign(signs)
         .can_encrypt(EncryptionCaps::None)
         .primary_user_id("Test Archive <test@example.org>".into())
         .subkeys(vec![subkey])
@@ -292,6 +297,46 @@ fn a_tampered_release_is_not_trusted() {
 }
 
 #[test]
+fn a_release_from_the_cache_that_fails_is_fetched_anew_once() {
+    let repository = Repository::new();
+    let path = "/debian/dists/stable/InRelease";
+    let document = |repository: &Repository| {
+        let location = Location::parse(&repository.suite("stable").mirror).expect("valid");
+        let location = location.join("dists/stable/InRelease");
+        repository
+            .cache
+            .document_anew(&client(false), &location, 1 << 20)
+            .expect("fetched")
+    };
+    // Nobody verified this one; the server says from now on that it did not change.
+    repository.server.put(path, "an answer from long ago");
+    document(&repository).keep().expect("kept");
+    repository.publish("stable", DAY);
+    repository.server.requests();
+    repository.read("stable", false).expect("fetched anew");
+    let asked = |repository: &Repository| {
+        let requests = repository.server.requests();
+        requests
+            .into_iter()
+            .filter(|request| request == path)
+            .count()
+    };
+    assert_eq!(asked(&repository), 2);
+    repository.read("stable", false).expect("not modified");
+    assert_eq!(asked(&repository), 1);
+    // What the server has now is no better: that is the error, and nothing loops.
+    repository.server.put(path, "no better");
+    document(&repository).keep().expect("kept");
+    repository.server.requests();
+    let message = text(repository.read("stable", false));
+    assert!(message.contains("is not trusted"), "{message}");
+    assert_eq!(asked(&repository), 2);
+    // Offline there is nothing to ask.
+    let message = text(repository.read("stable", true));
+    assert!(message.contains("is not trusted"), "{message}");
+}
+
+#[test]
 fn a_key_that_is_not_in_the_keyring_does_not_count() {
     let repository = Repository::new();
     let message = text(repository.read_with("stable", false, &keyring(&key())));
@@ -304,6 +349,35 @@ fn a_key_that_is_not_in_the_keyring_does_not_count() {
         text(repository.read_with("stable", false, &debian))
             .contains("embedded Debian archive keyring")
     );
+}
+
+#[test]
+fn a_primary_key_signs_only_if_it_is_meant_to() {
+    for signs in [true, false] {
+        let key = key_that(signs);
+        let text = "Suite: stable\n";
+        let by_primary = CleartextSignedMessage::sign(
+            rand::thread_rng(),
+            text,
+            &key.primary_key,
+            &Password::empty(),
+        );
+        let by_primary = by_primary
+            .and_then(|message| message.to_armored_string(ArmorOptions::default()))
+            .expect("signed");
+        let keyring = keyring(&key);
+        let now = SystemTime::now();
+        let checked = keyring.verify(by_primary.as_bytes(), now);
+        match signs {
+            true => assert_eq!(checked.expect("verified").text, text),
+            false => {
+                let reason = checked.expect_err("refused").to_string();
+                assert!(reason.ends_with("is not meant for signing"), "{reason}");
+            }
+        }
+        let by_subkey = sign(&key, text);
+        keyring.verify(by_subkey.as_bytes(), now).expect("verified");
+    }
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! given order, at the end; a file that two packages ship is reported, and
 //! dpkg itself then decides about these packages (see [`super::dpkg`]).
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,13 +21,8 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
 
+use super::members::{self, ENTRIES};
 use crate::rootfs::beneath::{self, Place, Root};
-
-/// Entries that a package may have.
-const ENTRIES: u64 = 2_000_000;
-/// Bytes that a package may have beyond what it declares, since
-/// `Installed-Size` is an estimate.
-const SLACK: u64 = 256 << 20;
 
 /// Why a data archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +53,12 @@ pub enum UnpackError {
     /// It has too many entries.
     #[error("it has more than {ENTRIES} entries")]
     TooMany,
+    /// An entry's names and attributes are far larger than any.
+    #[error("an entry's names and attributes take more than 1 MiB")]
+    Headers,
+    /// Its paths are too long together.
+    #[error("the paths of its entries take more than 64 MiB")]
+    Paths,
     /// Something is in the way that no package put there.
     #[error("`{path}` is in the way")]
     InTheWay {
@@ -148,40 +148,20 @@ impl<'a> Unpacker<'a> {
         declared: u64,
         conffiles: &BTreeSet<Vec<u8>>,
     ) -> Result<Unpacked, UnpackError> {
-        let limit = declared.saturating_mul(4).saturating_add(SLACK);
         let mut unpacked = Unpacked::default();
         let mut parents = Parents::new(self.root);
-        let mut count = 0_u64;
-        // Headers count too, so that endless empty entries end.
-        let hit = Cell::new(false);
-        let mut archive = tar::Archive::new(Limited {
-            inner: data,
-            left: limit,
-            hit: &hit,
-        });
-        let read = |error: io::Error| {
-            if hit.get() {
-                UnpackError::TooLarge { limit }
-            } else {
-                UnpackError::Read(error)
-            }
-        };
-        for entry in archive.entries().map_err(read)? {
-            let mut entry = entry.map_err(read)?;
-            count += 1;
-            if count > ENTRIES {
-                return Err(UnpackError::TooMany);
-            }
+        members::each(data, declared, |entry| {
             let raw = entry.path_bytes().into_owned();
             let path = beneath::clean(&raw).ok_or_else(|| UnpackError::Path {
                 path: String::from_utf8_lossy(&raw).into_owned(),
             })?;
             let header = entry.header();
             let attributes = Attributes {
-                owner: Uid::from_raw(id(header.uid()).map_err(read)?),
-                group: Gid::from_raw(id(header.gid()).map_err(read)?),
-                mode: header.mode().map_err(read)? & 0o7777,
-                mtime: i64::try_from(header.mtime().map_err(read)?).unwrap_or(i64::MAX),
+                owner: Uid::from_raw(id(header.uid()).map_err(UnpackError::Read)?),
+                group: Gid::from_raw(id(header.gid()).map_err(UnpackError::Read)?),
+                mode: header.mode().map_err(UnpackError::Read)? & 0o7777,
+                mtime: i64::try_from(header.mtime().map_err(UnpackError::Read)?)
+                    .unwrap_or(i64::MAX),
             };
             let mut listed = b"/".to_vec();
             listed.extend_from_slice(if path.as_os_str().is_empty() {
@@ -192,7 +172,7 @@ impl<'a> Unpacker<'a> {
             unpacked.list.push(listed.clone());
             if path.as_os_str().is_empty() {
                 self.record_directory(package, path, attributes);
-                continue;
+                return Ok(());
             }
             let kind = header.entry_type();
             let create = |source| UnpackError::Create {
@@ -201,13 +181,13 @@ impl<'a> Unpacker<'a> {
             };
             if kind.is_dir() {
                 self.directory(package, &path, attributes).map_err(create)?;
-                continue;
+                return Ok(());
             }
             if kind.is_symlink() && self.keeps_directory(&path).map_err(create)? {
-                continue;
+                return Ok(());
             }
             if !self.claim(package, &path) {
-                continue;
+                return Ok(());
             }
             let link = entry
                 .link_name_bytes()
@@ -215,22 +195,22 @@ impl<'a> Unpacker<'a> {
                 .unwrap_or_default();
             let number = match kind {
                 tar::EntryType::Char | tar::EntryType::Block => {
-                    device_number(entry.header()).map_err(read)?
+                    device_number(entry.header()).map_err(UnpackError::Read)?
                 }
                 _ => 0,
             };
-            let xattrs = attributes_of(&mut entry).map_err(read)?;
+            let xattrs = attributes_of(entry).map_err(UnpackError::Read)?;
             let place = parents.place(&path).map_err(create)?;
             let result = match kind {
                 tar::EntryType::Regular | tar::EntryType::Continuous => {
                     let digest = conffiles.contains(&listed);
-                    match self.file(&place, &mut entry, attributes, &xattrs, digest) {
+                    match self.file(&place, entry, attributes, &xattrs, digest) {
                         Ok(Some(md5)) => {
                             unpacked.conffiles.insert(listed, md5);
                             Ok(())
                         }
                         Ok(None) => Ok(()),
-                        Err(FileError::Read(error)) => return Err(read(error)),
+                        Err(FileError::Read(error)) => return Err(UnpackError::Read(error)),
                         Err(FileError::Write(error)) => Err(error),
                     }
                 }
@@ -267,7 +247,8 @@ impl<'a> Unpacker<'a> {
                 }
                 Err(error) => return Err(create(error)),
             }
-        }
+            Ok(())
+        })?;
         Ok(unpacked)
     }
 
@@ -475,32 +456,6 @@ impl<'a> Parents<'a> {
     }
 }
 
-/// A reader that fails, rather than ends, after so many bytes, and tells so.
-struct Limited<'a, R> {
-    inner: R,
-    left: u64,
-    hit: &'a Cell<bool>,
-}
-
-impl<R: Read> Read for Limited<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        match self
-            .left
-            .checked_sub(u64::try_from(count).unwrap_or(u64::MAX))
-        {
-            Some(left) => {
-                self.left = left;
-                Ok(count)
-            }
-            None => {
-                self.hit.set(true);
-                Err(io::Error::other("the limit is reached"))
-            }
-        }
-    }
-}
-
 fn id(value: io::Result<u64>) -> io::Result<u32> {
     u32::try_from(value?)
         .ok()
@@ -520,8 +475,8 @@ fn attributes_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(Vec<
     if let Some(extensions) = entry.pax_extensions()? {
         for extension in extensions {
             let extension = extension?;
-            if let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
-                all.push((name.to_vec(), extension.value_bytes().to_vec()));
+            if let Some(name) = crate::tree::tar::attribute(extension.key_bytes()) {
+                all.push((name, extension.value_bytes().to_vec()));
             }
         }
     }

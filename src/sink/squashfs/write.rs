@@ -12,9 +12,7 @@ use super::{Compression, Compressor};
 use crate::sink::error::Error;
 use crate::sink::output::Output;
 use crate::sink::pass::{is_zero, lock};
-use crate::tree::{
-    self, Content, Device, Inode, InodeId, Kind, NodeId, Reader, Timestamp, Tree, Xattrs,
-};
+use crate::tree::{Content, Device, Inode, InodeId, Kind, NodeId, Reader, Timestamp, Tree, Xattrs};
 
 /// Blocks that each thread gets at once; what is compressed waits for those before it.
 const BATCH: usize = 8;
@@ -68,7 +66,6 @@ pub(crate) fn write(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<String>, Error> {
     let (jobs, mut places) = plan(tree);
-    let mut warnings = Vec::new();
     let mut offset = size_of::<format::SuperBlock>() as u64;
     let fragments = data(
         tree,
@@ -78,10 +75,10 @@ pub(crate) fn write(
         &jobs,
         &mut places,
         &mut offset,
-        &mut warnings,
         progress,
     )?;
     let mut compressor = Compressor::new(compression)?;
+    let mut warnings = Vec::new();
     let xattrs = XattrSets::collect(tree, &mut warnings);
     let mut writer = Tables {
         tree,
@@ -208,7 +205,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&mut self, job: &Job, warnings: &Mutex<Vec<String>>) -> Result<Ready, Error> {
+    fn run(&mut self, job: &Job) -> Result<Ready, Error> {
         let pieces = match job {
             Job::Block(piece) => std::slice::from_ref(piece),
             Job::Fragment(pieces) => pieces,
@@ -220,11 +217,6 @@ impl Worker {
             let space = &mut self.buffer[start..];
             match self.reader.read_at(piece.inode, piece.offset, space) {
                 Ok(read) => space[read..].fill(0),
-                // Its length is in the tables already: zeros, and a warning.
-                Err(error @ tree::Error::Shrunk { filled, .. }) => {
-                    space[filled..].fill(0);
-                    lock(warnings).push(error.to_string());
-                }
                 Err(error) => {
                     return Err(Error::Tree {
                         path: self.reader.tree().path_of_inode(piece.inode),
@@ -265,7 +257,6 @@ fn data(
     jobs: &[Job],
     places: &mut [Place64],
     offset: &mut u64,
-    warnings: &mut Vec<String>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<format::FragmentEntry>, Error> {
     let mut workers = (0..threads.clamp(1, jobs.len().max(1)))
@@ -279,7 +270,6 @@ fn data(
         .collect::<Result<Vec<_>, Error>>()?;
     let mut fragments = Vec::new();
     let mut done = 0;
-    let said = Mutex::new(Vec::new());
     for batch in jobs.chunks(BATCH * workers.len()) {
         let next = AtomicUsize::new(0);
         let results: Vec<Mutex<Option<Result<Ready, Error>>>> =
@@ -290,7 +280,7 @@ fn data(
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         let Some(job) = batch.get(at) else { break };
-                        let result = worker.run(job, &said);
+                        let result = worker.run(job);
                         *lock(&results[at]) = Some(result);
                     }
                 });
@@ -325,10 +315,6 @@ fn data(
         }
         progress(done);
     }
-    // Threads say it in any order.
-    let mut said = said.into_inner().unwrap_or_default();
-    said.sort();
-    warnings.append(&mut said);
     Ok(fragments)
 }
 

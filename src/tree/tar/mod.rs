@@ -5,7 +5,8 @@
 //! data goes into a file without a name, which is gone with the tree.
 //!
 //! Understood are POSIX ustar and pax (with extended attributes), GNU's long
-//! names, and GNU's sparse files of all four formats. An archive is untrusted:
+//! names, access control lists in their text form, and GNU's sparse files of all
+//! four formats. An archive is untrusted:
 //! headers and names have limits, and paths only ever become names in the tree.
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use super::{
     Content, DataRange, Device, Inode, Kind, Origin, Packed, Timestamp, Tree, TreeBuilder,
 };
 
+mod acl;
 mod error;
 mod header;
 mod pax;
@@ -26,6 +28,7 @@ mod pax;
 mod tests;
 
 pub use error::Error;
+pub(crate) use pax::attribute;
 
 use header::{BLOCK, BLOCK_SIZE, Header, number, text};
 use pax::Records;
@@ -318,7 +321,10 @@ struct Archive<'a> {
     packed: Arc<Packed>,
     builder: TreeBuilder<'static>,
     global: Records,
-    text_acls: u64,
+    /// Some access control list has a name whose number is not known yet.
+    unresolved: bool,
+    /// How many members have a list of NFSv4's kind, and the first of them.
+    nfs4_acls: (u64, PathBuf),
 }
 
 /// What precedes a member.
@@ -336,7 +342,8 @@ impl<'a> Archive<'a> {
             packed,
             builder: TreeBuilder::new(),
             global: Records::default(),
-            text_acls: 0,
+            unresolved: false,
+            nfs4_acls: (0, PathBuf::new()),
         }
     }
 
@@ -362,11 +369,16 @@ impl<'a> Archive<'a> {
             source,
         })?;
         let mut warnings = Vec::new();
-        if self.text_acls > 0 {
+        let tree = if self.unresolved {
+            acl::resolve_all(tree, &mut warnings)
+        } else {
+            tree
+        };
+        if let (count @ 1.., first) = &self.nfs4_acls {
             warnings.push(format!(
-                "access control lists of {} files are left out: archives name their users by \
-                 text; make the archive with `tar --xattrs --xattrs-include='*'` to keep them",
-                self.text_acls
+                "access control lists of NFSv4's kind are left out, which no filesystem of an \
+                 image has: those of {count} files, such as `{}`",
+                first.display()
             ));
         }
         Ok(Archived { tree, warnings })
@@ -420,7 +432,7 @@ impl<'a> Archive<'a> {
         size: u64,
         before: Before,
     ) -> Result<(), Error> {
-        let records = before.records.unwrap_or_else(|| self.global.clone());
+        let mut records = before.records.unwrap_or_else(|| self.global.clone());
         let sparse = &records.sparse;
         let path = sparse.name.clone().or(records.path.clone()).or(before.name);
         let path = path.unwrap_or_else(|| header.path());
@@ -476,16 +488,23 @@ impl<'a> Archive<'a> {
         if !matches!(kind, Kind::File(_)) && size > 0 {
             self.input.data(size)?;
         }
-        self.text_acls += u64::from(records.text_acl);
-        let inode = Inode {
+        if records.nfs4_acl {
+            let (count, first) = &mut self.nfs4_acls;
+            if *count == 0 {
+                *first = member_name(&path);
+            }
+            *count += 1;
+        }
+        let mut inode = Inode {
             kind,
             mode: u16::try_from(mode & 0o7777).unwrap_or(0),
             uid,
             gid,
             mtime,
-            xattrs: Some(records.xattrs).filter(|xattrs| !xattrs.is_empty()),
+            xattrs: Some(std::mem::take(&mut records.xattrs)).filter(|set| !set.is_empty()),
             links: 1,
         };
+        self.unresolved |= acl::give(&records, &mut inode).map_err(unsupported)?;
         let inserted = self.builder.insert(&path, inode).map(drop);
         inserted.map_err(|source| self.misplaced(source))
     }

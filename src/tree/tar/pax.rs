@@ -17,8 +17,12 @@ pub(super) struct Records {
     pub xattrs: Arc<Xattrs>,
     /// Bytes of their names and values.
     xattr_bytes: usize,
-    /// ACLs in text form, whose names only the archive's maker could resolve.
-    pub text_acl: bool,
+    /// The access control list in text form.
+    pub access_acl: Option<Vec<u8>>,
+    /// The one that files in a directory inherit.
+    pub default_acl: Option<Vec<u8>>,
+    /// There is a list of NFSv4's kind, which Linux's filesystems do not have.
+    pub nfs4_acl: bool,
     pub sparse: Sparse,
 }
 
@@ -80,7 +84,9 @@ impl Records {
         if one || self.sparse != Sparse::default() {
             return Err("a global header says what only one file can have");
         }
-        if self.xattr_bytes > MAX_GLOBAL_XATTRS {
+        let lists = [&self.access_acl, &self.default_acl];
+        let lists: usize = lists.into_iter().flatten().map(Vec::len).sum();
+        if self.xattr_bytes + lists > MAX_GLOBAL_XATTRS {
             return Err("global headers have more than 4 KiB of extended attributes");
         }
         Ok(())
@@ -126,7 +132,9 @@ impl Records {
                 }
                 self.sparse.map = Some(map);
             }
-            b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.text_acl = true,
+            b"SCHILY.acl.access" => self.access_acl = bytes,
+            b"SCHILY.acl.default" => self.default_acl = bytes,
+            b"SCHILY.acl.ace" => self.nfs4_acl = bytes.is_some(),
             b"RHT.security.selinux" => self.xattr(b"security.selinux", value)?,
             _ => {
                 if let Some(name) = attribute(key) {
@@ -233,7 +241,7 @@ fn time(text: &[u8]) -> Option<Timestamp> {
 /// GNU tar write it. GNU tar escapes the equals sign that would end the key, and the
 /// escape itself; what else stands behind a percent sign is of programs that escape
 /// nothing.
-fn attribute(key: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn attribute(key: &[u8]) -> Option<Vec<u8>> {
     let mut rest = key.strip_prefix(b"SCHILY.xattr.")?;
     let mut name = Vec::with_capacity(rest.len());
     while let Some((&byte, after)) = rest.split_first() {
@@ -325,7 +333,7 @@ mod tests {
     fn attributes_come_in_two_notations() {
         let mut records = Records::default();
         records
-            .read(b"29 SCHILY.xattr.user.one=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
+            .read(b"35 SCHILY.xattr.user.o%3D%25%e=1=1\n40 LIBARCHIVE.xattr.user.t%77o=dHdvAA==\n\0\0")
             .unwrap();
         let found: Vec<(&[u8], &[u8])> = records
             .xattrs
@@ -334,7 +342,7 @@ mod tests {
             .collect();
         assert_eq!(
             found,
-            [(&b"user.one"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
+            [(&b"user.o=%%e"[..], &b"1=1"[..]), (b"user.two", b"two\0")]
         );
     }
 

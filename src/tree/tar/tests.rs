@@ -4,6 +4,7 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::tree::acl::{ACCESS, Acl, DEFAULT};
 
 /// A member: header with this type, name, link and data.
 fn member(kind: u8, name: &str, link: &str, data: &[u8]) -> Vec<u8> {
@@ -83,13 +84,16 @@ fn members_become_what_they_are() {
                 ("uid", "70000"),
                 ("mtime", "-1.5"),
                 ("SCHILY.xattr.user.a", "b=c\n"),
-                ("SCHILY.acl.access", "user::rw-"),
+                (
+                    "SCHILY.acl.access",
+                    "user::rw-,user:7:r-x,group::r--,mask::r-x,other::---\n",
+                ),
             ]),
         ),
         member(b'0', "ignored", "", b"pax"),
     ])
     .unwrap();
-    assert_eq!(archived.warnings.len(), 1);
+    assert_eq!(archived.warnings, [""; 0]);
     let long = "l".repeat(200);
     let tree = Arc::new(archived.tree);
     let find = |path: &str| tree.find(path).unwrap_or_else(|| panic!("{path}"));
@@ -107,7 +111,7 @@ fn members_become_what_they_are() {
     let device = Kind::CharDevice(Device { major: 1, minor: 3 });
     assert_eq!(tree.inode_of(find("/null")).kind, device);
     let pax = tree.inode_of(find("/pax/file"));
-    assert_eq!((pax.uid, pax.gid, pax.mode), (70_000, 8, 0o640));
+    assert_eq!((pax.uid, pax.gid, pax.mode), (70_000, 8, 0o650));
     let before = Timestamp {
         seconds: -2,
         nanoseconds: 500_000_000,
@@ -115,6 +119,73 @@ fn members_become_what_they_are() {
     assert_eq!(pax.mtime, before);
     let xattrs = pax.xattrs.as_ref().unwrap();
     assert_eq!(&xattrs[&b"user.a"[..]][..], b"b=c\n");
+    let acl = Acl::from_xattr(&xattrs[ACCESS]).unwrap();
+    assert_eq!(
+        acl.to_text(),
+        "user::rw-,user:7:r-x,group::r--,mask::r-x,other::---"
+    );
+}
+
+#[test]
+fn access_control_lists_have_the_numbers_of_the_archive() {
+    let pax = |pairs: &[(&str, &str)]| member(b'x', "pax", "", &records(pairs));
+    let named = "user::rwx\nuser:web:rwx\nuser:gone:r--\ngroup::r-x\nmask::rwx\nother::---\n";
+    let numbered = "user::rwx,user:web:rw-:77,group::r-x,mask::rwx,other::---";
+    let exact = "\u{2}\0\0\0";
+    let archived = read_members(&[
+        pax(&[("SCHILY.acl.access", named), ("SCHILY.acl.default", named)]),
+        member(b'5', "dir", "", b""),
+        pax(&[
+            ("SCHILY.acl.access", numbered),
+            ("SCHILY.acl.default", numbered),
+        ]),
+        member(b'0', "file", "", b"text"),
+        // What is replaced has no part in it.
+        pax(&[("SCHILY.acl.access", named)]),
+        member(b'0', "plain", "", b"first"),
+        member(b'0', "plain", "", b"second"),
+        pax(&[("SCHILY.acl.access", named)]),
+        member(b'2', "link", "file", b""),
+        pax(&[
+            ("SCHILY.acl.access", named),
+            ("SCHILY.xattr.system.posix_acl_access", exact),
+        ]),
+        member(b'0', "exact", "", b"text"),
+        pax(&[("SCHILY.acl.access", "user::rw-,group::rw-,other::r--")]),
+        member(b'0', "minimal", "", b"text"),
+        pax(&[("SCHILY.acl.ace", "owner@:rwx::allow")]),
+        member(b'0', "nfs", "", b"text"),
+        member(b'0', "etc/passwd", "", b"web:x:33:34::/:\n"),
+    ])
+    .unwrap();
+    let tree = archived.tree;
+    let list = |path: &str, name: &[u8]| {
+        let inode = tree.inode_of(tree.find(path).unwrap());
+        let value = inode.xattrs.as_ref().and_then(|set| set.get(name));
+        let text = value.map(|value| Acl::from_xattr(value).map(|acl| acl.to_text()));
+        (inode.mode, text.map(Option::unwrap_or_default))
+    };
+    let resolved = "user::rwx,user:33:rwx,group::r-x,mask::rwx,other::---".to_owned();
+    assert_eq!(list("dir", ACCESS), (0o770, Some(resolved.clone())));
+    assert_eq!(list("dir", DEFAULT), (0o770, Some(resolved)));
+    let resolved = "user::rwx,user:77:rw-,group::r-x,mask::rwx,other::---".to_owned();
+    assert_eq!(list("file", ACCESS), (0o770, Some(resolved)));
+    assert_eq!(list("file", DEFAULT).1, None);
+    assert_eq!(list("plain", ACCESS), (0o640, None));
+    assert_eq!(list("link", ACCESS), (0o640, None));
+    assert_eq!(list("exact", ACCESS), (0o640, Some(String::new())));
+    assert_eq!(list("minimal", ACCESS), (0o664, None));
+    assert_eq!(list("nfs", ACCESS), (0o640, None));
+    for (_, inode) in tree.inodes() {
+        let names = inode.xattrs.iter().flat_map(|set| set.keys());
+        assert!(!names.into_iter().any(|name| name.starts_with(b"\0")));
+    }
+    let warnings = archived.warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("2 entries of access control lists"));
+    assert!(warnings[0].contains("such as `gone`; make"));
+    assert!(warnings[1].contains("NFSv4's kind"), "{}", warnings[1]);
+    assert!(warnings[1].contains("1 files, such as `nfs`"));
 }
 
 #[test]
@@ -264,6 +335,13 @@ fn what_is_wrong_is_named_with_its_place() {
                 member(b'0', "x", "", b"0123456789"),
             ],
             "ranges that overlap or are out of order",
+        ),
+        (
+            vec![
+                member(b'x', "x", "", &records(&[("SCHILY.acl.access", "user:")])),
+                member(b'0', "x", "", b""),
+            ],
+            "has member `x`, which has a broken access control list",
         ),
         (
             vec![

@@ -217,7 +217,7 @@ fn a_package_far_larger_than_it_says_is_refused() {
         .unpack(0, bomb, 0, &BTreeSet::new())
         .expect_err("refused");
     assert!(
-        matches!(error, UnpackError::TooLarge { limit } if limit == SLACK),
+        matches!(error, UnpackError::TooLarge { limit } if limit == members::SLACK),
         "{error}"
     );
 }

@@ -1,0 +1,197 @@
+//! What fails while an image is made: there is an error that says so, and what had
+//! the image's name before has it still.
+//!
+//! The faults come from filters of system calls, which any user can load and which
+//! fail at the same byte on every machine.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use crate::common::filter::{failing_from, load, refusing};
+use crate::common::image::{missing, run};
+use crate::common::{Outcome, Run as _, World, kiln, tool};
+
+/// Formats with the names of their files.
+const FORMATS: [(&str, &str); 11] = [
+    ("raw", "raw"),
+    ("qcow2", "qcow2"),
+    ("vmdk", "vmdk"),
+    ("vhd", "vhd"),
+    ("vhdx", "vhdx"),
+    ("vdi", "vdi"),
+    ("tar", "tar"),
+    ("tgz", "tgz"),
+    ("squashfs", "squash"),
+    ("docker", "docker"),
+    ("oci", "oci"),
+];
+
+/// A small file, and 2 MB that do not compress.
+fn world() -> World {
+    let world = World::new();
+    world.write("tree/etc/hostname", "packed\n");
+    let mut state = 7_u64;
+    let noise: Vec<u8> = (0..2_000_000)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect();
+    fs::write(world.work().join("tree/large"), noise).expect("written");
+    world
+}
+
+/// Runs kiln with a filter.
+fn filtered(world: &World, filter: Vec<libc::sock_filter>, line: &str) -> Outcome {
+    let mut command = world.kiln();
+    // SAFETY: the filter was made before the fork; loading it is two system calls.
+    unsafe { command.pre_exec(move || load(&filter, 0)) };
+    command.words(line)
+}
+
+fn names(world: &World) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(world.work())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").file_name().into_string())
+        .map(|name| name.expect("UTF-8"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The outcome is this failure, and the old outputs are what they were.
+#[track_caller]
+fn assert_failed(world: &World, outcome: &Outcome, expected: &[&str], old: &[&str]) {
+    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    for text in expected {
+        assert!(outcome.stderr.contains(text), "{text}: {}", outcome.stderr);
+    }
+    assert!(!outcome.stderr.contains("panic"), "{}", outcome.stderr);
+    let mut left = old.to_vec();
+    left.push("tree");
+    left.sort_unstable();
+    assert_eq!(names(world), left);
+    for name in old {
+        let text = fs::read_to_string(world.work().join(name)).expect("there");
+        assert_eq!(text, "old", "{name}");
+    }
+}
+
+#[test]
+fn writing_that_fails_in_any_format_keeps_the_old_image() {
+    let world = world();
+    for (at, (format, suffix)) in FORMATS.into_iter().enumerate() {
+        let (errno, expected) = [
+            (
+                libc::EDQUOT,
+                [
+                    "error: the disk quota leaves no space for output `",
+                    "hint: see `quota -s`; remove files of yours there",
+                ],
+            ),
+            (
+                libc::ENOSPC,
+                [
+                    "error: no space left for output `",
+                    "hint: free some space there, or choose another place with `-o`",
+                ],
+            ),
+            (
+                libc::EIO,
+                ["error: cannot write output `", "Input/output error"],
+            ),
+        ][at % 3];
+        let old = format!("out.{suffix}");
+        fs::write(world.work().join(&old), "old").expect("written");
+        let outcome = filtered(
+            &world,
+            failing_from(libc::SYS_pwrite64, 256 << 10, errno),
+            &format!("pack tree -o out -t {format} --owner 0:0"),
+        );
+        assert_failed(&world, &outcome, &expected, &[&old]);
+        assert!(outcome.stderr.contains(&old), "{}", outcome.stderr);
+        fs::remove_file(world.work().join(&old)).expect("removed");
+    }
+    under_a_quota_of_the_kernel();
+}
+
+#[test]
+fn one_output_of_several_that_fails_leaves_none() {
+    let world = world();
+    for name in ["out.raw", "out.qcow2"] {
+        fs::write(world.work().join(name), "old").expect("written");
+    }
+    // The raw image is larger than all that compresses it.
+    let outcome = filtered(
+        &world,
+        failing_from(libc::SYS_pwrite64, 2 << 20, libc::EDQUOT),
+        "pack tree -o out -t tgz,raw,qcow2,tar --owner 0:0 --checksum",
+    );
+    let expected = ["error: the disk quota leaves no space for output `"];
+    assert_failed(&world, &outcome, &expected, &["out.qcow2", "out.raw"]);
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_named() {
+    let world = world();
+    for (format, suffix) in FORMATS {
+        let old = format!("out.{suffix}");
+        fs::write(world.work().join(&old), "old").expect("written");
+        let outcome = filtered(
+            &world,
+            failing_from(libc::SYS_pread64, 1 << 20, libc::EIO),
+            &format!("pack tree -o out -t {format} --owner 0:0"),
+        );
+        assert_failed(&world, &outcome, &["large`", "Input/output error"], &[&old]);
+        fs::remove_file(world.work().join(&old)).expect("removed");
+    }
+    for (call, expected) in [
+        (libc::SYS_getdents64, "error: cannot list"),
+        (libc::SYS_llistxattr, "extended attributes of"),
+    ] {
+        let outcome = filtered(
+            &world,
+            refusing(&[call], libc::EIO),
+            "pack tree -o out -t raw,tar --owner 0:0",
+        );
+        assert_failed(&world, &outcome, &[expected, "Input/output error"], &[]);
+    }
+}
+
+/// With a quota of the kernel's: a btrfs with a limit on all that is in it. Only root
+/// can have one, and not on every kernel; then the filter alone proves it.
+fn under_a_quota_of_the_kernel() {
+    if let Some(name) = missing(&["mkfs.btrfs", "btrfs", "unshare"]) {
+        return println!("no quota of the kernel's was tried: {name} is not installed");
+    }
+    let world = world();
+    let image = world.tmp().join("quota");
+    let file = fs::File::create(&image).expect("created");
+    file.set_len(256 << 20).expect("sized");
+    run(&world, "mkfs.btrfs", &format!("-q {}", image.display())).success();
+    let mounted = world.tmp().join("mounted");
+    fs::create_dir(&mounted).expect("made");
+    // A mount namespace of its own, so that nothing is left mounted.
+    let script = "PATH=$PATH:/usr/sbin:/sbin; mount -o loop \"$1\" \"$2\" || exit 99
+        { btrfs quota enable \"$2\" && btrfs subvolume create \"$2/own\" &&
+          btrfs qgroup limit 1M \"$2/own\"; } >&2 || exit 99
+        echo old >\"$2/own/out.raw\"
+        \"$3\" pack tree -o \"$2/own/out\" -t raw,qcow2 --owner 0:0; status=$?
+        echo \"left: $(ls -A \"$2/own\") $(cat \"$2/own/out.raw\")\"; exit $status";
+    let mut command: Command = world.command(tool("unshare").expect("it was found"));
+    let outcome = command
+        .args(["-m", "sh", "-c", script, "sh"])
+        .args([&image, &mounted])
+        .arg(kiln())
+        .run();
+    if matches!(outcome.code(), 1 | 99) && outcome.stdout.is_empty() {
+        return println!("no quota of the kernel's was tried: {}", outcome.stderr);
+    }
+    assert_eq!(outcome.code(), 1, "{}{}", outcome.stdout, outcome.stderr);
+    let expected = "error: the disk quota leaves no space for output `";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "left: out.raw old\n");
+}

@@ -1,0 +1,214 @@
+//! The options of `mke2fs` that docs/filesystems.md lists, through the program and
+//! as `dumpe2fs` sees what becomes of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::common::image::{assert_clean, debugfs, missing, run};
+use crate::common::{Run as _, World};
+use crate::skip;
+
+const UUID: &str = "6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f";
+
+/// Options, and fields of the superblock with their values. A value that begins
+/// with `+` or `^` is a word that is among others, or is not.
+const CASES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "-b 1024 -i 65536 -I 512 -m 2 -L packed -M /srv",
+        &[
+            ("Block size", "1024"),
+            ("Inode count", "1024"),
+            ("Inode size", "512"),
+            ("Reserved block count", "1310"),
+            ("Filesystem volume name", "named"),
+            ("Last mounted on", "/srv"),
+        ],
+    ),
+    (
+        "-b 2k -N 2048 -j -J size=4 -e panic -G 64 -F -q -v",
+        &[
+            ("Block size", "2048"),
+            ("Inode count", "2048"),
+            ("Filesystem features", "+has_journal"),
+            ("Errors behavior", "Panic"),
+            ("Flex block group size", "64"),
+        ],
+    ),
+    (
+        "-b 4096 -U 6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f -e remount-ro -J checksum=3",
+        &[
+            ("Block size", "4096"),
+            ("Filesystem UUID", UUID),
+            ("Errors behavior", "Remount read-only"),
+            ("Journal features", "+journal_checksum_v3"),
+        ],
+    ),
+    (
+        "-e continue -J size=0 -E resize=1000000000 -E hash_seed=6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f",
+        &[
+            ("Errors behavior", "Continue"),
+            ("Filesystem features", "^has_journal"),
+            ("Filesystem features", "+resize_inode"),
+            ("Directory Hash Seed", UUID),
+        ],
+    ),
+    (
+        "-E root_owner=7:8,stride=16,stripe_width=64,mount_opts=nodelalloc",
+        &[
+            ("RAID stride", "16"),
+            ("RAID stripe width", "64"),
+            ("Mount options", "nodelalloc"),
+        ],
+    ),
+    (
+        "-E lazy_itable_init,lazy_journal_init=1,discard,nodiscard,packed_meta_blocks",
+        &[("Filesystem features", "+metadata_csum")],
+    ),
+    (
+        "-O quota -E quotatype=grpquota",
+        &[
+            ("Filesystem features", "+quota"),
+            ("Group quota inode", "4"),
+            ("User quota inode", ""),
+        ],
+    ),
+    (
+        "-O quota,project -E quotatype=usrquota:grpquota:prjquota",
+        &[
+            ("Filesystem features", "+project"),
+            ("User quota inode", "3"),
+            ("Group quota inode", "4"),
+        ],
+    ),
+    (
+        "-O metadata_csum_seed,orphan_file,large_dir,ea_inode",
+        &[
+            ("Filesystem features", "+metadata_csum_seed"),
+            ("Filesystem features", "+orphan_file"),
+            ("Filesystem features", "+large_dir"),
+            ("Filesystem features", "+ea_inode"),
+        ],
+    ),
+    (
+        "-O none,has_journal,ext_attr,dir_index,filetype,sparse_super,large_file",
+        &[
+            ("Filesystem features", "+dir_index"),
+            ("Filesystem features", "^extent"),
+            ("Filesystem features", "^64bit"),
+            ("Filesystem features", "^metadata_csum"),
+        ],
+    ),
+    (
+        "-O resize_inode,extent,64bit,metadata_csum,flex_bg,huge_file,dir_nlink,extra_isize,^encrypt,^casefold,^bigalloc,^meta_bg,^inline_data,^mmp,^verity,^uninit_bg,^sparse_super2",
+        &[
+            ("Filesystem features", "+resize_inode"),
+            ("Filesystem features", "+extent"),
+            ("Filesystem features", "+flex_bg"),
+            ("Filesystem features", "+huge_file"),
+            ("Filesystem features", "+dir_nlink"),
+            ("Filesystem features", "+extra_isize"),
+        ],
+    ),
+];
+
+/// The superblock's fields by their names.
+fn fields(world: &World, image: &str) -> BTreeMap<String, String> {
+    let text = run(world, "dumpe2fs", &format!("-h {image}")).success();
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_documented_option_of_mke2fs_does_what_it_says() {
+    if let Some(name) = missing(&["dumpe2fs", "e2fsck", "debugfs"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    world.write("tree/etc/hostname", "packed\n");
+    world.write("tree/large", &"text ".repeat(100_000));
+    for (options, expected) in CASES {
+        let outcome = world
+            .kiln()
+            .args(["pack", "tree", "-t", "raw", "-o", "out", "--overwrite"])
+            .args(["--size", "64MiB", "--owner", "0:0"])
+            .args(["--label", "named", "--mkfs-options", options])
+            .run();
+        let warned = outcome
+            .stderr
+            .contains("`-L packed` of `mkfs_root` has no effect: its label is `named`");
+        assert_eq!(warned, options.contains("-L "), "{}", outcome.stderr);
+        outcome.success();
+        assert_clean(&world, "out.raw");
+        let found = fields(&world, "out.raw");
+        for (name, value) in *expected {
+            let have = found.get(*name).map_or("", String::as_str);
+            let has = |word: &str| have.split(' ').any(|have| have == word);
+            let right = match (value.strip_prefix('+'), value.strip_prefix('^')) {
+                (Some(word), _) => has(word),
+                (_, Some(word)) => !has(word),
+                _ => have == *value,
+            };
+            assert!(right, "{options}: {name} is `{have}`, not `{value}`");
+        }
+        if options.contains("root_owner") {
+            let stat = debugfs(&world, "out.raw", "stat /");
+            assert!(stat.contains("User:     7   Group:     8"), "{stat}");
+        }
+    }
+    for option in [
+        "encrypt",
+        "casefold",
+        "bigalloc",
+        "meta_bg",
+        "inline_data",
+        "mmp",
+        "verity",
+        "uninit_bg",
+        "sparse_super2",
+    ] {
+        let line = format!("pack tree -t raw -o none --mkfs-options '-O {option}'");
+        let outcome = world.kiln().words(&line);
+        assert_eq!(outcome.code(), 1, "{option}");
+        let named = format!("`-O {option}`");
+        assert!(outcome.stderr.contains(&named), "{}", outcome.stderr);
+    }
+    assert!(!world.work().join("none.raw").exists());
+}
+
+#[test]
+fn the_options_that_are_documented_are_those_that_are_tested() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/filesystems.md");
+    let text = fs::read_to_string(path).expect("the documentation is there");
+    let start = text
+        .find("### `--mkfs-options`")
+        .expect("the section is there");
+    let section = &text[start..];
+    let section = &section[..section.find("### SELinux").unwrap_or(section.len())];
+    let tested: Vec<&str> = CASES.iter().map(|(options, _)| *options).collect();
+    let tested = tested.join(" ");
+    let mut rows = 0;
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let first = row.split(" | ").next().expect("a cell");
+        for option in first.split('`').skip(1).step_by(2) {
+            // `-b SIZE`, `-E resize=BLOCKS`, `stripe_width=BLOCKS`, `remount-ro`
+            let option = option.trim_start_matches("-E ").trim_start_matches("-J ");
+            let word = option.split([' ', '=']).next().expect("a word");
+            assert!(tested.contains(word), "`{word}` of docs is not tested");
+            rows += 1;
+        }
+    }
+    assert!(rows > 20, "{rows}");
+    for list in [
+        "Features that are on unless switched off:",
+        "are not written",
+    ] {
+        assert!(section.contains(list), "{list}");
+    }
+    let after = section.split("switched off:").nth(1).expect("a list");
+    let names = after.split('.').next().expect("a sentence");
+    for name in names.split(',').map(str::trim) {
+        assert!(tested.contains(name), "feature `{name}` is not tested");
+    }
+}
