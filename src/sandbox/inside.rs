@@ -30,7 +30,7 @@ impl Inside {
         let mut namespace = None;
         if super::standin::mounts_are_possible() {
             let made = std::thread::scope(|scope| {
-                let thread = scope.spawn(|| isolate(root));
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || isolate(root))?;
                 thread
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -20,7 +20,8 @@ use super::mounts;
 pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let directory = mounts::open_directory(root)?;
     std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
+        // Hooks may have taken all the processes that there may be.
+        let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
             // From here on, root and current directory are this thread's own.
             own_context(move || -> io::Result<T> {
                 nix::unistd::fchdir(&directory)?;
@@ -28,7 +29,7 @@ pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Resu
                 nix::unistd::chdir(c"/")?;
                 Ok(work())
             })?
-        });
+        })?;
         thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

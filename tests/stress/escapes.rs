@@ -255,6 +255,7 @@ pub fn run() {
     );
     must(
         "chroot",
+        // SAFETY: the path is terminated.
         Errno::result(unsafe { libc::chroot(c"jail".as_ptr()) }).map(i64::from),
     );
     must("chdir", call!(libc::SYS_chdir, c"/".as_ptr()));
