@@ -535,10 +535,10 @@ mod tests {
         }
         assert_eq!(check_names("e", ["element-deps"])[0].rule, "readme");
         assert_eq!(check_names("e", ["README.rst"]), []);
-        let document = &check_names("e", ["README.rst", "docs/more.md"])[0];
+        let document = &check_names("e", ["README.rst", "notes/more.md"])[0];
         assert_eq!(
             (document.rule, &*document.path),
-            ("mddocs", "e/docs/more.md")
+            ("mddocs", "e/notes/more.md")
         );
         assert_eq!(check_names("e", ["element.yaml", "README.md"]), []);
     }
