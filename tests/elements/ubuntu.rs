@@ -124,7 +124,7 @@ pub fn cloud_images_are_checked_and_take_the_users_archive() {
     .unwrap();
     // Sums are looked up by the whole name, in binary mode too.
     let publish = format!(
-        "cd '{}' && tar -czf noble.tar.gz -C tree . && \
+        "cd '{}' && tar --owner=0 --group=0 -czf noble.tar.gz -C tree . && \
          {{ echo '0000  other-noble.tar.gz'; sha256sum -b noble.tar.gz; }} >SHA256SUMS",
         server.display()
     );
@@ -173,7 +173,7 @@ pub fn cloud_images_are_checked_and_take_the_users_archive() {
     let text = error_text(&scratch.outside_hook(fetch));
     assert!(text.contains("has no sum of noble.tar.gz"), "{text}");
     let publish = format!(
-        "cd '{}' && tar -czf '{}/noble.tar.gz' -C tree .",
+        "cd '{}' && tar --owner=0 --group=0 -czf '{}/noble.tar.gz' -C tree .",
         server.display(),
         cache.display()
     );
