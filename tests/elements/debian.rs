@@ -10,18 +10,9 @@ const SECURITY: &str = "http://security.debian.org/debian-security";
 /// A root made by a bootstrap that found its packages on a mirror of the host.
 fn bootstrapped() -> Option<Scratch> {
     let scratch = Scratch::new(&["debian-minimal", "debootstrap", "dpkg"])?;
-    scratch.stub(&["install-packages", "apt-get"]);
-    scratch.program(
-        "dpkg",
-        "[ \"$1\" = --print-foreign-architectures ] || echo amd64",
-    );
-    scratch.script(
-        "kiln-bootstrap",
-        &format!(
-            "printf '<%s>' \"$@\" >>\"$STUB_LOG\"; echo >>\"$STUB_LOG\"\n\
-             echo \"MIRROR='{PRIVATE}'\"; echo \"SECURITY_MIRROR='{PRIVATE}-security/'\""
-        ),
-    );
+    scratch.stub_bootstrap(&format!(
+        "echo \"MIRROR='{PRIVATE}'\"; echo \"SECURITY_MIRROR='{PRIVATE}-security/'\""
+    ));
     scratch.write("etc/apt/sources.list", "deb http://leftover/ x y\n");
     // What the bootstrap does besides, of which these hooks make use.
     scratch.write("var/lib/apt/lists/mirror_InRelease", "");

@@ -248,6 +248,18 @@ impl Scratch {
         self.install(&self.root().join("usr/bin").join(name), body);
     }
 
+    /// A bootstrap that only tells how it was called and says `told`, and what hooks
+    /// around it ask for.
+    pub fn stub_bootstrap(&self, told: &str) {
+        self.stub(&["install-packages", "apt-get"]);
+        self.program(
+            "dpkg",
+            "[ \"$1\" = --print-foreign-architectures ] || echo amd64",
+        );
+        let call = "printf '<%s>' \"$@\" >>\"$STUB_LOG\"; echo >>\"$STUB_LOG\"";
+        self.script("kiln-bootstrap", &format!("{call}\n{told}"));
+    }
+
     fn install(&self, path: &Path, body: &str) {
         let mut child = Command::new("install")
             .args(["-m", "755", "/dev/stdin"])

@@ -60,17 +60,7 @@ pub fn the_bootstrap_takes_what_the_sources_name() {
     let Some(mut scratch) = Scratch::new(&elements) else {
         return;
     };
-    scratch.stub(&["install-packages", "apt-get"]);
-    scratch.program(
-        "dpkg",
-        "[ \"$1\" = --print-foreign-architectures ] || echo amd64",
-    );
-    scratch.script(
-        "kiln-bootstrap",
-        &format!(
-            "printf '<%s>' \"$@\" >>\"$STUB_LOG\"; echo >>\"$STUB_LOG\"\necho \"MIRROR='{MIRROR}'\""
-        ),
-    );
+    scratch.stub_bootstrap(&format!("echo \"MIRROR='{MIRROR}'\""));
     scratch.write("var/lib/apt/lists/mirror_InRelease", "");
     scratch.set("DIB_DISTRIBUTION_MIRROR", MIRROR);
     scratch.set("DIB_UBUNTU_MIRROR_DISTS", "updates,security");
