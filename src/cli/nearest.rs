@@ -1,29 +1,6 @@
 //! “Did you mean”: the known word closest to a mistyped one.
 
-/// Changes between two words: insert, delete, replace, or swap two neighbours.
-///
-/// This is the restricted Damerau–Levenshtein distance (optimal string
-/// alignment), counted in characters.
-fn distance(from: &str, to: &str) -> usize {
-    let from: Vec<char> = from.chars().collect();
-    let to: Vec<char> = to.chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for (i, &a) in from.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, &b) in to.iter().enumerate() {
-            let replaced = above[j] + usize::from(a != b);
-            let mut best = replaced.min(above[j + 1] + 1).min(row[j] + 1);
-            let swapped = i > 0 && j > 0 && a == to[j - 1] && from[i - 1] == b;
-            if swapped {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above[to.len()]
-}
+use crate::element::similar::edit_distance;
 
 /// The word of `known` that `word` was most likely meant to be.
 ///
@@ -37,7 +14,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let allowed = (word.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
+        .map(|candidate| (edit_distance(word, candidate), candidate))
         .filter(|&(changes, _)| changes <= allowed)
         .min_by_key(|&(changes, _)| changes)
         .map(|(_, candidate)| candidate)
@@ -46,21 +23,6 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances_count_edits_and_swaps() {
-        for (from, to, changes) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("raw", "raw", 0),
-            ("qcwo2", "qcow2", 1),
-            ("offlin", "offline", 1),
-            ("kitten", "sitting", 3),
-        ] {
-            assert_eq!(distance(from, to), changes, "{from} → {to}");
-            assert_eq!(distance(to, from), changes, "{to} → {from}");
-        }
-    }
 
     #[test]
     fn only_near_words_are_offered() {

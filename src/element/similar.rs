@@ -35,8 +35,9 @@ pub(crate) fn misspelt<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> 
         .map(|(_, known)| known)
 }
 
-/// Edits (insert, delete, replace, swap neighbours) between two names.
-fn edit_distance(a: &str, b: &str) -> usize {
+/// Edits (insert, delete, replace, swap neighbours) between two names: the restricted
+/// Damerau–Levenshtein distance, counted in characters.
+pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();
     let b: Vec<char> = b.chars().collect();
     let mut before = vec![0; b.len() + 1];
@@ -72,6 +73,21 @@ mod tests {
             ("zzzzzz", vec![]),
         ] {
             assert_eq!(names(name, known.into_iter()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn distances_count_edits_and_swaps() {
+        for (from, to, changes) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("raw", "raw", 0),
+            ("qcwo2", "qcow2", 1),
+            ("offlin", "offline", 1),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(edit_distance(from, to), changes, "{from} → {to}");
+            assert_eq!(edit_distance(to, from), changes, "{to} → {from}");
         }
     }
 
