@@ -2,6 +2,8 @@
 //! place of the bundled ones.
 
 mod common;
+#[path = "common/functions.rs"]
+mod functions;
 
 use std::ffi::OsString;
 use std::fs;
@@ -284,6 +286,28 @@ fn ubuntu_minimal_of_diskimage_builder_builds_a_root() {
         .keys()
         .filter(|path| path.starts_with("./boot/vmlinu"));
     assert_eq!(kernels.count(), 0);
+}
+
+/// What [`functions::FUNCTIONS`] says is what the wheel has.
+#[test]
+fn the_functions_of_diskimage_builder_are_those_that_are_tested() {
+    if missing(&["python3"]).is_some() || !has_pip() || !has_network() {
+        skip!("Python, its pip and a network are needed to have diskimage-builder");
+    }
+    let library = upstream(false).join("diskimage_builder/lib");
+    for (file, expected) in functions::FUNCTIONS {
+        let text = fs::read_to_string(library.join(file)).expect("it is in the wheel");
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("function "))
+            .map(|line| {
+                let end = line.find(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+                &line[..end.unwrap_or(line.len())]
+            })
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, expected, "{file}");
+    }
 }
 
 #[test]
