@@ -310,6 +310,46 @@ fn the_functions_of_diskimage_builder_are_those_that_are_tested() {
     }
 }
 
+/// Deps, hooks, package lists and disks of all of them make sense to kiln.
+#[test]
+fn a_build_of_every_element_of_diskimage_builder_can_be_planned() {
+    if missing(&["python3"]).is_some() || !has_pip() || !has_network() {
+        skip!("Python, its pip and a network are needed to have diskimage-builder");
+    }
+    let library = upstream(false).join("diskimage_builder/elements");
+    let mut world = World::new();
+    world.set("ELEMENTS_PATH", &library);
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for entry in fs::read_dir(&library).expect("it is there") {
+        let name = entry.expect("readable").file_name();
+        let name = name.to_str().expect("names are plain");
+        if name == "__pycache__" || !library.join(name).is_dir() {
+            continue;
+        }
+        count += 1;
+        let plan = |system: &[&str]| world.kiln().arg("plan").args(system).arg(name).run();
+        let systems: [&[&str]; 4] = [
+            &[],
+            &["debian-minimal"],
+            &["fedora-minimal"],
+            &["opensuse-minimal"],
+        ];
+        if systems.iter().all(|system| plan(system).code() != 0) {
+            failed.push((name.to_owned(), plan(&["debian-minimal"]).stderr));
+        }
+    }
+    failed.sort();
+    assert!(count > 120, "{count}");
+    // It depends on an element that diskimage-builder took out years ago.
+    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["deploy-kexec"], "{failed:#?}");
+    assert!(
+        failed[0].1.contains("element `deploy` not found"),
+        "{failed:?}"
+    );
+}
+
 #[test]
 fn elements_that_are_only_elsewhere_are_known_by_name() {
     if missing(&["python3"]).is_some() || !has_pip() || !has_network() {
