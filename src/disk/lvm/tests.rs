@@ -492,12 +492,12 @@ fn options_that_matter_are_in_the_metadata() {
     let text = &plan.headers[0][4096 + 512..];
     let text = String::from_utf8_lossy(text).into_owned();
     for part in [
-        "\ttags = [\"a1\", \"b2\"]\n\textent_size = 2048\n\tmax_lv = 10\n\tmax_pv = 5\n\tallocation_policy = \"anywhere\"\n",
-        "dev_size = 204800\n\t\t\tpe_start = 6144\n\t\t\tpe_count = 97\n",
-        "dev_size = 409600\n\t\t\tpe_start = 2048\n\t\t\tpe_count = 199\n",
-        "extent_count = 52\n\t\t\t\ttype = \"striped\"\n\t\t\t\tstripe_count = 2\n\t\t\t\tstripe_size = 64\n\t\t\t\tstripes = [\n\t\t\t\t\t\"pv0\", 0,\n\t\t\t\t\t\"pv1\", 0\n\t\t\t\t]\n",
-        "status = [\"READ\", \"VISIBLE\"]\n\t\t\tflags = []\n\t\t\ttags = [\"t1\", \"t2\"]\n",
-        "allocation_policy = \"cling\"\n\t\t\tread_ahead = 256\n",
+        "tags = [\"a1\", \"b2\"]\nextent_size = 2048\nmax_lv = 10\nmax_pv = 5\nallocation_policy = \"anywhere\"\n",
+        "dev_size = 204800\npe_start = 6144\npe_count = 97\n",
+        "dev_size = 409600\npe_start = 2048\npe_count = 199\n",
+        "extent_count = 52\ntype = \"striped\"\nstripe_count = 2\nstripe_size = 64\nstripes = [\n\"pv0\", 0,\n\"pv1\", 0\n]\n",
+        "status = [\"READ\", \"VISIBLE\"]\nflags = []\ntags = [\"t1\", \"t2\"]\n",
+        "allocation_policy = \"cling\"\nread_ahead = 256\n",
         "flags = [\"ACTIVATION_SKIP\", \"NOAUTOACTIVATE\"]\n",
         "read_ahead = -1\n",
     ] {

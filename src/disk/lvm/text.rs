@@ -96,70 +96,73 @@ pub(super) fn metadata(vg: &Vg, places: &[Place], pools: &[Pool], spare: &[Segme
         vg,
     };
     let extent_size = vg.options.extent_size;
-    out.line(0, format_args!("{} {{", vg.name));
-    out.line(1, format_args!("id = \"{}\"", dashed(vg.uuid)));
-    out.line(1, format_args!("seqno = 1"));
-    out.line(1, format_args!("format = \"lvm2\""));
-    out.line(
-        1,
-        format_args!("status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]"),
-    );
-    out.line(1, format_args!("flags = []"));
-    out.tags(1, &vg.options.tags);
-    out.line(1, format_args!("extent_size = {}", extent_size / SECTOR));
-    out.line(1, format_args!("max_lv = {}", vg.options.max_lv));
-    out.line(1, format_args!("max_pv = {}", vg.options.max_pv));
-    out.allocation(1, vg.options.allocation);
-    out.line(1, format_args!("metadata_copies = 0"));
-    out.line(1, format_args!("physical_volumes {{"));
+    out.line(format_args!("{} {{", vg.name));
+    out.line(format_args!("id = \"{}\"", dashed(vg.uuid)));
+    out.line(format_args!("seqno = 1"));
+    out.line(format_args!("format = \"lvm2\""));
+    out.line(format_args!(
+        "status = [\"RESIZEABLE\", \"READ\", \"WRITE\"]"
+    ));
+    out.line(format_args!("flags = []"));
+    out.tags(&vg.options.tags);
+    out.line(format_args!("extent_size = {}", extent_size / SECTOR));
+    out.line(format_args!("max_lv = {}", vg.options.max_lv));
+    out.line(format_args!("max_pv = {}", vg.options.max_pv));
+    out.allocation(vg.options.allocation);
+    out.line(format_args!("metadata_copies = 0"));
+    out.line(format_args!("physical_volumes {{"));
     for (at, pv) in vg.pvs.iter().enumerate() {
-        out.line(2, format_args!("pv{at} {{"));
-        out.line(3, format_args!("id = \"{}\"", dashed(pv.id)));
-        out.line(3, format_args!("device = \"{}\"", quoted(&pv.device)));
-        out.line(3, format_args!("status = [\"ALLOCATABLE\"]"));
-        out.line(3, format_args!("flags = []"));
-        out.line(3, format_args!("dev_size = {}", pv.length() / SECTOR));
+        out.line(format_args!("pv{at} {{"));
+        out.line(format_args!("id = \"{}\"", dashed(pv.id)));
+        out.line(format_args!("device = \"{}\"", quoted(&pv.device)));
+        out.line(format_args!("status = [\"ALLOCATABLE\"]"));
+        out.line(format_args!("flags = []"));
+        out.line(format_args!("dev_size = {}", pv.length() / SECTOR));
         let start = pv.options.data_start / SECTOR;
-        out.line(3, format_args!("pe_start = {start}"));
-        out.line(3, format_args!("pe_count = {}", pv.extents(extent_size)));
-        out.line(2, format_args!("}}"));
+        out.line(format_args!("pe_start = {start}"));
+        out.line(format_args!("pe_count = {}", pv.extents(extent_size)));
+        out.line(format_args!("}}"));
     }
-    out.line(1, format_args!("}}"));
+    out.line(format_args!("}}"));
     if !vg.lvs.is_empty() {
-        out.line(1, format_args!("logical_volumes {{"));
+        out.line(format_args!("logical_volumes {{"));
         for entry in entries(vg, places, pools, spare) {
             out.entry(&entry, time);
         }
-        out.line(1, format_args!("}}"));
+        out.line(format_args!("}}"));
     }
-    out.line(0, format_args!("}}"));
-    out.line(0, format_args!("contents = \"Text Format Volume Group\""));
-    out.line(0, format_args!("version = 1"));
-    out.line(0, format_args!("description = \"made by kiln\""));
-    out.line(0, format_args!("creation_host = \"kiln\""));
-    out.line(0, format_args!("creation_time = {time}"));
+    out.line(format_args!("}}"));
+    out.line(format_args!("contents = \"Text Format Volume Group\""));
+    out.line(format_args!("version = 1"));
+    out.line(format_args!("description = \"made by kiln\""));
+    out.line(format_args!("creation_host = \"kiln\""));
+    out.line(format_args!("creation_time = {time}"));
     let mut bytes = out.text.into_bytes();
     bytes.push(0);
     bytes
 }
 
-/// Indented lines.
+/// Lines as LVM writes them: not indented, and an empty one before each section. GRUB
+/// finds all but the first logical volume only so.
 struct Lines<'a> {
     text: String,
     vg: &'a Vg,
 }
 
 impl Lines<'_> {
-    fn line(&mut self, depth: usize, text: std::fmt::Arguments<'_>) {
-        self.text.extend(std::iter::repeat_n('\t', depth));
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
         // Writing to a string cannot fail.
+        let start = self.text.len();
         let _ = self.text.write_fmt(text);
+        if start > 0 && self.text.ends_with('{') {
+            self.text.insert(start, '\n');
+        }
         self.text.push('\n');
     }
 
     fn entry(&mut self, entry: &Entry<'_>, time: u64) {
-        self.line(2, format_args!("{} {{", entry.name));
-        self.line(3, format_args!("id = \"{}\"", dashed(entry.uuid)));
+        self.line(format_args!("{} {{", entry.name));
+        self.line(format_args!("id = \"{}\"", dashed(entry.uuid)));
         let usual = LvOptions::default();
         let options = entry.options.unwrap_or(&usual);
         let status = [
@@ -167,79 +170,79 @@ impl Lines<'_> {
             ("WRITE", !options.read_only),
             ("VISIBLE", entry.options.is_some()),
         ];
-        self.list(3, "status", words(&status));
+        self.list("status", words(&status));
         let flags = [
             ("ACTIVATION_SKIP", options.activation_skip),
             ("NOAUTOACTIVATE", options.no_autoactivation),
         ];
-        self.list(3, "flags", words(&flags));
-        self.tags(3, &options.tags);
-        self.line(3, format_args!("creation_time = {time}"));
-        self.line(3, format_args!("creation_host = \"kiln\""));
-        self.allocation(3, options.allocation);
+        self.list("flags", words(&flags));
+        self.tags(&options.tags);
+        self.line(format_args!("creation_time = {time}"));
+        self.line(format_args!("creation_host = \"kiln\""));
+        self.allocation(options.allocation);
         match options.read_ahead {
             None => {}
             // Zero is for what the system thinks best.
-            Some(0) => self.line(3, format_args!("read_ahead = -1")),
-            Some(sectors) => self.line(3, format_args!("read_ahead = {sectors}")),
+            Some(0) => self.line(format_args!("read_ahead = -1")),
+            Some(sectors) => self.line(format_args!("read_ahead = {sectors}")),
         }
         let extent_size = self.vg.options.extent_size;
         match &entry.content {
             Content::Linear(segments) => {
-                self.line(3, format_args!("segment_count = {}", segments.len()));
+                self.line(format_args!("segment_count = {}", segments.len()));
                 let mut start = 0;
                 for (at, part) in segments.iter().enumerate() {
                     let count = part.length / extent_size;
                     let first = self.first_extent(part);
                     self.segment(at + 1, start, count, "striped");
-                    self.line(4, format_args!("stripe_count = 1"));
-                    self.line(4, format_args!("stripes = [\"pv{}\", {first}]", part.pv));
-                    self.line(3, format_args!("}}"));
+                    self.line(format_args!("stripe_count = 1"));
+                    self.line(format_args!("stripes = [\"pv{}\", {first}]", part.pv));
+                    self.line(format_args!("}}"));
                     start += count;
                 }
             }
             Content::Striped(parts, size) => {
-                self.line(3, format_args!("segment_count = 1"));
+                self.line(format_args!("segment_count = 1"));
                 self.segment(1, 0, length_of(parts) / extent_size, "striped");
-                self.line(4, format_args!("stripe_count = {}", parts.len()));
-                self.line(4, format_args!("stripe_size = {}", size / SECTOR));
-                self.line(4, format_args!("stripes = ["));
+                self.line(format_args!("stripe_count = {}", parts.len()));
+                self.line(format_args!("stripe_size = {}", size / SECTOR));
+                self.line(format_args!("stripes = ["));
                 for (at, part) in parts.iter().enumerate() {
                     let comma = if at + 1 < parts.len() { "," } else { "" };
                     let first = self.first_extent(part);
-                    self.line(5, format_args!("\"pv{}\", {first}{comma}", part.pv));
+                    self.line(format_args!("\"pv{}\", {first}{comma}", part.pv));
                 }
-                self.line(4, format_args!("]"));
-                self.line(3, format_args!("}}"));
+                self.line(format_args!("]"));
+                self.line(format_args!("}}"));
             }
             Content::Pool(pool) => {
-                self.line(3, format_args!("segment_count = 1"));
+                self.line(format_args!("segment_count = 1"));
                 self.segment(1, 0, length_of(&pool.data) / extent_size, "thin-pool");
-                self.line(4, format_args!("metadata = \"{}_tmeta\"", pool.name));
-                self.line(4, format_args!("pool = \"{}_tdata\"", pool.name));
-                self.line(4, format_args!("transaction_id = {}", pool.volumes));
-                self.line(4, format_args!("chunk_size = {}", pool.chunk / SECTOR));
+                self.line(format_args!("metadata = \"{}_tmeta\"", pool.name));
+                self.line(format_args!("pool = \"{}_tdata\"", pool.name));
+                self.line(format_args!("transaction_id = {}", pool.volumes));
+                self.line(format_args!("chunk_size = {}", pool.chunk / SECTOR));
                 let discards = pool.options.discards.name();
-                self.line(4, format_args!("discards = \"{discards}\""));
+                self.line(format_args!("discards = \"{discards}\""));
                 if pool.options.zero {
-                    self.line(4, format_args!("zero_new_blocks = 1"));
+                    self.line(format_args!("zero_new_blocks = 1"));
                 }
-                self.line(3, format_args!("}}"));
+                self.line(format_args!("}}"));
             }
             Content::Thin {
                 pool,
                 bytes,
                 device,
             } => {
-                self.line(3, format_args!("segment_count = 1"));
+                self.line(format_args!("segment_count = 1"));
                 self.segment(1, 0, bytes / extent_size, "thin");
-                self.line(4, format_args!("thin_pool = \"{pool}\""));
-                self.line(4, format_args!("transaction_id = {}", device - 1));
-                self.line(4, format_args!("device_id = {device}"));
-                self.line(3, format_args!("}}"));
+                self.line(format_args!("thin_pool = \"{pool}\""));
+                self.line(format_args!("transaction_id = {}", device - 1));
+                self.line(format_args!("device_id = {device}"));
+                self.line(format_args!("}}"));
             }
         }
-        self.line(2, format_args!("}}"));
+        self.line(format_args!("}}"));
     }
 
     /// The extent of its physical volume that a part begins with.
@@ -249,30 +252,30 @@ impl Lines<'_> {
     }
 
     /// `NAME = ["A", "B"]`
-    fn list<'a>(&mut self, depth: usize, name: &str, items: impl Iterator<Item = &'a str>) {
+    fn list<'a>(&mut self, name: &str, items: impl Iterator<Item = &'a str>) {
         let items: Vec<String> = items.map(|item| format!("\"{item}\"")).collect();
-        self.line(depth, format_args!("{name} = [{}]", items.join(", ")));
+        self.line(format_args!("{name} = [{}]", items.join(", ")));
     }
 
-    fn tags(&mut self, depth: usize, tags: &[String]) {
+    fn tags(&mut self, tags: &[String]) {
         if !tags.is_empty() {
-            self.list(depth, "tags", tags.iter().map(String::as_str));
+            self.list("tags", tags.iter().map(String::as_str));
         }
     }
 
-    fn allocation(&mut self, depth: usize, allocation: Option<Allocation>) {
+    fn allocation(&mut self, allocation: Option<Allocation>) {
         if let Some(allocation) = allocation {
             let name = allocation.name();
-            self.line(depth, format_args!("allocation_policy = \"{name}\""));
+            self.line(format_args!("allocation_policy = \"{name}\""));
         }
     }
 
     /// The lines that all segments begin with.
     fn segment(&mut self, number: usize, start: u64, extents: u64, kind: &str) {
-        self.line(3, format_args!("segment{number} {{"));
-        self.line(4, format_args!("start_extent = {start}"));
-        self.line(4, format_args!("extent_count = {extents}"));
-        self.line(4, format_args!("type = \"{kind}\""));
+        self.line(format_args!("segment{number} {{"));
+        self.line(format_args!("start_extent = {start}"));
+        self.line(format_args!("extent_count = {extents}"));
+        self.line(format_args!("type = \"{kind}\""));
     }
 }
 
