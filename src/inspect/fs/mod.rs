@@ -22,6 +22,9 @@ pub use walk::Walk;
 
 use super::Volume;
 
+/// What is read, for people.
+pub const KINDS: &str = "ext2 to ext4, XFS and FAT";
+
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
 /// Most ranges of data in one file.
