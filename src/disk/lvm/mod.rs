@@ -21,6 +21,7 @@ use super::config::LvSize;
 use super::{Extent, Source, Volume};
 
 pub mod format;
+pub mod parse;
 mod text;
 pub mod thin;
 
