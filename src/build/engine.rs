@@ -290,7 +290,11 @@ impl Engine<'_> {
         let lib = kiln.join("lib");
         fs_err::create_dir_all(&lib)?;
         for (name, text) in crate::helpers::lib::FILES {
-            fs_err::write(lib.join(name), text)?;
+            let file = lib.join(name);
+            fs_err::write(&file, text)?;
+            if text.starts_with("#!") {
+                fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
+            }
         }
         for helper in crate::helpers::HELPERS {
             use crate::helpers::Scope;

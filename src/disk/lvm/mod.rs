@@ -23,6 +23,7 @@ use super::{Extent, Source, Volume};
 
 pub mod format;
 pub mod options;
+pub mod parse;
 mod text;
 pub mod thin;
 

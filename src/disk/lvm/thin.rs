@@ -25,7 +25,7 @@ use super::options::PoolOptions;
 use super::{LvmError, Pool, length_of};
 use crate::disk::{Extent, Source, Volume};
 
-mod format;
+pub(crate) mod format;
 
 use format::{
     BITMAP_XOR, BLOCK, BitmapHeader, Details, INDEX_XOR, INTERNAL, IndexEntry, LEAF,
