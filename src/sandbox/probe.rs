@@ -368,7 +368,11 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
                 "or allow it: docker's `--security-opt seccomp=unconfined`, Kubernetes' \
                  `seccompProfile: {type: Unconfined}`; podman's default filter allows it"
                     .to_owned(),
-            ],
+            ]
+            .into_iter()
+            // What would refuse it next.
+            .chain(confinement().and_then(|found| found.by.hints().into_iter().next()))
+            .collect(),
         )
     } else {
         (
