@@ -415,8 +415,9 @@ impl By {
             By::AppArmor => (
                 "in a container: docker's and podman's `--security-opt apparmor=unconfined`, \
                  Kubernetes' `appArmorProfile: {type: Unconfined}`",
-                "elsewhere, as an administrator: `userns,` and `mount,` in that profile in \
-                 `/etc/apparmor.d`, then `apparmor_parser -r` with its file",
+                "elsewhere, as an administrator: `flags=(attach_disconnected,mediate_deleted)`, `userns,`, `mount,` and \
+                 `pivot_root,` in that profile in `/etc/apparmor.d`, then `apparmor_parser -r` with its \
+                 file",
             ),
             By::SeLinux => (
                 "in a container: docker's and podman's `--security-opt label=disable`",

@@ -43,9 +43,9 @@ triple_of() {
 # Rust's own target if it is installed with a cross compiler, otherwise in a root of
 # Debian sid, whose packages have both.
 cargo_for() {
-    local arch=$1 triple linker
+    local triple linker
+    triple=$(triple_of "$1")
     shift
-    triple=$(triple_of "$arch")
     linker=${triple%%-*}-linux-gnu-gcc
     if [[ $triple == "$(uname -m)"-* ]]; then
         (cd "$source" && cargo "$@" 2>&1)
