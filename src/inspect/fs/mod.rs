@@ -14,12 +14,16 @@ mod ext4;
 mod fat;
 mod lookup;
 mod walk;
+mod xfs;
 
 pub use detect::{Identity, identify};
 pub use error::Error;
 pub use walk::Walk;
 
 use super::Volume;
+
+/// What is read, for people.
+pub const KINDS: &str = "ext2 to ext4, XFS and FAT";
 
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
@@ -86,7 +90,7 @@ impl FileKind {
     }
 }
 
-/// A file within its filesystem: ext4's inode number, or where FAT keeps the
+/// A file within its filesystem: ext4's or XFS's inode number, or where FAT keeps the
 /// file's directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
@@ -184,6 +188,7 @@ pub struct FileSystem<'a> {
 enum Format {
     Ext4(ext4::Ext4),
     Fat(fat::Fat),
+    Xfs(xfs::Xfs),
 }
 
 impl<'a> FileSystem<'a> {
@@ -194,6 +199,8 @@ impl<'a> FileSystem<'a> {
     pub fn open(volume: Volume<'a>) -> Result<FileSystem<'a>, Error> {
         let format = if ext4::is_ext4(&volume) {
             Format::Ext4(ext4::Ext4::open(&volume)?)
+        } else if xfs::is_xfs(&volume) {
+            Format::Xfs(xfs::Xfs::open(&volume)?)
         } else if fat::is_fat(&volume) {
             Format::Fat(fat::Fat::open(&volume)?)
         } else {
@@ -211,6 +218,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(_) => FileId(ext4::ROOT),
             Format::Fat(_) => FileId(fat::ROOT),
+            Format::Xfs(xfs) => FileId(xfs.root()),
         }
     }
 
@@ -219,6 +227,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.space(),
             Format::Fat(fat) => (fat.size(), None),
+            Format::Xfs(xfs) => xfs.space(),
         }
     }
 
@@ -228,6 +237,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.needs_recovery(),
             Format::Fat(_) => false,
+            Format::Xfs(xfs) => xfs.is_dirty(),
         }
     }
 
@@ -239,6 +249,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.metadata(&self.volume, file),
             Format::Fat(fat) => fat.metadata(&self.volume, file),
+            Format::Xfs(xfs) => xfs.metadata(&self.volume, file),
         }
     }
 
@@ -258,6 +269,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.entries(&self.volume, directory),
             Format::Fat(fat) => fat.entries(&self.volume, directory),
+            Format::Xfs(xfs) => xfs.entries(&self.volume, directory),
         }
     }
 
@@ -268,6 +280,7 @@ impl<'a> FileSystem<'a> {
     pub fn link_target(&self, link: FileId) -> Result<Vec<u8>, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.link_target(&self.volume, link),
+            Format::Xfs(xfs) => xfs.link_target(&self.volume, link),
             Format::Fat(_) => Err(Error::NotFound {
                 path: "symbolic link".to_owned(),
             }),
@@ -282,6 +295,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.xattrs(&self.volume, file),
             Format::Fat(_) => Ok(Xattrs::new()),
+            Format::Xfs(xfs) => xfs.xattrs(&self.volume, file),
         }
     }
 
@@ -293,6 +307,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.file(&self.volume, file),
             Format::Fat(fat) => fat.file(&self.volume, file),
+            Format::Xfs(xfs) => xfs.file(&self.volume, file),
         }
     }
 
