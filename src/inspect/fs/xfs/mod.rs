@@ -539,3 +539,6 @@ impl Node {
 fn has_extents(format: u8) -> bool {
     matches!(format, FORMAT_EXTENTS | FORMAT_BTREE)
 }
+
+#[cfg(test)]
+mod tests;
