@@ -228,12 +228,10 @@ fn thin_disk() -> (Disk, u64) {
         disk.bytes("header", *start, header.clone());
     }
     for (volume, segments) in [(data, &pool.data), (metadata, &pool.metadata)] {
-        let places: Vec<(u64, u64)> = segments
-            .iter()
-            .map(|own| (RANGES[own.pv].0 + own.offset, own.length))
-            .collect();
-        for (offset, piece) in writer::scatter(volume, &places) {
-            disk.volume("pool", offset, piece);
+        let lengths: Vec<u64> = segments.iter().map(|own| own.length).collect();
+        let pieces = writer::scatter(volume, &lengths);
+        for (own, piece) in segments.iter().zip(pieces) {
+            disk.volume("pool", RANGES[own.pv].0 + own.offset, piece);
         }
     }
     (disk.build().unwrap(), chunk)

@@ -126,8 +126,8 @@ fn what_is_not_read_or_damaged_is_named() {
     for (at, bytes, expected) in [
         (
             incompat,
-            &[0, 0, 2, 3][..],
-            "the filesystem has the XFS features 0x200, which kiln does not read",
+            &[0, 1, 2, 3][..],
+            "the filesystem has the XFS features zoned, 0x10000, which kiln does not read",
         ),
         (incompat, &[0, 0, 0, 0x13], "needs `xfs_repair` first"),
         (100, &[0xB4, 3], "is XFS version 3"),
