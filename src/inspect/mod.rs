@@ -15,6 +15,7 @@ use std::path::Path;
 
 mod collect;
 mod contents;
+mod decompress;
 mod error;
 mod extract;
 mod file;

@@ -4,10 +4,11 @@
 //! walks are bounded by the size of the volume, and names that could lead out of
 //! a directory are errors.
 
-use std::ops::Range;
+use std::cell::RefCell;
 
 use crate::tree::{Device, Timestamp, Xattrs};
 
+mod content;
 mod detect;
 mod error;
 mod ext4;
@@ -15,11 +16,13 @@ mod fat;
 mod lookup;
 mod walk;
 
+pub use content::File;
 pub use detect::{Identity, identify};
 pub use error::Error;
 pub use walk::Walk;
 
 use super::Volume;
+use content::Units;
 
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
@@ -131,53 +134,12 @@ struct Run {
     at: u64,
 }
 
-/// A regular file that is open for reading.
-#[derive(Debug)]
-pub struct File {
-    /// Length in bytes.
-    pub size: u64,
-    /// Sorted; none reaches beyond the file's end.
-    runs: Vec<Run>,
-    /// The bytes of a file that is stored within its inode.
-    inline: Option<Vec<u8>>,
-}
-
-impl File {
-    /// Ranges that may hold anything but zeros: sorted, not overlapping.
-    pub fn data_ranges(&self) -> Vec<Range<u64>> {
-        if self.inline.is_some() {
-            return std::iter::once(0..self.size).collect();
-        }
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        for run in &self.runs {
-            let end = run.offset + run.length;
-            match ranges.last_mut() {
-                Some(last) if last.end == run.offset => last.end = end,
-                _ => ranges.push(run.offset..end),
-            }
-        }
-        ranges
-    }
-
-    /// A file of these runs, which may reach beyond its end.
-    fn new(size: u64, mut runs: Vec<Run>) -> File {
-        runs.retain(|run| run.offset < size);
-        for run in &mut runs {
-            run.length = run.length.min(size - run.offset);
-        }
-        File {
-            size,
-            runs,
-            inline: None,
-        }
-    }
-}
-
 /// A filesystem that is open for reading.
 #[derive(Debug)]
 pub struct FileSystem<'a> {
     volume: Volume<'a>,
     format: Format,
+    units: RefCell<Units>,
 }
 
 #[derive(Debug)]
@@ -203,7 +165,11 @@ impl<'a> FileSystem<'a> {
             };
             return Err(Error::Unsupported { what });
         };
-        Ok(FileSystem { volume, format })
+        Ok(FileSystem {
+            volume,
+            format,
+            units: RefCell::default(),
+        })
     }
 
     /// The root directory.
@@ -294,42 +260,6 @@ impl<'a> FileSystem<'a> {
             Format::Ext4(ext4) => ext4.file(&self.volume, file),
             Format::Fat(fat) => fat.file(&self.volume, file),
         }
-    }
-
-    /// Reads from `offset` until the buffer is full or the file ends; returns how
-    /// many bytes that are.
-    ///
-    /// # Errors
-    /// The image cannot be read.
-    pub fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
-        let left = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
-        let buffer = &mut buffer[..wanted];
-        buffer.fill(0);
-        if let Some(bytes) = &file.inline {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX);
-            let have = bytes.get(from..).unwrap_or_default();
-            let length = have.len().min(wanted);
-            buffer[..length].copy_from_slice(&have[..length]);
-            return Ok(wanted);
-        }
-        let end = offset.saturating_add(wanted as u64);
-        let first = file
-            .runs
-            .partition_point(|run| run.offset + run.length <= offset);
-        for run in &file.runs[first..] {
-            if run.offset >= end {
-                break;
-            }
-            let start = offset.max(run.offset);
-            let stop = end.min(run.offset + run.length);
-            let within = |at: u64| usize::try_from(at - offset).unwrap_or(wanted);
-            self.volume.read_at(
-                run.at + (start - run.offset),
-                &mut buffer[within(start)..within(stop)],
-            )?;
-        }
-        Ok(wanted)
     }
 
     /// A whole file of at most `limit` bytes.
