@@ -1,6 +1,8 @@
 //! Whole builds through the real binary, of a toy operating system.
 
 mod common;
+#[path = "common/functions.rs"]
+mod dib_functions;
 
 #[path = "build/cloud_images.rs"]
 mod cloud_images;
@@ -10,6 +12,8 @@ mod containers;
 mod environment;
 #[path = "build/failures.rs"]
 mod failures;
+#[path = "build/functions.rs"]
+mod functions;
 #[path = "build/images.rs"]
 mod images;
 #[path = "build/outputs.rs"]

@@ -2,6 +2,8 @@
 //! place of the bundled ones.
 
 mod common;
+#[path = "common/functions.rs"]
+mod functions;
 
 use std::ffi::OsString;
 use std::fs;
@@ -284,6 +286,72 @@ fn ubuntu_minimal_of_diskimage_builder_builds_a_root() {
         .keys()
         .filter(|path| path.starts_with("./boot/vmlinu"));
     assert_eq!(kernels.count(), 0);
+}
+
+/// What [`functions::FUNCTIONS`] says is what the wheel has.
+#[test]
+fn the_functions_of_diskimage_builder_are_those_that_are_tested() {
+    if missing(&["python3"]).is_some() || !has_pip() || !has_network() {
+        skip!("Python, its pip and a network are needed to have diskimage-builder");
+    }
+    let library = upstream(false).join("diskimage_builder/lib");
+    for (file, expected) in functions::FUNCTIONS {
+        let text = fs::read_to_string(library.join(file)).expect("it is in the wheel");
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("function "))
+            .map(|line| {
+                let end = line.find(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+                &line[..end.unwrap_or(line.len())]
+            })
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, expected, "{file}");
+    }
+}
+
+/// Deps, hooks, package lists and disks of all of them make sense to kiln.
+#[test]
+fn a_build_of_every_element_of_diskimage_builder_can_be_planned() {
+    if missing(&["python3"]).is_some() || !has_pip() || !has_network() {
+        skip!("Python, its pip and a network are needed to have diskimage-builder");
+    }
+    let library = upstream(false).join("diskimage_builder/elements");
+    let mut world = World::new();
+    world.set("ELEMENTS_PATH", &library);
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for entry in fs::read_dir(&library).expect("it is there") {
+        let name = entry.expect("readable").file_name();
+        let name = name.to_str().expect("names are plain");
+        if name == "__pycache__" || !library.join(name).is_dir() {
+            continue;
+        }
+        count += 1;
+        let plan = |system: &[&str]| world.kiln().arg("plan").args(system).arg(name).run();
+        let systems: [&[&str]; 4] = [
+            &[],
+            &["debian-minimal"],
+            &["fedora-minimal"],
+            &["opensuse-minimal"],
+        ];
+        if systems.iter().all(|system| plan(system).code() != 0) {
+            failed.push((name.to_owned(), plan(&["debian-minimal"]).stderr));
+        }
+    }
+    // What passes `dib-lint` there passes it here. Its Python is flake8's, whose rules change.
+    world.write("tox.ini", "[dib-lint]\nignore = flake8\n");
+    world.set("ELEMENTS_DIR", &library);
+    assert_eq!(world.face("dib-lint").run().success(), "PASS\n");
+    failed.sort();
+    assert!(count > 120, "{count}");
+    // It depends on an element that diskimage-builder took out years ago.
+    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["deploy-kexec"], "{failed:#?}");
+    assert!(
+        failed[0].1.contains("element `deploy` not found"),
+        "{failed:?}"
+    );
 }
 
 #[test]

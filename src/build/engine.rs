@@ -209,7 +209,7 @@ impl Engine<'_> {
         self.run_phase(phases::BLOCK_DEVICE)?;
         self.write_fstab()?;
         let facts = self.plan.layout.facts();
-        self.set("IMAGE_BLOCK_DEVICE", facts.device.clone());
+        self.set("IMAGE_BLOCK_DEVICE", facts.device().to_owned());
         self.set("IMAGE_BLOCK_DEVICES", self.plan.block_devices());
         let api = self.mount_api()?;
         self.run_phase(phases::PRE_FINALISE)?;
@@ -290,7 +290,11 @@ impl Engine<'_> {
         let lib = kiln.join("lib");
         fs_err::create_dir_all(&lib)?;
         for (name, text) in crate::helpers::lib::FILES {
-            fs_err::write(lib.join(name), text)?;
+            let file = lib.join(name);
+            fs_err::write(&file, text)?;
+            if text.starts_with("#!") {
+                fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
+            }
         }
         for helper in crate::helpers::HELPERS {
             use crate::helpers::Scope;

@@ -24,9 +24,10 @@ fn help() -> String {
          Usage: dib-lint [DIR...]\n\
          \n\
          Each DIR holds elements (default: $ELEMENTS_DIR, else diskimage_builder/elements, else\n\
-         elements; and the shell files of $LIB_DIR, else diskimage_builder/lib). A file switches rules off with a comment `# dib-lint: disable=RULE RULE`, a\n\
+         elements). A file switches rules off with a comment `# dib-lint: disable=RULE RULE`, a\n\
          project with `ignore = RULE RULE` in the section `[dib-lint]` of tox.ini. Files that git\n\
-         ignores are not looked at.\n\
+         ignores are not looked at. Without DIR the files of $LIB_DIR, else those of\n\
+         diskimage_builder/lib, are held to the rules `tabindent` and `newline`.\n\
          \n  -h, --help     Prints this text.\n      --version  Prints the version.\n\nRules:\n",
     );
     for (name, what) in RULES {
@@ -74,6 +75,10 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
         let ignored = ignored_by_git(&context.caller, root, &files);
         for file in files.iter().filter(|file| !ignored.contains(&file.path)) {
             let bytes = fs_err::read(&file.path)?;
+            if file.only_form {
+                findings.extend(lint::check_form(&file.shown, &bytes));
+                continue;
+            }
             findings.extend(lint::check(&file.shown, &bytes, file.executable));
             if lint::is_python(&file.shown, &bytes) {
                 python.push((file.path.clone(), file.shown.clone()));
@@ -92,7 +97,9 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
         let mut files = Vec::new();
         list_directory(&root, &directory.display().to_string(), &mut files)
             .map_err(|failure| failure.hint("`LIB_DIR` names it"))?;
-        files.retain(|file| !file.is_document());
+        for file in &mut files {
+            file.only_form = true;
+        }
         check(&root, files, &mut findings)?;
     }
     let ignored = match fs_err::read_to_string(here.join("tox.ini")) {
@@ -138,15 +145,8 @@ struct File {
     path: PathBuf,
     shown: String,
     executable: bool,
-}
-
-impl File {
-    /// Whether it is prose, which has no style to check.
-    fn is_document(&self) -> bool {
-        [".md", ".rst"]
-            .iter()
-            .any(|suffix| self.shown.ends_with(suffix))
-    }
+    /// Whether it is prose, or nothing of an element's: little of that is style.
+    only_form: bool,
 }
 
 /// Lists the files of a library, and checks what needs no more than their names.
@@ -173,7 +173,11 @@ fn list_library(
             &element,
             names.filter_map(|shown| shown.strip_prefix(&below)),
         ));
-        files.extend(inside.into_iter().filter(|file| !file.is_document()));
+        files.extend(
+            inside
+                .into_iter()
+                .filter(|file| !file.shown.ends_with(".md")),
+        );
     }
     Ok(())
 }
@@ -191,6 +195,7 @@ fn list_directory(path: &Path, shown: &str, files: &mut Vec<File>) -> Result<(),
         } else if meta.is_file() {
             files.push(File {
                 path: file,
+                only_form: shown.ends_with(".rst"),
                 shown,
                 executable: meta.permissions().mode() & 0o111 != 0,
             });

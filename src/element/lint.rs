@@ -42,49 +42,58 @@ pub const RULES: [(&str, &str); 18] = [
     ("safe_sudo", "sudo outside of the target names a path in it"),
     ("which", "`type -p` finds programs, and not which"),
     ("tabindent", "no line is indented with tabs"),
-    ("newline", "files end with a newline"),
+    ("newline", "programs and documents end with a newline"),
     ("yaml", "YAML and pkg-map can be read"),
     ("flake8", "Python passes flake8, where that is installed"),
 ];
 
 /// Phases whose hooks run on the host.
-const OUTSIDE: [&str; 5] = [
+const OUTSIDE: [&str; 6] = [
     "root.d",
     "extra-data.d",
     "block-device.d",
+    "pre-finalise.d",
     "finalise.d",
     "cleanup.d",
 ];
 
-/// Variables that lead into the target.
-const TARGET: [&str; 4] = [
+/// What leads into the target.
+const TARGET: [&str; 6] = [
     "TARGET_ROOT",
     "TMP_MOUNT_PATH",
     "TMP_BUILD_DIR",
+    "TMP_IMAGE_PATH",
     "IMAGE_BLOCK_DEVICE",
+    "install-packages",
 ];
 
 /// Checks one file of an element: its path below the directory of elements, its
 /// content, and whether it is executable.
 pub fn check(path: &str, bytes: &[u8], executable: bool) -> Vec<Finding> {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        // Programs, archives and pictures are nobody's style.
+    let Some(mut file) = File::of(path, bytes) else {
         return Vec::new();
     };
-    if text.contains('\0') {
-        return Vec::new();
+    if executable || file.name().starts_with("source-repository-") {
+        file.form();
     }
-    let mut file = File {
-        path,
-        text,
-        disabled: disabled(text),
-        findings: Vec::new(),
-    };
     file.common(executable);
     if file.is_bash() {
         file.bash();
     }
-    file.data();
+    // A program may have the name of a file that it reads.
+    if !executable {
+        file.data();
+    }
+    file.findings
+}
+
+/// Checks what documents in reStructuredText, and files that no element has, are held to:
+/// no tabs, and an end of the last line.
+pub fn check_form(path: &str, bytes: &[u8]) -> Vec<Finding> {
+    let Some(mut file) = File::of(path, bytes) else {
+        return Vec::new();
+    };
+    file.form();
     file.findings
 }
 
@@ -206,7 +215,18 @@ struct File<'a> {
     findings: Vec<Finding>,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    /// Programs, archives and pictures are nobody's style.
+    fn of(path: &'a str, bytes: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        (!text.contains('\0')).then(|| File {
+            path,
+            text,
+            disabled: disabled(text),
+            findings: Vec::new(),
+        })
+    }
+
     fn find(&mut self, rule: &'static str, line: Option<usize>, message: impl Into<String>) {
         if !self.disabled.iter().any(|name| name == rule) {
             self.findings.push(Finding {
@@ -222,6 +242,10 @@ impl File<'_> {
         self.text.lines().next().unwrap_or_default()
     }
 
+    fn name(&self) -> &'a str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
     fn directory(&self) -> &str {
         Path::new(self.path)
             .parent()
@@ -233,6 +257,19 @@ impl File<'_> {
     fn is_bash(&self) -> bool {
         let first = self.first_line();
         first.starts_with("#!") && first.contains("bash")
+    }
+
+    /// Tabs and the end, which count in here-documents as well.
+    fn form(&mut self) {
+        let text = self.text;
+        if !text.is_empty() && !text.ends_with('\n') {
+            self.find("newline", None, "the last line has no newline");
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.trim_start_matches(' ').starts_with('\t') {
+                self.find("tabindent", Some(number), "indented with a tab");
+            }
+        }
     }
 
     fn common(&mut self, executable: bool) {
@@ -259,11 +296,7 @@ impl File<'_> {
                 "files of environment.d are sourced, not run",
             );
         }
-        if !self.text.is_empty() && !self.text.ends_with('\n') {
-            self.find("newline", None, "the last line has no newline");
-        }
-        let script = first.starts_with("#!") || environment;
-        if !script || first.contains("python") {
+        if !first.starts_with("#!") || first.contains("python") {
             return;
         }
         let text = self.text;
@@ -277,10 +310,8 @@ impl File<'_> {
                 continue;
             }
             until = here_document(line);
-            let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-            if line[..indent].contains('\t') {
-                self.find("tabindent", Some(number), "indented with a tab");
-            } else if indent % 4 != 0 && !continues(text, number) {
+            let indent = line.len() - line.trim_start_matches(' ').len();
+            if indent % 4 != 0 && !continues(text, number) {
                 self.find(
                     "indent",
                     Some(number),
@@ -354,6 +385,7 @@ impl File<'_> {
             if words
                 .windows(2)
                 .any(|pair| pair[0].trim_start_matches("$(") == "which")
+                && !line.contains("dib-lint: which")
             {
                 self.find(
                     "which",
@@ -361,7 +393,9 @@ impl File<'_> {
                     "`type -p` finds programs, `which` may not be there",
                 );
             }
-            let names_target = TARGET.iter().any(|name| line.contains(name));
+            // A command is all the lines that a backslash joins.
+            let names_target =
+                command_at(text, number).any(|line| TARGET.iter().any(|name| line.contains(name)));
             if outside
                 && words.contains(&"sudo")
                 && !names_target
@@ -377,7 +411,7 @@ impl File<'_> {
     }
 
     fn data(&mut self) {
-        let name = self.path.rsplit('/').next().unwrap_or_default().to_owned();
+        let name = self.name();
         let yaml = name.ends_with(".yaml") || name.ends_with(".yml");
         if (yaml || name == "pkg-map" || name == "svc-map")
             && let Err(error) = crate::disk::yaml::parse(self.text)
@@ -387,15 +421,25 @@ impl File<'_> {
         if name == "pkg-map" && serde_json::from_str::<serde_json::Value>(self.text).is_err() {
             self.find("yaml", None, "it is not JSON");
         }
-        if name == "element-deps" || name == "element-provides" {
-            let lines: Vec<&str> = self.text.lines().map(str::trim).collect();
-            let unsorted = lines.windows(2).position(|pair| pair[0] > pair[1]);
-            if let Some(at) = unsorted {
-                let message = format!("`{}` comes after `{}`", lines[at + 1], lines[at]);
-                self.find("sorted", Some(at + 2), message);
+        if name == "element-deps" {
+            let lines: Vec<(usize, &str)> = (1..)
+                .zip(self.text.lines().map(str::trim))
+                .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+                .collect();
+            if let Some(pair) = lines.windows(2).find(|pair| pair[0].1 > pair[1].1) {
+                let message = format!("`{}` comes after `{}`", pair[1].1, pair[0].1);
+                self.find("sorted", Some(pair[1].0), message);
             }
         }
     }
+}
+
+/// The lines of the command that begins on this line.
+fn command_at(text: &str, number: usize) -> impl Iterator<Item = &str> {
+    let mut joined = true;
+    text.lines()
+        .skip(number - 1)
+        .take_while(move |line| std::mem::replace(&mut joined, line.ends_with('\\')))
 }
 
 /// The word that ends a here-document which begins on this line.
@@ -579,11 +623,14 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_mistake_is_none() {
         for line in [
-            "cat <<EOF\n  aligned\n\ttab\nEOF",
+            "cat <<EOF\n  aligned\nEOF",
             "one \\\n  two",
             "# which is better",
             "sudo cp x $TARGET_ROOT/x",
             "sudo cp x y # dib-lint: safe_sudo",
+            "sudo cp x \\\n    $TARGET_ROOT/x",
+            "run_in_target install-packages sudo",
+            "which ls # dib-lint: which",
         ] {
             assert_eq!(
                 rules("e/root.d/1-x", &format!("{GOOD}{line}\n"), true),
@@ -591,5 +638,27 @@ mod tests {
                 "{line}"
             );
         }
+        for (path, text, executable) in [
+            ("e/element-deps", "# b comes first\nb\n\n# then c\nc", false),
+            ("e/element-provides", "b\na", false),
+            (
+                "e/environment.d/10-x",
+                "if true; then\n  export A=1\nfi",
+                false,
+            ),
+            ("e/static/etc/x.conf", "a\n\tb", false),
+            ("e/bin/pkg-map", "#!/usr/bin/python3\na = {'b': 1}\n", true),
+        ] {
+            assert_eq!(rules(path, text, executable), [""; 0], "{path}");
+        }
+        assert_eq!(
+            rules("e/source-repository-x", "x git /y z", false),
+            ["newline"]
+        );
+        let form: Vec<&str> = check_form("e/README.rst", b"x\n  \ty")
+            .into_iter()
+            .map(|finding| finding.rule)
+            .collect();
+        assert_eq!(form, ["newline", "tabindent"]);
     }
 }

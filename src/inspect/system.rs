@@ -1,9 +1,9 @@
-//! The system on a disk: its root, and what it mounts for booting.
+//! The system on a disk: its root, and what it mounts.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use super::collect::{CollectError, Collector};
-use super::fs::{Error as FsError, FileSystem};
+use super::fs::{self, Error as FsError, FileSystem};
 use super::{Contents, Part};
 use crate::tree::Tree;
 
@@ -11,6 +11,8 @@ use crate::tree::Tree;
 const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"];
 /// Type of a partition that is `/boot` (Extended Boot Loader Partition).
 const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
+/// Longest `/etc/fstab` that is read, in bytes.
+const MAX_FSTAB: u64 = 1 << 20;
 /// One of these is in every root.
 const ROOT_FILES: [&str; 3] = ["/etc/os-release", "/usr/lib/os-release", "/etc/passwd"];
 
@@ -67,8 +69,9 @@ impl SystemError {
                     .to_owned(),
             ),
             SystemError::Unreadable { kind, .. } => Some(format!(
-                "kiln reads ext2 to ext4 and FAT, not {kind}; distributions that use it also \
-                 publish images of containers, which an element with `containerfile` can take"
+                "kiln reads {}, not {kind}; distributions that use it also publish images of \
+                 containers, which an element with `containerfile` can take",
+                fs::KINDS
             )),
             SystemError::FileSystem { source, .. } => source.hint(),
             SystemError::Collect(error) => error.hint(),
@@ -81,11 +84,12 @@ pub fn is_root(tree: &Tree) -> bool {
     ROOT_FILES.iter().any(|path| tree.find(path).is_some())
 }
 
-/// Reads the system of a disk: its root with `/boot` and `/boot/efi`, where these
-/// are partitions of their own. File data is kept in `directory`.
+/// Reads the system of a disk: its root with all that its `/etc/fstab` mounts from
+/// the same disk, and with `/boot` and `/boot/efi`, where these are partitions of
+/// their own. File data is kept in `directory`.
 ///
-/// The root is the first filesystem that has what every root has; the others are
-/// known by their types and labels.
+/// The root is the first filesystem that has what every root has. Partitions for
+/// booting are known by their types and labels too.
 ///
 /// # Errors
 /// See [`SystemError`].
@@ -102,10 +106,12 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
             Ok(files) if is_boot && !has_root(&files) => boot = boot.or(Some(part)),
             Ok(files) => {
                 if root.is_none() && has_root(&files) {
-                    root = Some(part);
+                    root = Some((part, files));
                 }
             }
             Err(FsError::Unsupported { .. }) if part.identity.is_none() => {}
+            // Its logical volumes are met on their own.
+            Err(FsError::Unsupported { .. }) if part.is_physical() && has_logical(contents) => {}
             Err(error) => {
                 // A boot partition that cannot be read is met below.
                 if is_boot {
@@ -116,42 +122,141 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
             }
         }
     }
-    let Some(root) = root else {
+    let Some((root, files)) = root else {
         return Err(no_root(contents, unreadable));
     };
-    let mut collector = Collector::new(directory)?;
-    let mounts = [(Some(root), "/"), (boot, "/boot"), (esp, "/boot/efi")];
-    for (part, at) in mounts {
+    let mut mounts = mounts(contents, root, &files);
+    for (part, at) in [(boot, "/boot"), (esp, "/boot/efi")] {
         let Some(part) = part else { continue };
+        let known = mounts
+            .iter()
+            .any(|mount| mount.at == Path::new(at) || std::ptr::eq(mount.part, part));
         // Without a filesystem it was never mounted.
-        if part.identity.is_none() && at != "/" {
-            continue;
+        if !known && part.identity.is_some() {
+            mounts.push(Mount {
+                part,
+                at: at.into(),
+                may_fail: false,
+            });
         }
-        let files = contents
-            .open(part)
-            .map_err(|source| SystemError::FileSystem {
-                what: format!("{} (`{at}`)", name(part)),
-                source,
-            })?;
-        collector.mount(&files, Path::new(at))?;
+    }
+    // What is mounted over something comes after it.
+    mounts.sort_by(|a, b| a.at.cmp(&b.at));
+    let mut collector = Collector::new(directory)?;
+    collector.mount(&files, Path::new("/"))?;
+    for mount in mounts {
+        match contents.open(mount.part) {
+            Ok(files) => collector.mount(&files, &mount.at)?,
+            Err(_) if mount.may_fail => {}
+            Err(source) => {
+                return Err(SystemError::FileSystem {
+                    what: format!("{} (`{}`)", mount.part.title(), mount.at.display()),
+                    source,
+                });
+            }
+        }
     }
     Ok(collector.finish()?)
+}
+
+/// A filesystem that is mounted below the root.
+struct Mount<'c> {
+    part: &'c Part,
+    at: PathBuf,
+    /// The system starts without it.
+    may_fail: bool,
+}
+
+/// What the root's `/etc/fstab` mounts from its own disk when the system starts.
+/// What else it names (network, other disks) is not there to be read.
+fn mounts<'c>(
+    contents: &'c Contents<'_>,
+    root: &'c Part,
+    files: &FileSystem<'_>,
+) -> Vec<Mount<'c>> {
+    let read = files
+        .lookup(b"/etc/fstab", true)
+        .and_then(|file| files.read(file, MAX_FSTAB));
+    let text = read.unwrap_or_default();
+    let mut mounts: Vec<Mount<'c>> = Vec::new();
+    for line in String::from_utf8_lossy(&text).lines() {
+        let fields: Vec<String> = line.split_whitespace().map(unescaped).collect();
+        let (Some(device), Some(at)) = (fields.first(), fields.get(1)) else {
+            continue;
+        };
+        if device.starts_with('#') {
+            continue;
+        }
+        let options = fields.get(3).map(String::as_str).unwrap_or_default();
+        let has = |option: &str| options.split(',').any(|own| own == option);
+        let at = Path::new(at);
+        let is_plain = at.is_absolute()
+            && at.components().count() > 1
+            && at
+                .components()
+                .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let Some(part) = contents.device(device) else {
+            continue;
+        };
+        let is_new = |mount: &Mount<'_>| mount.at != at && !std::ptr::eq(mount.part, part);
+        if is_plain
+            && !has("noauto")
+            && !is_swap(part)
+            && !std::ptr::eq(part, root)
+            && mounts.iter().all(is_new)
+        {
+            mounts.push(Mount {
+                part,
+                at: at.components().collect(),
+                may_fail: has("nofail"),
+            });
+        }
+    }
+    mounts
+}
+
+/// A field of `/etc/fstab`, where `\040` and the like are characters.
+fn unescaped(field: &str) -> String {
+    let mut text = String::new();
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('\\') {
+        text.push_str(before);
+        let code = after
+            .get(..3)
+            .and_then(|code| u8::from_str_radix(code, 8).ok());
+        match code {
+            Some(code) if code.is_ascii() => {
+                text.push(code.into());
+                rest = &after[3..];
+            }
+            _ => {
+                text.push('\\');
+                rest = after;
+            }
+        }
+    }
+    text.push_str(rest);
+    text
+}
+
+fn has_logical(contents: &Contents<'_>) -> bool {
+    contents.parts.iter().any(|part| part.logical.is_some())
 }
 
 fn no_root(contents: &Contents<'_>, unreadable: Option<(&Part, FsError)>) -> SystemError {
     match unreadable {
         Some((part, FsError::Unsupported { what })) => match &part.identity {
             Some(identity) if what.ends_with(identity.kind) => SystemError::Unreadable {
-                what: name(part),
+                what: part.title(),
                 kind: identity.kind,
             },
             _ => SystemError::FileSystem {
-                what: name(part),
+                what: part.title(),
                 source: FsError::Unsupported { what },
             },
         },
         Some((part, source)) => SystemError::FileSystem {
-            what: name(part),
+            what: part.title(),
             source,
         },
         None if contents.table.is_none()
@@ -187,11 +292,4 @@ fn is_called_boot(part: &Part) -> bool {
 
 fn is_swap(part: &Part) -> bool {
     part.identity.as_ref().is_some_and(|own| own.kind == "swap")
-}
-
-fn name(part: &Part) -> String {
-    match &part.partition {
-        Some(partition) => format!("partition {}", partition.number),
-        None => "the disk".to_owned(),
-    }
 }

@@ -93,7 +93,7 @@ pub(super) fn bios(
             continue;
         };
         if !plan.has_boot_space() {
-            if !plan.facts().partition_table.is_empty() {
+            if !plan.facts().partition_table().is_empty() {
                 warnings.push(
                     "the tree has GRUB for BIOS, but the layout has no BIOS boot partition \
                      (type EF02) for it"

@@ -126,7 +126,16 @@ fn flatten_item(
                 found: value.kind_name().to_owned(),
             }),
     };
-    let base = text("base")?.or(parent).map(str::to_owned);
+    // Of an lvm item it has no meaning: its physical volumes name their bases. Where one is
+    // given it may be a list of them.
+    let bases = match (plugin, values.get("base")) {
+        (Plugin::Lvm, Some(list @ Value::List(_))) => Some(list),
+        _ => None,
+    };
+    let base = match bases {
+        Some(_) => None,
+        None => text("base")?.or(parent).map(str::to_owned),
+    };
     let name = match (text("name")?, &base) {
         (Some(name), _) => name.to_owned(),
         (None, Some(base)) => format!("{plugin}_{base}"),
@@ -140,6 +149,8 @@ fn flatten_item(
     settings.set("name", Value::text(&name));
     if let Some(base) = &base {
         settings.set("base", Value::text(base));
+    } else if let Some(bases) = bases {
+        settings.set("base", bases.clone());
     }
     for (key, value) in values.iter() {
         if key == "partitions" {

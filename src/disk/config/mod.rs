@@ -55,6 +55,9 @@ pub const FALLBACK: &str = "\
           fsck-passno: 1
 ";
 
+/// Name of the disk that DIB makes the output from.
+const MAIN_LOOP: &str = "image0";
+
 /// Name of the filesystem that build parameters apply to.
 const MKFS_ROOT: &str = "mkfs_root";
 
@@ -393,6 +396,14 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The disk that becomes the output and that a system starts from: the one called
+    /// `image0`, which DIB takes for it, else the first.
+    pub fn main_loop(&self) -> Option<&LocalLoop> {
+        let mut loops = self.loops.iter();
+        let known = loops.find(|disk| disk.name == MAIN_LOOP);
+        known.or(self.loops.first())
     }
 
     /// The filesystem at `/`.

@@ -1,5 +1,7 @@
 //! Reads typed items from their settings.
 
+use std::path::PathBuf;
+
 use super::error::ConfigError;
 use super::flatten::Item;
 use super::nodes::{
@@ -134,6 +136,7 @@ pub(super) fn local_loop(
         name: item.name.clone(),
         size: settings.absolute("size")?,
         block_size,
+        directory: settings.text("directory")?.map(PathBuf::from),
     })
 }
 

@@ -376,6 +376,8 @@ fn nodes_are_ordered_as_upstream_orders_them() {
     );
     let lvm = parse(LVM_TREE).unwrap();
     assert_eq!(lvm.lvms[0].name, "lvm_mbr");
+    let listed = parse(&LVM_TREE.replace("base: mbr", "name: lvm_mbr\n    base: [root]")).unwrap();
+    assert_eq!((listed.order, &listed.lvms), (lvm.order.clone(), &lvm.lvms));
     let place = |name: &str| lvm.order.iter().position(|have| have == name).unwrap();
     for (before, after) in [
         ("root", "lvm_mbr"),

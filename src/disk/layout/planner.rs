@@ -262,7 +262,7 @@ mod tests {
     fn one_tree_becomes_filesystems_that_their_checkers_accept() {
         let plan = plan(LAYOUT);
         let planner = planner();
-        let disk = plan
+        let disks = plan
             .assemble(
                 128 * MIB,
                 &trees(&plan),
@@ -270,6 +270,7 @@ mod tests {
                 &mut |filesystem, tree, bytes| planner.plan(filesystem, tree, bytes),
             )
             .unwrap();
+        let disk = &disks[0];
         let pieces: Vec<(u64, Vec<u8>)> = disk
             .data_ranges()
             .map(|range| {

@@ -21,6 +21,7 @@ use super::config::LvSize;
 use super::{Extent, Source, Volume};
 
 pub mod format;
+pub mod parse;
 mod text;
 pub mod thin;
 
@@ -529,38 +530,36 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Cuts a volume into pieces: `places` are byte offsets on the disk and lengths,
-/// in the order of the volume's bytes.
-pub fn scatter(volume: Volume, places: &[(u64, u64)]) -> Vec<(u64, Volume)> {
-    let mut pieces: Vec<(u64, Volume)> = Vec::with_capacity(places.len());
-    let mut bounds = Vec::with_capacity(places.len());
-    let mut start = 0;
-    for &(offset, length) in places {
-        bounds.push(start..start + length);
-        let used = length.min(volume.length.saturating_sub(start));
-        pieces.push((
-            offset,
-            Volume {
-                length: used,
-                extents: Vec::new(),
-            },
-        ));
-        start += length;
+/// Cuts a volume into parts of these lengths in bytes, in the order of its bytes.
+pub fn scatter(volume: Volume, lengths: &[u64]) -> Vec<Volume> {
+    let mut parts: Vec<Volume> = Vec::with_capacity(lengths.len());
+    let mut ends = Vec::with_capacity(lengths.len());
+    let mut end = 0;
+    for &length in lengths {
+        parts.push(Volume {
+            length: length.min(volume.length.saturating_sub(end)),
+            extents: Vec::new(),
+        });
+        end += length;
+        ends.push(end);
     }
     for extent in volume.extents {
-        let end = extent.offset + extent.length;
-        for (bound, (_, piece)) in bounds.iter().zip(&mut pieces) {
-            let (from, to) = (extent.offset.max(bound.start), end.min(bound.end));
-            if from < to {
-                piece.extents.push(Extent {
-                    offset: from - bound.start,
-                    length: to - from,
-                    source: skip(&extent.source, from - extent.offset),
-                });
+        let (mut from, to) = (extent.offset, extent.offset + extent.length);
+        let first = ends.partition_point(|&end| end <= from);
+        for at in first..parts.len() {
+            if from >= to {
+                break;
             }
+            let upto = to.min(ends[at]);
+            parts[at].extents.push(Extent {
+                offset: from - (ends[at] - lengths[at]),
+                length: upto - from,
+                source: skip(&extent.source, from - extent.offset),
+            });
+            from = upto;
         }
     }
-    pieces
+    parts
 }
 
 /// The same source, `by` bytes further.

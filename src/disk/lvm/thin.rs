@@ -24,7 +24,7 @@ use zerocopy::little_endian::{U32, U64};
 use super::{LvmError, Pool, length_of};
 use crate::disk::{Extent, Source, Volume};
 
-mod format;
+pub(crate) mod format;
 
 use format::{
     BITMAP_XOR, BLOCK, BitmapHeader, Details, INDEX_XOR, INTERNAL, IndexEntry, LEAF,

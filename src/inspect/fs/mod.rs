@@ -15,6 +15,7 @@ mod ext4;
 mod fat;
 mod lookup;
 mod walk;
+mod xfs;
 
 pub use content::File;
 pub use detect::{Identity, identify};
@@ -23,6 +24,9 @@ pub use walk::Walk;
 
 use super::Volume;
 use content::Units;
+
+/// What is read, for people.
+pub const KINDS: &str = "ext2 to ext4, XFS and FAT";
 
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
@@ -89,7 +93,7 @@ impl FileKind {
     }
 }
 
-/// A file within its filesystem: ext4's inode number, or where FAT keeps the
+/// A file within its filesystem: ext4's or XFS's inode number, or where FAT keeps the
 /// file's directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
@@ -146,6 +150,7 @@ pub struct FileSystem<'a> {
 enum Format {
     Ext4(ext4::Ext4),
     Fat(fat::Fat),
+    Xfs(xfs::Xfs),
 }
 
 impl<'a> FileSystem<'a> {
@@ -156,6 +161,8 @@ impl<'a> FileSystem<'a> {
     pub fn open(volume: Volume<'a>) -> Result<FileSystem<'a>, Error> {
         let format = if ext4::is_ext4(&volume) {
             Format::Ext4(ext4::Ext4::open(&volume)?)
+        } else if xfs::is_xfs(&volume) {
+            Format::Xfs(xfs::Xfs::open(&volume)?)
         } else if fat::is_fat(&volume) {
             Format::Fat(fat::Fat::open(&volume)?)
         } else {
@@ -177,6 +184,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(_) => FileId(ext4::ROOT),
             Format::Fat(_) => FileId(fat::ROOT),
+            Format::Xfs(xfs) => FileId(xfs.root()),
         }
     }
 
@@ -185,6 +193,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.space(),
             Format::Fat(fat) => (fat.size(), None),
+            Format::Xfs(xfs) => xfs.space(),
         }
     }
 
@@ -194,6 +203,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.needs_recovery(),
             Format::Fat(_) => false,
+            Format::Xfs(xfs) => xfs.is_dirty(),
         }
     }
 
@@ -205,6 +215,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.metadata(&self.volume, file),
             Format::Fat(fat) => fat.metadata(&self.volume, file),
+            Format::Xfs(xfs) => xfs.metadata(&self.volume, file),
         }
     }
 
@@ -224,6 +235,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.entries(&self.volume, directory),
             Format::Fat(fat) => fat.entries(&self.volume, directory),
+            Format::Xfs(xfs) => xfs.entries(&self.volume, directory),
         }
     }
 
@@ -234,6 +246,7 @@ impl<'a> FileSystem<'a> {
     pub fn link_target(&self, link: FileId) -> Result<Vec<u8>, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.link_target(&self.volume, link),
+            Format::Xfs(xfs) => xfs.link_target(&self.volume, link),
             Format::Fat(_) => Err(Error::NotFound {
                 path: "symbolic link".to_owned(),
             }),
@@ -248,6 +261,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.xattrs(&self.volume, file),
             Format::Fat(_) => Ok(Xattrs::new()),
+            Format::Xfs(xfs) => xfs.xattrs(&self.volume, file),
         }
     }
 
@@ -259,6 +273,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.file(&self.volume, file),
             Format::Fat(fat) => fat.file(&self.volume, file),
+            Format::Xfs(xfs) => xfs.file(&self.volume, file),
         }
     }
 

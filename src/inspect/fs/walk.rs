@@ -70,12 +70,14 @@ impl FileSystem<'_> {
         match &self.format {
             Format::Ext4(ext4) => ext4.directory_extents(&self.volume, directory),
             Format::Fat(fat) => fat.directory(&self.volume, directory),
+            Format::Xfs(xfs) => xfs.directory_extents(&self.volume, directory),
         }
     }
 
     fn corrupt(&self, directory: FileId, what: &'static str) -> Error {
         let (kind, place) = match &self.format {
             Format::Ext4(_) => ("ext4", format!("inode {}", directory.0)),
+            Format::Xfs(_) => ("XFS", format!("inode {}", directory.0)),
             Format::Fat(_) => ("FAT", format!("the entry at byte {}", directory.0)),
         };
         Error::Corrupt { kind, place, what }

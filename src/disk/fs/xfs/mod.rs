@@ -21,7 +21,7 @@ mod attr;
 mod directory;
 mod error;
 mod fix;
-mod format;
+pub(crate) mod format;
 mod proto;
 #[cfg(test)]
 mod tests;

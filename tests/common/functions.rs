@@ -1,0 +1,62 @@
+//! The shell functions of diskimage-builder, as data.
+
+/// Every function of diskimage-builder 3.43, by the file that defines it.
+pub const FUNCTIONS: [(&str, &[&str]); 4] = [
+    (
+        "common-functions",
+        &[
+            "_arg_defaults_hack",
+            "_get_chroot_processes",
+            "arg_to_elements",
+            "block_device_create_config_file",
+            "check_break",
+            "check_element",
+            "cleanup_build_dir",
+            "cleanup_image_dir",
+            "copy_hooks_not_overwrite",
+            "create_base",
+            "eval_run_d",
+            "finish_image",
+            "generate_hooks",
+            "kill_chroot_processes",
+            "mk_build_dir",
+            "mount_dev_pts_options",
+            "mount_proc_dev_sys",
+            "run_d",
+            "save_image",
+            "tmpfs_check",
+            "unmount_dir",
+        ],
+    ),
+    ("die", &["die"]),
+    (
+        "img-functions",
+        &[
+            "cleanup",
+            "compress_and_save_image",
+            "copy_elements_lib",
+            "do_extra_package_install",
+            "finalise_base",
+            "run_d_in_target",
+            "run_in_target",
+            "select_boot_kernel_initrd",
+            "trap_cleanup",
+            "unmount_image",
+        ],
+    ),
+    (
+        "ramdisk-functions",
+        &[
+            "busybox_list",
+            "copy_required_libs",
+            "create_ramdisk_base",
+            "finalise_image",
+            "find_kernel_version",
+            "fullpath",
+            "populate_busybox",
+            "populate_init",
+            "populate_lib",
+            "populate_udev",
+        ],
+    ),
+];
