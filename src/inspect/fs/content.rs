@@ -84,6 +84,13 @@ impl File {
         File { size, runs, pieces }
     }
 
+    /// Where the bytes of a file come from that is one piece.
+    pub(super) fn only_piece(self) -> Option<Source> {
+        let mut pieces = self.pieces.into_iter();
+        let first = pieces.next().filter(|_| self.runs.is_empty())?;
+        pieces.next().is_none().then_some(first.source)
+    }
+
     /// Ranges that may hold anything but zeros: sorted, not overlapping.
     pub fn data_ranges(&self) -> Vec<Range<u64>> {
         let runs = self.runs.iter().map(|run| (run.offset, run.length));
@@ -156,6 +163,8 @@ impl FileSystem<'_> {
         match &self.format {
             Format::Ext4(_) => "ext4",
             Format::Fat(_) => "FAT",
+            Format::Xfs(_) => "XFS",
+            Format::Btrfs(_) => "btrfs",
         }
     }
 }

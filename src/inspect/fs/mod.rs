@@ -8,25 +8,28 @@ use std::cell::RefCell;
 
 use crate::tree::{Device, Timestamp, Xattrs};
 
+mod btrfs;
 mod content;
 mod detect;
 mod error;
 mod ext4;
 mod fat;
 mod lookup;
+mod subvolume;
 mod walk;
 mod xfs;
 
 pub use content::File;
 pub use detect::{Identity, identify};
 pub use error::Error;
+pub use subvolume::Subvolume;
 pub use walk::Walk;
 
 use super::Volume;
 use content::Units;
 
 /// What is read, for people.
-pub const KINDS: &str = "ext2 to ext4, XFS and FAT";
+pub const KINDS: &str = "ext2 to ext4, XFS, btrfs and FAT";
 
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
@@ -94,7 +97,8 @@ impl FileKind {
 }
 
 /// A file within its filesystem: ext4's or XFS's inode number, or where FAT keeps the
-/// file's directory entry.
+/// file's directory entry; of btrfs, the inode number with its subvolume's place
+/// among those that were met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
@@ -143,11 +147,13 @@ struct Run {
 pub struct FileSystem<'a> {
     volume: Volume<'a>,
     format: Format,
+    root: FileId,
     units: RefCell<Units>,
 }
 
 #[derive(Debug)]
 enum Format {
+    Btrfs(btrfs::Btrfs),
     Ext4(ext4::Ext4),
     Fat(fat::Fat),
     Xfs(xfs::Xfs),
@@ -163,6 +169,8 @@ impl<'a> FileSystem<'a> {
             Format::Ext4(ext4::Ext4::open(&volume)?)
         } else if xfs::is_xfs(&volume) {
             Format::Xfs(xfs::Xfs::open(&volume)?)
+        } else if btrfs::is_btrfs(&volume) {
+            Format::Btrfs(btrfs::Btrfs::open(&volume)?)
         } else if fat::is_fat(&volume) {
             Format::Fat(fat::Fat::open(&volume)?)
         } else {
@@ -172,26 +180,31 @@ impl<'a> FileSystem<'a> {
             };
             return Err(Error::Unsupported { what });
         };
+        let root = match &format {
+            Format::Ext4(_) => FileId(ext4::ROOT),
+            Format::Fat(_) => FileId(fat::ROOT),
+            Format::Xfs(xfs) => FileId(xfs.root()),
+            Format::Btrfs(btrfs) => btrfs.root(),
+        };
         Ok(FileSystem {
             volume,
             format,
+            root,
             units: RefCell::default(),
         })
     }
 
-    /// The root directory.
+    /// The root directory: of btrfs, that of the subvolume that is mounted unless
+    /// another is named, or of the one that was entered.
     pub fn root(&self) -> FileId {
-        match &self.format {
-            Format::Ext4(_) => FileId(ext4::ROOT),
-            Format::Fat(_) => FileId(fat::ROOT),
-            Format::Xfs(xfs) => FileId(xfs.root()),
-        }
+        self.root
     }
 
     /// Bytes of all its blocks, and of those that are free, if it keeps count.
     pub fn space(&self) -> (u64, Option<u64>) {
         match &self.format {
             Format::Ext4(ext4) => ext4.space(),
+            Format::Btrfs(btrfs) => btrfs.space(),
             Format::Fat(fat) => (fat.size(), None),
             Format::Xfs(xfs) => xfs.space(),
         }
@@ -202,6 +215,7 @@ impl<'a> FileSystem<'a> {
     pub fn is_dirty(&self) -> bool {
         match &self.format {
             Format::Ext4(ext4) => ext4.needs_recovery(),
+            Format::Btrfs(btrfs) => btrfs.needs_recovery(),
             Format::Fat(_) => false,
             Format::Xfs(xfs) => xfs.is_dirty(),
         }
@@ -214,6 +228,7 @@ impl<'a> FileSystem<'a> {
     pub fn metadata(&self, file: FileId) -> Result<Metadata, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.metadata(&self.volume, file),
+            Format::Btrfs(btrfs) => btrfs.metadata(&self.volume, file),
             Format::Fat(fat) => fat.metadata(&self.volume, file),
             Format::Xfs(xfs) => xfs.metadata(&self.volume, file),
         }
@@ -234,6 +249,7 @@ impl<'a> FileSystem<'a> {
     fn unsorted_entries(&self, directory: FileId) -> Result<Vec<Entry>, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.entries(&self.volume, directory),
+            Format::Btrfs(btrfs) => btrfs.entries(&self.volume, directory),
             Format::Fat(fat) => fat.entries(&self.volume, directory),
             Format::Xfs(xfs) => xfs.entries(&self.volume, directory),
         }
@@ -247,6 +263,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.link_target(&self.volume, link),
             Format::Xfs(xfs) => xfs.link_target(&self.volume, link),
+            Format::Btrfs(btrfs) => btrfs.link_target(&self.volume, link),
             Format::Fat(_) => Err(Error::NotFound {
                 path: "symbolic link".to_owned(),
             }),
@@ -260,6 +277,7 @@ impl<'a> FileSystem<'a> {
     pub fn xattrs(&self, file: FileId) -> Result<Xattrs, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.xattrs(&self.volume, file),
+            Format::Btrfs(btrfs) => btrfs.xattrs(&self.volume, file),
             Format::Fat(_) => Ok(Xattrs::new()),
             Format::Xfs(xfs) => xfs.xattrs(&self.volume, file),
         }
@@ -272,6 +290,7 @@ impl<'a> FileSystem<'a> {
     pub fn file(&self, file: FileId) -> Result<File, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.file(&self.volume, file),
+            Format::Btrfs(btrfs) => btrfs.file(&self.volume, file),
             Format::Fat(fat) => fat.file(&self.volume, file),
             Format::Xfs(xfs) => xfs.file(&self.volume, file),
         }
