@@ -125,14 +125,15 @@ fn metadata(criterion: &mut Criterion) {
 fn write(disk: Option<&Disk>, tree: &Arc<Tree>, format: Format, path: &Path) {
     let spec = Spec {
         format,
+        disk: 0,
         path: path.to_owned(),
         checksums: Checksums::default(),
         existing: Existing::Replace,
         durable: false,
         seed: uuid::Uuid::nil(),
     };
-    let disk = disk.map(|disk| disk as &dyn ReadAt);
-    write_all(disk, tree, &[spec], 0, &|_, _, _| {}).expect("written");
+    let disks: Vec<&dyn ReadAt> = disk.map(|disk| disk as _).into_iter().collect();
+    write_all(&disks, tree, &[spec], 0, &|_, _, _| {}).expect("written");
 }
 
 fn writing(criterion: &mut Criterion) {

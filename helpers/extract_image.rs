@@ -230,6 +230,7 @@ fn without_labels(tree: Tree) -> Tree {
 
 fn write(tree: &Arc<Tree>, archive: &Path) -> Result<(), Failure> {
     let spec = sink::Spec {
+        disk: 0,
         format: sink::Format::Tgz,
         path: archive.to_owned(),
         checksums: sink::Checksums::default(),
@@ -237,7 +238,7 @@ fn write(tree: &Arc<Tree>, archive: &Path) -> Result<(), Failure> {
         durable: false,
         seed: Uuid::nil(),
     };
-    for written in sink::write_all(None, tree, &[spec], 0, &|_, _, _| {})? {
+    for written in sink::write_all(&[], tree, &[spec], 0, &|_, _, _| {})? {
         for warning in written.warnings {
             say(&format!("extract-image: warning: {warning}"));
         }

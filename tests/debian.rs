@@ -136,7 +136,7 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
         // one that brings a set-group-id program.
         build(
             &world,
-            &format!("block-device-efi vm debian-minimal {MORE} -o efi -t qcow2,raw,tar"),
+            &format!("block-device-efi vm debian-minimal {MORE},lvm2 -o efi -t qcow2,raw,tar"),
         );
         let console = booted
             .join()
@@ -199,7 +199,7 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
     assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
 }
 
-/// EFI on an MBR, from the tree of another layout.
+/// EFI on an MBR.
 const EFI_ON_MBR: &str = "
 - local_loop: {name: image0}
 - partitioning:
@@ -208,6 +208,25 @@ const EFI_ON_MBR: &str = "
     partitions:
       - {name: ESP, type: '0xEF', flags: [primary], size: 64MiB, mkfs: {type: vfat, mount: {mount_point: /boot/efi, fstab: {fsck-passno: 2}}}}
       - {name: root, flags: [boot, primary], size: 100%, mkfs: {type: ext4, mount: {mount_point: /, fstab: {fsck-passno: 1}}}}
+";
+
+/// The whole root, kernel and all, on a logical volume of two partitions: what a
+/// BIOS starts has to read it.
+const ROOT_ON_LVM: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - {name: BSP, type: EF02, size: 1MiB}
+      - {name: one, size: 900MiB}
+      - {name: two, size: 100%}
+- lvm:
+    name: lvm
+    pvs: [{name: pv1, base: one}, {name: pv2, base: two}]
+    vgs: [{name: vg-0, base: [pv1, pv2]}]
+    lvs: [{name: lv_root, base: vg-0, extents: 95%VG}]
+- mkfs: {name: fs_root, base: lv_root, type: ext4, label: cloudimg-rootfs, mount: {mount_point: /, fstab: {fsck-passno: 1}}}
 ";
 
 /// Sectors of 4096 bytes, /boot apart, and / and /var on logical volumes of two
@@ -231,9 +250,31 @@ const VOLUMES: &str = "
 - mkfs: {name: fs_var, base: lv_var, type: ext4, mount: {mount_point: /var, fstab: {fsck-passno: 2}}}
 ";
 
+/// An MBR with /boot apart, and /var in a logical partition.
+const BOOT_APART: &str = "
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: mbr
+    partitions:
+      - {name: boot, flags: [boot, primary], size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot, fstab: {fsck-passno: 2}}}}
+      - {name: root, flags: [primary], size: 70%, mkfs: {type: ext4, label: img-rootfs, mount: {mount_point: /, fstab: {fsck-passno: 1}}}}
+      - {name: var, size: 100%, mkfs: {type: ext4, mount: {mount_point: /var, fstab: {fsck-passno: 2}}}}
+";
+
 /// The layouts that the other images do not have, up to the login prompt. A boot
-/// costs a minute, so root has one of them and a normal user the other.
+/// costs a minute, so root has two of them and a normal user the others. Each pair
+/// is one tree in two layouts.
 fn other_layouts_boot(world: &World) {
+    let pack = |tree: &str, name: &str, layout: &str| {
+        world.write(&format!("{name}.yaml"), layout);
+        world
+            .kiln()
+            .words(&format!(
+                "pack {tree} --layout ./{name}.yaml --fstab -o {name} -t qcow2"
+            ))
+            .success();
+    };
     if nix::unistd::geteuid().is_root() {
         let layout = world.write("volumes.yaml", VOLUMES);
         let mut with = world.kiln();
@@ -242,7 +283,7 @@ fn other_layouts_boot(world: &World) {
             format!("file://{}", layout.display()),
         );
         with.args(["build", "block-device-efi-4k", "vm", "debian-minimal"]);
-        with.args(["-p", "lvm2", "-o", "volumes", "-t", "qcow2", "--json"]);
+        with.args(["-p", "lvm2", "-o", "volumes", "-t", "qcow2,tar", "--json"]);
         let built = Built::run(with.arg("--image-cache").arg(common::cache())).success();
         let told = built.events.iter().any(|event| match event {
             kiln::build::event::Event::Warning { text } => {
@@ -251,19 +292,20 @@ fn other_layouts_boot(world: &World) {
             _ => false,
         });
         assert!(told, "{:?}", built.events);
-        let console = boot_from(world, "volumes.qcow2", Firmware::Uefi, 4096, "login:");
-        assert!(console.contains("Linux version"), "{console}");
+        pack("volumes.tar", "boot-apart", BOOT_APART);
+        std::thread::scope(|scope| {
+            scope.spawn(|| boot(world, "boot-apart.qcow2", Firmware::Bios, "login:"));
+            let console = boot_from(world, "volumes.qcow2", Firmware::Uefi, 4096, "login:");
+            assert!(console.contains("Linux version"), "{console}");
+        });
         return;
     }
-    world.write("efi-on-mbr.yaml", EFI_ON_MBR);
-    world
-        .kiln()
-        .words(
-            "pack efi.tar --layout ./efi-on-mbr.yaml --label cloudimg-rootfs --fstab \
-             -o efi-on-mbr -t qcow2",
-        )
-        .success();
-    boot(world, "efi-on-mbr.qcow2", Firmware::Uefi, "login:");
+    pack("efi.tar", "efi-on-mbr", EFI_ON_MBR);
+    pack("efi.tar", "root-on-lvm", ROOT_ON_LVM);
+    std::thread::scope(|scope| {
+        scope.spawn(|| boot(world, "efi-on-mbr.qcow2", Firmware::Uefi, "login:"));
+        boot(world, "root-on-lvm.qcow2", Firmware::Bios, "login:");
+    });
 }
 
 /// A package with programs that are not root's alone.

@@ -1,6 +1,8 @@
 //! `kiln pack`: directories and archives become images, judged by the tools of others.
 
 mod common;
+#[path = "pack/disks.rs"]
+mod disks;
 #[path = "pack/faults.rs"]
 mod faults;
 #[path = "pack/options.rs"]

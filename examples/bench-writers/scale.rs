@@ -76,7 +76,7 @@ impl Scale {
         let planned = steps.done("plan");
         let path = self.directory.join("bench-scale.raw");
         write_all(
-            Some(&disk),
+            &[&disk],
             &tree,
             &[spec("raw", &path, false)?],
             0,

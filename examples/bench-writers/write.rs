@@ -55,7 +55,7 @@ impl Write {
             .zip(&self.output)
             .map(|(format, path)| spec(format, path, self.durable))
             .collect::<Result<_>>()?;
-        write_all(Some(&disk), &tree, &outputs, self.threads, &|_, _, _| {})?;
+        write_all(&[&disk], &tree, &outputs, self.threads, &|_, _, _| {})?;
         steps.done("write");
         // What a process does not free, its end frees faster.
         std::mem::forget((tree, disk));
@@ -123,6 +123,7 @@ pub fn spec(format: &str, path: &Path, durable: bool) -> Result<Spec> {
     Ok(Spec {
         format,
         path: path.to_owned(),
+        disk: 0,
         checksums: Checksums::default(),
         existing: Existing::Replace,
         durable,

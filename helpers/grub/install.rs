@@ -261,10 +261,11 @@ fn core_modules(
         add("biosdisk");
     }
     add(module(fs)?);
-    if !layout.partition_map().is_empty() {
-        add(&format!("part_{}", layout.partition_map()));
+    let table = layout.partition_map(Some(fs));
+    if !table.is_empty() {
+        add(&format!("part_{table}"));
     }
-    if layout.is_volume(fs) {
+    if fs.disk.is_none() {
         add("lvm");
     }
     add("search_fs_uuid");

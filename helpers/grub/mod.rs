@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Explain, record};
-use crate::disk::facts::{Facts, Filesystem};
+use crate::disk::facts::{Disk, Facts, Filesystem};
 
 pub mod install;
 mod options;
@@ -187,7 +187,7 @@ impl Layout {
 
     /// The whole disk.
     pub fn device(&self) -> &str {
-        &self.0.device
+        self.0.device()
     }
 
     /// The filesystem that holds an absolute path without links.
@@ -209,10 +209,11 @@ impl Layout {
         if let Some(fs) = self.0.filesystems.iter().find(|fs| fs.device == device) {
             return Ok(Some(fs));
         }
-        if device == self.0.device {
+        let mut disks = self.0.disks.iter().map(|disk| &disk.device);
+        if disks.clone().any(|disk| disk == device) {
             return Ok(None);
         }
-        let mut known = vec![self.0.device.clone()];
+        let mut known: Vec<String> = disks.by_ref().cloned().collect();
         known.extend(self.0.filesystems.iter().map(|fs| fs.device.clone()));
         Err(Error::NoDevice {
             device: device.to_owned(),
@@ -220,15 +221,16 @@ impl Layout {
         })
     }
 
-    /// `gpt`, `msdos` or empty, as in the names of GRUB's modules.
-    pub fn partition_map(&self) -> &str {
-        &self.0.partition_table
+    /// The disk of a filesystem; that of logical volumes and of no filesystem is the
+    /// first.
+    pub fn disk(&self, fs: Option<&Filesystem>) -> Option<&Disk> {
+        let at = fs.and_then(|fs| fs.disk).unwrap_or(0);
+        self.0.disks.get(at)
     }
 
-    /// Whether a filesystem is neither the disk nor a partition of it, but a
-    /// logical volume.
-    pub fn is_volume(&self, fs: &Filesystem) -> bool {
-        fs.partition.is_none() && !self.0.partition_table.is_empty()
+    /// `gpt`, `msdos` or empty, as in the names of GRUB's modules.
+    pub fn partition_map(&self, fs: Option<&Filesystem>) -> &str {
+        self.disk(fs).map_or("", |disk| &disk.partition_table)
     }
 
     /// GRUB's name of a place, without parentheses: `hd0,gpt3`, `hd0` or `lvm/vg-lv`.
@@ -236,12 +238,12 @@ impl Layout {
         let Some(fs) = fs else {
             return "hd0".to_owned();
         };
-        match fs.partition {
-            Some(number) => format!("hd0,{}{number}", self.0.partition_table),
-            None if self.is_volume(fs) => {
-                format!("lvm/{}", fs.device.rsplit('/').next().unwrap_or_default())
+        match (fs.disk, fs.partition) {
+            (Some(disk), Some(number)) => {
+                format!("hd{disk},{}{number}", self.partition_map(Some(fs)))
             }
-            None => "hd0".to_owned(),
+            (Some(disk), None) => format!("hd{disk}"),
+            (None, _) => format!("lvm/{}", fs.device.rsplit('/').next().unwrap_or_default()),
         }
     }
 }
@@ -315,9 +317,11 @@ pub(crate) mod testing {
     /// ESP, BIOS boot and root on GPT, as `block-device-efi` has them.
     pub fn efi() -> Facts {
         Facts {
-            partition_table: "gpt".into(),
             sector_size: 512,
-            device: "/dev/loop0".into(),
+            disks: vec![Disk {
+                device: "/dev/loop0".into(),
+                partition_table: "gpt".into(),
+            }],
             filesystems: vec![
                 filesystem("mkfs_ESP", Some("/boot/efi"), "vfat", "ABCD-1234", Some(1)),
                 filesystem(
@@ -346,6 +350,7 @@ pub(crate) mod testing {
             fstype: fstype.into(),
             label: name.to_uppercase(),
             uuid: uuid.into(),
+            disk: Some(0),
             partition,
             partuuid: partition.map_or_else(String::new, |n| {
                 format!("11111111-0000-4000-8000-00000000000{n}")
@@ -385,6 +390,7 @@ mod tests {
         let mut facts = efi();
         facts.filesystems.push(Filesystem {
             device: "/dev/mapper/vg-lv_root".into(),
+            disk: None,
             ..filesystem("lv", Some("/lv"), "xfs", "u", None)
         });
         let gpt = layout(&facts);
@@ -394,7 +400,7 @@ mod tests {
             .map(|fs| gpt.drive(Some(fs)))
             .collect();
         assert_eq!(names, ["hd0,gpt1", "hd0,gpt3", "lvm/vg-lv_root"]);
-        facts.partition_table = String::new();
+        facts.disks[0].partition_table = String::new();
         facts.filesystems = vec![filesystem("mkfs_root", Some("/"), "ext4", "u", None)];
         assert_eq!(layout(&facts).drive(facts.filesystems.first()), "hd0");
     }

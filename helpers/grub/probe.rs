@@ -136,14 +136,15 @@ fn answer(layout: &Layout, fs: Option<&Filesystem>, target: &str) -> Result<Opti
         device: device.to_owned(),
     };
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let is_volume = fs.is_some_and(|fs| layout.is_volume(fs));
+    let is_volume = fs.is_some_and(|fs| fs.disk.is_none());
     let drive = layout.drive(fs);
     Ok(match target {
         "device" => Some(device.to_owned()),
         "disk" => Some(if is_volume {
             device.to_owned()
         } else {
-            layout.device().to_owned()
+            let disk = layout.disk(fs);
+            disk.map_or("", |disk| &disk.device).to_owned()
         }),
         "fs" => Some(module(fs.ok_or_else(|| no_value("filesystem"))?)?.to_owned()),
         "fs_uuid" => Some(
@@ -153,16 +154,16 @@ fn answer(layout: &Layout, fs: Option<&Filesystem>, target: &str) -> Result<Opti
         // An empty label is an empty line, as with the real tool.
         "fs_label" => Some(fs.ok_or_else(|| no_value("filesystem"))?.label.clone()),
         "partuuid" => fs.and_then(|fs| some(&fs.partuuid)),
-        "partmap" => some(layout.partition_map()),
+        "partmap" => some(layout.partition_map(fs)),
         "abstraction" => is_volume.then(|| "lvm".to_owned()),
         "cryptodisk_uuid" => None,
         "drive" => Some(format!("({drive})")),
         "compatibility_hint" | "bios_hints" | "efi_hints" => Some(drive),
-        "baremetal_hints" => (!is_volume).then(|| drive.replacen("hd0", "ahci0", 1)),
+        "baremetal_hints" => (!is_volume).then(|| drive.replacen("hd", "ahci", 1)),
         "hints_string" => Some(if is_volume {
             format!("--hint='{drive}'")
         } else {
-            let bare = drive.replacen("hd0", "ahci0", 1);
+            let bare = drive.replacen("hd", "ahci", 1);
             format!("--hint-bios={drive} --hint-efi={drive} --hint-baremetal={bare}")
         }),
         _ => {
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn a_bare_filesystem_has_no_partition_map() {
         let mut facts = efi();
-        facts.partition_table = String::new();
+        facts.disks[0].partition_table = String::new();
         facts.filesystems = vec![filesystem("mkfs_root", Some("/"), "ext4", "u", None)];
         let layout = layout(&facts);
         assert_eq!(

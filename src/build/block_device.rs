@@ -66,6 +66,9 @@ struct Parameters {
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     image_path: PathBuf,
+    /// Those of further disks.
+    #[serde(default)]
+    more_paths: Vec<PathBuf>,
     image_block_device: String,
     image_block_devices: Vec<(String, String)>,
     bytes: u64,
@@ -241,34 +244,40 @@ impl Tool {
     fn create(&self) -> Result<(), Failure> {
         let plan = self.layout()?;
         output::check_filesystems(&plan)?;
-        let size = plan
-            .fixed_size()
-            .or(self.parameters.image_size)
+        // Every disk has its own length or the image's.
+        let open = plan.disks().iter().any(|disk| disk.size.is_none());
+        let size = self
+            .parameters
+            .image_size
+            .or(plan.fixed_size().filter(|_| !open))
             .ok_or_else(|| {
                 Failure::new("the size of the image is not known").hint(
                     "write `image-size: 1048576KiB` into the parameters, or `size` at `local_loop`",
                 )
             })?;
-        let bytes = plan
-            .disk_size(size)
-            .map_err(|error| Failure::from_error(&error))?;
-        let name = plan
-            .config()
-            .loops
-            .first()
-            .map_or("image0", |image| image.name.as_str());
-        let path = self.parameters.image_dir.join(format!("{name}.raw"));
-        let file = fs_err::File::create(&path).map_err(Failure::io("making the image"))?;
-        file.set_len(bytes)
-            .map_err(Failure::io("making the image"))?;
+        let mut paths = Vec::with_capacity(plan.disks().len());
+        for disk in plan.disks() {
+            let bytes = plan
+                .disk_size(disk, size)
+                .map_err(|error| Failure::from_error(&error))?;
+            let directory = disk.directory.as_ref();
+            let directory = directory.unwrap_or(&self.parameters.image_dir);
+            let path = directory.join(format!("{}.raw", disk.name));
+            let file = fs_err::File::create(&path).map_err(Failure::io("making the image"))?;
+            file.set_len(bytes)
+                .map_err(Failure::io("making the image"))?;
+            paths.push(path);
+        }
+        let mut paths = paths.into_iter();
         for point in plan.mount_points() {
             make(&self.mounted(point))?;
         }
         let state = State {
-            image_path: path,
+            image_path: paths.next().unwrap_or_default(),
+            more_paths: paths.collect(),
             image_block_device: plan.image_block_device(),
             image_block_devices: plan.image_block_devices(),
-            bytes,
+            bytes: size,
         };
         make(&self.states())?;
         let text = serde_json::to_vec_pretty(&state)
@@ -309,22 +318,28 @@ impl Tool {
             bytes: state.bytes,
             grow: false,
         };
-        let disk = plan
+        let disks = plan
             .assemble_tree(length, &tree, None, &planner)
             .map_err(|error| {
                 Failure::from_error(&error).hint(
                     "`image-size` in the parameters makes the image larger, if it is too small",
                 )
             })?;
-        let spec = sink::Spec {
-            format: sink::Format::Raw,
-            path: state.image_path,
-            checksums: sink::Checksums::default(),
-            existing: sink::Existing::Replace,
-            durable: false,
-            seed: NAMESPACE,
-        };
-        sink::write_all(Some(&disk), &tree, &[spec], 0, &|_, _, _| {}).map_err(|error| {
+        let paths = [state.image_path].into_iter().chain(state.more_paths);
+        let specs: Vec<sink::Spec> = paths
+            .enumerate()
+            .map(|(disk, path)| sink::Spec {
+                format: sink::Format::Raw,
+                disk,
+                path,
+                checksums: sink::Checksums::default(),
+                existing: sink::Existing::Replace,
+                durable: false,
+                seed: NAMESPACE,
+            })
+            .collect();
+        let disks: Vec<&dyn sink::ReadAt> = disks.iter().map(|disk| disk as _).collect();
+        sink::write_all(&disks, &tree, &specs, 0, &|_, _, _| {}).map_err(|error| {
             let mut failure = Failure::from_error(&error);
             failure.hints.extend(error.hint());
             failure
@@ -338,7 +353,9 @@ impl Tool {
 
     fn delete(&self) -> Result<(), Failure> {
         if let Ok(state) = self.state() {
-            remove(&state.image_path, |path| fs_err::remove_file(path))?;
+            for path in [&state.image_path].into_iter().chain(&state.more_paths) {
+                remove(path, |path| fs_err::remove_file(path))?;
+            }
         }
         self.cleanup()
     }

@@ -209,7 +209,7 @@ impl Engine<'_> {
         self.run_phase(phases::BLOCK_DEVICE)?;
         self.write_fstab()?;
         let facts = self.plan.layout.facts();
-        self.set("IMAGE_BLOCK_DEVICE", facts.device.clone());
+        self.set("IMAGE_BLOCK_DEVICE", facts.device().to_owned());
         self.set("IMAGE_BLOCK_DEVICES", self.plan.block_devices());
         let api = self.mount_api()?;
         self.run_phase(phases::PRE_FINALISE)?;

@@ -290,17 +290,17 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     }
     let tree = labelled(engine, Arc::new(add_devices(&tree, engine.plan.epoch)?))?;
     let needs_disk = engine.plan.outputs.iter().any(sink::Format::is_disk);
-    let disk = if needs_disk {
+    let disks = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
-        Some(assemble(engine, size, &tree, boot.as_ref())?)
+        assemble(engine, size, &tree, boot.as_ref())?
     } else {
-        None
+        Vec::new()
     };
     engine.events.send(&Event::StepFinished {
         step,
         seconds: started.elapsed().as_secs_f64(),
     });
-    let written = write_outputs(engine, disk.as_ref(), &tree)?;
+    let written = write_outputs(engine, &disks, &tree)?;
     for one in written {
         if let Some(renamed) = &one.renamed {
             let text = format!("kept the image that was there as `{}`", renamed.display());
@@ -320,13 +320,13 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Lays out the disk of a build with all its filesystems.
+/// Lays out the disks of a build with all their filesystems.
 fn assemble(
     engine: &Engine<'_>,
     size: Size,
     tree: &Arc<Tree>,
     boot: Option<&BiosBoot>,
-) -> Result<Disk, Failure> {
+) -> Result<Vec<Disk>, Failure> {
     let planner = NativePlanner {
         timestamp: fit::made_at(tree, engine.plan.epoch),
         scratch: engine.dirs.scratch.clone(),
@@ -384,7 +384,7 @@ fn shown(path: &Path, request: &Request) -> std::path::PathBuf {
 
 fn write_outputs(
     engine: &mut Engine<'_>,
-    disk: Option<&Disk>,
+    disks: &[Disk],
     tree: &Arc<Tree>,
 ) -> Result<Vec<sink::Written>, Failure> {
     let plan = engine.plan;
@@ -411,17 +411,19 @@ fn write_outputs(
     std::env::set_current_dir(&plan.request.current_dir)
         .map_err(Failure::io("entering the directory of the build"))?;
     let specs: Vec<sink::Spec> = plan
-        .outputs
-        .iter()
-        .map(|&format| sink::Spec {
-            format,
-            path: plan.output_name(&format),
+        .output_files()
+        .into_iter()
+        .map(|file| sink::Spec {
+            format: file.format,
+            disk: file.disk,
+            path: file.path,
             checksums,
             existing: existing.clone(),
             durable: false,
-            seed: plan.seed,
+            seed: file.seed,
         })
         .collect();
+    let disks: Vec<&dyn sink::ReadAt> = disks.iter().map(|disk| disk as _).collect();
     // The sinks call back through a shared reference.
     let progress = RefCell::new(Progress {
         events: &mut engine.events,
@@ -434,7 +436,7 @@ fn write_outputs(
         aci_manifest: plan.aci_manifest.clone(),
     };
     let result = sink::write_all_about(
-        disk.map(|disk| disk as &dyn sink::ReadAt),
+        &disks,
         tree,
         &specs,
         &about,

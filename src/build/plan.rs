@@ -192,6 +192,10 @@ impl Plan {
         warnings.extend(layout.warnings().iter().cloned());
         if outputs.iter().any(sink::Format::is_disk) {
             super::output::check_filesystems(&layout)?;
+            if elements.names().contains(&"bootloader") {
+                let told = layout.check_bootable();
+                warnings.extend(told.map_err(|error| Failure::from_error(&error))?);
+            }
         }
         let jobs = jobs(&request)?;
         let reference = reference(&request)?;
@@ -270,17 +274,16 @@ impl Plan {
             .collect()
     }
 
-    /// The output file of a format.
-    pub fn output_path(&self, format: &sink::Format) -> PathBuf {
-        self.request.current_dir.join(self.output_name(format))
-    }
-
-    /// The output file of a format as the user named it, which may be relative.
-    pub fn output_name(&self, format: &sink::Format) -> PathBuf {
-        let mut name = self.request.image_name.clone().into_os_string();
-        name.push(".");
-        name.push(format.suffix());
-        PathBuf::from(name)
+    /// The files that are written, named as the user named the output: relative
+    /// paths start in the directory of the build.
+    pub fn output_files(&self) -> Vec<sink::OutputFile> {
+        sink::files(
+            &self.request.image_name,
+            &self.outputs,
+            sink::Format::suffix,
+            self.layout.disks(),
+            self.seed,
+        )
     }
 }
 

@@ -399,6 +399,24 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     }
     paths.push(plan.request.current_dir.clone());
     paths.push(output);
+    // Further disks may have a directory of their own.
+    for file in plan.output_files() {
+        let path = plan.request.current_dir.join(&file.path);
+        let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+        if paths.contains(&directory) {
+            continue;
+        }
+        access(directory.as_path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
+            Failure::new(format!(
+                "`{}` for the disk `{}` cannot be written to: {}",
+                directory.display(),
+                plan.layout.disks()[file.disk].name,
+                std::io::Error::from(error)
+            ))
+            .hint("`directory` of its `local_loop` names it")
+        })?;
+        paths.push(directory);
+    }
     let mut canonical = Vec::new();
     for path in paths {
         let path = fs_err::canonicalize(&path).map_err(Failure::io("finding a directory"))?;

@@ -101,6 +101,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     };
     let spec = sink::Spec {
         format,
+        disk: 0,
         path: context.caller.current_dir.join(&arguments.target),
         checksums: sink::Checksums {
             md5: arguments.checksum,
@@ -115,7 +116,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         .map_err(|error| Failure::from_error(&error))?;
     let result = written::with_bar(|progress| {
         let tree = Arc::new(tree);
-        sink::write_all(Some(&image), &tree, &[spec], arguments.jobs, progress)
+        sink::write_all(&[&image], &tree, &[spec], arguments.jobs, progress)
     });
     let written = result.map_err(|error| hinted(&error, error.hint()))?;
     let shown = arguments.target.as_path();

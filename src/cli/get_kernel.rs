@@ -10,7 +10,7 @@ use super::Context;
 use super::failure::{Failure, misused};
 use super::getopt::{self, Flag, Part};
 use super::given::Caller;
-use crate::inspect::fs::{Error as FsError, FileKind, FileSystem};
+use crate::inspect::fs::{self, Error as FsError, FileKind, FileSystem};
 use crate::inspect::kernel::{self, Boot, Family, Pair};
 use crate::inspect::{self, Contents};
 use crate::sink;
@@ -32,7 +32,7 @@ enum Id {
 #[rustfmt::skip]
 static FLAGS: &[Flag<Id>] = &[
     Flag::new(Id::Image, Some('i'), None, Some("IMAGE"),
-        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with a root of ext2, ext3, ext4 or FAT."),
+        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with ext2, ext3, ext4, XFS, btrfs or FAT, also on LVM."),
     Flag::new(Id::Directory, Some('d'), None, Some("DIR"),
         "Writes into this directory (default: the current one)."),
     Flag::new(Id::Output, Some('o'), None, Some("NAME"),
@@ -164,11 +164,14 @@ fn find<'a>(
     let mut others = Vec::new();
     for part in &contents.parts {
         let place = place(part);
-        match contents.open(part) {
+        match contents.open_system(part) {
             Ok(filesystem) => filesystems.push((place, filesystem)),
+            // Its logical volumes are parts of their own.
+            Err(FsError::Unsupported { .. }) if part.is_physical() => {}
             Err(FsError::Unsupported { what }) => {
                 others.push(format!("{place} {what}, which kiln does not read"));
             }
+            Err(error @ FsError::Volume { .. }) => others.push(error.to_string()),
             Err(error) => return Err(damaged(path, &place, &error)),
         }
     }
@@ -211,17 +214,17 @@ fn find<'a>(
         path.display(),
         others.join("; ")
     ))
-    .hint(
-        "kernels are looked for in ext2, ext3, ext4 and FAT; an image without one is booted by \
-         its host's kernel",
-    ))
+    .hint(format!(
+        "kernels are looked for in {}; an image without one is booted by its host's kernel",
+        fs::KINDS
+    )))
 }
 
 fn place(part: &inspect::Part) -> String {
-    part.partition.as_ref().map_or_else(
-        || "the whole disk".to_owned(),
-        |partition| format!("partition {}", partition.number),
-    )
+    if part.partition.is_none() && part.logical.is_none() {
+        return "the whole disk".to_owned();
+    }
+    part.title()
 }
 
 fn damaged(path: &Path, place: &str, error: &FsError) -> Failure {

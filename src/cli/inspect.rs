@@ -45,10 +45,15 @@ struct TableReport {
 
 #[derive(Serialize)]
 struct PartReport {
-    /// Absent for a disk without partitions.
+    /// Absent for a disk without partitions, and for a logical volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<u32>,
-    start: u64,
+    /// `group/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logical_volume: Option<String>,
+    /// Absent for a logical volume, which may be all over the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<u64>,
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<String>,
@@ -75,6 +80,9 @@ struct System {
     /// Number of its partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<u32>,
+    /// Its logical volume, `group/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logical_volume: Option<String>,
     name: String,
     id: String,
     version: String,
@@ -103,7 +111,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
             .iter()
             .map(|part| describe(part, contents.open(part).ok().as_ref()))
             .collect(),
-        system: root.and_then(|part| system(part, &contents.open(part).ok()?)),
+        system: root.and_then(|part| system(part, &contents.open_system(part).ok()?)),
     };
     if arguments.json {
         context.printer.line(serde_json::to_string_pretty(&report)?);
@@ -118,7 +126,8 @@ fn describe(part: &Part, files: Option<&fs::FileSystem<'_>>) -> PartReport {
     let identity = part.identity.as_ref();
     PartReport {
         number: partition.map(|partition| partition.number),
-        start: part.start,
+        logical_volume: part.logical.as_ref().map(ToString::to_string),
+        start: part.start(),
         size: part.length,
         r#type: partition.map(|partition| partition.kind.clone()),
         guid: partition.and_then(|partition| partition.guid.clone()),
@@ -152,6 +161,7 @@ fn system(part: &Part, files: &fs::FileSystem<'_>) -> Option<System> {
         .collect();
     Some(System {
         partition: part.partition.as_ref().map(|partition| partition.number),
+        logical_volume: part.logical.as_ref().map(ToString::to_string),
         name: value("PRETTY_NAME"),
         id: value("ID"),
         version: value("VERSION_ID"),
@@ -199,9 +209,12 @@ fn text(report: &Report) -> String {
             &part.name
         };
         rows.push(vec![
-            part.number
-                .map_or_else(|| "-".to_owned(), |number| number.to_string()),
-            units::bytes(part.start),
+            match (&part.logical_volume, part.number) {
+                (Some(name), _) => part::shown(name.as_bytes()),
+                (None, Some(number)) => number.to_string(),
+                (None, None) => "-".to_owned(),
+            },
+            part.start.map_or_else(|| "-".to_owned(), units::bytes),
             units::bytes(part.size),
             part.filesystem.unwrap_or("-").to_owned(),
             shown(label),

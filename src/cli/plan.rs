@@ -159,11 +159,11 @@ fn view(plan: &Plan, context: &Context) -> View {
         })
         .collect();
     let outputs = plan
-        .outputs
-        .iter()
-        .map(|format| OutputView {
-            path: plan.output_path(format),
-            format: format.name(),
+        .output_files()
+        .into_iter()
+        .map(|file| OutputView {
+            path: plan.request.current_dir.join(file.path),
+            format: file.format.name(),
         })
         .collect();
     let variables = plan
@@ -180,7 +180,7 @@ fn view(plan: &Plan, context: &Context) -> View {
         elements,
         environment: hooks(plan.hooks.environment()),
         phases,
-        partition_table: facts.partition_table,
+        partition_table: facts.partition_table().to_owned(),
         filesystems,
         disk_size: plan.layout.fixed_size(),
         fstab: plan.layout.fstab(),

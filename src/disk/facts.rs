@@ -6,17 +6,36 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The planned disk.
+/// The planned disks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Facts {
-    /// `gpt`, `msdos` or empty where there is no partition table.
-    pub partition_table: String,
-    /// Logical sector size in bytes.
+    /// Logical sector size of the first disk in bytes.
     pub sector_size: u32,
-    /// Device path that hooks see as `IMAGE_BLOCK_DEVICE` (it does not exist).
-    pub device: String,
+    /// The disks; the one that the system starts from is the first.
+    pub disks: Vec<Disk>,
     /// Filesystems in the order of the configuration.
     pub filesystems: Vec<Filesystem>,
+}
+
+impl Facts {
+    /// Device path that hooks see as `IMAGE_BLOCK_DEVICE`; empty without disks.
+    pub fn device(&self) -> &str {
+        self.disks.first().map_or("", |disk| &disk.device)
+    }
+
+    /// `gpt`, `msdos`, or empty where the first disk has no partition table.
+    pub fn partition_table(&self) -> &str {
+        self.disks.first().map_or("", |disk| &disk.partition_table)
+    }
+}
+
+/// A planned disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Disk {
+    /// Device path that hooks see in `IMAGE_BLOCK_DEVICES` (it does not exist).
+    pub device: String,
+    /// `gpt`, `msdos` or empty where there is no partition table.
+    pub partition_table: String,
 }
 
 /// A planned filesystem.
@@ -34,7 +53,9 @@ pub struct Filesystem {
     pub label: String,
     /// UUID in lower case (vfat: `ABCD-1234`).
     pub uuid: String,
-    /// Number in the partition table, from 1; `None` on the bare disk.
+    /// Index of the disk that it is on; `None` for a logical volume.
+    pub disk: Option<usize>,
+    /// Number in the partition table, from 1; `None` on a bare disk.
     pub partition: Option<u32>,
     /// UUID of the GPT entry, or `<disk id>-<number>` on MBR; empty otherwise.
     pub partuuid: String,

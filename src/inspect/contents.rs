@@ -1,8 +1,12 @@
-//! What a disk holds: its partitions, and which of them is meant.
+//! What a disk holds: its partitions and logical volumes, and which of them is meant.
 
-use super::Volume;
-use super::fs::{Error as FsError, FileSystem, Identity, identify};
+use std::sync::Arc;
+
+use super::fs::{self, Error as FsError, FileSystem, Identity, identify};
+use super::lvm::{self, Logical};
+use super::mapping::Mapping;
 use super::partitions::{Partition, Table};
+use super::{Volume, device};
 use crate::sink::ReadAt;
 
 /// Where systems say what they are.
@@ -10,26 +14,68 @@ const OS_RELEASE: [&[u8]; 2] = [b"/etc/os-release", b"/usr/lib/os-release"];
 /// Longest `os-release` that is read.
 const MAX_OS_RELEASE: u64 = 64 << 10;
 
-/// A disk's partitions, or the one volume that it is.
+/// A disk's partitions, or the one volume that it is, and its logical volumes.
 pub struct Contents<'a> {
     disk: &'a dyn ReadAt,
     /// The partition table, if there is one.
     pub table: Option<Table>,
-    /// What can be opened, in the order of the numbers.
+    /// What can be opened: partitions in the order of their numbers, then logical
+    /// volumes.
     pub parts: Vec<Part>,
 }
 
-/// A partition, or a whole disk without any.
+/// Kind of a physical volume of LVM, as `blkid` has it.
+pub(super) const PHYSICAL: &str = "LVM2_member";
+
+/// A partition, a whole disk without any, or a logical volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Its entry in the table; `None` for a whole disk.
+    /// Its entry in the table, if it is a partition.
     pub partition: Option<Partition>,
-    /// First byte on the disk.
-    pub start: u64,
-    /// Length in bytes.
+    /// Its names, if it is a logical volume.
+    pub logical: Option<Logical>,
+    /// Length in bytes; 0 if it is not known where it is.
     pub length: u64,
     /// What it says it holds.
     pub identity: Option<Identity>,
+    place: Place,
+}
+
+/// Where a part is on its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// In one range, from this byte on.
+    Range(u64),
+    /// All over it.
+    Mapped(Arc<Mapping>),
+    /// In no place that can be read: a clause says why.
+    Unknown(String),
+}
+
+impl Part {
+    /// First byte on the disk; `None` for a logical volume, which may be all over it.
+    pub fn start(&self) -> Option<u64> {
+        match self.place {
+            Place::Range(start) if self.logical.is_none() => Some(start),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a physical volume of LVM, whose logical volumes are parts of
+    /// their own.
+    pub fn is_physical(&self) -> bool {
+        let kind = self.identity.as_ref().map(|identity| identity.kind);
+        self.logical.is_none() && kind == Some(PHYSICAL)
+    }
+
+    /// What it is, for people: `partition 2`, `logical volume vg/root`, `the disk`.
+    pub fn title(&self) -> String {
+        match (&self.logical, &self.partition) {
+            (Some(logical), _) => format!("logical volume {logical}"),
+            (None, Some(partition)) => format!("partition {}", partition.number),
+            (None, None) => "the disk".to_owned(),
+        }
+    }
 }
 
 /// Why a partition cannot be chosen.
@@ -49,6 +95,14 @@ pub enum ChooseError {
         /// What there is.
         have: Vec<String>,
     },
+    /// The chosen one has no filesystem of its own.
+    #[error("{part} is a physical volume of LVM")]
+    Physical {
+        /// What was chosen.
+        part: String,
+        /// Logical volumes of the disk.
+        have: Vec<String>,
+    },
     /// The chosen one cannot be opened.
     #[error(transparent)]
     FileSystem(#[from] FsError),
@@ -66,9 +120,16 @@ impl ChooseError {
                 "if it is an image of a format that is not recognised, convert it first".to_owned(),
             ),
             ChooseError::NoFileSystem { have } => Some(format!(
-                "it has {}; ext2 to ext4 and FAT are read",
-                have.join(", ")
+                "it has {}; {} are read",
+                have.join(", "),
+                fs::KINDS
             )),
+            ChooseError::Physical { have, .. } if have.is_empty() => {
+                Some("its group has no logical volumes".to_owned())
+            }
+            ChooseError::Physical { have, .. } => {
+                Some(format!("choose a logical volume: {}", have.join(", ")))
+            }
             ChooseError::FileSystem(error) => error.hint(),
         }
     }
@@ -92,9 +153,10 @@ impl<'a> Contents<'a> {
         let table = Table::read(disk)?;
         let part = |partition: Option<&Partition>, start, length| Part {
             partition: partition.cloned(),
-            start,
+            logical: None,
             length,
             identity: identify(&Volume::new(disk, start, length)),
+            place: Place::Range(start),
         };
         let parts = match &table {
             None => vec![part(None, 0, disk.length())],
@@ -104,7 +166,47 @@ impl<'a> Contents<'a> {
                 .map(|partition| part(Some(partition), partition.start, partition.length))
                 .collect(),
         };
-        Ok(Contents { disk, table, parts })
+        let mut contents = Contents { disk, table, parts };
+        contents.add_logical_volumes();
+        Ok(contents)
+    }
+
+    fn add_logical_volumes(&mut self) {
+        let (mut physical, mut ranges) = (Vec::new(), Vec::new());
+        for part in &mut self.parts {
+            if part.is_physical()
+                && let Place::Range(start) = part.place
+            {
+                ranges.push((start, part.length));
+                physical.push(part);
+            }
+        }
+        if ranges.is_empty() {
+            return;
+        }
+        let found = lvm::find(self.disk, &ranges);
+        for (part, problem) in physical.into_iter().zip(found.problems) {
+            if let Some(problem) = problem {
+                part.place = Place::Unknown(problem);
+            }
+        }
+        for (logical, mapping) in found.volumes {
+            let (length, identity, place) = match mapping {
+                Ok(mapping) => {
+                    let volume = Volume::mapped(self.disk, Arc::clone(&mapping));
+                    let identity = identify(&volume);
+                    (mapping.length(), identity, Place::Mapped(mapping))
+                }
+                Err(problem) => (0, None, Place::Unknown(problem)),
+            };
+            self.parts.push(Part {
+                partition: None,
+                logical: Some(logical),
+                length,
+                identity,
+                place,
+            });
+        }
     }
 
     /// Opens the filesystem of a part.
@@ -112,10 +214,35 @@ impl<'a> Contents<'a> {
     /// # Errors
     /// It has none that kiln reads.
     pub fn open(&self, part: &Part) -> Result<FileSystem<'a>, FsError> {
-        FileSystem::open(Volume::new(self.disk, part.start, part.length))
+        let volume = match &part.place {
+            Place::Range(start) => Volume::new(self.disk, *start, part.length),
+            Place::Mapped(mapping) => Volume::mapped(self.disk, Arc::clone(mapping)),
+            Place::Unknown(problem) => {
+                let name = match &part.logical {
+                    Some(logical) => format!("logical volume `{logical}`"),
+                    None => "the LVM physical volume".to_owned(),
+                };
+                let what = problem.clone();
+                return Err(FsError::Volume { name, what });
+            }
+        };
+        FileSystem::open(volume)
     }
 
-    /// The part of a number, of a name in the partition table, or of a label.
+    /// Opens the filesystem of a part at its system's root: a subvolume, where the
+    /// one that is mounted by default has no system.
+    ///
+    /// # Errors
+    /// As [`Contents::open`].
+    pub fn open_system(&self, part: &Part) -> Result<FileSystem<'a>, FsError> {
+        let mut files = self.open(part)?;
+        files.enter_system(super::system::has_root)?;
+        Ok(files)
+    }
+
+    /// The part of a number, of a name in the partition table, of a logical volume
+    /// (`group/name`) or a device in its running system (`/dev/group/name`,
+    /// `UUID=…`), or of a label.
     ///
     /// # Errors
     /// There is none.
@@ -137,6 +264,8 @@ impl<'a> Contents<'a> {
         let found = parts()
             .find(numbered)
             .or_else(|| parts().find(named))
+            .or_else(|| parts().find(|part| device::is_logical(part, name)))
+            .or_else(|| self.device(name))
             .or_else(|| parts().find(labelled));
         found.ok_or_else(|| ChooseError::NoPartition {
             name: name.to_owned(),
@@ -153,7 +282,7 @@ impl<'a> Contents<'a> {
         let mut largest: Option<&Part> = None;
         let mut failed = None;
         for part in &self.parts {
-            match self.open(part) {
+            match self.open_system(part) {
                 Ok(files) => {
                     let is_root = OS_RELEASE
                         .iter()
@@ -185,18 +314,30 @@ impl<'a> Contents<'a> {
             Some(name) => self.find(name)?,
             None => self.root()?,
         };
-        Ok(self.open(part)?)
+        // One that is damaged says so when it is opened.
+        if part.is_physical() && matches!(part.place, Place::Range(_)) {
+            let logical = self.parts.iter().filter_map(|part| part.logical.as_ref());
+            return Err(ChooseError::Physical {
+                part: part.title(),
+                have: logical.map(ToString::to_string).collect(),
+            });
+        }
+        Ok(match name {
+            Some(_) => self.open(part)?,
+            None => self.open_system(part)?,
+        })
     }
 
     /// `1 (vfat)`, `2 root (ext4)`: what a user can name.
     pub(super) fn names(&self) -> Vec<String> {
         let names = self.parts.iter().filter_map(|part| {
             let kind = part.identity.as_ref().map(|identity| identity.kind);
-            let Some(partition) = &part.partition else {
-                return kind.map(str::to_owned);
+            let mut text = match (&part.logical, &part.partition) {
+                (Some(logical), _) => logical.to_string(),
+                (None, Some(partition)) => partition.number.to_string(),
+                (None, None) => return kind.map(str::to_owned),
             };
-            let mut text = partition.number.to_string();
-            if let Some(name) = &partition.name {
+            if let Some(name) = part.partition.as_ref().and_then(|own| own.name.as_ref()) {
                 text.push(' ');
                 text.push_str(name);
             }

@@ -5,7 +5,8 @@
 //! after is the same for all formats. No file but the image itself is ever
 //! opened: images that stand on others are refused.
 //!
-//! [`Contents`] finds partitions on any disk, in an image or not yet written;
+//! [`Contents`] finds partitions and logical volumes on any disk, in an image or not
+//! yet written;
 //! [`fs::FileSystem`] reads the files in them.
 
 use std::fs::File;
@@ -15,13 +16,17 @@ use std::path::Path;
 
 mod collect;
 mod contents;
+mod decompress;
+mod device;
 mod error;
 mod extract;
 mod file;
 pub mod fs;
 mod image;
 pub mod kernel;
+mod lvm;
 mod map;
+mod mapping;
 mod partitions;
 mod qcow2;
 mod system;
@@ -36,6 +41,8 @@ pub use contents::{ChooseError, Contents, Part, os_release};
 pub use error::Error;
 pub use extract::{ExtractError, Extracted, Target, extract};
 pub use image::{BadCompression, Image};
+pub use lvm::Logical;
+pub use mapping::Mapping;
 pub use partitions::{Partition, Table, TableKind};
 pub use system::{SystemError, is_root, system};
 pub use volume::Volume;

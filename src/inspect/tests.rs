@@ -23,7 +23,7 @@ fn bytes(image: &Image, step: u64) -> Result<Vec<u8>, sink::Cause> {
 
 fn write(disk: &Memory, format: sink::Format, path: &Path) {
     let tree = Arc::new(TreeBuilder::new().build().unwrap());
-    write_all(Some(disk), &tree, &[spec(format, path)], 2, &|_, _, _| {}).unwrap();
+    write_all(&[disk], &tree, &[spec(format, path)], 2, &|_, _, _| {}).unwrap();
 }
 
 /// Every format and variant that kiln writes.

@@ -1,11 +1,14 @@
-//! A range of a disk that is read as a whole: a partition, or all of it.
+//! Bytes of a disk that are read as a whole: a partition, a logical volume, or all
+//! of it.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use zerocopy::FromBytes;
 
 use super::fs::Error;
+use super::mapping::Mapping;
 use crate::sink::{ReadAt, Reader};
 
 /// Bytes of a page of the cache.
@@ -13,16 +16,26 @@ const PAGE: u64 = 4096;
 /// Pages that are kept; each has one place, by its number.
 const PAGES: usize = 256;
 
-/// A range of a disk, for one thread.
+/// Bytes of a disk, for one thread.
 ///
 /// Small reads go through a cache of [`PAGES`] pages, since the tables of
 /// filesystems are read entry by entry.
 pub struct Volume<'a> {
     reader: RefCell<Box<dyn Reader + 'a>>,
     cache: RefCell<Vec<Option<Page>>>,
-    /// Where it begins on the disk.
-    offset: u64,
+    place: Place,
     length: u64,
+    /// Of the disk.
+    disk_length: u64,
+}
+
+/// Where a volume is.
+#[derive(Debug)]
+enum Place {
+    /// In one range of the disk, from this byte on.
+    Range(u64),
+    /// All over it.
+    Mapped(Arc<Mapping>),
 }
 
 struct Page {
@@ -33,7 +46,7 @@ struct Page {
 impl fmt::Debug for Volume<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Volume")
-            .field("offset", &self.offset)
+            .field("place", &self.place)
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
@@ -44,11 +57,24 @@ impl<'a> Volume<'a> {
     /// is left off.
     pub fn new(disk: &'a dyn ReadAt, offset: u64, length: u64) -> Volume<'a> {
         let offset = offset.min(disk.length());
+        let length = length.min(disk.length() - offset);
+        Volume::at(disk, Place::Range(offset), length)
+    }
+
+    /// The bytes of a disk that a mapping puts together. Those that it has beyond the
+    /// disk's end cannot be read.
+    pub fn mapped(disk: &'a dyn ReadAt, mapping: Arc<Mapping>) -> Volume<'a> {
+        let length = mapping.length();
+        Volume::at(disk, Place::Mapped(mapping), length)
+    }
+
+    fn at(disk: &'a dyn ReadAt, place: Place, length: u64) -> Volume<'a> {
         Volume {
             reader: RefCell::new(disk.reader()),
             cache: RefCell::new((0..PAGES).map(|_| None).collect()),
-            offset,
-            length: length.min(disk.length() - offset),
+            place,
+            length,
+            disk_length: disk.length(),
         }
     }
 
@@ -109,9 +135,42 @@ impl<'a> Volume<'a> {
     }
 
     fn read_through(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let mapping = match &self.place {
+            Place::Range(start) => return self.read_disk(start + offset, offset, buffer),
+            Place::Mapped(mapping) => mapping,
+        };
+        let mut offset = offset;
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            let (place, length) = mapping.at(offset);
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let (now, later) = rest.split_at_mut(length.min(rest.len()));
+            match place {
+                Some(place) => self.read_disk(place, offset, now)?,
+                None => now.fill(0),
+            }
+            offset += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Reads from the disk what is at `offset` of the volume.
+    fn read_disk(&self, at: u64, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let length = buffer.len() as u64;
+        if at
+            .checked_add(length)
+            .is_none_or(|end| end > self.disk_length)
+        {
+            return Err(Error::OutOfRange {
+                offset,
+                length,
+                end: self.length,
+            });
+        }
         self.reader
             .borrow_mut()
-            .read_at(self.offset + offset, buffer)
+            .read_at(at, buffer)
             .map_err(|source| Error::Read { offset, source })
     }
 

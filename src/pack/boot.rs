@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::disk::boot::BiosBoot;
-use crate::disk::config::Config;
 use crate::disk::layout::Plan;
 use crate::tree::{Kind, Tree};
 
@@ -65,22 +64,6 @@ fn small_text(tree: &Arc<Tree>, path: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The mkfs node of the filesystem that holds a path.
-pub(super) fn holder<'a>(config: &'a Config, path: &str) -> Option<&'a str> {
-    let holds = |point: &str| {
-        point == "/"
-            || path
-                .strip_prefix(point)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let deepest = config
-        .sorted_mounts()
-        .into_iter()
-        .filter(|mount| holds(&mount.mount_point))
-        .max_by_key(|mount| mount.mount_point.len())?;
-    config.mkfs_of(deepest).map(|mkfs| mkfs.name.as_str())
-}
-
 /// Boot code for a BIOS, if the tree has it and the layout has room for it.
 pub(super) fn bios(
     tree: &Arc<Tree>,
@@ -93,7 +76,7 @@ pub(super) fn bios(
             continue;
         };
         if !plan.has_boot_space() {
-            if !plan.facts().partition_table.is_empty() {
+            if !plan.facts().partition_table().is_empty() {
                 warnings.push(
                     "the tree has GRUB for BIOS, but the layout has no BIOS boot partition \
                      (type EF02) for it"

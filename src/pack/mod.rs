@@ -80,14 +80,6 @@ pub struct Packed {
 }
 
 impl Request {
-    /// The path of an output.
-    pub fn output(&self, format: &sink::Format) -> PathBuf {
-        let mut name = self.name.clone().into_os_string();
-        name.push(".");
-        name.push(format.name());
-        PathBuf::from(name)
-    }
-
     /// Where the outputs will be, and files that are needed on the way.
     fn directory(&self) -> &Path {
         match self.name.parent() {
@@ -109,7 +101,7 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
     progress("reading the tree", 1, 1);
 
     let needs_disk = request.formats.iter().any(sink::Format::is_disk);
-    let (tree, disk, seed) = if needs_disk {
+    let (tree, plan, disks, seed) = if needs_disk {
         let config = config(request, &tree)?;
         let seed = seed(request, &config, &tree);
         let parameters = PlanParameters {
@@ -127,36 +119,42 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         };
         let tree = request.labelling.apply(tree)?;
         let boot = boot::bios(&tree, &plan, &mut warnings)?;
+        if boot.is_some() || boot::searched(&tree).is_some() {
+            warnings.extend(plan.check_bootable()?);
+        }
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
             scratch: request.directory().to_owned(),
         };
         let length = length(request, &plan, &tree)?;
-        let disk = plan.assemble_tree(length, &tree, boot.as_ref(), &planner)?;
-        (tree, Some(disk), seed)
+        let disks = plan.assemble_tree(length, &tree, boot.as_ref(), &planner)?;
+        (tree, Some(plan), disks, seed)
     } else {
-        (request.labelling.apply(tree)?, None, NAMESPACE)
+        (request.labelling.apply(tree)?, None, Vec::new(), NAMESPACE)
     };
 
-    let specs: Vec<sink::Spec> = request
-        .formats
-        .iter()
-        .map(|&format| sink::Spec {
-            format,
-            path: request.output(&format),
+    let planned = plan.as_ref().map_or(&[][..], Plan::disks);
+    let files = sink::files(
+        &request.name,
+        &request.formats,
+        sink::Format::name,
+        planned,
+        seed,
+    );
+    let specs: Vec<sink::Spec> = files
+        .into_iter()
+        .map(|file| sink::Spec {
+            format: file.format,
+            disk: file.disk,
+            path: file.path,
             checksums: request.checksums,
             existing: request.existing.clone(),
             durable: false,
-            seed,
+            seed: file.seed,
         })
         .collect();
-    let written = sink::write_all(
-        disk.as_ref().map(|disk| disk as &dyn sink::ReadAt),
-        &tree,
-        &specs,
-        request.jobs,
-        progress,
-    )?;
+    let disks: Vec<&dyn sink::ReadAt> = disks.iter().map(|disk| disk as _).collect();
+    let written = sink::write_all(&disks, &tree, &specs, request.jobs, progress)?;
     Ok(Packed { written, warnings })
 }
 
@@ -220,11 +218,13 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
     };
     let config = Config::parse(&text, &root)?;
     let mut items = config.items.clone();
+    let main = config.main_loop().map(|disk| disk.name.clone());
     let root_name = config.mkfs_at("/").map(|mkfs| mkfs.name.clone());
     // GRUB in the tree looks for the filesystem that it was installed on.
     let searched = boot::searched(tree);
     for item in &mut items {
         if item.plugin == Plugin::LocalLoop
+            && Some(&item.name) == main.as_ref()
             && let Some(bytes) = request.size
         {
             item.settings.set("size", Value::text(bytes.to_string()));
@@ -245,7 +245,7 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
             }
         }
         if let Some((directory, uuid)) = &searched
-            && boot::holder(&config, directory) == Some(item.name.as_str())
+            && config.mkfs_holding(directory).map(|mkfs| &mkfs.name) == Some(&item.name)
             && !item.settings.contains("uuid")
         {
             item.settings.set("uuid", Value::text(uuid));

@@ -1,7 +1,7 @@
 //! Copies a tree with everything that belongs to it, for where no overlay is to be had.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -19,6 +19,8 @@ use super::beneath::kind;
 
 /// Directories may be nested this deep.
 const DEPTH: usize = 512;
+/// Bytes that are copied at once.
+const BUFFER: usize = 256 * 1024;
 
 /// What could not be copied, and why.
 #[derive(Debug)]
@@ -46,14 +48,45 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
     let mut copier = Copier {
         links: HashMap::new(),
         top: open(to)?,
+        buffer: vec![0; BUFFER],
     };
     copier.directory(open(from)?, open(to)?, &mut PathBuf::new(), 0)
+}
+
+/// A directory that is being filled.
+struct Filled {
+    directory: OwnedFd,
+    /// Owner and group that new files of this directory get by themselves, once known:
+    /// the group may be ours or the directory's.
+    makes: Option<(u32, u32)>,
+}
+
+impl Filled {
+    /// Gives a new file the owner of the original. Nearly all have it already, and each
+    /// call costs several microseconds below a supervisor.
+    fn give_owner(&mut self, name: &OsStr, like: &FileStat) -> io::Result<()> {
+        let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let makes = match self.makes {
+            Some(makes) => makes,
+            None => {
+                let made = nix::sys::stat::fstatat(&self.directory, name, nofollow)?;
+                *self.makes.insert((made.st_uid, made.st_gid))
+            }
+        };
+        if makes != (like.st_uid, like.st_gid) {
+            let (uid, gid) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
+            nix::unistd::fchownat(&self.directory, name, Some(uid), Some(gid), nofollow)?;
+        }
+        Ok(())
+    }
 }
 
 struct Copier {
     /// Where the first name of a file with several went, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
     top: OwnedFd,
+    /// For file data.
+    buffer: Vec<u8>,
 }
 
 impl Copier {
@@ -72,11 +105,16 @@ impl Copier {
             return Err(fail(path, io::Error::from(io::ErrorKind::FileTooLarge)));
         }
         let stat = nix::sys::stat::fstat(&from).map_err(|errno| fail(path, errno.into()))?;
+        let mut into = Filled {
+            directory: to,
+            makes: None,
+        };
         for name in names(&from).map_err(|source| fail(path, source))? {
             path.push(&name);
-            self.entry(&from, &to, &name, path, depth)?;
+            self.entry(&from, &mut into, &name, path, depth)?;
             path.pop();
         }
+        let to = into.directory;
         // Last, since making entries changes the time.
         let attributes = || -> io::Result<()> {
             copy_xattrs(&from, &to)?;
@@ -96,11 +134,12 @@ impl Copier {
     fn entry(
         &mut self,
         from: &OwnedFd,
-        to: &OwnedFd,
+        into: &mut Filled,
         name: &OsString,
         path: &mut PathBuf,
         depth: usize,
     ) -> Result<(), CopyError> {
+        let to = &into.directory;
         let name_os = name.as_os_str();
         let stat = nix::sys::stat::fstatat(from, name_os, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(
             |errno| CopyError {
@@ -122,7 +161,7 @@ impl Copier {
             })?;
             return self.directory(source, target, path, depth + 1);
         }
-        self.leaf(from, to, name, path, &stat)
+        self.leaf(from, into, name, path, &stat)
             .map_err(|source| CopyError {
                 path: path.clone(),
                 source,
@@ -132,12 +171,13 @@ impl Copier {
     fn leaf(
         &mut self,
         from: &OwnedFd,
-        to: &OwnedFd,
+        into: &mut Filled,
         name: &OsString,
         path: &Path,
         stat: &FileStat,
     ) -> io::Result<()> {
         let name = name.as_os_str();
+        let to = &into.directory;
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
                 // The first name was made by us a moment ago, of directories only.
@@ -159,13 +199,9 @@ impl Copier {
                     Mode::from_bits_truncate(0o600),
                 )?;
                 let (source, target) = (File::from(source), File::from(target));
-                copy_data(&source, &target)?;
+                copy_data(&source, &target, stat.st_size, &mut self.buffer)?;
                 let (source, target) = (OwnedFd::from(source), OwnedFd::from(target));
-                nix::unistd::fchown(
-                    &target,
-                    Some(Uid::from_raw(stat.st_uid)),
-                    Some(Gid::from_raw(stat.st_gid)),
-                )?;
+                into.give_owner(name, stat)?;
                 nix::sys::stat::fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
                 // After the owner: changing it drops capabilities.
                 copy_xattrs(&source, &target)?;
@@ -187,13 +223,8 @@ impl Copier {
                 )?;
             }
         }
-        nix::unistd::fchownat(
-            to,
-            name,
-            Some(Uid::from_raw(stat.st_uid)),
-            Some(Gid::from_raw(stat.st_gid)),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        )?;
+        into.give_owner(name, stat)?;
+        let to = &into.directory;
         if kind(stat) != SFlag::S_IFLNK {
             nix::sys::stat::fchmodat(
                 to,
@@ -223,7 +254,7 @@ pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(std::ffi::OsStr::from_bytes(name).to_owned());
+            names.push(OsStr::from_bytes(name).to_owned());
         }
     }
     names.sort();
@@ -231,9 +262,7 @@ pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
 }
 
 /// Copies the data ranges of a file, sharing blocks where the filesystem can.
-fn copy_data(source: &File, target: &File) -> io::Result<()> {
-    let length = source.metadata()?.len();
-    target.set_len(length)?;
+fn copy_data(source: &File, target: &File, length: i64, buffer: &mut [u8]) -> io::Result<()> {
     if length == 0 {
         return Ok(());
     }
@@ -242,28 +271,34 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
     if cloned == 0 {
         return Ok(());
     }
-    let end = i64::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let mut at = 0;
-    while at < end {
+    while at < length {
         let begin = match nix::unistd::lseek(source, at, nix::unistd::Whence::SeekData) {
             Ok(begin) => begin,
             Err(Errno::ENXIO) => break,
             Err(errno) => return Err(errno.into()),
         };
-        let stop = nix::unistd::lseek(source, begin, nix::unistd::Whence::SeekHole)?.min(end);
-        copy_range(source, target, begin, stop)?;
+        let stop = nix::unistd::lseek(source, begin, nix::unistd::Whence::SeekHole)?.min(length);
+        copy_range(source, target, begin, stop, buffer)?;
         at = stop;
     }
+    // A hole at the end.
+    nix::unistd::ftruncate(target, length)?;
     Ok(())
 }
 
-fn copy_range(source: &File, target: &File, begin: i64, end: i64) -> io::Result<()> {
+fn copy_range(
+    source: &File,
+    target: &File,
+    begin: i64,
+    end: i64,
+    buffer: &mut [u8],
+) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
     let (mut at, end) = (
         u64::try_from(begin).unwrap_or(0),
         u64::try_from(end).unwrap_or(0),
     );
-    let mut buffer = vec![0; 256 * 1024];
     while at < end {
         let length = usize::try_from(end - at)
             .unwrap_or(usize::MAX)
@@ -342,6 +377,12 @@ mod tests {
         )
         .expect("set");
         fs_err::hard_link(from.join("d/file"), from.join("d/e/twin")).expect("linked");
+        fs_err::write(from.join("d/own"), "").expect("written");
+        // Only root may, and new files get the group of a directory such as `to`.
+        let _ = std::os::unix::fs::chown(from.join("d/file"), Some(5), Some(6));
+        let _ = std::os::unix::fs::chown(&to, None, Some(7));
+        let setgid = std::os::unix::fs::PermissionsExt::from_mode(0o2755);
+        fs_err::set_permissions(&to, setgid).expect("set");
         std::os::unix::fs::symlink("/nowhere", from.join("link")).expect("linked");
         nix::unistd::mkfifo(&from.join("fifo"), Mode::from_bits_truncate(0o640)).expect("made");
         let sparse = fs_err::File::create(from.join("sparse")).expect("made");
@@ -355,7 +396,7 @@ mod tests {
 
         copy_tree(&from, &to).expect("copied");
 
-        for name in ["", "d", "d/e", "d/file", "link", "fifo", "sparse"] {
+        for name in ["", "d", "d/e", "d/file", "d/own", "link", "fifo", "sparse"] {
             let (a, b) = (
                 fs_err::symlink_metadata(from.join(name)).expect("there"),
                 fs_err::symlink_metadata(to.join(name)).expect("there"),

@@ -46,6 +46,7 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
         ]);
     }
     for trap in abi.wanted(groups) {
+        // The number is gone once an argument is loaded, so what loads one ends here.
         let (argument, code, k) = match trap.when {
             When::Always => {
                 program.push(instruction(JUMP_EQUAL, 0, 1, trap.number));
@@ -54,8 +55,18 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             }
             When::AnyBit(argument, bits) => (argument, JUMP_ANY_BIT, bits),
             When::Equal(argument, value) => (argument, JUMP_EQUAL, value),
+            When::Either(argument, [one, other]) => {
+                program.extend([
+                    instruction(JUMP_EQUAL, 0, 5, trap.number),
+                    instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
+                    instruction(JUMP_EQUAL, 1, 0, one),
+                    instruction(JUMP_EQUAL, 0, 1, other),
+                    answer(libc::SECCOMP_RET_USER_NOTIF),
+                    answer(libc::SECCOMP_RET_ALLOW),
+                ]);
+                continue;
+            }
         };
-        // The number is gone once an argument is loaded, so this ends here.
         program.extend([
             instruction(JUMP_EQUAL, 0, 4, trap.number),
             instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
@@ -204,6 +215,10 @@ mod tests {
         let notify = libc::SECCOMP_RET_USER_NOTIF;
         for nr in [195, 212, 182, 297] {
             assert_eq!(run(&program, i386, nr, [0; 6]), notify, "call {nr}");
+        }
+        // `socketcall`: `socket`, `bind`, `connect`.
+        for (call, expected) in [(1, notify), (2, notify), (3, libc::SECCOMP_RET_ALLOW)] {
+            assert_eq!(run(&program, i386, 102, [call, 0, 0, 0, 0, 0]), expected);
         }
         // `fsync`, and `chown` of the other table.
         assert_eq!(run(&program, i386, 118, [0; 6]), libc::SECCOMP_RET_ERRNO);

@@ -87,6 +87,8 @@ pub fn examine(places: &Places) -> Report {
     checks.extend(settings());
     checks.push(no_new_privileges());
     checks.push(filter());
+    checks.push(security_module());
+    checks.push(landlock());
     if Uid::effective().is_root() {
         checks.push(capabilities());
     }
@@ -302,6 +304,29 @@ fn filter() -> Check {
     check("system call filter", Status::Ok, detail)
 }
 
+/// Who else may refuse things, by rules about programs.
+fn security_module() -> Check {
+    let detail = probe::confinement().map_or_else(
+        || "does not restrict kiln".to_owned(),
+        |found| format!("{} restricts kiln by `{}`", found.by, found.label),
+    );
+    check("security module", Status::Ok, detail)
+}
+
+/// What the second wall has of it.
+fn landlock() -> Check {
+    let detail = match super::landlock::abi() {
+        0 => "none: hooks can reach abstract sockets of this host, but for `--network none`"
+            .to_owned(),
+        abi if super::landlock::has_scopes() => format!("ABI {abi}"),
+        abi => format!(
+            "ABI {abi}, without scopes (Linux 6.12): hooks can reach abstract sockets of this \
+             host, but for `--network none`"
+        ),
+    };
+    check("Landlock", Status::Ok, detail)
+}
+
 /// What root has; it matters where no user namespace can be made.
 fn capabilities() -> Check {
     use caps::{CapSet, Capability};
@@ -507,7 +532,11 @@ fn device(path: &'static str, needed: &str) -> Check {
         .open(path);
     match opened {
         Ok(_) => check(path, Status::Ok, "can be opened"),
-        Err(error) => check(path, Status::Ok, format!("{error}: {needed}")),
+        Err(error) => check(
+            path,
+            Status::Ok,
+            format!("cannot be opened ({}): {needed}", error.kind()),
+        ),
     }
 }
 

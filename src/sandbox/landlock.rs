@@ -49,6 +49,11 @@ struct PathBeneathAttr {
 const RULE_PATH_BENEATH: u32 = 1;
 const MAKE_SOCK: u64 = 1 << 9;
 
+/// Whether it can end sockets and signals at a domain.
+pub(super) fn has_scopes() -> bool {
+    libc::c_long::from(abi()) >= SCOPES
+}
+
 fn ruleset(attr: &RulesetAttr) -> io::Result<OwnedFd> {
     // SAFETY: the structure lives across the call and the size is its own.
     let ruleset = unsafe {
@@ -82,7 +87,7 @@ fn restrict(ruleset: &OwnedFd) -> io::Result<()> {
 ///
 /// Needs `CAP_SYS_ADMIN` in the user namespace or `no_new_privs`.
 pub fn enter() -> io::Result<bool> {
-    if libc::c_long::from(abi()) < SCOPES {
+    if !has_scopes() {
         return Ok(false);
     }
     let ruleset = ruleset(&RulesetAttr {

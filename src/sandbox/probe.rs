@@ -56,6 +56,9 @@ pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
         let found = Found {
             fresh_proc: try_fresh_proc().is_ok(),
         };
+        // A setting may allow the first namespace to root and none to root of it, and
+        // there may be room for one alone.
+        enter::lock_mounts()?;
         // A container's filter may refuse it also to root of a namespace.
         try_chroot()?;
         if identity.records() {
@@ -348,6 +351,13 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
                 ),
             ],
         )
+    } else if errno == libc::EACCES
+        && let Some(Confinement { by, label }) = confinement()
+    {
+        (
+            format!("{by} forbids it to programs of `{label}`"),
+            by.hints(),
+        )
     } else if seccomp_active() {
         (
             "a container's system call filter refuses it".to_owned(),
@@ -358,12 +368,20 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
                 "or allow it: docker's `--security-opt seccomp=unconfined`, Kubernetes' \
                  `seccompProfile: {type: Unconfined}`; podman's default filter allows it"
                     .to_owned(),
-            ],
+            ]
+            .into_iter()
+            // What would refuse it next.
+            .chain(confinement().and_then(|found| found.by.hints().into_iter().next()))
+            .collect(),
         )
     } else {
         (
-            "the kernel refuses it".to_owned(),
-            vec!["`kiln doctor` shows what this host allows".to_owned()],
+            "the kernel refuses it, as it does below a changed root directory".to_owned(),
+            vec![
+                "run kiln outside of directories of `chroot` (schroot, pbuilder), or as root there"
+                    .to_owned(),
+                "the kernel needs CONFIG_USER_NS".to_owned(),
+            ],
         )
     };
     Error::NoUserNamespace {
@@ -371,6 +389,77 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
         hints,
         source,
     }
+}
+
+/// A module of the kernel that restricts programs by their labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// Profiles of programs.
+    AppArmor,
+    /// Contexts of programs and files.
+    SeLinux,
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            By::AppArmor => "AppArmor",
+            By::SeLinux => "SELinux",
+        })
+    }
+}
+
+impl By {
+    fn hints(self) -> Vec<String> {
+        let (container, alone) = match self {
+            By::AppArmor => (
+                "in a container: docker's and podman's `--security-opt apparmor=unconfined`, \
+                 Kubernetes' `appArmorProfile: {type: Unconfined}`",
+                "elsewhere, as an administrator: `flags=(attach_disconnected,mediate_deleted)`, `userns,`, `mount,` and \
+                 `pivot_root,` in that profile in `/etc/apparmor.d`, then `apparmor_parser -r` with its \
+                 file",
+            ),
+            By::SeLinux => (
+                "in a container: docker's and podman's `--security-opt label=disable`",
+                "elsewhere, as an administrator: `ausearch -m avc -ts recent` shows what was \
+                 refused, `audit2allow -M kiln` makes a rule of it",
+            ),
+        };
+        vec![container.to_owned(), alone.to_owned()]
+    }
+}
+
+/// What restricts this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Confinement {
+    pub by: By,
+    /// The profile or context.
+    pub label: String,
+}
+
+/// The module that enforces rules on this process, if there is one.
+pub(super) fn confinement() -> Option<Confinement> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let enforcing = read("/sys/fs/selinux/enforce").is_some_and(|text| text.trim() == "1");
+    if enforcing && let Some(label) = read("/proc/self/attr/current") {
+        let label = label.trim_end_matches(['\0', '\n']).to_owned();
+        return Some(Confinement {
+            by: By::SeLinux,
+            label,
+        });
+    }
+    // Since Linux 5.8; before, the first module had the file above it.
+    let label = read("/proc/self/attr/apparmor/current")
+        .or_else(|| read("/proc/self/attr/current").filter(|text| text.ends_with(")\n")))?;
+    enforced_profile(&label).map(|label| Confinement {
+        by: By::AppArmor,
+        label: label.to_owned(),
+    })
+}
+
+/// The profile of AppArmor's `NAME (MODE)` where its rules are enforced.
+fn enforced_profile(label: &str) -> Option<&str> {
+    label.trim().strip_suffix(" (enforce)")
 }
 
 pub(super) fn seccomp_active() -> bool {
@@ -398,5 +487,17 @@ mod tests {
             "{error}"
         );
         assert!(error.hints()[0].contains("sysctl"));
+    }
+
+    #[test]
+    fn only_profiles_that_are_enforced_are_obstacles() {
+        for (label, expected) in [
+            ("docker-default (enforce)\n", Some("docker-default")),
+            ("kiln (complain)\n", None),
+            ("kiln (unconfined)\n", None),
+            ("unconfined\n", None),
+        ] {
+            assert_eq!(enforced_profile(label), expected, "{label}");
+        }
     }
 }

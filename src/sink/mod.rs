@@ -1,7 +1,7 @@
 //! Output formats. Each takes a disk or a tree and writes once, in order.
 //!
 //! [`write_all`] writes all outputs of a build: disk formats share one pass over
-//! the disk, so that each byte is rendered once however many formats there are.
+//! each disk, so that each byte is rendered once however many formats there are.
 //! No output appears under its name before all of them are complete and (where
 //! asked for) on their device; a failure, a full disk or SIGKILL leaves nothing.
 
@@ -18,6 +18,7 @@ mod checksum;
 pub mod container;
 pub mod cpio;
 mod error;
+mod files;
 pub(crate) mod gzip;
 mod identity;
 mod options;
@@ -37,6 +38,7 @@ pub mod vmdk;
 
 pub use checksum::{Checksums, Digests};
 pub use error::{Cause, Error};
+pub use files::{OutputFile, files};
 pub use options::{DISK_FORMATS, FormatError, NAMES, Request, formats};
 pub use output::{Committed, Existing, Output, local_stamp};
 pub use source::{FileRange, Prefetch, ReadAt, Reader};
@@ -149,6 +151,8 @@ impl Format {
 pub struct Spec {
     /// What is written.
     pub format: Format,
+    /// Which disk it holds, from 0; nothing to formats that hold the tree.
+    pub disk: usize,
     /// Where it will be.
     pub path: PathBuf,
     /// Checksum files beside it (`NAME.md5`, `NAME.sha256`).
@@ -204,14 +208,14 @@ struct Open<'a> {
 /// The first thing that failed; no output has got its name then, unless giving
 /// the names itself failed part of the way.
 pub fn write_all(
-    disk: Option<&dyn ReadAt>,
+    disks: &[&dyn ReadAt],
     tree: &Arc<Tree>,
     outputs: &[Spec],
     threads: usize,
     progress: Progress<'_>,
 ) -> Result<Vec<Written>, Error> {
     let about = container::About::default();
-    write_all_about(disk, tree, outputs, &about, threads, progress)
+    write_all_about(disks, tree, outputs, &about, threads, progress)
 }
 
 /// The same, with what images for containers say about themselves.
@@ -219,7 +223,7 @@ pub fn write_all(
 /// # Errors
 /// As [`write_all`].
 pub fn write_all_about(
-    disk: Option<&dyn ReadAt>,
+    disks: &[&dyn ReadAt],
     tree: &Arc<Tree>,
     outputs: &[Spec],
     about: &container::About,
@@ -247,14 +251,14 @@ pub fn write_all_about(
     let mut open = outputs
         .iter()
         .map(|spec| {
-            let needed = match (spec.format, disk) {
+            let needed = match (spec.format, disks.get(spec.disk)) {
                 (format, _) if !format.is_disk() => tar::estimate(tree),
                 (_, None) => {
                     return Err(Error::NoDisk {
                         target: spec.path.clone(),
                     });
                 }
-                (format, Some(disk)) => space_needed(format, disk),
+                (format, Some(disk)) => space_needed(format, *disk),
             };
             let output = Output::create(&spec.path, needed)?;
             Ok(Open {
@@ -266,12 +270,12 @@ pub fn write_all_about(
         })
         .collect::<Result<Vec<_>, _>>()?;
 
-    if let Some(disk) = disk {
-        let disks: Vec<&Open<'_>> = open
+    for (at, disk) in disks.iter().enumerate() {
+        let outputs: Vec<&Open<'_>> = open
             .iter()
-            .filter(|one| one.spec.format.is_disk())
+            .filter(|one| one.spec.format.is_disk() && one.spec.disk == at)
             .collect();
-        write_disks(disk, &disks, threads, progress)?;
+        write_disk(*disk, &outputs, threads, progress)?;
     }
     for one in open.iter_mut().filter(|one| !one.spec.format.is_disk()) {
         write_tree(tree, one, about, threads.running, progress)?;
@@ -286,10 +290,12 @@ pub fn write_all_about(
         one.output.sync()?;
         progress(&step, 1, 1);
     }
-    let virtual_size = disk.map_or(0, |disk| disk.length());
     open.into_iter()
         .zip(checksum_files)
-        .map(|(one, files)| finish(one, files, virtual_size))
+        .map(|(one, files)| {
+            let length = disks.get(one.spec.disk).map_or(0, |disk| disk.length());
+            finish(one, files, length)
+        })
         .collect()
 }
 
@@ -377,8 +383,8 @@ fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
     }
 }
 
-/// Writes all disk formats in one pass.
-fn write_disks(
+/// Writes all formats of a disk in one pass.
+fn write_disk(
     disk: &dyn ReadAt,
     outputs: &[&Open<'_>],
     mut threads: pass::Threads,

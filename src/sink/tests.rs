@@ -40,6 +40,7 @@ fn empty_tree() -> Arc<Tree> {
 pub(crate) fn spec(format: Format, path: impl Into<PathBuf>) -> Spec {
     Spec {
         format,
+        disk: 0,
         path: path.into(),
         checksums: Checksums::default(),
         existing: Existing::Replace,
@@ -49,7 +50,7 @@ pub(crate) fn spec(format: Format, path: impl Into<PathBuf>) -> Spec {
 }
 
 pub(crate) fn write(disk: &Memory, specs: &[Spec], threads: usize) -> Result<Vec<Written>, Error> {
-    write_all(Some(disk), &empty_tree(), specs, threads, &|_, _, _| {})
+    write_all(&[disk], &empty_tree(), specs, threads, &|_, _, _| {})
 }
 
 fn variants() -> Vec<Options> {
@@ -288,7 +289,7 @@ fn requests_that_make_no_sense_are_refused_before_anything_is_written() {
     let twice = [spec(Format::Raw, &path), spec(Format::Tar, &path)];
     let error = write(&Memory::sample(10, 1), &twice, 1).unwrap_err();
     assert!(matches!(error, Error::Twice { .. }), "{error}");
-    let error = write_all(None, &empty_tree(), &twice[..1], 1, &|_, _, _| {}).unwrap_err();
+    let error = write_all(&[], &empty_tree(), &twice[..1], 1, &|_, _, _| {}).unwrap_err();
     assert!(error.to_string().contains("needs a disk"), "{error}");
     let huge = Memory {
         length: 1 << 60,
@@ -331,7 +332,7 @@ fn child() {
         spec(Format::Raw, path.with_extension("raw")),
         spec(Format::Qcow2(options), path.with_extension("qcow2")),
     ];
-    let result = write_all(Some(&slow), &empty_tree(), &specs, 2, &|_, done, _| {
+    let result = write_all(&[&slow], &empty_tree(), &specs, 2, &|_, done, _| {
         if done > 0 {
             println!("writing now");
         }
@@ -476,7 +477,7 @@ fn progress_reaches_the_end_of_every_step() {
         },
     ];
     write_all(
-        Some(&Memory::sample(4_000_000, 11)),
+        &[&Memory::sample(4_000_000, 11)],
         &empty_tree(),
         &specs,
         2,
@@ -533,7 +534,7 @@ fn a_planned_disk_is_written_as_it_reads() {
             place.path().join("a.qcow2"),
         ),
     ];
-    let written = write_all(Some(&disk), &empty_tree(), &specs, 2, &|_, _, _| {}).unwrap();
+    let written = write_all(&[&disk], &empty_tree(), &specs, 2, &|_, _, _| {}).unwrap();
     assert!(std::fs::read(&written[0].path).unwrap() == disk_bytes(&disk));
     assert!(written[0].disk_size < 2 << 20, "{written:?}");
     if have("qemu-img") {
@@ -559,7 +560,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error_or_harmless() {
                 place.path().join(format!("{name}.{}", format.name())),
             )
         });
-        let result = write_all(Some(&disk), &empty_tree(), &specs, 3, &|_, _, _| {});
+        let result = write_all(&[&disk], &empty_tree(), &specs, 3, &|_, _, _| {});
         if result.is_err() {
             assert_eq!(names(place.path()), ["grown.qcow2", "grown.raw", "tree"]);
         }
@@ -610,7 +611,7 @@ fn clone_child() {
         spec(Format::Qcow2(Options::default()), place.join("a.qcow2")),
     ];
     for specs in [&specs[..1], &specs[..]] {
-        write_all(Some(&disk), &empty_tree(), specs, 2, &|_, _, _| {}).unwrap();
+        write_all(&[&disk], &empty_tree(), specs, 2, &|_, _, _| {}).unwrap();
         assert!(std::fs::read(place.join("a.raw")).unwrap() == disk_bytes(&disk));
     }
     println!("cloned and equal");

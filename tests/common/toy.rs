@@ -50,37 +50,8 @@ pub const GPT: &str = "
               fsck-passno: 1
 ";
 
-/// Programs that hooks of tests call inside.
-const PROGRAMS: &str = "bash cat chmod chown cp cut date dd env chroot find grep head id ln ls mkdir mknod \
-    mktemp mount mv readlink rm rmdir sed setsid sleep sort stat sync tail test touch tr true \
-    truncate umount uname wc";
-
 /// Makes a root in which bash and a few programs run.
-const BASIC_ROOT: &str = r#"#!/bin/bash
-set -euo pipefail
-cd "$TARGET_ROOT"
-mkdir -p usr/bin usr/sbin usr/lib usr/lib64 etc root var/log var/lib/toy tmp proc sys dev run home
-for name in bin sbin lib lib64; do ln -s usr/$name $name; done
-chmod 1777 tmp
-chmod 700 root
-chmod 555 proc sys
-files=()
-for program in @PROGRAMS@; do
-    path=$(type -P "$program")
-    cp -L --preserve=mode "$path" "usr/bin/$program"
-    files+=("$path")
-done
-ln -s bash usr/bin/sh
-# `name => /path (address)` or `/path (address)`.
-ldd "${files[@]}" | sed -nE 's@^[[:space:]]([^ ]+ => )?(/[^ ]+) .*@\2@p' | sort -u |
-    while read -r library; do
-        mkdir -p ".${library%/*}"
-        cp -L --preserve=mode "$library" ".$library"
-    done
-printf 'root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n' >etc/passwd
-printf 'root:x:0:\nwww-data:x:33:\n' >etc/group
-printf 'ID=toy\n' >etc/os-release
-"#;
+const BASIC_ROOT: &str = include_str!("toy-root");
 
 /// Everything that an image has to carry over faithfully.
 const VARIETY: &str = r#"#!/bin/bash
@@ -148,11 +119,7 @@ impl Toy {
     /// A root with a few programs; small and quick.
     pub fn basic() -> Toy {
         let toy = Toy::empty();
-        toy.hook(
-            "root",
-            "10-toy",
-            &BASIC_ROOT.replace("@PROGRAMS@", PROGRAMS),
-        );
+        toy.hook("root", "10-toy", BASIC_ROOT);
         toy
     }
 

@@ -6,12 +6,12 @@ use super::*;
 fn layout(bench: &Bench) -> PathBuf {
     let root = bench.dir.path().canonicalize().unwrap();
     let text = serde_json::json!({
-        "partition_table": "gpt", "sector_size": 512, "device": "/dev/loop0",
+        "sector_size": 512, "disks": [{"device": "/dev/loop0", "partition_table": "gpt"}],
         "filesystems": [
             {"name": "mkfs_ESP", "device": "/dev/mapper/loop0p1", "mount_point": root.join("boot/efi"), "fstype": "vfat",
-             "label": "MKFS_ESP", "uuid": "ABCD-1234", "partition": 1, "partuuid": "p1"},
+             "label": "MKFS_ESP", "uuid": "ABCD-1234", "disk": 0, "partition": 1, "partuuid": "p1"},
             {"name": "mkfs_root", "device": "/dev/mapper/loop0p3", "mount_point": "/", "fstype": "ext4",
-             "label": "cloudimg-rootfs", "uuid": "00000000-0000-4000-8000-000000000003", "partition": 3, "partuuid": "p3"},
+             "label": "cloudimg-rootfs", "uuid": "00000000-0000-4000-8000-000000000003", "disk": 0, "partition": 3, "partuuid": "p3"},
         ],
     });
     bench.file("layout.json", &text.to_string())

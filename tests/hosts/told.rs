@@ -31,7 +31,17 @@ fn the_doctor_says_what_a_build_will_use() {
             // Nothing is said twice.
             assert!(detail.matches("does not let us").count() < 2, "{detail}");
         }
+        let fields = |value: &serde_json::Value| {
+            let object = value.as_object().expect("an object");
+            object.keys().cloned().collect::<Vec<String>>().join(" ")
+        };
+        assert_eq!(fields(&report), "builds checks mode modes");
+        assert_eq!(fields(&modes[0]), "detail name remedy works");
+        assert_eq!(fields(&report["checks"][0]), "detail name remedy status");
         for check in report["checks"].as_array().expect("a list") {
+            let name = check["name"].as_str().expect("a name");
+            let page = include_str!("../../docs/hosts.md");
+            assert!(page.contains(&format!("`{name}`")), "{name}");
             let fine = check["status"].as_str() == Some("ok");
             let remedies = check["remedy"].as_array().expect("a list").len();
             let settings = check["name"]

@@ -65,6 +65,9 @@ int main(int arguments)
     u32 ids[3], groups[4];
     u16 short_ids[3], short_groups[4];
     u32 limit[2];
+    u32 socket[3], name[3];
+    struct { char name[16]; short flags; char rest[14]; } interface = {"lo", 1, {0}};
+    struct { u16 family; char path[8]; } address = {1, "socket"};
     int fd;
 
     if (arguments > 1)
@@ -102,6 +105,24 @@ int main(int arguments)
     CHECK(CALL(229, "file", "trusted.kiln", &wide, 8, 0) == 1);
     CHECK(CALL(425, 1, 0, 0, 0, 0) < 0);                  /* io_uring_setup */
 
+    socket[0] = 40, socket[1] = 1, socket[2] = 0;         /* AF_VSOCK, SOCK_STREAM */
+    CHECK(CALL(102, 1, socket, 0, 0, 0) == -97);          /* socketcall: EAFNOSUPPORT */
+    CHECK(CALL(102, 1, 16, 0, 0, 0) == -14);              /* EFAULT */
+    socket[0] = 2, socket[1] = 02000002;                  /* AF_INET, SOCK_DGRAM, SOCK_CLOEXEC */
+    fd = CALL(102, 1, socket, 0, 0, 0);
+    CHECK(fd >= 0 && CALL(55, fd, 1, 0, 0, 0) == 1);      /* fcntl, F_GETFD */
+    CHECK(CALL(6, fd, 0, 0, 0, 0) == 0);
+    CHECK(CALL(310, 0x40000000, 0, 0, 0, 0) == 0);        /* unshare, CLONE_NEWNET */
+    socket[1] = 2;
+    fd = CALL(102, 1, socket, 0, 0, 0);
+    CHECK(fd >= 0 && CALL(55, fd, 1, 0, 0, 0) == 0);
+    CHECK(CALL(54, fd, 0x8913, &interface, 0, 0) == 0);   /* ioctl, SIOCGIFFLAGS */
+    CHECK((interface.flags & 1) == 0);                    /* not the host's, which is up */
+    CHECK(CALL(6, fd, 0, 0, 0, 0) == 0);
+    socket[1] = 3, socket[2] = 255;                       /* SOCK_RAW */
+    fd = CALL(102, 1, socket, 0, 0, 0);
+    CHECK(fd >= 0 && CALL(6, fd, 0, 0, 0, 0) == 0);
+
     groups[0] = 50, groups[1] = 55;
     CHECK(CALL(206, 2, groups, 0, 0, 0) == 0);            /* setgroups32 */
     CHECK(CALL(210, 44, 44, 44, 0, 0) == 0);              /* setresgid32 */
@@ -114,11 +135,17 @@ int main(int arguments)
     CHECK(CALL(171, short_ids, short_ids + 1, short_ids + 2, 0, 0) == 0 && short_ids[1] == 44);
     CHECK(CALL(205, 4, groups, 0, 0, 0) == 2 && groups[0] == 50 && groups[1] == 55);
     CHECK(CALL(80, 4, short_groups, 0, 0, 0) == 2 && short_groups[1] == 55);
+    CHECK(CALL(102, 1, socket, 0, 0, 0) == -1);           /* EPERM for a raw one */
     CHECK(CALL(213, 0, 0, 0, 0, 0) == -1 && CALL(23, 0, 0, 0, 0, 0) == -1); /* EPERM */
     fd = CALL(295, CWD, "directory/user", 0102, 0666, 0); /* openat */
     CHECK(fd >= 0);
     CHECK(CALL(197, fd, &wide, 0, 0, 0) == 0 && wide.uid == 33 && wide.gid == 44);
     CHECK(CALL(296, CWD, "directory/below", 0755, 0, 0) == 0); /* mkdirat */
+    CHECK(CALL(12, "directory", 0, 0, 0, 0) == 0);        /* chdir */
+    socket[0] = 1, socket[1] = 1, socket[2] = 0;          /* AF_UNIX */
+    name[0] = CALL(102, 1, socket, 0, 0, 0), name[1] = (u32)&address, name[2] = 9;
+    CHECK(CALL(102, 2, name, 0, 0, 0) == 0);              /* bind */
+    CHECK(CALL(196, "socket", &wide, 0, 0, 0) == 0 && wide.uid == 33 && wide.gid == 44);
     CHECK(CALL(191, 10, limit, 0, 0, 0) == 0 && limit[0] == 0xffffffff); /* ugetrlimit */
     return 0;
 }

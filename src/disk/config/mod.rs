@@ -55,6 +55,9 @@ pub const FALLBACK: &str = "\
           fsck-passno: 1
 ";
 
+/// Name of the disk that DIB makes the output from.
+const MAIN_LOOP: &str = "image0";
+
 /// Name of the filesystem that build parameters apply to.
 const MKFS_ROOT: &str = "mkfs_root";
 
@@ -395,6 +398,14 @@ impl Config {
         Ok(())
     }
 
+    /// The disk that becomes the output and that a system starts from: the one called
+    /// `image0`, which DIB takes for it, else the first.
+    pub fn main_loop(&self) -> Option<&LocalLoop> {
+        let mut loops = self.loops.iter();
+        let known = loops.find(|disk| disk.name == MAIN_LOOP);
+        known.or(self.loops.first())
+    }
+
     /// The filesystem at `/`.
     ///
     /// # Errors
@@ -410,6 +421,21 @@ impl Config {
             .iter()
             .find(|mount| mount.mount_point == mount_point)?;
         self.mkfs_of(mount)
+    }
+
+    /// The filesystem that holds a path of the target: that of the deepest mount point.
+    pub fn mkfs_holding(&self, path: &str) -> Option<&Mkfs> {
+        let holds = |point: &str| {
+            point == "/"
+                || path
+                    .strip_prefix(point)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mounts = self.mounts.iter();
+        let deepest = mounts
+            .filter(|mount| holds(&mount.mount_point))
+            .max_by_key(|mount| mount.mount_point.len())?;
+        self.mkfs_of(deepest)
     }
 
     /// `DIB_ROOT_LABEL`: the label of the filesystem at `/`.

@@ -1,5 +1,7 @@
 //! Typed items of a configuration.
 
+use std::path::PathBuf;
+
 use crate::disk::mbr::Size;
 
 /// An image file.
@@ -11,6 +13,8 @@ pub struct LocalLoop {
     pub size: Option<u64>,
     /// Sector size in bytes, if the configuration fixes it: 512 or 4096.
     pub block_size: Option<u32>,
+    /// Directory of its image, if the configuration fixes it.
+    pub directory: Option<PathBuf>,
 }
 
 /// A kind of partition table.

@@ -1,5 +1,7 @@
 //! Reads typed items from their settings.
 
+use std::path::PathBuf;
+
 use super::error::ConfigError;
 use super::flatten::Item;
 use super::nodes::{
@@ -134,6 +136,7 @@ pub(super) fn local_loop(
         name: item.name.clone(),
         size: settings.absolute("size")?,
         block_size,
+        directory: settings.text("directory")?.map(PathBuf::from),
     })
 }
 
@@ -440,12 +443,12 @@ pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, Conf
             limit,
         });
     }
-    let opts = settings
-        .text("opts")?
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+    let opts = settings.text("opts")?.unwrap_or_default();
+    // DIB splits at spaces and knows no quotes; a quote could mean nothing else.
+    let opts = shlex::split(opts).ok_or_else(|| ConfigError::Quotes {
+        node: item.name.clone(),
+        opts: opts.to_owned(),
+    })?;
     let uuid = settings.owned("uuid")?;
     Ok(Mkfs {
         name: item.name.clone(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{FilesystemPlan, LayoutError, Plan, PlannerError, Table};
+use super::table::Table;
+use super::{DiskPlan, FilesystemPlan, LayoutError, Plan, PlannerError};
 use crate::disk::boot::{BiosBoot, BootSpace, embed};
 use crate::disk::lvm::{self, Segment};
 use crate::disk::{Disk, DiskBuilder, Volume, gpt, mbr};
@@ -14,11 +15,29 @@ use crate::tree::Tree;
 pub type FilesystemPlanner<'a> =
     dyn FnMut(&FilesystemPlan, Option<&Arc<Tree>>, u64) -> Result<Volume, PlannerError> + 'a;
 
+/// A range of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    /// Index of the disk.
+    disk: usize,
+    /// First byte.
+    offset: u64,
+    /// In bytes.
+    length: u64,
+}
+
 /// Where a node's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Space {
-    /// In pieces in order, as byte offset and length.
-    Pieces(Vec<(u64, u64)>),
+    /// In pieces in order.
+    Pieces(Vec<Piece>),
+    /// In turns in these pieces.
+    Striped {
+        /// One of each physical volume.
+        pieces: Vec<Piece>,
+        /// Bytes of a turn.
+        size: u64,
+    },
     /// In a thin pool.
     Thin {
         /// Index of the pool.
@@ -31,68 +50,89 @@ enum Space {
 }
 
 impl Space {
-    fn one(offset: u64, length: u64) -> Self {
-        Space::Pieces(vec![(offset, length)])
+    fn one(disk: usize, offset: u64, length: u64) -> Self {
+        Space::Pieces(vec![Piece {
+            disk,
+            offset,
+            length,
+        }])
     }
 
     fn length(&self) -> u64 {
         match self {
-            Space::Pieces(pieces) => pieces.iter().map(|(_, length)| length).sum(),
+            Space::Pieces(pieces) | Space::Striped { pieces, .. } => {
+                pieces.iter().map(|piece| piece.length).sum()
+            }
             Space::Thin { bytes, .. } => *bytes,
         }
     }
 
-    /// First byte, for spaces of one piece.
-    fn start(&self) -> u64 {
+    /// The piece of a space that has one alone.
+    fn piece(&self) -> Option<Piece> {
         match self {
-            Space::Pieces(pieces) => pieces.first().map_or(0, |&(offset, _)| offset),
-            Space::Thin { .. } => 0,
+            Space::Pieces(pieces) => pieces.first().copied(),
+            Space::Striped { .. } | Space::Thin { .. } => None,
         }
+    }
+}
+
+/// Puts a volume into pieces of disks.
+fn put(what: &str, volume: Volume, pieces: &[Piece], disks: &mut [DiskBuilder]) {
+    if let [piece] = pieces {
+        disks[piece.disk].volume(what, piece.offset, volume);
+        return;
+    }
+    let lengths: Vec<u64> = pieces.iter().map(|piece| piece.length).collect();
+    for (piece, part) in pieces.iter().zip(lvm::scatter(volume, &lengths)) {
+        disks[piece.disk].volume(what, piece.offset, part);
     }
 }
 
 /// A thin pool, and what is in its volumes so far.
 struct ThinPool {
     plan: lvm::Pool,
-    /// Where the physical volumes of its group begin.
-    starts: Vec<u64>,
+    /// Where the physical volumes of its group are.
+    pvs: Vec<Piece>,
     volumes: Vec<Volume>,
 }
 
 impl ThinPool {
     /// Puts data and metadata in their places.
-    fn place(self, disk: &mut DiskBuilder) -> Result<(), LayoutError> {
+    fn place(self, disks: &mut [DiskBuilder]) -> Result<(), LayoutError> {
         let (data, metadata) = lvm::thin::fill(&self.plan, self.volumes)?;
         for (what, volume, segments) in [
             ("the data", data, &self.plan.data),
             ("the metadata", metadata, &self.plan.metadata),
         ] {
             let what = format!("{what} of thin pool {}", self.plan.name);
-            for (offset, piece) in lvm::scatter(volume, &pieces(segments, &self.starts)) {
-                disk.volume(what.clone(), offset, piece);
-            }
+            put(&what, volume, &pieces(segments, &self.pvs), disks);
         }
         Ok(())
     }
 }
 
-/// Segments as byte offsets on the disk and lengths.
-fn pieces(segments: &[Segment], starts: &[u64]) -> Vec<(u64, u64)> {
-    let place = |segment: &Segment| (starts[segment.pv] + segment.offset, segment.length);
+/// Segments of physical volumes as pieces of disks.
+fn pieces(segments: &[Segment], pvs: &[Piece]) -> Vec<Piece> {
+    let place = |segment: &Segment| Piece {
+        disk: pvs[segment.pv].disk,
+        offset: pvs[segment.pv].offset + segment.offset,
+        length: segment.length,
+    };
     segments.iter().map(place).collect()
 }
 
 impl Plan {
-    /// The length of the image in bytes: what the configuration fixes, else `image_size`.
+    /// The length of a disk in bytes: what the configuration fixes, else `image_size`,
+    /// which is also DIB's default for every disk.
     ///
     /// # Errors
     /// If it is not a whole number of sectors.
-    pub fn disk_size(&self, image_size: u64) -> Result<u64, LayoutError> {
-        let bytes = self.fixed_size().unwrap_or(image_size);
-        let sector_size = self.sector_size;
+    pub fn disk_size(&self, disk: &DiskPlan, image_size: u64) -> Result<u64, LayoutError> {
+        let bytes = disk.size.unwrap_or(image_size);
+        let sector_size = disk.sector_size;
         if bytes == 0 || !bytes.is_multiple_of(u64::from(sector_size)) {
             return Err(LayoutError::DiskSize {
-                disk: self.disk.clone(),
+                disk: disk.name.clone(),
                 bytes,
                 sector_size,
             });
@@ -100,42 +140,21 @@ impl Plan {
         Ok(bytes)
     }
 
-    /// The length in bytes that partitions of fixed size need at least.
+    /// The length in bytes that disks need at least for their partitions of fixed size,
+    /// where their own length is not fixed.
     ///
     /// Useful where an image's length is computed from its content: layouts with
     /// large fixed partitions may need more.
     pub fn minimum_size(&self) -> u64 {
-        let fixed = |size: mbr::Size| match size {
-            mbr::Size::Bytes(bytes) => bytes,
-            mbr::Size::Percent(_) => 0,
-        };
-        match &self.table {
-            None => 0,
-            Some(Table::Mbr {
-                align, requests, ..
-            }) => {
-                let unit = align.saturating_mul(mbr::SECTOR).max(1);
-                let up = |bytes: u64| bytes.div_ceil(unit).saturating_mul(unit);
-                requests
-                    .iter()
-                    .fold(unit.saturating_mul(2), |sum, request| {
-                        let record = if request.primary { 0 } else { unit };
-                        sum.saturating_add(up(fixed(request.size)))
-                            .saturating_add(record)
-                    })
-            }
-            Some(Table::Gpt { requests, .. }) => {
-                requests.iter().fold(2 * gpt::ALIGN, |sum, request| {
-                    sum.saturating_add(fixed(request.size).max(gpt::ALIGN))
-                })
-            }
-        }
+        let open = self.disks.iter().filter(|disk| disk.size.is_none());
+        let tables = open.filter_map(|disk| disk.table.as_ref());
+        tables.map(Table::minimum_size).max().unwrap_or(0)
     }
 
-    /// Makes the disk.
+    /// Makes the disks, in the order of [`Plan::disks`].
     ///
     /// `trees` has the files of each mount point of [`Plan::mount_points`].
-    /// `boot` is what a BIOS must find, if the image should start on one.
+    /// `boot` is what a BIOS must find, if the first disk should start on one.
     ///
     /// # Errors
     /// See [`LayoutError`].
@@ -145,99 +164,43 @@ impl Plan {
         trees: &BTreeMap<String, Arc<Tree>>,
         boot: Option<&BiosBoot>,
         planner: &mut FilesystemPlanner<'_>,
-    ) -> Result<Disk, LayoutError> {
-        let length = self.disk_size(image_size)?;
-        let mut disk = Disk::builder(length, self.sector_size);
-        let mut spaces = BTreeMap::from([(self.disk.clone(), Space::one(0, length))]);
-        let boot_space = self.place_table(length, &mut disk, &mut spaces)?;
-        let mut pools = self.place_groups(&mut disk, &mut spaces)?;
-        if let Some(boot) = boot {
-            let [(code_at, code), (core_at, core)] = embed(boot, boot_space)?;
-            disk.bytes("grub's boot code", code_at, code);
-            disk.bytes("grub's core image", core_at, core);
+    ) -> Result<Vec<Disk>, LayoutError> {
+        let mut disks = Vec::with_capacity(self.disks.len());
+        let mut spaces = BTreeMap::new();
+        let mut boot = boot;
+        for (at, plan) in self.disks.iter().enumerate() {
+            let length = self.disk_size(plan, image_size)?;
+            let mut disk = Disk::builder(length, plan.sector_size);
+            spaces.insert(plan.name.clone(), Space::one(at, 0, length));
+            let boot_space = place_table(plan, at, length, &mut disk, &mut spaces)?;
+            // A BIOS starts the first disk.
+            if let Some(boot) = boot.take() {
+                let [(code_at, code), (core_at, core)] = embed(boot, boot_space)?;
+                disk.bytes("grub's boot code", code_at, code);
+                disk.bytes("grub's core image", core_at, core);
+            }
+            disks.push(disk);
         }
+        let mut pools = self.place_groups(&mut disks, &mut spaces)?;
         for filesystem in &self.filesystems {
             // Bases are checked when the configuration is read.
             let Some(space) = spaces.get(&filesystem.base) else {
                 continue;
             };
-            place_filesystem(filesystem, space, trees, planner, &mut disk, &mut pools)?;
+            place_filesystem(filesystem, space, trees, planner, &mut disks, &mut pools)?;
         }
         pools
             .into_iter()
-            .try_for_each(|pool| pool.place(&mut disk))?;
-        Ok(disk.build()?)
-    }
-
-    /// Places partitions and the table, and finds room for boot code.
-    fn place_table(
-        &self,
-        length: u64,
-        disk: &mut DiskBuilder,
-        spaces: &mut BTreeMap<String, Space>,
-    ) -> Result<BootSpace, LayoutError> {
-        match &self.table {
-            None => Ok(BootSpace::NoTable),
-            Some(Table::Mbr {
-                disk_id,
-                align,
-                requests,
-                ..
-            }) => {
-                let table = mbr::place(length, *align, requests)?;
-                for (at, (offset, bytes)) in table.render(*disk_id).into_iter().enumerate() {
-                    let what = match at {
-                        0 => "the partition table".to_owned(),
-                        at => format!("the record of logical partition {}", at + 4),
-                    };
-                    disk.bytes(what, offset, bytes);
-                }
-                for partition in &table.partitions {
-                    let offset = u64::from(partition.start) * mbr::SECTOR;
-                    let space = Space::one(offset, u64::from(partition.sectors) * mbr::SECTOR);
-                    spaces.insert(partition.name.clone(), space);
-                }
-                Ok(BootSpace::Gap {
-                    sectors: table.gap_sectors(),
-                })
-            }
-            Some(Table::Gpt {
-                disk_guid,
-                requests,
-            }) => {
-                let table = gpt::place(length, self.sector_size, requests)?;
-                let parts = [
-                    "the protective mbr",
-                    "the primary gpt header",
-                    "the primary gpt entries",
-                    "the backup gpt entries",
-                    "the backup gpt header",
-                ];
-                for (what, (offset, bytes)) in parts.into_iter().zip(table.render(*disk_guid)) {
-                    disk.bytes(what, offset, bytes);
-                }
-                let sector = u64::from(self.sector_size);
-                let mut boot_space = BootSpace::GptWithoutPartition;
-                for partition in &table.partitions {
-                    let offset = partition.start * sector;
-                    let length = partition.sectors * sector;
-                    spaces.insert(partition.name.clone(), Space::one(offset, length));
-                    if partition.type_guid == gpt::types::BIOS_BOOT
-                        && boot_space == BootSpace::GptWithoutPartition
-                    {
-                        boot_space = BootSpace::Partition { offset, length };
-                    }
-                }
-                Ok(boot_space)
-            }
-        }
+            .try_for_each(|pool| pool.place(&mut disks))?;
+        let disks = disks.into_iter().map(DiskBuilder::build);
+        Ok(disks.collect::<Result<_, _>>()?)
     }
 
     /// Places logical volumes and writes the headers of physical ones. Returns the
     /// thin pools, still empty.
     fn place_groups(
         &self,
-        disk: &mut DiskBuilder,
+        disks: &mut [DiskBuilder],
         spaces: &mut BTreeMap<String, Space>,
     ) -> Result<Vec<ThinPool>, LayoutError> {
         let base_of = |pv: &str| {
@@ -245,30 +208,39 @@ impl Plan {
             let space = pvs
                 .find(|have| have.name == pv)
                 .and_then(|pv| spaces.get(&pv.base));
-            space.map_or((0, 0), |space| (space.start(), space.length()))
+            // Bases are checked when the configuration is read.
+            space.and_then(Space::piece).unwrap_or(Piece {
+                disk: 0,
+                offset: 0,
+                length: 0,
+            })
         };
         let mut found = BTreeMap::new();
         let mut pools = Vec::new();
         for group in &self.groups {
             let mut group = group.clone();
-            let mut starts = Vec::with_capacity(group.pvs.len());
+            let mut places = Vec::with_capacity(group.pvs.len());
             for pv in &mut group.pvs {
-                let (start, length) = base_of(&pv.name);
-                starts.push(start);
-                pv.bytes = length;
+                let place = base_of(&pv.name);
+                places.push(place);
+                pv.bytes = place.length;
             }
             let plan = lvm::plan(&group)?;
-            for ((pv, start), header) in group.pvs.iter().zip(&starts).zip(plan.headers) {
-                disk.bytes(
+            for ((pv, place), header) in group.pvs.iter().zip(&places).zip(plan.headers) {
+                disks[place.disk].bytes(
                     format!("the metadata of physical volume {}", pv.name),
-                    *start,
+                    place.offset,
                     header,
                 );
             }
             let first = pools.len();
             for (lv, place) in group.lvs.iter().zip(plan.places) {
                 let space = match place {
-                    lvm::Place::Linear(segments) => Space::Pieces(pieces(&segments, &starts)),
+                    lvm::Place::Linear(segments) => Space::Pieces(pieces(&segments, &places)),
+                    lvm::Place::Striped { parts, size } => Space::Striped {
+                        pieces: pieces(&parts, &places),
+                        size,
+                    },
                     lvm::Place::Pool(_) => continue,
                     lvm::Place::Thin {
                         pool,
@@ -283,25 +255,90 @@ impl Plan {
                 found.insert(lv.name.clone(), space);
             }
             pools.extend(plan.pools.into_iter().map(|pool| ThinPool {
-                starts: starts.clone(),
+                pvs: places.clone(),
                 volumes: vec![Volume::default(); pool.volumes],
                 plan: pool,
             }));
         }
         for pv in &self.orphans {
-            let (start, bytes) = base_of(&pv.name);
+            let place = base_of(&pv.name);
             let header = lvm::orphan_header(&lvm::Pv {
-                bytes,
+                bytes: place.length,
                 ..pv.clone()
-            });
-            disk.bytes(
+            })?;
+            disks[place.disk].bytes(
                 format!("the metadata of physical volume {}", pv.name),
-                start,
+                place.offset,
                 header,
             );
         }
         spaces.append(&mut found);
         Ok(pools)
+    }
+}
+
+/// Places partitions and the table, and finds room for boot code.
+fn place_table(
+    plan: &DiskPlan,
+    at: usize,
+    length: u64,
+    disk: &mut DiskBuilder,
+    spaces: &mut BTreeMap<String, Space>,
+) -> Result<BootSpace, LayoutError> {
+    match &plan.table {
+        None => Ok(BootSpace::NoTable),
+        Some(Table::Mbr {
+            disk_id,
+            align,
+            requests,
+            ..
+        }) => {
+            let table = mbr::place(length, *align, requests)?;
+            for (number, (offset, bytes)) in table.render(*disk_id).into_iter().enumerate() {
+                let what = match number {
+                    0 => "the partition table".to_owned(),
+                    number => format!("the record of logical partition {}", number + 4),
+                };
+                disk.bytes(what, offset, bytes);
+            }
+            for partition in &table.partitions {
+                let offset = u64::from(partition.start) * mbr::SECTOR;
+                let space = Space::one(at, offset, u64::from(partition.sectors) * mbr::SECTOR);
+                spaces.insert(partition.name.clone(), space);
+            }
+            Ok(BootSpace::Gap {
+                sectors: table.gap_sectors(),
+            })
+        }
+        Some(Table::Gpt {
+            disk_guid,
+            requests,
+        }) => {
+            let table = gpt::place(length, plan.sector_size, requests)?;
+            let parts = [
+                "the protective mbr",
+                "the primary gpt header",
+                "the primary gpt entries",
+                "the backup gpt entries",
+                "the backup gpt header",
+            ];
+            for (what, (offset, bytes)) in parts.into_iter().zip(table.render(*disk_guid)) {
+                disk.bytes(what, offset, bytes);
+            }
+            let sector = u64::from(plan.sector_size);
+            let mut boot_space = BootSpace::GptWithoutPartition;
+            for partition in &table.partitions {
+                let offset = partition.start * sector;
+                let length = partition.sectors * sector;
+                spaces.insert(partition.name.clone(), Space::one(at, offset, length));
+                if partition.type_guid == gpt::types::BIOS_BOOT
+                    && boot_space == BootSpace::GptWithoutPartition
+                {
+                    boot_space = BootSpace::Partition { offset, length };
+                }
+            }
+            Ok(boot_space)
+        }
     }
 }
 
@@ -311,7 +348,7 @@ fn place_filesystem(
     space: &Space,
     trees: &BTreeMap<String, Arc<Tree>>,
     planner: &mut FilesystemPlanner<'_>,
-    disk: &mut DiskBuilder,
+    disks: &mut [DiskBuilder],
     pools: &mut [ThinPool],
 ) -> Result<(), LayoutError> {
     let node = || filesystem.name.clone();
@@ -347,16 +384,13 @@ fn place_filesystem(
         Space::Thin {
             pool, volume: at, ..
         } => pools[*pool].volumes[*at] = volume,
-        Space::Pieces(pieces) => match pieces.as_slice() {
-            &[(offset, _)] => {
-                disk.volume(what, offset, volume);
+        Space::Pieces(pieces) => put(&what, volume, pieces, disks),
+        Space::Striped { pieces, size } => {
+            let parts = lvm::stripe(&volume, pieces.len(), *size);
+            for (piece, part) in pieces.iter().zip(parts) {
+                disks[piece.disk].volume(what.clone(), piece.offset, part);
             }
-            pieces => {
-                for (offset, piece) in lvm::scatter(volume, pieces) {
-                    disk.volume(what.clone(), offset, piece);
-                }
-            }
-        },
+        }
     }
     Ok(())
 }

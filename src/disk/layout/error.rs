@@ -17,12 +17,6 @@ pub enum LayoutError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Something that DIB can do and kiln cannot.
-    #[error("not supported yet: {what}")]
-    Unsupported {
-        /// What it is, and what to do instead.
-        what: String,
-    },
     /// No disk to put anything on.
     #[error("the block device configuration has no `local_loop`, so there is no disk")]
     NoDisk,
@@ -42,6 +36,37 @@ pub enum LayoutError {
     SectorSize {
         /// In bytes.
         sector_size: u32,
+    },
+    /// Physical volumes on disks that do not go together.
+    #[error(
+        "volume group `{vg}` is on disks with sectors of 512 and of 4096 bytes, which LVM refuses: \
+         give them the same `block_size`"
+    )]
+    MixedSectors {
+        /// The volume group.
+        vg: String,
+    },
+    /// What GRUB starts from is in a thin volume.
+    #[error(
+        "`{node}` holds /boot and is on the thin volume `{volume}`, which GRUB cannot read: put \
+         /boot on a partition or on an ordinary logical volume"
+    )]
+    BootOnThin {
+        /// The mkfs node.
+        node: String,
+        /// The logical volume.
+        volume: String,
+    },
+    /// What GRUB starts from has a feature that it does not know.
+    #[error(
+        "`{node}` holds /boot, and no GRUB reads its feature `{feature}`: leave it out, or put \
+         /boot on another filesystem"
+    )]
+    BootUnreadable {
+        /// The mkfs node.
+        node: String,
+        /// The feature.
+        feature: String,
     },
     /// A UUID that is none.
     #[error("uuid `{uuid}` of `{node}` is not {wanted}")]

@@ -1,4 +1,4 @@
-//! From one tree to a disk that is large enough for it.
+//! From one tree to disks that are large enough for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub fn made_at(tree: &Tree, epoch: Option<i64>) -> Timestamp {
 }
 
 impl Plan {
-    /// Makes the disk of one tree, divided at the mount points of the plan.
+    /// Makes the disks of one tree, divided at the mount points of the plan.
     ///
     /// DIB's rule for sizes leaves too little to trees of a few files, whose
     /// filesystem is mostly inode tables; `length.grow` lets it become larger.
@@ -71,7 +71,7 @@ impl Plan {
         tree: &Arc<Tree>,
         boot: Option<&BiosBoot>,
         planner: &NativePlanner,
-    ) -> Result<Disk, LayoutError> {
+    ) -> Result<Vec<Disk>, LayoutError> {
         let mut points = self.mount_points();
         // The root first: what is below a mount point goes to the deeper one.
         points.sort_unstable();
@@ -90,11 +90,11 @@ impl Plan {
                 planner.plan(filesystem, tree, space)
             });
             let error = match result {
-                Ok(disk) => return Ok(disk),
+                Ok(disks) => return Ok(disks),
                 Err(error) => error,
             };
             let larger = missing_bytes(&error)
-                .filter(|_| length.grow && self.fixed_size().is_none())
+                .filter(|_| length.grow && self.may_grow(&error))
                 // A filesystem may get only a part of what is added.
                 .and_then(|missing| {
                     bytes
@@ -105,6 +105,21 @@ impl Plan {
         }
         self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
             planner.plan(filesystem, tree, space)
+        })
+    }
+}
+
+impl Plan {
+    /// Whether the filesystem that an error is of is on a disk whose length is open.
+    fn may_grow(&self, error: &LayoutError) -> bool {
+        let LayoutError::Filesystem { node, .. } = error else {
+            return false;
+        };
+        let mut filesystems = self.filesystems.iter();
+        let found = filesystems.find(|filesystem| filesystem.name == *node);
+        found.is_some_and(|filesystem| {
+            let mut on = self.disks_of(&filesystem.base).into_iter();
+            on.any(|disk| self.disks[disk].size.is_none())
         })
     }
 }

@@ -1,4 +1,4 @@
-//! From a block-device configuration and trees to a disk, in two steps.
+//! From a block-device configuration and trees to disks, in two steps.
 //!
 //! [`Plan::new`] runs before anything is built. It fixes all names, labels and
 //! UUIDs, so that hooks can use them ([`Plan::facts`], [`Plan::fstab`]).
@@ -9,22 +9,29 @@
 //! All identities derive from a seed: the same seed and configuration give the
 //! same bytes.
 
+use std::path::PathBuf;
+
 use uuid::Uuid;
 
-use super::config::{Config, ConfigError, LvKind, Mkfs, Partition, Partitioning, TableKind};
-use super::facts::{Facts, Filesystem};
-use super::{gpt, lvm, mbr};
+use super::config::{Config, Mkfs, Partitioning};
+use super::facts::{self, Facts, Filesystem};
+use super::lvm;
 
 mod assemble;
+mod bootable;
 mod error;
 pub mod fit;
 mod planner;
 mod size;
+mod table;
+mod volumes;
 
 pub use assemble::FilesystemPlanner;
 pub use error::{LayoutError, PlannerError};
 pub use planner::{NativePlanner, PlanError};
 pub use size::{SizeRule, SizeRuleError};
+
+use table::{Table, plan_table};
 
 /// What a plan depends on besides its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,32 +46,30 @@ pub struct PlanParameters {
     pub creation_time: u64,
 }
 
-/// A planned disk whose length is not known yet.
+/// Planned disks whose lengths are not known yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     config: Config,
-    disk: String,
-    sector_size: u32,
-    table: Option<Table>,
+    /// The one that the system starts from first.
+    disks: Vec<DiskPlan>,
     groups: Vec<lvm::Vg>,
     orphans: Vec<lvm::Pv>,
     filesystems: Vec<FilesystemPlan>,
     warnings: Vec<String>,
 }
 
-/// A planned partition table.
+/// One of the disks of a configuration.
 #[derive(Debug, Clone, PartialEq)]
-enum Table {
-    Mbr {
-        disk_id: u32,
-        align: u64,
-        requests: Vec<mbr::Request>,
-        numbers: Vec<u32>,
-    },
-    Gpt {
-        disk_guid: Uuid,
-        requests: Vec<gpt::Request>,
-    },
+pub struct DiskPlan {
+    /// Name of its `local_loop`.
+    pub name: String,
+    /// Directory that its image has to be in, if the configuration says so.
+    pub directory: Option<PathBuf>,
+    /// Length in bytes, if the configuration fixes it.
+    pub size: Option<u64>,
+    /// Logical sector size in bytes.
+    pub sector_size: u32,
+    table: Option<Table>,
 }
 
 /// Identity of a filesystem.
@@ -102,6 +107,8 @@ pub struct FilesystemPlan {
     pub opts: Vec<String>,
     /// Where it is mounted; `None` for swap and unmounted ones.
     pub mount_point: Option<String>,
+    /// Whether `/boot` is in it, so that boot loaders have to read it.
+    pub holds_boot: bool,
     /// Sector size of the disk in bytes; blocks must not be smaller.
     pub sector_size: u32,
 }
@@ -122,150 +129,31 @@ impl Plan {
     /// # Errors
     /// See [`LayoutError`]: what can be known without the length of the image.
     pub fn new(config: Config, parameters: &PlanParameters) -> Result<Plan, LayoutError> {
-        let image = match config.loops.as_slice() {
-            [image] => image,
-            [] => return Err(LayoutError::NoDisk),
-            [first, second, ..] => {
-                return Err(LayoutError::Unsupported {
-                    what: format!(
-                        "several disks in one configuration (`{}` and `{}`); build one image each",
-                        first.name, second.name
-                    ),
-                });
-            }
-        };
-        let sector_size = parameters.block_size.or(image.block_size).unwrap_or(512);
-        if !matches!(sector_size, 512 | 4096) {
-            return Err(LayoutError::SectorSize { sector_size });
-        }
-        let disk = image.name.clone();
         let mut warnings = config.warnings.clone();
         let names = Names {
             seed: parameters.seed,
         };
-        let table = match config.tables.as_slice() {
-            [] => None,
-            // Bases are checked, so there is one table for one disk.
-            [table, ..] if table.partitions.is_empty() => None,
-            [table, ..] => Some(plan_table(
-                table,
-                &config,
-                &names,
-                parameters,
-                sector_size,
-                &mut warnings,
-            )?),
-        };
+        let disks = plan_disks(&config, &names, parameters, &mut warnings)?;
         let filesystems = config
             .mkfs
             .iter()
-            .map(|mkfs| plan_filesystem(mkfs, &config, &names, sector_size, &mut warnings))
+            .map(|mkfs| {
+                let on = holders(&config, &mkfs.base);
+                let sizes = disks.iter().filter(|disk| on.contains(&disk.name.as_str()));
+                let sector_size = sizes.map(|disk| disk.sector_size).max().unwrap_or(512);
+                plan_filesystem(mkfs, &config, &names, sector_size, &mut warnings)
+            })
             .collect::<Result<_, _>>()?;
         let mut plan = Plan {
-            disk,
-            sector_size,
-            table,
+            disks,
             groups: Vec::new(),
             orphans: Vec::new(),
             filesystems,
             warnings,
             config,
         };
-        let mut warnings = Vec::new();
-        (plan.groups, plan.orphans) =
-            plan.plan_lvm(&names, parameters.creation_time, &mut warnings)?;
-        plan.warnings.append(&mut warnings);
+        (plan.groups, plan.orphans) = plan.plan_lvm(&names, parameters.creation_time)?;
         Ok(plan)
-    }
-
-    /// Plans volume groups, and physical volumes outside of them. Their lengths
-    /// come later.
-    fn plan_lvm(
-        &self,
-        names: &Names,
-        creation_time: u64,
-        warnings: &mut Vec<String>,
-    ) -> Result<(Vec<lvm::Vg>, Vec<lvm::Pv>), LayoutError> {
-        let (mut groups, mut orphans) = (Vec::new(), Vec::new());
-        for item in &self.config.lvms {
-            let options = item
-                .pvs
-                .iter()
-                .map(|pv| (&pv.name, &pv.options))
-                .chain(item.vgs.iter().map(|vg| (&vg.name, &vg.options)))
-                .chain(item.lvs.iter().map(|lv| (&lv.name, &lv.options)));
-            for (name, options) in options {
-                // These only silence questions of LVM's programs.
-                let idle = ["--force", "-f", "-ff", "--yes", "-y", "--quiet", "-q"];
-                for option in options
-                    .iter()
-                    .filter(|option| !idle.contains(&option.as_str()))
-                {
-                    warnings.push(format!("lvm option `{option}` of `{name}` is ignored"));
-                }
-            }
-            let pv = |pv: &super::config::Pv| lvm::Pv {
-                name: pv.name.clone(),
-                uuid: names.uuid("pv", &pv.name),
-                bytes: 0,
-                device: self.device(&pv.base),
-            };
-            for group in &item.vgs {
-                let pvs = item.pvs.iter();
-                let pvs = group
-                    .base
-                    .iter()
-                    .filter_map(|name| pvs.clone().find(|pv| pv.name == *name))
-                    .map(pv)
-                    .collect();
-                let mut lvs = Vec::new();
-                for lv in item.lvs.iter().filter(|lv| lv.base == group.name) {
-                    let kind = match (lv.kind, &lv.thin_pool) {
-                        (LvKind::Linear, _) => lvm::Kind::Linear,
-                        (LvKind::ThinPool, _) => lvm::Kind::ThinPool,
-                        (LvKind::Thin, Some(pool)) => lvm::Kind::Thin(pool.clone()),
-                        (LvKind::Thin, None) => {
-                            return Err(lvm::LvmError::NoPool {
-                                lv: lv.name.clone(),
-                                vg: group.name.clone(),
-                            }
-                            .into());
-                        }
-                    };
-                    let holder = self.config.mkfs.iter().find(|mkfs| mkfs.base == lv.name);
-                    if let (LvKind::ThinPool, Some(mkfs)) = (lv.kind, holder) {
-                        return Err(lvm::LvmError::PoolAsBase {
-                            pool: lv.name.clone(),
-                            node: mkfs.name.clone(),
-                        }
-                        .into());
-                    }
-                    lvs.push(lvm::Lv {
-                        name: lv.name.clone(),
-                        uuid: names.uuid("lv", &lv.name),
-                        size: lv.size.clone(),
-                        kind,
-                    });
-                }
-                let uuid = names.uuid("vg", &group.name);
-                let name = group.name.clone();
-                for name in [&name].into_iter().chain(lvs.iter().map(|lv| &lv.name)) {
-                    if !lvm::is_valid_name(name) {
-                        return Err(lvm::LvmError::Name { name: name.clone() }.into());
-                    }
-                }
-                groups.push(lvm::Vg {
-                    name,
-                    uuid,
-                    pvs,
-                    lvs,
-                    creation_time,
-                });
-            }
-            let used = |name: &String| item.vgs.iter().any(|vg| vg.base.contains(name));
-            orphans.extend(item.pvs.iter().filter(|pv| !used(&pv.name)).map(pv));
-        }
-        Ok((groups, orphans))
     }
 
     /// The configuration that was planned.
@@ -273,9 +161,29 @@ impl Plan {
         &self.config
     }
 
-    /// Logical sector size in bytes.
+    /// The disks; the one that the system starts from is the first.
+    pub fn disks(&self) -> &[DiskPlan] {
+        &self.disks
+    }
+
+    /// Whose `sector_size`, length and boot code count where only one is asked for.
+    fn main(&self) -> Option<&DiskPlan> {
+        self.disks.first()
+    }
+
+    /// Logical sector size of the first disk in bytes.
     pub fn sector_size(&self) -> u32 {
-        self.sector_size
+        self.main().map_or(512, |disk| disk.sector_size)
+    }
+
+    /// Indices of the disks that a node is on: several below a volume group.
+    fn disks_of(&self, node: &str) -> Vec<usize> {
+        let names = holders(&self.config, node);
+        let disks = self.disks.iter().enumerate();
+        disks
+            .filter(|(_, disk)| names.contains(&disk.name.as_str()))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     /// What is odd but allowed: one sentence each.
@@ -304,19 +212,21 @@ impl Plan {
         self.config.fstab()
     }
 
-    /// The length of the image in bytes if the configuration fixes it.
+    /// The length of the first disk in bytes if the configuration fixes it.
     pub fn fixed_size(&self) -> Option<u64> {
-        self.config.loops.first().and_then(|image| image.size)
+        self.main()?.size
     }
 
     /// A path for hooks that stands for a node. Nothing is there: programs that
     /// would use it are answered from [`Facts`].
     fn device(&self, node: &str) -> String {
-        if node == self.disk {
-            return format!("/dev/{node}");
-        }
-        if let Some(number) = self.partition_number(node) {
-            return format!("/dev/mapper/{}p{number}", self.disk);
+        for disk in &self.disks {
+            if node == disk.name {
+                return format!("/dev/{node}");
+            }
+            if let Some(number) = disk.table.as_ref().and_then(|table| table.number(node)) {
+                return format!("/dev/mapper/{}p{number}", disk.name);
+            }
         }
         let mut volumes = self.config.lvms.iter().flat_map(|lvm| &lvm.lvs);
         match volumes.find(|lv| lv.name == node) {
@@ -325,12 +235,13 @@ impl Plan {
         }
     }
 
-    /// `IMAGE_BLOCK_DEVICE`: the path that stands for the whole disk.
+    /// `IMAGE_BLOCK_DEVICE`: the path that stands for the whole first disk.
     pub fn image_block_device(&self) -> String {
-        self.device(&self.disk)
+        self.main()
+            .map_or_else(String::new, |disk| self.device(&disk.name))
     }
 
-    /// `IMAGE_BLOCK_DEVICES`: names of disk, partitions and logical volumes with
+    /// `IMAGE_BLOCK_DEVICES`: names of disks, partitions and logical volumes with
     /// the paths that stand for them, in the order of creation.
     pub fn image_block_devices(&self) -> Vec<(String, String)> {
         let names = self.config.order.iter();
@@ -340,72 +251,114 @@ impl Plan {
             .collect()
     }
 
-    /// Number of a partition in the table, from 1.
-    fn partition_number(&self, name: &str) -> Option<u32> {
-        match self.table.as_ref()? {
-            Table::Mbr {
-                requests, numbers, ..
-            } => {
-                let at = requests.iter().position(|request| request.name == name)?;
-                numbers.get(at).copied()
-            }
-            Table::Gpt { requests, .. } => {
-                let at = requests.iter().position(|request| request.name == name)?;
-                u32::try_from(at + 1).ok()
-            }
-        }
-    }
-
-    /// UUID of a partition as `blkid` gives it.
-    fn partition_uuid(&self, name: &str) -> Option<String> {
-        match self.table.as_ref()? {
-            Table::Mbr { disk_id, .. } => Some(format!(
-                "{disk_id:08x}-{:02x}",
-                self.partition_number(name)?
-            )),
-            Table::Gpt { requests, .. } => {
-                let request = requests.iter().find(|request| request.name == name)?;
-                Some(request.guid.to_string())
-            }
-        }
-    }
-
-    /// Whether there is room for BIOS boot code: before the first partition of an
-    /// MBR, or in a BIOS boot partition of a GPT.
+    /// Whether the first disk has room for BIOS boot code: before the first partition
+    /// of an MBR, or in a BIOS boot partition of a GPT.
     pub fn has_boot_space(&self) -> bool {
-        match &self.table {
-            None => false,
-            Some(Table::Mbr { .. }) => true,
-            Some(Table::Gpt { requests, .. }) => requests
-                .iter()
-                .any(|request| request.type_guid == gpt::types::BIOS_BOOT),
-        }
+        let table = self.main().and_then(|disk| disk.table.as_ref());
+        table.is_some_and(Table::has_boot_space)
     }
 
     /// What hooks may know.
     pub fn facts(&self) -> Facts {
-        let partition_table = match &self.table {
-            None => "",
-            Some(Table::Mbr { .. }) => "msdos",
-            Some(Table::Gpt { .. }) => "gpt",
-        };
-        let filesystems = self.filesystems.iter().map(|filesystem| Filesystem {
-            name: filesystem.name.clone(),
-            device: self.device(&filesystem.base),
-            mount_point: filesystem.mount_point.clone(),
-            fstype: filesystem.fstype.clone(),
-            label: filesystem.label.clone(),
-            uuid: filesystem.id.to_string(),
-            partition: self.partition_number(&filesystem.base),
-            partuuid: self.partition_uuid(&filesystem.base).unwrap_or_default(),
+        let filesystems = self.filesystems.iter().map(|filesystem| {
+            let is_volume = self.is_volume(&filesystem.base);
+            let at = self.disks_of(&filesystem.base).first().copied();
+            let at = at.filter(|_| !is_volume);
+            let table = at.and_then(|at| self.disks[at].table.as_ref());
+            Filesystem {
+                name: filesystem.name.clone(),
+                device: self.device(&filesystem.base),
+                mount_point: filesystem.mount_point.clone(),
+                fstype: filesystem.fstype.clone(),
+                label: filesystem.label.clone(),
+                uuid: filesystem.id.to_string(),
+                disk: at,
+                partition: table.and_then(|table| table.number(&filesystem.base)),
+                partuuid: table
+                    .and_then(|table| table.uuid(&filesystem.base))
+                    .unwrap_or_default(),
+            }
         });
         Facts {
-            partition_table: partition_table.to_owned(),
-            sector_size: self.sector_size,
-            device: self.image_block_device(),
+            sector_size: self.sector_size(),
+            disks: self
+                .disks
+                .iter()
+                .map(|disk| facts::Disk {
+                    device: self.device(&disk.name),
+                    partition_table: disk.table.as_ref().map_or("", Table::kind).to_owned(),
+                })
+                .collect(),
             filesystems: filesystems.collect(),
         }
     }
+
+    /// Whether a node is a logical volume.
+    fn is_volume(&self, node: &str) -> bool {
+        let mut volumes = self.config.lvms.iter().flat_map(|lvm| &lvm.lvs);
+        volumes.any(|lv| lv.name == node)
+    }
+}
+
+/// Names of the disks that a node is on, in no order; the same may come twice.
+fn holders<'a>(config: &'a Config, node: &str) -> Vec<&'a str> {
+    if let Some(disk) = config.loops.iter().find(|disk| disk.name == node) {
+        return vec![&disk.name];
+    }
+    let on = |table: &&Partitioning| table.partitions.iter().any(|part| part.name == node);
+    if let Some(table) = config.tables.iter().find(on) {
+        return vec![&table.base];
+    }
+    let mut names = Vec::new();
+    for lvm in &config.lvms {
+        let group = lvm.lvs.iter().find(|lv| lv.name == node);
+        let group = group.and_then(|lv| lvm.vgs.iter().find(|vg| vg.name == lv.base));
+        let pvs = group.map_or(&[][..], |group| &group.base);
+        for pv in lvm.pvs.iter().filter(|pv| pvs.contains(&pv.name)) {
+            // A physical volume lies on a disk or a partition, so this ends.
+            names.extend(holders(config, &pv.base));
+        }
+    }
+    names
+}
+
+/// Plans the disks, of which [`Config::main_loop`] is the first.
+fn plan_disks(
+    config: &Config,
+    names: &Names,
+    parameters: &PlanParameters,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<DiskPlan>, LayoutError> {
+    let mut disks = Vec::with_capacity(config.loops.len());
+    for image in &config.loops {
+        let sector_size = parameters.block_size.or(image.block_size).unwrap_or(512);
+        if !matches!(sector_size, 512 | 4096) {
+            return Err(LayoutError::SectorSize { sector_size });
+        }
+        // Bases are checked, so there is one table for one disk.
+        let mut tables = config.tables.iter();
+        let table = tables
+            .find(|table| table.base == image.name)
+            .filter(|table| !table.partitions.is_empty())
+            .map(|table| plan_table(table, config, names, parameters, sector_size, warnings))
+            .transpose()?;
+        disks.push(DiskPlan {
+            name: image.name.clone(),
+            directory: image.directory.clone(),
+            size: image.size,
+            sector_size,
+            table,
+        });
+    }
+    if disks.is_empty() {
+        return Err(LayoutError::NoDisk);
+    }
+    let main = config.main_loop();
+    let at = disks
+        .iter()
+        .position(|disk| main.is_some_and(|main| main.name == disk.name));
+    disks[..=at.unwrap_or(0)].rotate_right(1);
+    Ok(disks)
 }
 
 /// Makes identities from names.
@@ -423,157 +376,6 @@ impl Names {
         let [a, b, c, d, ..] = self.uuid(kind, name).into_bytes();
         u32::from_be_bytes([a, b, c, d]).max(1)
     }
-}
-
-fn plan_table(
-    table: &Partitioning,
-    config: &Config,
-    names: &Names,
-    parameters: &PlanParameters,
-    sector_size: u32,
-    warnings: &mut Vec<String>,
-) -> Result<Table, LayoutError> {
-    match table.label {
-        TableKind::Mbr => {
-            if sector_size != 512 {
-                let node = table.name.clone();
-                return Err(LayoutError::MbrSectorSize { node, sector_size });
-            }
-            let mut requests = Vec::with_capacity(table.partitions.len());
-            let mut numbers = Vec::with_capacity(table.partitions.len());
-            let (mut primary, mut logical) = (0, 4);
-            for partition in &table.partitions {
-                let counter = if partition.primary {
-                    &mut primary
-                } else {
-                    &mut logical
-                };
-                *counter += 1;
-                numbers.push(*counter);
-                requests.push(mbr::Request {
-                    name: partition.name.clone(),
-                    primary: partition.primary,
-                    active: partition.boot,
-                    partition_type: mbr_type(partition, config)?,
-                    size: partition.size,
-                });
-            }
-            Ok(Table::Mbr {
-                disk_id: names.id32("disk", &table.base),
-                align: table.align / mbr::SECTOR,
-                requests,
-                numbers,
-            })
-        }
-        TableKind::Gpt => {
-            let mut requests = Vec::with_capacity(table.partitions.len());
-            for partition in &table.partitions {
-                requests.push(gpt::Request {
-                    name: partition.name.clone(),
-                    size: partition.size,
-                    type_guid: gpt_type(partition, config, &parameters.arch, warnings)?,
-                    guid: names.uuid("partition", &partition.name),
-                    attributes: 0,
-                });
-            }
-            Ok(Table::Gpt {
-                disk_guid: names.uuid("disk", &table.base),
-                requests,
-            })
-        }
-    }
-}
-
-/// Whether a partition holds a physical volume.
-fn is_pv(partition: &Partition, config: &Config) -> bool {
-    config
-        .lvms
-        .iter()
-        .flat_map(|lvm| &lvm.pvs)
-        .any(|pv| pv.base == partition.name)
-}
-
-fn mbr_type(partition: &Partition, config: &Config) -> Result<u8, LayoutError> {
-    const LINUX: u8 = 0x83;
-    const LINUX_LVM: u8 = 0x8E;
-    let Some(code) = &partition.type_code else {
-        return Ok(if is_pv(partition, config) {
-            LINUX_LVM
-        } else {
-            LINUX
-        });
-    };
-    let digits = code
-        .strip_prefix("0x")
-        .or(code.strip_prefix("0X"))
-        .unwrap_or(code);
-    // Zero would make the entry a free one.
-    let byte = u8::from_str_radix(digits, 16)
-        .ok()
-        .filter(|&byte| byte != 0);
-    match byte {
-        Some(byte) if !digits.starts_with('+') => Ok(byte),
-        _ => Err(ConfigError::MbrType {
-            partition: partition.name.clone(),
-            found: code.clone(),
-        }
-        .into()),
-    }
-}
-
-fn gpt_type(
-    partition: &Partition,
-    config: &Config,
-    arch: &str,
-    warnings: &mut Vec<String>,
-) -> Result<Uuid, LayoutError> {
-    let name = &partition.name;
-    let Some(code) = &partition.type_code else {
-        let lvm = is_pv(partition, config);
-        return Ok(if lvm {
-            gpt::types::LINUX_LVM
-        } else {
-            gpt::types::LINUX_FILESYSTEM
-        });
-    };
-    if code == "dps" {
-        return discoverable_type(partition, config, arch);
-    }
-    match gpt::parse_type(name, code).map_err(|error| ConfigError::Gpt(Box::new(error)))? {
-        gpt::TypeCode::Known(guid) => Ok(guid),
-        gpt::TypeCode::Unknown => {
-            warnings.push(format!(
-                "type `{code}` of partition `{name}` is unknown; it becomes 8300, as with sgdisk"
-            ));
-            Ok(gpt::types::LINUX_FILESYSTEM)
-        }
-    }
-}
-
-/// The type by which systemd finds what a partition is for.
-fn discoverable_type(
-    partition: &Partition,
-    config: &Config,
-    arch: &str,
-) -> Result<Uuid, LayoutError> {
-    let mkfs = config.mkfs.iter().find(|mkfs| mkfs.base == partition.name);
-    let mount = mkfs.and_then(|mkfs| config.mounts.iter().find(|m| m.base == mkfs.name));
-    let used_for = match (mkfs, mount) {
-        (Some(mkfs), _) if mkfs.is_swap() => "swap",
-        (_, Some(mount)) => &mount.mount_point,
-        _ => "",
-    };
-    gpt::types::discoverable(used_for, arch).ok_or_else(|| {
-        let what = match used_for {
-            "" => "a partition that is not mounted".to_owned(),
-            used_for => format!("`{used_for}` on {arch}"),
-        };
-        ConfigError::NoDiscoverableType {
-            partition: partition.name.clone(),
-            what,
-        }
-        .into()
-    })
 }
 
 fn plan_filesystem(
@@ -635,6 +437,9 @@ fn plan_filesystem(
         id,
         opts: mkfs.opts.clone(),
         mount_point: mount.map(|mount| mount.mount_point.clone()),
+        holds_boot: config
+            .mkfs_holding("/boot")
+            .is_some_and(|holder| holder.name == mkfs.name),
         sector_size,
     })
 }

@@ -84,6 +84,7 @@ impl NativePlanner {
                     uuid: filesystem.uuid(),
                     sector_size: filesystem.sector_size,
                     arguments: filesystem.opts.clone(),
+                    for_grub: filesystem.holds_boot,
                     timestamp: self.timestamp,
                 };
                 Ok(xfs::plan(&tree, &options, bytes, &self.scratch)?)
@@ -136,7 +137,7 @@ impl NativePlanner {
             _ => {}
         }
         options.timestamp = self.timestamp;
-        options.parse_mkfs(&filesystem.opts.join(" "))?;
+        options.apply_mkfs(filesystem.opts.iter().cloned())?;
         options.label = filesystem.label.clone();
         options.uuid = uuid;
         let (block_size, sector_size) = (options.block_size, filesystem.sector_size);
@@ -262,7 +263,7 @@ mod tests {
     fn one_tree_becomes_filesystems_that_their_checkers_accept() {
         let plan = plan(LAYOUT);
         let planner = planner();
-        let disk = plan
+        let disks = plan
             .assemble(
                 128 * MIB,
                 &trees(&plan),
@@ -270,6 +271,7 @@ mod tests {
                 &mut |filesystem, tree, bytes| planner.plan(filesystem, tree, bytes),
             )
             .unwrap();
+        let disk = &disks[0];
         let pieces: Vec<(u64, Vec<u8>)> = disk
             .data_ranges()
             .map(|range| {

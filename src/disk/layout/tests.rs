@@ -8,6 +8,7 @@ use super::*;
 use crate::disk::boot::BiosBoot;
 use crate::disk::config::RootParameters;
 use crate::disk::fs::swap;
+use crate::disk::gpt;
 use crate::disk::gpt::tests::{tool, write};
 use crate::disk::{Disk, Extent, Source, Volume};
 use crate::tree::{Tree, TreeBuilder};
@@ -139,12 +140,12 @@ fn assemble(
     boot: Option<&BiosBoot>,
 ) -> Result<(Disk, Vec<(String, u64)>), LayoutError> {
     let mut sizes = Vec::new();
-    let disk = plan.assemble(size, &trees(plan), boot, &mut |filesystem, tree, bytes| {
+    let disks = plan.assemble(size, &trees(plan), boot, &mut |filesystem, tree, bytes| {
         assert_eq!(tree.is_some(), filesystem.mount_point.is_some());
         sizes.push((filesystem.name.clone(), bytes));
         Ok(marked(filesystem, bytes))
     })?;
-    Ok((disk, sizes))
+    Ok((disks.into_iter().next().unwrap(), sizes))
 }
 
 fn read(disk: &Disk, offset: u64, length: usize) -> Vec<u8> {
@@ -192,11 +193,8 @@ fn a_bios_disk_has_boot_code_table_core_and_filesystem() {
     assert!(read(&disk, MIB, 512).starts_with(b"mkfs_root."));
 
     let facts = plan.facts();
-    assert_eq!(
-        (facts.partition_table.as_str(), facts.sector_size),
-        ("msdos", 512)
-    );
-    assert_eq!(facts.device, "/dev/image0");
+    assert_eq!((facts.partition_table(), facts.sector_size), ("msdos", 512));
+    assert_eq!(facts.device(), "/dev/image0");
     let root = &facts.filesystems[0];
     assert_eq!(root.device, "/dev/mapper/image0p1");
     assert_eq!(root.mount_point.as_deref(), Some("/"));
@@ -222,10 +220,7 @@ fn an_efi_disk_is_a_hybrid_with_512_byte_sectors() {
     assert_eq!(plan.mount_points(), ["/", "/boot/efi"]);
     let facts = plan.facts();
     let esp = &facts.filesystems[0];
-    assert_eq!(
-        (facts.partition_table.as_str(), esp.partition),
-        ("gpt", Some(1))
-    );
+    assert_eq!((facts.partition_table(), esp.partition), ("gpt", Some(1)));
     assert_eq!(esp.label, "MKFS_ESP");
     assert_eq!((esp.uuid.len(), esp.uuid.as_bytes()[4]), (9, b'-'));
     assert_eq!(
@@ -337,6 +332,128 @@ fn logical_volumes_are_in_place_and_their_group_is_described() {
     assert_eq!(entry, gpt::types::LINUX_LVM.to_bytes_le());
 }
 
+/// The system on one disk, data on another, and a group over both of them.
+const TWO_DISKS: &str = "
+- local_loop: {name: data, size: 256MiB}
+- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: mbr
+    partitions:
+      - {name: root, flags: [boot, primary], size: 200MiB, mkfs: {mount: {mount_point: /, fstab: {fsck-passno: 1}}}}
+      - {name: one, flags: [primary], size: 100%}
+- partitioning:
+    base: data
+    label: gpt
+    partitions:
+      - {name: srv, size: 64MiB, mkfs: {type: ext4, mount: {mount_point: /srv, fstab: {}}}}
+      - {name: two, size: 100%}
+- lvm:
+    name: lvm
+    pvs: [{name: pv1, base: one}, {name: pv2, base: two}]
+    vgs: [{name: vg, base: [pv1, pv2]}]
+    lvs: [{name: lv_var, base: vg, extents: 100%FREE}]
+- mkfs: {name: var, base: lv_var, type: ext4, mount: {mount_point: /var, fstab: {}}}
+- local_loop: {name: bare, size: 32MiB, block_size: 4096, directory: /elsewhere}
+- mkfs: {name: opt, base: bare, type: ext4, mount: {mount_point: /opt, fstab: {}}}
+";
+
+#[test]
+fn several_disks_share_a_group_and_one_fstab() {
+    let plan = plan(TWO_DISKS);
+    let facts = plan.facts();
+    let names: Vec<&str> = plan.disks().iter().map(|disk| disk.name.as_str()).collect();
+    assert_eq!(names, ["image0", "data", "bare"]);
+    assert_eq!(
+        (facts.device(), facts.partition_table()),
+        ("/dev/image0", "msdos")
+    );
+    let places: Vec<_> = facts
+        .filesystems
+        .iter()
+        .map(|fs| (fs.device.as_str(), fs.disk, fs.partition))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("/dev/mapper/image0p1", Some(0), Some(1)),
+            ("/dev/mapper/datap1", Some(1), Some(1)),
+            ("/dev/mapper/vg-lv_var", None, None),
+            ("/dev/bare", Some(2), None),
+        ]
+    );
+    assert_eq!(
+        plan.fstab(),
+        "LABEL=cloudimg-rootfs / ext4 defaults 0 1\nLABEL=opt /opt ext4 defaults 0 2\n\
+         LABEL=mkfs_srv /srv ext4 defaults 0 2\nLABEL=var /var ext4 defaults 0 2\n"
+    );
+    let sizes: Vec<u32> = plan.filesystems().iter().map(|fs| fs.sector_size).collect();
+    assert_eq!(sizes, [512, 512, 512, 4096]);
+
+    let mut spaces = Vec::new();
+    let disks = plan
+        .assemble(
+            400 * MIB,
+            &trees(&plan),
+            Some(&grub()),
+            &mut |filesystem, _, bytes| {
+                spaces.push(bytes / MIB);
+                Ok(marked(filesystem, bytes))
+            },
+        )
+        .unwrap();
+    let lengths: Vec<u64> = disks.iter().map(|disk| disk.length() / MIB).collect();
+    assert_eq!(lengths, [400, 256, 32]);
+    // 198 and 190 MiB, each without the first MiB, in extents of 4.
+    assert_eq!(spaces, [200, 64, 4 * (49 + 47), 32]);
+    let extent = |disk: usize, start: u64, count: u64| {
+        let place = (start + 1) * MIB + count * 4 * MIB;
+        read(&disks[disk], place, 8)
+    };
+    assert!(extent(0, 201, 0).starts_with(b"var."));
+    assert_eq!(read(&disks[1], 66 * MIB + 47 * 4 * MIB - 512, 4), b"var.");
+    assert_eq!(read(&disks[2], 0, 4), b"opt.");
+    assert_eq!(
+        read(&disks[0], 1024, 4),
+        [0xDD; 4],
+        "boot code is on the first disk"
+    );
+    for (disk, start) in [(0, 201), (1, 65)] {
+        let text = read(&disks[disk], start * MIB + 4096 + 512, 2000);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        for part in [
+            "device = \"/dev/mapper/image0p2\"",
+            "device = \"/dev/mapper/datap2\"",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    let mixed = TWO_DISKS.replace("256MiB}", "256MiB, block_size: 4096}");
+    assert_eq!(
+        try_plan(&mixed, &parameters()).unwrap_err().to_string(),
+        "volume group `vg` is on disks with sectors of 512 and of 4096 bytes, which LVM refuses: \
+         give them the same `block_size`"
+    );
+}
+
+#[test]
+fn every_disk_without_a_size_is_as_long_as_the_image() {
+    let text = TWO_DISKS
+        .replace(", size: 256MiB", "")
+        .replace("64MiB", "900MiB");
+    let plan = plan(&text);
+    // What the second disk needs counts as well.
+    assert!(plan.minimum_size() > 900 * MIB);
+    let mut planner =
+        |filesystem: &FilesystemPlan, _: Option<&Arc<Tree>>, bytes| Ok(marked(filesystem, bytes));
+    let disks = plan
+        .assemble(GIB, &trees(&plan), None, &mut planner)
+        .unwrap();
+    assert_eq!([disks[0].length(), disks[1].length()], [GIB, GIB]);
+    assert_eq!(disks[2].length(), 32 * MIB);
+}
+
 #[test]
 fn fixed_partitions_need_a_minimum_size() {
     let lvm = plan(EFI_LVM);
@@ -358,7 +475,7 @@ fn without_a_table_the_filesystem_is_the_disk() {
     assert_eq!(sizes, [("mkfs_root".to_owned(), 64 * MIB)]);
     assert!(read(&disk, 0, 512).starts_with(b"mkfs_root."));
     let facts = plan.facts();
-    assert_eq!(facts.partition_table, "");
+    assert_eq!(facts.partition_table(), "");
     assert_eq!(facts.filesystems[0].device, "/dev/image0");
     assert_eq!(facts.filesystems[0].partition, None);
     let error = assemble(&plan, 64 * MIB, Some(&grub()))
@@ -437,10 +554,6 @@ fn what_cannot_be_planned_says_why() {
             "`partitioning_image0` is an mbr on a disk with sectors of 4096 bytes: use label `gpt`",
         ),
         (
-            MBR.to_owned() + "- local_loop: {name: image1}\n",
-            "not supported yet: several disks in one configuration (`image0` and `image1`)",
-        ),
-        (
             MBR.replace("size: 100%", "size: 100%\n        type: EF02"),
             "type `EF02` of partition `root` is no mbr type",
         ),
@@ -500,6 +613,72 @@ fn what_cannot_be_planned_says_why() {
     assert_eq!(
         unknown.warnings(),
         ["type `FFFF` of partition `root` is unknown; it becomes 8300, as with sgdisk"]
+    );
+}
+
+#[test]
+fn what_grub_cannot_read_is_no_place_for_boot() {
+    let check = |text: &str| plan(text).check_bootable();
+    for text in [MBR, EFI, EFI_LVM, TWO_DISKS] {
+        assert_eq!(check(text).unwrap(), Vec::<String>::new());
+    }
+    let thin = EFI_LVM
+        .replace(
+            "{name: lv_root, base: vg, extents: 23%VG}",
+            "{name: pool, base: vg, extents: 20%VG, type: thin-pool}\n      - {name: lv_root, base: vg, size: 4GiB, type: thin, thin-pool: pool}",
+        )
+        .replace("57%VG", "30%VG");
+    assert_eq!(
+        check(&thin).unwrap_err().to_string(),
+        "`fs_root` holds /boot and is on the thin volume `lv_root`, which GRUB cannot read: put \
+         /boot on a partition or on an ordinary logical volume"
+    );
+    let apart = thin.replace(
+        "      - {name: root, flags",
+        "      - {name: boot, size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot}}}\n      - {name: root, flags",
+    );
+    assert!(check(&apart).is_ok());
+    let with = |opts: &str| MBR.replace("mkfs: {", &format!("mkfs: {{opts: '{opts}', "));
+    let error = check(&with("-O large_dir,ea_inode"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no GRUB reads its feature `ea_inode`"),
+        "{error}"
+    );
+    assert!(check(&with("-Oea_inode -O ^ea_inode")).unwrap().is_empty());
+    let warnings = check(&with("-O metadata_csum_seed")).unwrap();
+    assert!(
+        warnings[0].contains("`metadata_csum_seed`, which GRUB before 2.12"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn options_of_mkfs_may_be_quoted() {
+    let with = |opts: &str| MBR.replace("mkfs: {", &format!("mkfs: {{opts: {opts}, "));
+    let plan = plan(&with(r#""-E 'mount_opts=a b' -M \"/a b\"  -i 4096""#));
+    assert_eq!(
+        plan.filesystems()[0].opts,
+        ["-E", "mount_opts=a b", "-M", "/a b", "-i", "4096"]
+    );
+    let planner = NativePlanner {
+        timestamp: crate::tree::Timestamp::default(),
+        scratch: std::env::temp_dir(),
+    };
+    let options = planner.ext4_options(&plan.filesystems()[0]).unwrap();
+    assert_eq!(
+        (
+            options.mount_options.as_str(),
+            options.last_mounted.as_str()
+        ),
+        ("a b", "/a b")
+    );
+    assert_eq!(
+        try_plan(&with(r#""-L 'a""#), &parameters())
+            .unwrap_err()
+            .to_string(),
+        "the quotes of the mkfs options `-L 'a` of `mkfs_root` are not closed"
     );
 }
 

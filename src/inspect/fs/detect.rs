@@ -26,7 +26,7 @@ type Magic = (
     Option<(u64, u64)>,
 );
 
-const MAGICS: [Magic; 10] = [
+const MAGICS: [Magic; 13] = [
     ("xfs", 0, b"XFSB", Some(32), Some((108, 12))),
     (
         "btrfs",
@@ -44,7 +44,11 @@ const MAGICS: [Magic; 10] = [
         Some((1024 + 64, 16)),
     ),
     ("swap", 4086, b"SWAPSPACE2", Some(1036), Some((1052, 16))),
+    // In the first four sectors.
     ("LVM2_member", 512, b"LABELONE", None, None),
+    ("LVM2_member", 0, b"LABELONE", None, None),
+    ("LVM2_member", 1024, b"LABELONE", None, None),
+    ("LVM2_member", 1536, b"LABELONE", None, None),
     ("crypto_LUKS", 0, b"LUKS\xba\xbe", None, None),
     ("iso9660", 32_769, b"CD001", None, Some((32_808, 32))),
     ("ntfs", 3, b"NTFS    ", None, None),

@@ -47,6 +47,14 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
+    /// A logical or a physical volume cannot be put together.
+    #[error("{name} cannot be read: {what}")]
+    Volume {
+        /// What it is, and its name.
+        name: String,
+        /// Why: a clause.
+        what: String,
+    },
     /// A structure or a file would lie behind the end of its partition.
     #[error(
         "{length} bytes at byte {offset} are needed, but the partition or image ends at byte {end}"
@@ -79,6 +87,9 @@ impl Error {
             Error::NotAFile { .. } => "`kiln ls -l` shows what things are; `kiln cp` copies trees",
             Error::Unsupported { .. } => {
                 "choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)"
+            }
+            Error::Volume { .. } => {
+                "kiln reads linear, striped and thin volumes whose group is all on this disk"
             }
             Error::Corrupt { .. } | Error::OutOfRange { .. } => {
                 "if it is not meant to be damaged, fetch or make the image again"

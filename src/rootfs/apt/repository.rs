@@ -123,20 +123,7 @@ impl Access<'_> {
 
     /// Opens suites at the same time; offline, what all of them lack is reported together.
     pub fn open_all(&self, suites: &[Suite]) -> Result<Vec<OpenSuite>, Error> {
-        let results: Vec<Result<OpenSuite, Error>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = suites
-                .iter()
-                .map(|suite| scope.spawn(move || self.open(suite)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
-        });
+        let results: Vec<Result<OpenSuite, Error>> = at_once(suites, |suite| self.open(suite));
         let mut open = Vec::new();
         let mut lacking = Vec::new();
         for result in results {
@@ -201,19 +188,8 @@ impl Access<'_> {
                 (index, plain, packed)
             })
             .collect();
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = sources
-                .into_iter()
-                .map(|(index, plain, packed)| scope.spawn(move || self.load(index, plain, packed)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
+        at_once(sources, |(index, plain, packed)| {
+            self.load(index, plain, packed)
         })
     }
 
@@ -439,6 +415,30 @@ pub fn apt_list_name(url: &str) -> String {
         }
     }
     name
+}
+
+/// Does something with each item in a thread of its own; the results are in order.
+fn at_once<I, R, C>(items: impl IntoIterator<Item = I>, work: impl Fn(I) -> R + Sync) -> C
+where
+    I: Send,
+    R: Send,
+    C: FromIterator<R>,
+{
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items
+            .into_iter()
+            .map(|item| scope.spawn(move || work(item)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
 }
 
 #[cfg(test)]

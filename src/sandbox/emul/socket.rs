@@ -1,4 +1,4 @@
-//! `bind(2)`: the owner of a socket's name.
+//! `bind(2)`: the owner of a socket's name; `socketcall(2)`: the family of a socket.
 //!
 //! A name is only bound here if it is not to be root's. It is then bound under
 //! the very path that the program gave, from the program's own directories, so
@@ -7,11 +7,23 @@
 //! binds may make sockets in the directory alone that was found before. Without
 //! Landlock (Linux 5.13) the last name is bound from there, and `getsockname` tells that.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::sched::{CloneFlags, setns};
 
 use super::tracee::{self, statx};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::{landlock, root};
+
+/// Calls of `socketcall`, from `linux/net.h`.
+pub(super) const SYS_SOCKET: u32 = 1;
+pub(super) const SYS_BIND: u32 = 2;
+/// What of a socket's type is no flag, from `linux/net.h`.
+const SOCK_TYPE_MASK: i32 = 0xf;
+/// `CAP_NET_RAW`, from `linux/capability.h`.
+const CAP_NET_RAW: u32 = 13;
 
 /// Where the path starts in `struct sockaddr_un`, and its longest.
 const PATH: usize = 2;
@@ -22,12 +34,78 @@ impl Call<'_> {
         self.bind_with(self.int(0), self.arguments[1], self.int(2))
     }
 
-    /// `socketcall(SYS_BIND, …)`, whose arguments are three words in memory.
-    pub(super) fn socketcall_bind(&mut self) -> Outcome {
+    /// `socketcall`, whose arguments are words in memory: three for both calls that are
+    /// answered.
+    pub(super) fn socketcall(&mut self) -> Outcome {
+        if self.word(0) == SYS_BIND && !self.store().has_owners() {
+            return Ok(Answer::Continue);
+        }
         let bytes = tracee::read(self.pid, self.arguments[1], 12)?;
         let (words, _) = bytes.as_chunks::<4>();
-        let [socket, address, length] = [words[0], words[1], words[2]].map(u32::from_ne_bytes);
-        self.bind_with(socket.cast_signed(), address.into(), length.cast_signed())
+        let [first, second, third] = [words[0], words[1], words[2]].map(u32::from_ne_bytes);
+        if self.word(0) == SYS_SOCKET {
+            let [family, kind, protocol] = [first, second, third].map(u32::cast_signed);
+            return self.socket(family, kind, protocol);
+        }
+        self.bind_with(first.cast_signed(), second.into(), third.cast_signed())
+    }
+
+    /// A socket made here, since the program could change what the kernel would read
+    /// once more. What a socket remembers of its maker is the network namespace, and
+    /// that raw ones are the privilege of few.
+    fn socket(&mut self, family: i32, kind: i32, protocol: i32) -> Outcome {
+        if family == libc::AF_VSOCK {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let is_raw = kind & SOCK_TYPE_MASK == libc::SOCK_RAW;
+        let internet = matches!(family, libc::AF_INET | libc::AF_INET6);
+        if (family == libc::AF_PACKET || internet && is_raw) && !self.may(CAP_NET_RAW)? {
+            return Err(Errno::EPERM);
+        }
+        let network = self.other_network()?;
+        let make = || -> Result<OwnedFd, Errno> {
+            if let Some(network) = &network {
+                setns(network, CloneFlags::CLONE_NEWNET)?;
+            }
+            // SAFETY: the call takes three integers.
+            let made = Errno::result(unsafe {
+                libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol)
+            })?;
+            // SAFETY: the kernel just gave us this descriptor and nobody else has it.
+            Ok(unsafe { OwnedFd::from_raw_fd(made) })
+        };
+        let file = if network.is_some() {
+            // A thread of its own, because it stays there.
+            std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, make);
+                let thread = thread.map_err(|_| Errno::EAGAIN)?;
+                thread.join().unwrap_or(Err(Errno::EIO))
+            })?
+        } else {
+            make()?
+        };
+        Ok(Answer::Descriptor {
+            file,
+            close_on_exec: kind & libc::SOCK_CLOEXEC != 0,
+        })
+    }
+
+    /// The network namespace of the task where it is not this process's.
+    fn other_network(&self) -> Result<Option<File>, Errno> {
+        let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let open = |task: &str| {
+            let path =
+                std::ffi::CString::new(format!("{task}/ns/net")).map_err(|_| Errno::EINVAL)?;
+            let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+            let mode = nix::sys::stat::Mode::empty();
+            nix::fcntl::openat(&self.worker.shared.proc, path.as_c_str(), flags, mode)
+                .map(File::from)
+        };
+        let theirs = open(&self.pid.to_string())?;
+        self.still_there()?;
+        let ours = open("thread-self")?;
+        let inode = |file: &File| file.metadata().map(|found| found.ino()).map_err(errno);
+        Ok((inode(&theirs)? != inode(&ours)?).then_some(theirs))
     }
 
     fn bind_with(&mut self, socket: i32, address: u64, length: i32) -> Outcome {

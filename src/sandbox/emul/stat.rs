@@ -10,6 +10,9 @@ impl Call<'_> {
         if path.is_empty() {
             return Ok(Answer::Continue);
         }
+        if self.is_as_the_kernel_says(libc::AT_FDCWD, &path, follow) {
+            return Ok(Answer::Continue);
+        }
         let target = self.target(libc::AT_FDCWD, &path, follow);
         self.stat(target, self.arguments[1], layout)
     }
@@ -20,12 +23,22 @@ impl Call<'_> {
     }
 
     pub(super) fn stat_at(&mut self, layout: Layout) -> Outcome {
-        let target = self.at(1, self.int(3));
+        let (path, follow) = self.path_at(1, self.int(3))?;
+        if self.is_as_the_kernel_says(self.int(0), &path, follow) {
+            return Ok(Answer::Continue);
+        }
+        let target = self.target(self.int(0), &path, follow);
         self.stat(target, self.arguments[2], layout)
     }
 
     /// The file that `dirfd`, a path and flags name.
     pub(super) fn at(&mut self, path: usize, flags: i32) -> Result<Target, Errno> {
+        let (path, follow) = self.path_at(path, flags)?;
+        self.target(self.int(0), &path, follow)
+    }
+
+    /// The path of a call that has flags, and whether a link at its end is followed.
+    fn path_at(&self, path: usize, flags: i32) -> Result<(Vec<u8>, bool), Errno> {
         let empty_allowed = flags & libc::AT_EMPTY_PATH != 0;
         let path = match self.arguments[path] {
             // Since Linux 6.11 no path at all is like an empty one.
@@ -35,8 +48,19 @@ impl Call<'_> {
         if path.is_empty() && !empty_allowed {
             return Err(Errno::ENOENT);
         }
-        let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        self.target(self.int(0), &path, follow)
+        Ok((path, flags & libc::AT_SYMLINK_NOFOLLOW == 0))
+    }
+
+    /// Whether a first look, which costs one call, finds a file that is shown as it is.
+    /// Most are. Nothing but that is concluded from it.
+    fn is_as_the_kernel_says(&mut self, directory: i32, path: &[u8], follow: bool) -> bool {
+        if self.leads_elsewhere(path) {
+            return false;
+        }
+        let roots = &self.listener.roots;
+        let view = &mut self.worker.view;
+        let found = view.glance(self.pid, roots, directory, path, follow);
+        found.is_some_and(|mut found| !self.correct(&mut found))
     }
 
     fn stat(&mut self, target: Result<Target, Errno>, address: u64, layout: Layout) -> Outcome {
@@ -59,7 +83,13 @@ impl Call<'_> {
 
     pub(super) fn statx(&mut self) -> Outcome {
         let flags = self.int(2);
-        let Ok(target) = self.at(1, flags) else {
+        let Ok((path, follow)) = self.path_at(1, flags) else {
+            return Ok(Answer::Continue);
+        };
+        if self.is_as_the_kernel_says(self.int(0), &path, follow) {
+            return Ok(Answer::Continue);
+        }
+        let Ok(target) = self.target(self.int(0), &path, follow) else {
             return Ok(Answer::Continue);
         };
         let sync = flags & (libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC);

@@ -10,7 +10,7 @@
 
 use super::cred::Kind::{Group, User};
 use super::layout::Layout;
-use super::{Answer, Call, Outcome, naming};
+use super::{Answer, Call, Outcome, naming, socket};
 use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS};
 
 bitflags::bitflags! {
@@ -27,6 +27,8 @@ bitflags::bitflags! {
         const ATTRIBUTES = 1 << 3;
         /// Whatever names a file, because `/proc` cannot be mounted in targets.
         const NAMING = 1 << 4;
+        /// Sockets whose family a filter cannot see.
+        const SOCKETS = 1 << 5;
     }
 }
 
@@ -39,9 +41,11 @@ pub enum When {
     AnyBit(u32, u32),
     /// If an argument's low half is this.
     Equal(u32, u32),
+    /// If an argument's low half is one of the two.
+    Either(u32, [u32; 2]),
 }
 
-use When::{Always, AnyBit, Equal};
+use When::{Always, AnyBit, Either, Equal};
 
 /// What answers a call.
 pub(super) type Handler = fn(&mut Call<'_>) -> Outcome;
@@ -304,7 +308,9 @@ pub const I386: Abi = Abi {
         trap(83, OWN, Always, |c| c.symlink(0, CWD, 1)),
         trap(304, OWN, Always, |c| c.symlink_at()),
         trap(361, OWN, Always, |c| c.bind()),
-        trap(102, OWN, Equal(0, SOCKETCALL_BIND), |c| c.socketcall_bind()),
+        trap(102, OWN.union(Groups::SOCKETS), SOCKETCALLS, |c| {
+            c.socketcall()
+        }),
         trap(61, OWN, Always, |c| c.change_root()),
         trap(217, OWN, Always, |c| c.pivot_root()),
         trap(346, OWN, Always, |c| c.change_root()),
@@ -358,8 +364,8 @@ pub const I386: Abi = Abi {
     ],
 };
 
-/// `SYS_BIND`, from `linux/net.h`.
-const SOCKETCALL_BIND: u32 = 2;
+/// The calls of `socketcall` that are answered.
+const SOCKETCALLS: When = Either(0, [socket::SYS_SOCKET, socket::SYS_BIND]);
 
 impl Abi {
     /// The calls of some groups, each number once.

@@ -1,7 +1,7 @@
 //! What a notified process asks for: its memory, and the files it names.
 
 use std::ffi::CString;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,6 +110,11 @@ pub enum Target {
     },
     /// Open as a mere name (`O_PATH`).
     File(OwnedFd),
+}
+
+/// Whether a path may name `/proc/self` or `/proc/thread-self`.
+pub(super) fn names_self(path: &[u8]) -> bool {
+    path.windows(4).any(|part| part == b"self")
 }
 
 /// What identifies a root directory.
@@ -294,6 +299,44 @@ impl View {
         let start = self.below_proc(start.into_bytes(), true)?.into_file()?;
         self.resolve(pid, Some(start), path, follow)
             .map(Target::File)
+    }
+
+    /// What a path leads to, at a glance: `None` for all that a process may see
+    /// otherwise. That is a path that does not exist, one that names `self`, which is
+    /// the engine here, and whatever a link of `/proc` led to on another mount than the
+    /// root's. Only good for finding out that there is nothing to tell of a file.
+    pub(super) fn glance(
+        &mut self,
+        pid: u32,
+        roots: &Roots,
+        directory: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> Option<libc::statx> {
+        if path.is_empty() || names_self(path) {
+            return None;
+        }
+        self.enter_root(pid, roots).ok()?;
+        let mut from = Vec::with_capacity(path.len() + 32);
+        if path[0] != b'/' {
+            // Writing to a vector cannot fail.
+            let _ = match directory {
+                libc::AT_FDCWD => write!(from, "{pid}/cwd/"),
+                0.. => write!(from, "{pid}/fd/{directory}/"),
+                _ => return None,
+            };
+        }
+        from.extend_from_slice(path);
+        let nofollow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        let found = statx(
+            self.proc.as_raw_fd(),
+            &c_string(from).ok()?,
+            libc::AT_NO_AUTOMOUNT | nofollow,
+            libc::STATX_BASIC_STATS | libc::STATX_MNT_ID,
+        )
+        .ok()?;
+        let is_known = found.stx_mask & libc::STATX_MNT_ID != 0;
+        (is_known && found.stx_mnt_id == self.root.3).then_some(found)
     }
 
     /// A file below `/proc/PID`, up to a length.

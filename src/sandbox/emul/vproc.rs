@@ -229,6 +229,11 @@ impl Call<'_> {
         })
     }
 
+    /// Whether a path may be one of those for which own files stand.
+    pub(super) fn leads_elsewhere(&self, path: &[u8]) -> bool {
+        self.worker.shared.own_files.is_some() && suspicious(path)
+    }
+
     /// The file that a path leads to if that is below a `/proc` which the target lacks.
     pub(super) fn target_of_proc(
         &mut self,
@@ -236,7 +241,7 @@ impl Call<'_> {
         path: &[u8],
         follow: bool,
     ) -> Result<Option<Target>, Errno> {
-        if self.worker.shared.own_files.is_none() || !suspicious(path) {
+        if !self.leads_elsewhere(path) {
             return Ok(None);
         }
         match self.leads_to(directory, path)? {

@@ -20,7 +20,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 
 use super::tracee::{
-    RootId, View, c_string, open_at, open_how, status_number, status_of, statx, statx_of,
+    RootId, View, c_string, names_self, open_at, open_how, status_number, status_of, statx,
+    statx_of,
 };
 
 /// `RESOLVE_NO_MAGICLINKS`, from `linux/openat2.h`.
@@ -94,7 +95,7 @@ impl View {
         let nofollow = if follow { 0 } else { libc::O_NOFOLLOW };
         let directory = start.as_ref().map_or(libc::AT_FDCWD, OwnedFd::as_raw_fd);
         // The kernel would take the engine for this one.
-        if !path.windows(4).any(|part| part == b"self") {
+        if !names_self(path) {
             let flags = libc::O_PATH | nofollow;
             match open_how(
                 directory,

@@ -97,11 +97,11 @@ impl Options {
         }
     }
 
-    /// For a namespace with all ids, in which only devices and some attributes
-    /// are refused. The few calls about those need no guard.
+    /// For a namespace with all ids, in which only devices, some attributes and one
+    /// family of sockets are refused. The few calls about those need no guard.
     pub fn ranges() -> Options {
         Options {
-            groups: Groups::DEVICES | Groups::ATTRIBUTES,
+            groups: Groups::DEVICES | Groups::ATTRIBUTES | Groups::SOCKETS,
             guarded: false,
             ..Options::single()
         }

@@ -86,12 +86,8 @@ impl Directory {
         }
     }
 
-    fn push(&self, writer: &mut BlockWriter<'_>, entry: Entry<'_>) -> bool {
-        let length = record_len(entry.name.len());
-        let (at, end) = (writer.at, writer.at + length);
-        if end > writer.capacity {
-            return false;
-        }
+    /// Puts an entry of this length, which may be more than it needs.
+    fn put_entry(&self, block: &mut [u8], at: usize, entry: &Entry<'_>, length: usize) {
         let header = DirEntry {
             inode: entry.inode.0.into(),
             rec_len: short(length).into(),
@@ -102,8 +98,17 @@ impl Directory {
                 0
             },
         };
-        put(writer.block, at, header.as_bytes());
-        put(writer.block, at + size_of::<DirEntry>(), entry.name);
+        put(block, at, header.as_bytes());
+        put(block, at + size_of::<DirEntry>(), entry.name);
+    }
+
+    fn push(&self, writer: &mut BlockWriter<'_>, entry: Entry<'_>) -> bool {
+        let length = record_len(entry.name.len());
+        let (at, end) = (writer.at, writer.at + length);
+        if end > writer.capacity {
+            return false;
+        }
+        self.put_entry(writer.block, at, &entry, length);
         writer.last = at;
         writer.at = end;
         true
@@ -312,18 +317,7 @@ impl Directory {
     fn root_block(&self, block: &mut [u8], indirect_levels: u8) {
         let mut at = 0;
         for (entry, length) in self.dots().into_iter().zip([12, self.block_size - 12]) {
-            let header = DirEntry {
-                inode: entry.inode.0.into(),
-                rec_len: short(length).into(),
-                name_len: u8::try_from(entry.name.len()).unwrap_or(u8::MAX),
-                file_type: if self.file_types {
-                    entry.file_type as u8
-                } else {
-                    0
-                },
-            };
-            put(block, at, header.as_bytes());
-            put(block, at + size_of::<DirEntry>(), entry.name);
+            self.put_entry(block, at, &entry, length);
             at += 12;
         }
         let info = DxRootInfo {

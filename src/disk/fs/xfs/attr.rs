@@ -1,13 +1,9 @@
 //! Extended attributes in the form that lies in an inode (`xfs_attr_shortform`).
 
+use super::format::{
+    ACL_ACCESS, ACL_DEFAULT, ATTR_ROOT as ROOT, ATTR_SECURE as SECURE, ATTR_SHORT_HEADER as HEADER,
+};
 use crate::tree::Xattrs;
-
-/// Namespace `trusted` (`XFS_ATTR_ROOT`).
-const ROOT: u8 = 1 << 1;
-/// Namespace `security` (`XFS_ATTR_SECURE`).
-const SECURE: u8 = 1 << 2;
-/// Length of the head of the list.
-const HEADER: usize = 4;
 
 /// The list of attributes as an inode holds it.
 pub(super) fn short_form(xattrs: &Xattrs) -> Result<Vec<u8>, &'static str> {
@@ -18,11 +14,11 @@ pub(super) fn short_form(xattrs: &Xattrs) -> Result<Vec<u8>, &'static str> {
         let (flags, name, value): (u8, &[u8], &[u8]) = match &name[..] {
             b"system.posix_acl_access" => {
                 acl = native_acl(value).ok_or("its access control list is broken")?;
-                (ROOT, b"SGI_ACL_FILE", &acl)
+                (ROOT, ACL_ACCESS, &acl)
             }
             b"system.posix_acl_default" => {
                 acl = native_acl(value).ok_or("its access control list is broken")?;
-                (ROOT, b"SGI_ACL_DEFAULT", &acl)
+                (ROOT, ACL_DEFAULT, &acl)
             }
             name => {
                 let known: [(&[u8], u8); 3] =

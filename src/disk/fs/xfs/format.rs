@@ -1,4 +1,5 @@
-//! On-disk structures of XFS version 5 that the fix-up reads and changes.
+//! On-disk structures of XFS: what the fix-up of a made filesystem changes
+//! (version 5), and what the reader needs (versions 4 and 5).
 //!
 //! Everything is big endian but checksums (CRC-32C), which are little endian.
 //! Names are those of the kernel's `fs/xfs/libxfs/xfs_format.h` and
@@ -8,48 +9,95 @@ use zerocopy::byteorder::{BE, LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `XFSB`
-pub(super) const SB_MAGIC: u32 = 0x5846_5342;
+pub(crate) const SB_MAGIC: u32 = 0x5846_5342;
 /// `XAGI`
-pub(super) const AGI_MAGIC: u32 = 0x5841_4749;
+pub(crate) const AGI_MAGIC: u32 = 0x5841_4749;
 /// `IAB3`: inodes of an allocation group.
-pub(super) const INOBT_MAGIC: u32 = 0x4941_4233;
+pub(crate) const INOBT_MAGIC: u32 = 0x4941_4233;
 /// `FIB3`: chunks of inodes of which some are free.
-pub(super) const FINOBT_MAGIC: u32 = 0x4649_4233;
+pub(crate) const FINOBT_MAGIC: u32 = 0x4649_4233;
 /// `IN`
-pub(super) const DINODE_MAGIC: u16 = 0x494E;
+pub(crate) const DINODE_MAGIC: u16 = 0x494E;
 /// `XDB3`: a directory of one block.
-pub(super) const DIR_BLOCK_MAGIC: u32 = 0x5844_4233;
+pub(crate) const DIR_BLOCK_MAGIC: u32 = 0x5844_4233;
 /// `XDD3`: entries of a larger directory.
-pub(super) const DIR_DATA_MAGIC: u32 = 0x5844_4433;
+pub(crate) const DIR_DATA_MAGIC: u32 = 0x5844_4433;
 /// `BMA3`: extents of a file.
-pub(super) const BMAP_MAGIC: u32 = 0x424D_4133;
+pub(crate) const BMAP_MAGIC: u32 = 0x424D_4133;
+
+/// `XD2B`, version 4: a directory of one block.
+pub(crate) const DIR2_BLOCK_MAGIC: u32 = 0x5844_3242;
+/// `XD2D`, version 4: entries of a larger directory.
+pub(crate) const DIR2_DATA_MAGIC: u32 = 0x5844_3244;
+/// `BMAP`, version 4: extents of a file.
+pub(crate) const BMAP4_MAGIC: u32 = 0x424D_4150;
 
 /// Low bits of `sb_versionnum`.
-pub(super) const VERSION_MASK: u16 = 0x000F;
+pub(crate) const VERSION_MASK: u16 = 0x000F;
 /// Some files have extended attributes.
-pub(super) const VERSION_ATTR: u16 = 0x0010;
-/// Records of inode chunks may describe part of a chunk.
-pub(super) const INCOMPAT_SPINODES: u32 = 2;
-/// Times are unsigned nanoseconds.
-pub(super) const DIFLAG2_BIGTIME: u64 = 1 << 3;
-/// Numbers of extents have 64 bits.
-pub(super) const DIFLAG2_NREXT64: u64 = 1 << 4;
-/// Second 0 of such times, in seconds before 1970.
-pub(super) const BIGTIME_OFFSET: i64 = 1 << 31;
-/// Inodes come in chunks of this many.
-pub(super) const INODES_PER_CHUNK: u32 = 64;
+pub(crate) const VERSION_ATTR: u16 = 0x0010;
+/// Directories are of version 2; always so in a filesystem of version 5.
+pub(crate) const VERSION_DIRV2: u16 = 0x2000;
+/// `sb_features2`: entries of directories have the type of what they name.
+pub(crate) const FEATURES2_FTYPE: u32 = 0x200;
 
-/// Contents of a fork, `di_format` and `di_aformat`.
-pub(super) const FORMAT_LOCAL: u8 = 1;
+bitflags::bitflags! {
+    /// `sb_features_incompat`: whoever does not know one cannot read anything.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Incompat: u32 {
+        /// Entries of directories have the type of what they name.
+        const FTYPE = 1 << 0;
+        /// Records of inode chunks may describe part of a chunk.
+        const SPINODES = 1 << 1;
+        /// Structures have another UUID than the superblock shows.
+        const META_UUID = 1 << 2;
+        /// Times of some inodes are unsigned nanoseconds.
+        const BIGTIME = 1 << 3;
+        /// Nobody but `xfs_repair` should touch it.
+        const NEEDSREPAIR = 1 << 4;
+        /// Numbers of extents of some inodes have 64 bits.
+        const NREXT64 = 1 << 5;
+        /// Files may have exchanged their contents.
+        const EXCHRANGE = 1 << 6;
+        /// Attributes say in which directories a file is.
+        const PARENT = 1 << 7;
+        /// What belongs to the filesystem itself has a directory tree of its own.
+        const METADIR = 1 << 8;
+        /// Data is on a zoned device.
+        const ZONED = 1 << 9;
+        /// Zones have gaps.
+        const ZONE_GAPS = 1 << 10;
+    }
+}
+
+/// Records of inode chunks may describe part of a chunk.
+pub(crate) const INCOMPAT_SPINODES: u32 = Incompat::SPINODES.bits();
+/// `di_flags`: data is on the realtime device.
+pub(crate) const DIFLAG_REALTIME: u16 = 1 << 0;
+/// `di_flags2`: other files may have some of its blocks too.
+pub(crate) const DIFLAG2_REFLINK: u64 = 1 << 1;
+/// Times are unsigned nanoseconds.
+pub(crate) const DIFLAG2_BIGTIME: u64 = 1 << 3;
+/// Numbers of extents have 64 bits.
+pub(crate) const DIFLAG2_NREXT64: u64 = 1 << 4;
+/// Second 0 of such times, in seconds before 1970.
+pub(crate) const BIGTIME_OFFSET: i64 = 1 << 31;
+/// Inodes come in chunks of this many.
+pub(crate) const INODES_PER_CHUNK: u32 = 64;
+
+/// Contents of a fork, `di_format` and `di_aformat`: a device number.
+pub(crate) const FORMAT_DEV: u8 = 0;
+/// What the fork is about, in the inode.
+pub(crate) const FORMAT_LOCAL: u8 = 1;
 /// A list of extents in the inode.
-pub(super) const FORMAT_EXTENTS: u8 = 2;
+pub(crate) const FORMAT_EXTENTS: u8 = 2;
 /// The root of a tree of extents.
-pub(super) const FORMAT_BTREE: u8 = 3;
+pub(crate) const FORMAT_BTREE: u8 = 3;
 
 /// The superblock as far as it is needed (`xfs_dsb`).
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Superblock {
+pub(crate) struct Superblock {
     pub sb_magicnum: U32<BE>,
     pub sb_blocksize: U32<BE>,
     pub sb_dblocks: U64<BE>,
@@ -105,12 +153,12 @@ pub(super) struct Superblock {
 
 const _: () = assert!(size_of::<Superblock>() == 228);
 /// Where its checksum is.
-pub(super) const SB_CRC: usize = 224;
+pub(crate) const SB_CRC: usize = 224;
 
 /// The inodes of an allocation group (`xfs_agi`), in its third sector.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Agi {
+pub(crate) struct Agi {
     pub agi_magicnum: U32<BE>,
     pub agi_versionnum: U32<BE>,
     pub agi_seqno: U32<BE>,
@@ -132,14 +180,14 @@ pub(super) struct Agi {
 
 const _: () = assert!(size_of::<Agi>() == 336);
 /// Where its checksum is.
-pub(super) const AGI_CRC: usize = 312;
+pub(crate) const AGI_CRC: usize = 312;
 /// In which sector of its group it is.
-pub(super) const AGI_SECTOR: u64 = 2;
+pub(crate) const AGI_SECTOR: u64 = 2;
 
 /// Head of a block of a tree within a group (`xfs_btree_block`, short form).
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct ShortBlock {
+pub(crate) struct ShortBlock {
     pub bb_magic: U32<BE>,
     pub bb_level: U16<BE>,
     pub bb_numrecs: U16<BE>,
@@ -154,15 +202,40 @@ pub(super) struct ShortBlock {
 
 const _: () = assert!(size_of::<ShortBlock>() == 56);
 /// Where its checksum is.
-pub(super) const SHORT_CRC: usize = 52;
+pub(crate) const SHORT_CRC: usize = 52;
 
 /// Length of the head of a block of a file's tree (long form).
-pub(super) const LONG_BLOCK: usize = 72;
+pub(crate) const LONG_BLOCK: usize = 72;
+/// The same in version 4, which it begins with.
+pub(crate) const LONG4_BLOCK: usize = size_of::<LongBlock>();
+
+/// Begin of the head of a block of a file's tree (`xfs_btree_block`, long form).
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct LongBlock {
+    pub bb_magic: U32<BE>,
+    pub bb_level: U16<BE>,
+    pub bb_numrecs: U16<BE>,
+    pub bb_leftsib: U64<BE>,
+    pub bb_rightsib: U64<BE>,
+}
+
+const _: () = assert!(LONG4_BLOCK == 24);
+
+/// Head of a tree's root in an inode (`xfs_bmdr_block`).
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct BmapRoot {
+    pub bb_level: U16<BE>,
+    pub bb_numrecs: U16<BE>,
+}
+
+const _: () = assert!(size_of::<BmapRoot>() == 4);
 
 /// A chunk of inodes (`xfs_inobt_rec`, with sparse inodes).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct InobtRecord {
+pub(crate) struct InobtRecord {
     pub ir_startino: U32<BE>,
     pub ir_holemask: U16<BE>,
     pub ir_count: u8,
@@ -175,7 +248,7 @@ const _: () = assert!(size_of::<InobtRecord>() == 16);
 /// An inode without its forks (`xfs_dinode`).
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Dinode {
+pub(crate) struct Dinode {
     pub di_magic: U16<BE>,
     pub di_mode: U16<BE>,
     pub di_version: u8,
@@ -217,28 +290,34 @@ pub(super) struct Dinode {
 
 const _: () = assert!(size_of::<Dinode>() == INODE_CORE);
 /// Where the forks begin.
-pub(super) const INODE_CORE: usize = 176;
+pub(crate) const INODE_CORE: usize = 176;
+/// The same in versions before 3.
+pub(crate) const INODE2_CORE: usize = 100;
 /// Where an inode's checksum is.
-pub(super) const INODE_CRC: usize = 100;
+pub(crate) const INODE_CRC: usize = 100;
 
 /// Length of the head of a block of directory entries (`xfs_dir3_data_hdr`).
-pub(super) const DIR_DATA_HEADER: usize = 64;
+pub(crate) const DIR_DATA_HEADER: usize = 64;
+/// The same in version 4 (`xfs_dir2_data_hdr`).
+pub(crate) const DIR2_DATA_HEADER: usize = 16;
+/// Where its owner is (`xfs_dir3_blk_hdr`).
+pub(crate) const DIR_OWNER: usize = 40;
 /// Where its checksum is.
-pub(super) const DIR_CRC: usize = 4;
+pub(crate) const DIR_CRC: usize = 4;
 /// First word of unused space between entries.
-pub(super) const DIR_FREE_TAG: u16 = 0xFFFF;
+pub(crate) const DIR_FREE_TAG: u16 = 0xFFFF;
 /// Directory blocks from this byte on have hashes and not entries.
-pub(super) const DIR_LEAF_OFFSET: u64 = 32 << 30;
+pub(crate) const DIR_LEAF_OFFSET: u64 = 32 << 30;
 
 /// `XSLM`
-pub(super) const SYMLINK_MAGIC: u32 = 0x5853_4C4D;
+pub(crate) const SYMLINK_MAGIC: u32 = 0x5853_4C4D;
 /// Longest target of a symbolic link, in bytes.
-pub(super) const SYMLINK_MAX: usize = 1024;
+pub(crate) const SYMLINK_MAX: usize = 1024;
 
 /// Head of a block with the target of a symbolic link (`xfs_dsymlink_hdr`).
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct SymlinkHeader {
+pub(crate) struct SymlinkHeader {
     pub sl_magic: U32<BE>,
     pub sl_offset: U32<BE>,
     pub sl_bytes: U32<BE>,
@@ -252,10 +331,10 @@ pub(super) struct SymlinkHeader {
 
 const _: () = assert!(size_of::<SymlinkHeader>() == 56);
 /// Where its checksum is.
-pub(super) const SYMLINK_CRC: usize = 12;
+pub(crate) const SYMLINK_CRC: usize = 12;
 
 /// Writes the CRC-32C of a structure into it.
-pub(super) fn seal(bytes: &mut [u8], at: usize) {
+pub(crate) fn seal(bytes: &mut [u8], at: usize) {
     bytes[at..at + 4].fill(0);
     let crc = crc32c::crc32c(bytes);
     bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
@@ -263,18 +342,20 @@ pub(super) fn seal(bytes: &mut [u8], at: usize) {
 
 /// An extent of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BmapExtent {
+pub(crate) struct BmapExtent {
     /// First block in the file.
     pub offset: u64,
     /// First block in the filesystem, as group and block.
     pub block: u64,
     /// Length in blocks.
     pub count: u64,
+    /// It is allocated only: it reads as zeros.
+    pub unwritten: bool,
 }
 
 impl BmapExtent {
     /// Reads a packed extent (`xfs_bmbt_rec`).
-    pub(super) fn unpack(bytes: [u8; 16]) -> BmapExtent {
+    pub(crate) fn unpack(bytes: [u8; 16]) -> BmapExtent {
         let value = u128::from_be_bytes(bytes);
         let bits = |from: u32, length: u32| {
             u64::try_from(value >> from & ((1 << length) - 1)).unwrap_or(u64::MAX)
@@ -283,6 +364,122 @@ impl BmapExtent {
             offset: bits(73, 54),
             block: bits(21, 52),
             count: bits(0, 21),
+            unwritten: value >> 127 != 0,
         }
     }
 }
+
+/// Flag of an attribute: its value is beside its name.
+pub(crate) const ATTR_LOCAL: u8 = 1 << 0;
+/// Namespace `trusted`.
+pub(crate) const ATTR_ROOT: u8 = 1 << 1;
+/// Namespace `security`.
+pub(crate) const ATTR_SECURE: u8 = 1 << 2;
+/// It says in which directory the file is.
+pub(crate) const ATTR_PARENT: u8 = 1 << 3;
+/// It is being made or removed.
+pub(crate) const ATTR_INCOMPLETE: u8 = 1 << 7;
+/// Name of an access control list, in namespace `trusted`.
+pub(crate) const ACL_ACCESS: &[u8] = b"SGI_ACL_FILE";
+/// Name of a directory's list for what is made in it.
+pub(crate) const ACL_DEFAULT: &[u8] = b"SGI_ACL_DEFAULT";
+/// Length of the head of attributes in an inode (`xfs_attr_sf_hdr`).
+pub(crate) const ATTR_SHORT_HEADER: usize = 4;
+
+/// A leaf of attributes (`xfs_attr3_leaf_hdr`).
+pub(crate) const ATTR_LEAF_MAGIC: u16 = 0x3BEE;
+/// The same in version 4.
+pub(crate) const ATTR4_LEAF_MAGIC: u16 = 0xFBEE;
+/// A node above leaves (`xfs_da3_node_hdr`).
+pub(crate) const DA_NODE_MAGIC: u16 = 0x3EBE;
+/// The same in version 4.
+pub(crate) const DA4_NODE_MAGIC: u16 = 0xFEBE;
+
+/// Begin of a block of attributes or of a directory's index (`xfs_da_blkinfo`).
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct DaBlockInfo {
+    /// The next block of the same level; 0 for none.
+    pub forw: U32<BE>,
+    pub back: U32<BE>,
+    pub magic: U16<BE>,
+    pub pad: U16<BE>,
+}
+
+const _: () = assert!(size_of::<DaBlockInfo>() == 12);
+/// Length of the same in version 5 (`xfs_da3_blkinfo`).
+pub(crate) const DA3_BLOCK_INFO: usize = 56;
+/// Length of a leaf's head behind that: numbers, and what is free.
+pub(crate) const ATTR_LEAF_REST: usize = 20;
+/// The same in version 5.
+pub(crate) const ATTR3_LEAF_REST: usize = 24;
+/// Length of a node's head behind that: number of entries and level.
+pub(crate) const DA_NODE_REST: usize = 4;
+/// The same in version 5.
+pub(crate) const DA3_NODE_REST: usize = 8;
+
+/// An entry of a leaf of attributes (`xfs_attr_leaf_entry`).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct AttrLeafEntry {
+    pub hashval: U32<BE>,
+    /// Where name and value are, from the block's start.
+    pub nameidx: U16<BE>,
+    pub flags: u8,
+    pub pad2: u8,
+}
+
+const _: () = assert!(size_of::<AttrLeafEntry>() == 8);
+
+/// What precedes the name of a value that is elsewhere
+/// (`xfs_attr_leaf_name_remote`).
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct AttrRemoteName {
+    /// First block of the value, in the fork.
+    pub valueblk: U32<BE>,
+    pub valuelen: U32<BE>,
+    pub namelen: u8,
+}
+
+const _: () = assert!(size_of::<AttrRemoteName>() == 9);
+
+/// `XARM`: a block of a value.
+pub(crate) const ATTR_REMOTE_MAGIC: u32 = 0x5841_524D;
+/// Length of the head of such a block; version 4 has none.
+pub(crate) const ATTR_REMOTE_HEADER: usize = 56;
+
+/// Blocks of the log, whatever those of the filesystem.
+pub(crate) const LOG_BLOCK: u64 = 512;
+/// First word of a record of the log.
+pub(crate) const LOG_MAGIC: u32 = 0xFEED_BABE;
+/// Blocks of a record that one block of its head describes, in bytes.
+pub(crate) const LOG_CYCLE_SIZE: u32 = 32 << 10;
+/// Flag of an operation: the filesystem was unmounted.
+pub(crate) const LOG_UNMOUNT: u8 = 0x20;
+/// Where an operation has its flags (`xlog_op_header`).
+pub(crate) const LOG_OP_FLAGS: usize = 9;
+
+/// Begin of a record of the log (`xlog_rec_header`).
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct LogRecord {
+    pub h_magicno: U32<BE>,
+    pub h_cycle: U32<BE>,
+    pub h_version: U32<BE>,
+    /// Length of what follows the head, in bytes.
+    pub h_len: U32<BE>,
+    pub h_lsn: U64<BE>,
+    pub h_tail_lsn: U64<BE>,
+    pub h_crc: U32<LE>,
+    pub h_prev_block: U32<BE>,
+    pub h_num_logops: U32<BE>,
+    /// First words of the blocks, which have the cycle in their place.
+    pub h_cycle_data: [U32<BE>; 64],
+    pub h_fmt: U32<BE>,
+    pub h_fs_uuid: [u8; 16],
+    /// Largest record that is written, in bytes.
+    pub h_size: U32<BE>,
+}
+
+const _: () = assert!(size_of::<LogRecord>() == 324);

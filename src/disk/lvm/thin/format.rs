@@ -9,34 +9,34 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Length of a block in bytes.
-pub(super) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// Signature of a superblock.
-pub(super) const MAGIC: u64 = 27_022_010;
+pub(crate) const MAGIC: u64 = 27_022_010;
 
 /// Combined with the checksum of a superblock.
-pub(super) const SUPERBLOCK_XOR: u32 = 160_774;
+pub(crate) const SUPERBLOCK_XOR: u32 = 160_774;
 /// Combined with the checksum of a tree's node.
-pub(super) const NODE_XOR: u32 = 121_107;
+pub(crate) const NODE_XOR: u32 = 121_107;
 /// Combined with the checksum of a bitmap.
-pub(super) const BITMAP_XOR: u32 = 240_779;
+pub(crate) const BITMAP_XOR: u32 = 240_779;
 /// Combined with the checksum of the list of the metadata's bitmaps.
-pub(super) const INDEX_XOR: u32 = 160_478;
+pub(crate) const INDEX_XOR: u32 = 160_478;
 
 /// A node whose values are numbers of nodes.
-pub(super) const INTERNAL: u32 = 1;
+pub(crate) const INTERNAL: u32 = 1;
 /// A node with values.
-pub(super) const LEAF: u32 = 2;
+pub(crate) const LEAF: u32 = 2;
 
 /// Things that a bitmap counts, two bits each.
-pub(super) const PER_BITMAP: u64 = ((BLOCK - size_of::<BitmapHeader>()) * 4) as u64;
+pub(crate) const PER_BITMAP: u64 = ((BLOCK - size_of::<BitmapHeader>()) * 4) as u64;
 /// Most bitmaps of the metadata itself.
-pub(super) const MAX_METADATA_BITMAPS: usize = 255;
+pub(crate) const MAX_METADATA_BITMAPS: usize = 255;
 
 /// `struct thin_disk_superblock`
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Superblock {
+pub(crate) struct Superblock {
     pub csum: U32,
     pub flags: U32,
     /// Where it is: 0.
@@ -70,7 +70,7 @@ pub(super) struct Superblock {
 /// `struct disk_device_details`
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Details {
+pub(crate) struct Details {
     pub mapped_blocks: U64,
     /// The transaction in which it was made.
     pub transaction_id: U64,
@@ -81,7 +81,7 @@ pub(super) struct Details {
 /// `struct disk_sm_root`
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct SpaceMapRoot {
+pub(crate) struct SpaceMapRoot {
     pub nr_blocks: U64,
     pub nr_allocated: U64,
     /// Of data a tree of [`IndexEntry`], of metadata a block with all of them.
@@ -92,7 +92,7 @@ pub(super) struct SpaceMapRoot {
 
 impl SpaceMapRoot {
     /// As superblocks have it.
-    pub(super) fn padded(&self) -> [u8; 128] {
+    pub(crate) fn padded(&self) -> [u8; 128] {
         let mut bytes = [0; 128];
         bytes[..size_of::<SpaceMapRoot>()].copy_from_slice(self.as_bytes());
         bytes
@@ -102,7 +102,7 @@ impl SpaceMapRoot {
 /// `struct disk_index_entry`
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct IndexEntry {
+pub(crate) struct IndexEntry {
     pub blocknr: U64,
     pub nr_free: U32,
     pub none_free_before: U32,
@@ -111,7 +111,7 @@ pub(super) struct IndexEntry {
 /// The start of `struct disk_metadata_index`, before its entries.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct MetadataIndexHeader {
+pub(crate) struct MetadataIndexHeader {
     pub csum: U32,
     pub padding: U32,
     pub blocknr: U64,
@@ -120,7 +120,7 @@ pub(super) struct MetadataIndexHeader {
 /// `struct disk_bitmap_header`
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct BitmapHeader {
+pub(crate) struct BitmapHeader {
     pub csum: U32,
     pub not_used: U32,
     pub blocknr: U64,
@@ -129,7 +129,7 @@ pub(super) struct BitmapHeader {
 /// `struct node_header`
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct NodeHeader {
+pub(crate) struct NodeHeader {
     pub csum: U32,
     pub flags: U32,
     pub blocknr: U64,
