@@ -331,3 +331,104 @@ fn is_called_boot(part: &Part) -> bool {
 fn is_swap(part: &Part) -> bool {
     part.identity.as_ref().is_some_and(|own| own.kind == "swap")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::Disk;
+    use crate::disk::fs::ext4;
+    use crate::tree::{Inode, TreeBuilder};
+
+    #[test]
+    fn fields_of_fstab_are_read_as_by_the_kernel() {
+        for (field, text) in [
+            ("/mnt", "/mnt"),
+            (r"/with\040space\011tab", "/with space\ttab"),
+            (r"\134\134", r"\\"),
+            (r"a\9", r"a\9"),
+            (r"a\777", r"a\777"),
+            ("a\\é", "a\\é"),
+        ] {
+            assert_eq!(unescaped(field), text, "{field}");
+        }
+    }
+
+    /// A disk whose MBR has these filesystems: label, files.
+    fn disk(filesystems: &[(&str, &[(&str, &str)])]) -> Disk {
+        const SIZE: u64 = 8 << 20;
+        let mut disk = Disk::builder(SIZE * (filesystems.len() as u64 + 1), 512);
+        let mut record = vec![0; 512];
+        record[510..].copy_from_slice(&[0x55, 0xAA]);
+        for (number, (label, files)) in filesystems.iter().enumerate() {
+            let mut tree = TreeBuilder::new();
+            for (path, text) in *files {
+                let inode = Inode::file(text.as_bytes().to_vec(), 0o644);
+                tree.insert(path, inode).unwrap();
+            }
+            let tree = Arc::new(tree.build().unwrap());
+            let mut uuid = *b"kiln system test";
+            uuid[15] = u8::try_from(number).unwrap();
+            let mut options = ext4::Options::new(uuid);
+            options.label = (*label).to_owned();
+            let start = SIZE * (number as u64 + 1);
+            let planned = ext4::plan(&tree, &options, SIZE).unwrap();
+            disk.volume("filesystem", start, planned);
+            let entry = &mut record[446 + 16 * number..462 + 16 * number];
+            entry[4] = 0x83;
+            entry[8..12].copy_from_slice(&u32::try_from(start / 512).unwrap().to_le_bytes());
+            entry[12..].copy_from_slice(&u32::try_from(SIZE / 512).unwrap().to_le_bytes());
+        }
+        disk.bytes("record", 0, record);
+        disk.build().unwrap()
+    }
+
+    #[test]
+    fn what_fstab_mounts_from_the_disk_is_part_of_the_system() {
+        let fstab = "# device at\n\
+                     LABEL=root / ext4 defaults 0 1\n\
+                     UUID=6B696C6E-2073-7973-7465-6D2074657301 /var ext4 defaults 0 2\n\
+                     /dev/sda3\t/var/with\\040space ext4 rw,nofail 0 2\n\
+                     LABEL=\"late\" /late ext4 noauto 0 2\n\
+                     LABEL=root /twice ext4 defaults 0 0\n\
+                     LABEL=late ../up ext4 defaults 0 0\n\
+                     LABEL=gone /gone ext4 defaults 0 0\n\
+                     /srv /bind none bind 0 0\nbroken\n";
+        let disk = disk(&[
+            (
+                "root",
+                &[
+                    ("/etc/os-release", "ID=toy"),
+                    ("/etc/fstab", fstab),
+                    ("/var/hidden", "covered"),
+                ],
+            ),
+            ("", &[("/log", "said")]),
+            ("third", &[("/deep", "kept")]),
+            ("late", &[("/file", "not mounted")]),
+        ]);
+        let contents = Contents::read(&disk).unwrap();
+        let spool = tempfile::tempdir().unwrap();
+        let tree = system(&contents, spool.path()).unwrap();
+        for path in ["/etc/fstab", "/var/log", "/var/with space/deep"] {
+            assert!(tree.find(path).is_some(), "{path}");
+        }
+        for path in ["/var/hidden", "/late/file", "/twice", "/gone", "/up"] {
+            assert!(tree.find(path).is_none(), "{path}");
+        }
+        for (device, number) in [
+            ("/dev/vda2", 2),
+            ("/dev/disk/by-label/third", 3),
+            ("/dev/disk/by-uuid/6b696c6e-2073-7973-7465-6d2074657300", 1),
+        ] {
+            let found = contents
+                .device(device)
+                .and_then(|part| part.partition.as_ref());
+            assert_eq!(found.map(|own| own.number), Some(number), "{device}");
+        }
+        for device in ["/dev/sdb1", "/dev/vg/root", "PARTUUID=", "ID=4", "/dev/sda"] {
+            assert!(contents.device(device).is_none(), "{device}");
+        }
+    }
+}
