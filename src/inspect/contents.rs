@@ -95,6 +95,14 @@ pub enum ChooseError {
         /// What there is.
         have: Vec<String>,
     },
+    /// The chosen one has no filesystem of its own.
+    #[error("{part} is a physical volume of LVM")]
+    Physical {
+        /// What was chosen.
+        part: String,
+        /// Logical volumes of the disk.
+        have: Vec<String>,
+    },
     /// The chosen one cannot be opened.
     #[error(transparent)]
     FileSystem(#[from] FsError),
@@ -116,6 +124,12 @@ impl ChooseError {
                 have.join(", "),
                 fs::KINDS
             )),
+            ChooseError::Physical { have, .. } if have.is_empty() => {
+                Some("its group has no logical volumes".to_owned())
+            }
+            ChooseError::Physical { have, .. } => {
+                Some(format!("choose a logical volume: {}", have.join(", ")))
+            }
             ChooseError::FileSystem(error) => error.hint(),
         }
     }
@@ -296,9 +310,21 @@ impl<'a> Contents<'a> {
     /// # Errors
     /// As [`Contents::find`], [`Contents::root`] and [`Contents::open`].
     pub fn choose(&self, name: Option<&str>) -> Result<FileSystem<'a>, ChooseError> {
+        let part = match name {
+            Some(name) => self.find(name)?,
+            None => self.root()?,
+        };
+        // One that is damaged says so when it is opened.
+        if part.is_physical() && matches!(part.place, Place::Range(_)) {
+            let logical = self.parts.iter().filter_map(|part| part.logical.as_ref());
+            return Err(ChooseError::Physical {
+                part: part.title(),
+                have: logical.map(ToString::to_string).collect(),
+            });
+        }
         Ok(match name {
-            Some(name) => self.open(self.find(name)?)?,
-            None => self.open_system(self.root()?)?,
+            Some(_) => self.open(part)?,
+            None => self.open_system(part)?,
         })
     }
 

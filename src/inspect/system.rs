@@ -415,6 +415,7 @@ mod tests {
         for (device, number) in [
             ("/dev/vda2", 2),
             ("/dev/disk/by-label/third", 3),
+            ("PARTUUID=00000000-04", 4),
             ("/dev/disk/by-uuid/6b696c6e-2073-7973-7465-6d2074657300", 1),
         ] {
             let found = contents

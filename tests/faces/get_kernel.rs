@@ -167,6 +167,15 @@ fn xfs_and_logical_volumes_are_looked_through() {
         assert_eq!(part["size"], bytes, "{name}");
         assert!(part.get("start").is_none() && part.get("number").is_none());
         assert_eq!(report["system"]["name"], "A toy 1", "{name}");
+        // The partitions themselves have no files.
+        let outcome = world.kiln().words(&format!("ls {name}.qcow2:one"));
+        assert_eq!(outcome.code(), 1, "{name}");
+        let expected = format!(
+            "error: {name}.qcow2: partition 2 is a physical volume of LVM\n\
+             hint: choose a logical volume: "
+        );
+        assert!(outcome.stderr.starts_with(&expected), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(volume), "{}", outcome.stderr);
         let copy = format!("cp -r {name}.qcow2:{volume} / {name}-var");
         world.kiln().words(&copy).success();
         let same = world

@@ -309,20 +309,17 @@ fn damage_anywhere_gives_errors_at_worst() {
         if !is_read(at, &bytes) || bytes.starts_with(&[b'I', b'N', 0, 0]) {
             continue;
         }
-        for at in 0..GRAIN {
-            if bytes[at] == 0 && at % 61 != 0 {
-                continue;
-            }
+        for (at, &byte) in bytes.iter().enumerate() {
             // Of many equal inodes some are enough.
-            if piece % 4 != 0 && at % 5 != 0 {
+            if byte == 0 && at % 61 != 0 || piece % 4 != 0 && at % 5 != 0 {
                 continue;
             }
-            for value in [0xFF, bytes[at].wrapping_add(1)] {
+            for value in [0xFF, byte.wrapping_add(1)] {
                 disk.pieces[piece].1[at] = value;
                 read_all(&disk);
                 tried += 1;
             }
-            disk.pieces[piece].1[at] = bytes[at];
+            disk.pieces[piece].1[at] = byte;
         }
     }
     assert!(tried > 1000, "{tried}");
