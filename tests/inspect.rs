@@ -343,7 +343,7 @@ fn what_is_not_there_is_explained() {
         ),
         (
             "ls disk.raw:2",
-            "error: disk.raw: the filesystem is none that is known, which kiln does not read\n\
+            "error: disk.raw: there is no filesystem that is known\n\
              hint: choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)\n",
         ),
         (

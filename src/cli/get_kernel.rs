@@ -168,6 +168,9 @@ fn find<'a>(
             Ok(filesystem) => filesystems.push((place, filesystem)),
             // Its logical volumes are parts of their own.
             Err(FsError::Unsupported { .. }) if part.is_physical() => {}
+            Err(FsError::Unknown) => {
+                others.push(format!("{place} holds no filesystem that is known"))
+            }
             Err(FsError::Unsupported { what }) => {
                 others.push(format!("{place} {what}, which kiln does not read"));
             }

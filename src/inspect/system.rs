@@ -104,7 +104,7 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
                     root = Some((part, files));
                 }
             }
-            Err(FsError::Unsupported { .. }) if part.identity.is_none() => {}
+            Err(FsError::Unknown) => {}
             // Its logical volumes are met on their own.
             Err(FsError::Unsupported { .. }) if part.is_physical() && has_logical(contents) => {}
             Err(error) => {

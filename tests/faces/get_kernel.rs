@@ -224,7 +224,7 @@ fn what_has_no_kernel_says_what_it_has() {
         ),
         (
             "nothing.raw",
-            "the whole disk is none that is known",
+            "the whole disk holds no filesystem that is known",
             "ext2 to ext4, XFS, btrfs, squashfs and FAT",
         ),
     ] {

@@ -104,7 +104,7 @@ fn what_btrfs_has_that_is_not_read_is_named() {
     run(&world, "mkfs.btrfs", "-q -m raid1 -d raid1 one.img two.img").success();
     let outcome = world.kiln().words("cat one.img /file");
     assert_eq!(outcome.code(), 1);
-    let message = "has btrfs; ext2";
+    let message = "the filesystem is btrfs on 2 devices, of which this is one, which kiln";
     assert!(outcome.stderr.contains(message), "{}", outcome.stderr);
     let outcome = world.face("disk-image-get-kernel").words("one.img");
     let message = "the whole disk is btrfs on 2 devices, of which this is one, which kiln";

@@ -178,11 +178,12 @@ impl<'a> FileSystem<'a> {
         } else if fat::is_fat(&volume) {
             Format::Fat(fat::Fat::open(&volume)?)
         } else {
-            let what = match identify(&volume) {
-                Some(identity) => format!("is {}", identity.kind),
-                None => "is none that is known".to_owned(),
-            };
-            return Err(Error::Unsupported { what });
+            return Err(match identify(&volume) {
+                Some(identity) => Error::Unsupported {
+                    what: format!("is {}", identity.kind),
+                },
+                None => Error::Unknown,
+            });
         };
         let root = match &format {
             Format::Ext4(_) => FileId(ext4::ROOT),

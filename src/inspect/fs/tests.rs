@@ -184,13 +184,16 @@ fn what_the_ext4_writer_wrote_is_read_back() {
     }
 }
 
+/// Less than this the writer does not make.
+const BTRFS_SIZE: u64 = 48 << 20;
+
 fn btrfs(tree: &Arc<Tree>) -> Disk {
     let options = btrfs_writer::Options {
         label: "toy".to_owned(),
         uuid: uuid::Uuid::from_bytes(*b"kiln inspect fs!"),
         timestamp: Timestamp::default(),
     };
-    disk(btrfs_writer::plan(tree, &options, 24 << 20).unwrap())
+    disk(btrfs_writer::plan(tree, &options, BTRFS_SIZE).unwrap())
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn what_the_btrfs_writer_wrote_is_read_back() {
     let files = open(&disk);
     assert_equal(&files, &tree);
     assert!(!files.is_dirty());
-    assert_eq!(files.space().0, 24 << 20);
+    assert_eq!(files.space().0, BTRFS_SIZE);
     let sparse = files.lookup(b"sparse", true).unwrap();
     let ranges = files.file(sparse).unwrap().data_ranges();
     assert_eq!(ranges, [0..4096, 200_704..300_000]);

@@ -534,7 +534,8 @@ impl SquashFs {
                 let mut cursor = Cursor::new(&self.blocks, volume, start, reference.get())?;
                 value = SquashFs::value(&mut cursor, &node.place)?;
             }
-            all += name.len() + value.len();
+            // Many empty ones are too many as well.
+            all += name.len() + value.len() + size_of::<U64>();
             if all > MAX_VALUES {
                 return corrupt(node.place, "its attributes are too large");
             }
