@@ -229,6 +229,17 @@ impl<'a> Contents<'a> {
         FileSystem::open(volume)
     }
 
+    /// Opens the filesystem of a part at its system's root: a subvolume, where the
+    /// one that is mounted by default has no system.
+    ///
+    /// # Errors
+    /// As [`Contents::open`].
+    pub fn open_system(&self, part: &Part) -> Result<FileSystem<'a>, FsError> {
+        let mut files = self.open(part)?;
+        files.enter_system(super::system::has_root)?;
+        Ok(files)
+    }
+
     /// The part of a number, of a name in the partition table, of a logical volume
     /// (`group/name`) or a device in its running system (`/dev/group/name`,
     /// `UUID=…`), or of a label.
@@ -271,7 +282,7 @@ impl<'a> Contents<'a> {
         let mut largest: Option<&Part> = None;
         let mut failed = None;
         for part in &self.parts {
-            match self.open(part) {
+            match self.open_system(part) {
                 Ok(files) => {
                     let is_root = OS_RELEASE
                         .iter()
@@ -299,10 +310,10 @@ impl<'a> Contents<'a> {
     /// # Errors
     /// As [`Contents::find`], [`Contents::root`] and [`Contents::open`].
     pub fn choose(&self, name: Option<&str>) -> Result<FileSystem<'a>, ChooseError> {
-        let part = match name {
-            Some(name) => self.find(name)?,
-            None => self.root()?,
+        let Some(name) = name else {
+            return Ok(self.open_system(self.root()?)?);
         };
+        let part = self.find(name)?;
         // One that is damaged says so when it is opened.
         if part.is_physical() && matches!(part.place, Place::Range(_)) {
             let logical = self.parts.iter().filter_map(|part| part.logical.as_ref());

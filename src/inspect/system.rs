@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::collect::{CollectError, Collector};
-use super::fs::{self, Error as FsError, FileSystem};
+use super::fs::{self, Error as FsError, FileSystem, Subvolume};
 use super::{Contents, Part};
 use crate::tree::Tree;
 
@@ -102,7 +102,7 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
             continue;
         }
         let is_boot = is_type(part, &[XBOOTLDR]) || is_called_boot(part);
-        match contents.open(part) {
+        match contents.open_system(part) {
             Ok(files) if is_boot && !has_root(&files) => boot = boot.or(Some(part)),
             Ok(files) => {
                 if root.is_none() && has_root(&files) {
@@ -136,6 +136,7 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
             mounts.push(Mount {
                 part,
                 at: at.into(),
+                subvolume: None,
                 may_fail: false,
             });
         }
@@ -145,8 +146,9 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
     let mut collector = Collector::new(directory)?;
     collector.mount(&files, Path::new("/"))?;
     for mount in mounts {
-        match contents.open(mount.part) {
-            Ok(files) => collector.mount(&files, &mount.at)?,
+        match mount.open(contents, root, &files) {
+            Ok(Some(files)) => collector.mount(&files, &mount.at)?,
+            Ok(None) => {}
             Err(_) if mount.may_fail => {}
             Err(source) => {
                 return Err(SystemError::FileSystem {
@@ -163,8 +165,35 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
 struct Mount<'c> {
     part: &'c Part,
     at: PathBuf,
+    subvolume: Option<Subvolume>,
     /// The system starts without it.
     may_fail: bool,
+}
+
+impl Mount<'_> {
+    /// Opens it; `None` for a subvolume that is not there, and for one that the root
+    /// is in itself: that is mounted to manage snapshots.
+    fn open<'a>(
+        &self,
+        contents: &Contents<'a>,
+        root: &Part,
+        system: &FileSystem<'_>,
+    ) -> Result<Option<FileSystem<'a>>, FsError> {
+        let mut files = contents.open(self.part)?;
+        if let Some(subvolume) = &self.subvolume {
+            match files.enter(subvolume) {
+                Err(FsError::NotFound { .. } | FsError::NotADirectory { .. }) => return Ok(None),
+                other => other?,
+            }
+            if std::ptr::eq(self.part, root)
+                && let Some(id) = system.subvolume_id()
+                && files.encloses(id)?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(files))
+    }
 }
 
 /// What the root's `/etc/fstab` mounts from its own disk when the system starts.
@@ -198,16 +227,24 @@ fn mounts<'c>(
         let Some(part) = contents.device(device) else {
             continue;
         };
-        let is_new = |mount: &Mount<'_>| mount.at != at && !std::ptr::eq(mount.part, part);
+        let subvolume = Subvolume::from_options(options).filter(|_| {
+            part.identity
+                .as_ref()
+                .is_some_and(|own| own.kind == "btrfs")
+        });
+        let is_new = |mount: &Mount<'_>| {
+            mount.at != at && (subvolume.is_some() || !std::ptr::eq(mount.part, part))
+        };
         if is_plain
             && !has("noauto")
             && !is_swap(part)
-            && !std::ptr::eq(part, root)
+            && (subvolume.is_some() || !std::ptr::eq(part, root))
             && mounts.iter().all(is_new)
         {
             mounts.push(Mount {
                 part,
                 at: at.components().collect(),
+                subvolume,
                 may_fail: has("nofail"),
             });
         }
@@ -270,7 +307,8 @@ fn no_root(contents: &Contents<'_>, unreadable: Option<(&Part, FsError)>) -> Sys
     }
 }
 
-fn has_root(files: &FileSystem<'_>) -> bool {
+/// Whether a filesystem has what every root has.
+pub(super) fn has_root(files: &FileSystem<'_>) -> bool {
     ROOT_FILES
         .iter()
         .any(|path| files.lookup(path.as_bytes(), false).is_ok())

@@ -24,15 +24,17 @@ fn lv(name: &str, extents: u64, kind: Kind) -> Lv {
         uuid: Uuid::new_v5(&SEED, name.as_bytes()),
         size: LvSize::Bytes(extents * EXTENT_SIZE),
         kind,
+        options: writer::options::LvOptions::default(),
     }
 }
 
 fn group(ranges: &[(u64, u64)], lvs: Vec<Lv>) -> Vg {
     let pvs = ranges.iter().enumerate().map(|(at, (_, bytes))| Pv {
         name: format!("pv{at}"),
-        uuid: Uuid::new_v5(&SEED, &[u8::try_from(at).unwrap()]),
+        id: Uuid::new_v5(&SEED, &[u8::try_from(at).unwrap()]).into(),
         bytes: *bytes,
         device: String::new(),
+        options: writer::options::PvOptions::default(),
     });
     Vg {
         name: "vg-a".to_owned(),
@@ -40,6 +42,7 @@ fn group(ranges: &[(u64, u64)], lvs: Vec<Lv>) -> Vg {
         pvs: pvs.collect(),
         lvs,
         creation_time: 0,
+        options: writer::options::VgOptions::default(),
     }
 }
 
@@ -270,7 +273,7 @@ fn physical(number: u8, text: &str, offset: u64) -> Vec<u8> {
     let size = 8192;
     let text = [text.as_bytes(), b"\0"].concat();
     let vg = group(&[(0, 100 * MIB)], Vec::new());
-    let mut bytes = writer::orphan_header(&vg.pvs[0]);
+    let mut bytes = writer::orphan_header(&vg.pvs[0]).unwrap();
     bytes.resize(12288, 0);
     let at = LABEL_OFFSET as usize;
     let (mut label, _) = LabelSector::read_from_prefix(&bytes[at..]).unwrap();

@@ -26,6 +26,7 @@ fn made(tree: &Arc<crate::tree::Tree>, arguments: &str) -> Option<Disk> {
     let scratch = tempfile::tempdir().unwrap();
     let options = writer::Options {
         label: "xfs".to_owned(),
+        for_grub: false,
         uuid: uuid!("0b6d3c8e-9c6a-4a60-8d52-1f5b1d6f0002"),
         sector_size: 512,
         arguments: arguments.split_whitespace().map(str::to_owned).collect(),
