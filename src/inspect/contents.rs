@@ -310,10 +310,10 @@ impl<'a> Contents<'a> {
     /// # Errors
     /// As [`Contents::find`], [`Contents::root`] and [`Contents::open`].
     pub fn choose(&self, name: Option<&str>) -> Result<FileSystem<'a>, ChooseError> {
-        let Some(name) = name else {
-            return Ok(self.open_system(self.root()?)?);
+        let part = match name {
+            Some(name) => self.find(name)?,
+            None => self.root()?,
         };
-        let part = self.find(name)?;
         // One that is damaged says so when it is opened.
         if part.is_physical() && matches!(part.place, Place::Range(_)) {
             let logical = self.parts.iter().filter_map(|part| part.logical.as_ref());
@@ -322,7 +322,10 @@ impl<'a> Contents<'a> {
                 have: logical.map(ToString::to_string).collect(),
             });
         }
-        Ok(self.open(part)?)
+        Ok(match name {
+            Some(_) => self.open(part)?,
+            None => self.open_system(part)?,
+        })
     }
 
     /// `1 (vfat)`, `2 root (ext4)`: what a user can name.
