@@ -2,6 +2,10 @@
 
 mod common;
 
+#[path = "inspect/btrfs.rs"]
+mod btrfs;
+#[path = "inspect/squashfs.rs"]
+mod squashfs;
 #[path = "inspect/xfs.rs"]
 mod xfs;
 
@@ -335,7 +339,7 @@ fn what_is_not_there_is_explained() {
         (
             "ls swap.raw",
             "error: swap.raw: the image has no filesystem that kiln reads\n\
-             hint: it has swap; ext2 to ext4 and FAT are read\n",
+             hint: it has swap; ext2 to ext4, XFS, btrfs, squashfs and FAT are read\n",
         ),
         (
             "ls disk.raw:2",
