@@ -368,7 +368,11 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
                 "or allow it: docker's `--security-opt seccomp=unconfined`, Kubernetes' \
                  `seccompProfile: {type: Unconfined}`; podman's default filter allows it"
                     .to_owned(),
-            ],
+            ]
+            .into_iter()
+            // What would refuse it next.
+            .chain(confinement().and_then(|found| found.by.hints().into_iter().next()))
+            .collect(),
         )
     } else {
         (
@@ -411,8 +415,9 @@ impl By {
             By::AppArmor => (
                 "in a container: docker's and podman's `--security-opt apparmor=unconfined`, \
                  Kubernetes' `appArmorProfile: {type: Unconfined}`",
-                "elsewhere, as an administrator: `userns,` and `mount,` in that profile in \
-                 `/etc/apparmor.d`, then `apparmor_parser -r` with its file",
+                "elsewhere, as an administrator: `flags=(attach_disconnected,mediate_deleted)`, `userns,`, `mount,` and \
+                 `pivot_root,` in that profile in `/etc/apparmor.d`, then `apparmor_parser -r` with its \
+                 file",
             ),
             By::SeLinux => (
                 "in a container: docker's and podman's `--security-opt label=disable`",

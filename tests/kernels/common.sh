@@ -31,6 +31,59 @@ bootstrap() {
     touch "$target/.done"
 }
 
+triple_of() {
+    case $1 in
+    amd64) echo x86_64-unknown-linux-gnu ;;
+    arm64) echo aarch64-unknown-linux-gnu ;;
+    *) fail "nothing is known of $1" ;;
+    esac
+}
+
+# cargo_for ARCH ARGUMENT...: in this tree, for programs of another architecture with
+# Rust's own target if it is installed with a cross compiler, otherwise in a root of
+# Debian sid, whose packages have both.
+cargo_for() {
+    local triple linker
+    triple=$(triple_of "$1")
+    shift
+    linker=${triple%%-*}-linux-gnu-gcc
+    if [[ $triple == "$(uname -m)"-* ]]; then
+        (cd "$source" && cargo "$@" 2>&1)
+        return
+    fi
+    local variable=${triple^^}
+    local -x CARGO_BUILD_TARGET=$triple
+    local -x "CARGO_TARGET_${variable//-/_}_LINKER=$linker" "CC_${triple//-/_}=$linker"
+    if [[ -d $(rustc --print target-libdir --target "$triple") ]] && command -v "$linker" >/dev/null; then
+        (cd "$source" && cargo "$@" 2>&1)
+    else
+        # Everything is compiled anew: without optimisation.
+        compile_in_debian "cargo $* --config 'profile.dev.package.\"*\".opt-level=0'"
+    fi
+}
+
+compile_in_debian() {
+    local root=$directory/compiler
+    local packages=cargo,rustc,gcc,libc6-dev,gcc-aarch64-linux-gnu,libc6-dev-arm64-cross
+    bootstrap "$root" sid --variant=minbase --architectures=amd64,arm64 \
+        --include="$packages,libstd-rust-dev:arm64" >&2
+    mkdir -p "$root/source" "$root/cargo/registry" "$root/target"
+    (cd "$source" && cargo fetch --locked --quiet >&2)
+    # shellcheck disable=SC2016 # expanded inside
+    unshare --mount --propagation private bash -euc '
+        root=$1 source=$2 registry=$3
+        mount --bind "$source" "$root/source"
+        mount -o remount,bind,ro "$root/source"
+        mount --bind "$registry" "$root/cargo/registry"
+        mount -t proc proc "$root/proc"
+        mount --bind /dev "$root/dev"
+        exec chroot "$root" env -u RUSTUP_TOOLCHAIN -u RUSTC HOME=/cargo PATH=/usr/bin:/bin \
+            CARGO_HOME=/cargo CARGO_NET_OFFLINE=true CARGO_TARGET_DIR=/target \
+            sh -c "cd /source && $4 2>&1"
+    ' _ "$root" "$source" "${CARGO_HOME:-$HOME/.cargo}/registry" "$1" |
+        sed "s#(/target#($root/target#"
+}
+
 # bootstrap_kernel ARCH SUITE: a kernel with its modules and a few programs, unpacked
 # in $directory/ARCH-SUITE.
 bootstrap_kernel() {
