@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::process::{Command, ExitCode, ExitStatus};
 
 pub mod apt;
+pub mod arguments;
 pub mod bootstrap;
 pub mod cache_url;
 pub mod cpio;

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use thiserror::Error;
 
+use super::arguments::{self, flag, value};
 use super::{Explain, pkg_map};
 
 /// Why packages cannot be installed.
@@ -20,6 +21,9 @@ pub enum Error {
         /// The missing argument.
         missing: &'static str,
     },
+    /// The arguments make no sense.
+    #[error(transparent)]
+    Arguments(#[from] arguments::Error),
     /// The merged lists cannot be read.
     #[error("cannot read `{path}`")]
     Read {
@@ -56,10 +60,18 @@ impl Explain for Error {
             Self::Usage { .. } => {
                 Some("package-installs-v2 --phase PHASE [--uninstall] [-n] FILE".into())
             }
+            Self::Arguments(error) => error.hint(),
             Self::Read { .. } => Some("`package-installs-squash` writes it in extra-data.d".into()),
             Self::PkgMap(error) => error.hint(),
             Self::Start(_) => Some("it is in the PATH of hooks that run in the target".into()),
             Self::Format { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Arguments(_) | Self::Usage { .. } => 2,
+            _ => 1,
         }
     }
 }
@@ -92,30 +104,39 @@ fn unique(values: impl IntoIterator<Item = String>) -> Vec<String> {
     packages
 }
 
+const HELP: &str = "\
+Installs the packages that FILE, which package-installs-squash made, lists for a phase.
+
+Usage: package-installs-v2 --phase PHASE [--uninstall] [-n] FILE
+
+      --phase PHASE  Phase, such as install.d.
+      --uninstall    Removes what is to be removed instead.
+  -n, --noop         Prints the command, and does not run it.
+  -h, --help         Prints this text.
+";
+
 /// `package-installs-v2 --phase P [--uninstall] [-n|--noop] FILE`
 pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let (mut phase, mut file) = (None, None);
-    let (mut uninstall, mut noop) = (false, false);
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        match arg.to_str() {
-            Some("--phase") => {
-                phase = args
-                    .next()
-                    .map(|value| value.to_string_lossy().into_owned())
-            }
-            Some("--uninstall") => uninstall = true,
-            Some("-n" | "--noop") => noop = true,
-            Some(text) if text.starts_with("--phase=") => {
-                phase = text.strip_prefix("--phase=").map(str::to_owned)
-            }
-            _ => file = Some(PathBuf::from(arg)),
-        }
+    let known = [
+        value("--phase"),
+        flag("--uninstall", None),
+        flag("--noop", Some("-n")),
+    ];
+    let arguments = arguments::parse(args, &known, false)?;
+    if arguments.asks_for_help() {
+        super::print(HELP);
+        return Ok(ExitCode::SUCCESS);
     }
+    let (uninstall, noop) = (arguments.has("--uninstall"), arguments.has("--noop"));
+    let phase = arguments.text("--phase");
     let phase = phase.ok_or(Error::Usage { missing: "--phase" })?;
-    let path = file.ok_or(Error::Usage {
-        missing: "the file of package lists",
-    })?;
+    let path = arguments
+        .rest
+        .first()
+        .map(PathBuf::from)
+        .ok_or(Error::Usage {
+            missing: "the file of package lists",
+        })?;
     let text = std::fs::read(&path).map_err(|source| Error::Read {
         path: path.clone(),
         source,

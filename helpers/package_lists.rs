@@ -47,6 +47,13 @@ impl Explain for Error {
 
 /// `package-installs -d DIR`
 pub(super) fn install(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
+    if asks_for_help(args) {
+        super::print(
+            "Installs the packages that the files package-installs-* in DIRECTORY list.\n\n\
+             Usage: package-installs -d DIRECTORY\n",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     let packages = read(name, args)?
         .into_iter()
         .map(|(package, _)| package)
@@ -56,12 +63,24 @@ pub(super) fn install(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error
 
 /// `package-uninstalls -d DIR`
 pub(super) fn uninstall(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
+    if asks_for_help(args) {
+        super::print(
+            "Removes the packages that the files package-installs-* in DIRECTORY list with a dash.\n\n\
+             Usage: package-uninstalls -d DIRECTORY\n",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     let packages = read(name, args)?
         .into_iter()
         .filter(|(_, remove)| *remove)
         .map(|(package, _)| package)
         .collect();
     install_packages(&["-e"], packages)
+}
+
+fn asks_for_help(args: &[OsString]) -> bool {
+    args.first()
+        .is_some_and(|arg| arg == "-h" || arg == "--help")
 }
 
 fn install_packages(options: &[&str], packages: Vec<String>) -> Result<ExitCode, Error> {

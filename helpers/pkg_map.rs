@@ -13,6 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::Explain;
+use super::arguments::{self, flag, value};
 
 /// Where the maps of the build's elements are, one file an element.
 pub const DIRECTORY: &str = "/usr/share/pkg-map";
@@ -24,6 +25,9 @@ pub enum Error {
     /// Not exactly one of `--element` and `--pkg-map`.
     #[error("exactly one of `--element` and `--pkg-map` is needed")]
     Source,
+    /// The arguments make no sense.
+    #[error(transparent)]
+    Arguments(#[from] arguments::Error),
     /// No distribution is known.
     #[error("the distribution is not known")]
     NoDistro,
@@ -63,6 +67,7 @@ impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Source => "pkg-map --element ELEMENT NAME…, or pkg-map --pkg-map FILE NAME…".into(),
+            Self::Arguments(error) => return error.hint(),
             Self::NoDistro => "set DISTRO_NAME, or use --distro".into(),
             Self::NoMap { .. } => "the element needs a `pkg-map` file and must be part of the build; --missing-ok prints the names unchanged".into(),
             Self::Read { .. } => "check that it is a readable file".into(),
@@ -72,27 +77,35 @@ impl Explain for Error {
     }
 
     fn code(&self) -> u8 {
-        if matches!(self, Self::NoMap { .. }) {
-            2
-        } else {
-            1
+        match self {
+            Self::NoMap { .. } => 2,
+            Self::Arguments(error) => error.code(),
+            _ => 1,
         }
     }
 }
 
-type Names = BTreeMap<String, Option<String>>;
+type Names = BTreeMap<String, Option<Name>>;
 
-/// The content of a `pkg-map` file.
+/// A name, or a number that is one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a name must be text")]
+enum Name {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+/// The content of a `pkg-map` file. A section may be null.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct PackageMap {
     #[serde(default)]
-    default: Names,
+    default: Option<Names>,
     #[serde(default)]
-    family: BTreeMap<String, Names>,
+    family: Option<BTreeMap<String, Option<Names>>>,
     #[serde(default)]
-    distro: BTreeMap<String, Names>,
+    distro: Option<BTreeMap<String, Option<Names>>>,
     #[serde(default)]
-    release: BTreeMap<String, BTreeMap<String, Names>>,
+    release: Option<BTreeMap<String, Option<BTreeMap<String, Option<Names>>>>>,
 }
 
 /// The family that a distribution belongs to, if it has one.
@@ -126,22 +139,28 @@ impl PackageMap {
 
     /// What a name stands for: several packages are separated by blanks, an
     /// empty string is nothing; `None` when the map does not have the name.
-    pub fn get(&self, name: &str, distro: &str, release: &str) -> Option<&str> {
+    pub fn get(&self, name: &str, distro: &str, release: &str) -> Option<String> {
         // The stream releases 8 share their names with the releases they lead to.
         let release = if release == "8-stream" { "8" } else { release };
-        let sections = [
-            self.release
-                .get(distro)
-                .and_then(|releases| releases.get(release)),
-            self.distro.get(distro),
-            family(distro).and_then(|family| self.family.get(family)),
-            Some(&self.default),
-        ];
-        let value = sections
-            .into_iter()
-            .flatten()
-            .find_map(|names| names.get(name))?;
-        Some(value.as_deref().unwrap_or_default())
+        let release = |releases: &'_ BTreeMap<String, Option<Names>>| {
+            releases.get(release).cloned().flatten()
+        };
+        let releases = self.release.as_ref().and_then(|all| all.get(distro));
+        let section = |all: &Option<BTreeMap<String, Option<Names>>>, key: &str| {
+            all.as_ref()?.get(key)?.as_ref()?.get(name).cloned()
+        };
+        let value = releases
+            .and_then(Option::as_ref)
+            .and_then(release)
+            .and_then(|names| names.get(name).cloned())
+            .or_else(|| section(&self.distro, distro))
+            .or_else(|| section(&self.family, family(distro)?))
+            .or_else(|| self.default.as_ref()?.get(name).cloned())?;
+        Some(match value {
+            Some(Name::Text(text)) => text,
+            Some(Name::Number(number)) if number.as_f64() != Some(0.0) => number.to_string(),
+            Some(Name::Number(_)) | None => String::new(),
+        })
     }
 }
 
@@ -167,8 +186,8 @@ pub fn map_names(path: &Path, lookup: &Lookup, names: &[String]) -> Result<Vec<S
     let mut unmapped = Vec::new();
     for name in names {
         match map.get(name, &lookup.distro, &lookup.release) {
-            Some("") => {}
-            Some(packages) => mapped.push(packages.to_owned()),
+            Some(packages) if packages.is_empty() => {}
+            Some(packages) => mapped.push(packages),
             None if lookup.missing_ok => mapped.push(name.clone()),
             None => unmapped.push(name.clone()),
         }
@@ -207,45 +226,52 @@ fn element_map(element: &str) -> PathBuf {
     Path::new(DIRECTORY).join(element.replace('/', "_"))
 }
 
+const HELP: &str = "\
+Prints the names that packages have in a distribution, a line each.
+
+Usage: pkg-map (--element ELEMENT | --pkg-map FILE) [OPTIONS] NAME...
+
+      --element ELEMENT  Element whose map counts, in /usr/share/pkg-map.
+      --pkg-map FILE     Map itself.
+      --distro NAME      Distribution (default: $DISTRO_NAME).
+      --release NAME     Its release (default: $DIB_RELEASE).
+      --missing-ok       Names without a mapping stand for themselves.
+      --prefix TEXT      Printed before each name.
+      --debug            Taken, and without meaning.
+  -h, --help             Prints this text.
+
+The status is 1 where a name has no mapping, and 2 where there is no map.
+";
+
 /// `pkg-map [--element E | --pkg-map FILE] [--distro D] [--release R] [--missing-ok] [--prefix S] NAME…`
 pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let mut element = None;
-    let mut file = None;
-    let mut distro = super::env_text("DISTRO_NAME");
-    let mut release = super::env_text("DIB_RELEASE");
-    let mut prefix = String::new();
-    let mut missing_ok = false;
-    let mut names = Vec::new();
-    let mut args = args.iter().map(|arg| arg.to_string_lossy().into_owned());
-    while let Some(arg) = args.next() {
-        let (option, inline) = match arg.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => {
-                (option.to_owned(), Some(value.to_owned()))
-            }
-            _ => (arg.clone(), None),
-        };
-        let slot = match option.as_str() {
-            "--element" => &mut element,
-            "--pkg-map" => &mut file,
-            "--distro" => &mut distro,
-            "--release" => &mut release,
-            "--prefix" => {
-                prefix = inline.or_else(|| args.next()).unwrap_or_default();
-                continue;
-            }
-            "--missing-ok" => {
-                missing_ok = true;
-                continue;
-            }
-            "--debug" => continue,
-            // Anything else is a name, even with a dash.
-            _ => {
-                names.push(arg);
-                continue;
-            }
-        };
-        *slot = inline.or_else(|| args.next());
+    let known = [
+        value("--element"),
+        value("--pkg-map"),
+        value("--distro"),
+        value("--release"),
+        value("--prefix"),
+        flag("--missing-ok", None),
+        flag("--debug", None),
+    ];
+    let arguments = arguments::parse(args, &known, true)?;
+    if arguments.asks_for_help() {
+        super::print(HELP);
+        return Ok(ExitCode::SUCCESS);
     }
+    // An empty name is none.
+    let text = |name: &str| arguments.text(name).filter(|text| !text.is_empty());
+    let (element, file) = (text("--element"), text("--pkg-map"));
+    let given =
+        |name: &str, variable: &str| arguments.text(name).or_else(|| super::env_text(variable));
+    let distro = given("--distro", "DISTRO_NAME");
+    let release = given("--release", "DIB_RELEASE");
+    let prefix = arguments.text("--prefix").unwrap_or_default();
+    let missing_ok = arguments.has("--missing-ok");
+    let names = arguments.rest.iter();
+    let names: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
     let path = match (&element, file) {
         (Some(element), None) => element_map(element),
         (None, Some(file)) => PathBuf::from(file),
@@ -254,7 +280,7 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     let distro = distro
         .filter(|distro| !distro.is_empty())
         .ok_or(Error::NoDistro)?;
-    let label = element.unwrap_or_else(|| path.display().to_string());
+    let label = element.unwrap_or_else(|| format!("<{}>", path.display()));
     super::say(&format!(
         "INFO:root:Mapping for {label} : {}",
         names.join(" ")

@@ -15,6 +15,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::Explain;
+use super::arguments::{self, Arguments, Known};
 use super::when;
 use super::yaml::{self, Ordered};
 use crate::element;
@@ -86,27 +87,20 @@ pub struct SourceFile {
 }
 
 impl Sources {
-    /// Takes `--elements` and `--path` out of the arguments; they default to
-    /// `IMAGE_ELEMENT` and `ELEMENTS_PATH`.
-    pub fn from_args(args: &[OsString]) -> Result<(Self, Vec<OsString>), SourcesError> {
-        let mut elements = std::env::var_os("IMAGE_ELEMENT").unwrap_or_default();
-        let mut path = std::env::var_os("ELEMENTS_PATH").unwrap_or_default();
-        let mut rest = Vec::new();
-        let mut args = args.iter();
-        while let Some(arg) = args.next() {
-            let text = arg.to_str().unwrap_or_default();
-            if let Some(value) = text.strip_prefix("--elements=") {
-                elements = value.into();
-            } else if let Some(value) = text.strip_prefix("--path=") {
-                path = value.into();
-            } else if text == "--elements" {
-                elements = args.next().cloned().unwrap_or_default();
-            } else if text == "--path" {
-                path = args.next().cloned().unwrap_or_default();
-            } else {
-                rest.push(arg.clone());
-            }
-        }
+    /// The options that say which elements there are.
+    pub const OPTIONS: [Known; 2] = [arguments::value("--elements"), arguments::value("--path")];
+
+    /// What `--elements` and `--path` say; they default to `IMAGE_ELEMENT` and
+    /// `ELEMENTS_PATH`.
+    pub fn from_args(arguments: &Arguments) -> Result<Self, SourcesError> {
+        let option = |name: &str, variable: &str| {
+            let given = arguments.get(name).map(OsStr::to_owned);
+            given
+                .or_else(|| std::env::var_os(variable))
+                .unwrap_or_default()
+        };
+        let elements = option("--elements", "IMAGE_ELEMENT");
+        let path = option("--path", "ELEMENTS_PATH");
         let elements: Vec<String> = elements
             .to_string_lossy()
             .split_whitespace()
@@ -127,7 +121,7 @@ impl Sources {
             path,
             found,
         };
-        Ok((sources, rest))
+        Ok(sources)
     }
 
     /// An element's file of that name as the build itself sees the element: from
@@ -205,6 +199,9 @@ pub enum Error {
     /// The elements cannot be found.
     #[error(transparent)]
     Sources(#[from] SourcesError),
+    /// The arguments make no sense.
+    #[error(transparent)]
+    Arguments(#[from] arguments::Error),
     /// A file is not a package list.
     #[error("{location} is not a package list: {message}")]
     Format {
@@ -254,6 +251,7 @@ impl Explain for Error {
                 "package-installs-squash --elements NAMES --path ELEMENTS_PATH FILE".into()
             }
             Self::Sources(error) => return error.hint(),
+            Self::Arguments(error) => return error.hint(),
             Self::Format { .. } => {
                 "it maps a package to nothing, to a map of parameters, or to a list of such maps"
                     .into()
@@ -271,6 +269,14 @@ impl Explain for Error {
             }
             Self::Write { .. } => return None,
         })
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Arguments(error) => error.code(),
+            Self::NoOutput | Self::Sources(SourcesError::NoElements) => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -313,6 +319,8 @@ impl<'de> serde::Deserialize<'de> for Entries {
         }
         let value = Value::deserialize(deserializer).map_err(D::Error::custom)?;
         Ok(Self(match value {
+            // No set of parameters is one without any.
+            Value::Array(list) if list.is_empty() => vec![Ordered::default()],
             Value::Array(list) => list
                 .into_iter()
                 .map(entry::<D::Error>)
@@ -407,9 +415,9 @@ impl Merged {
         let phase = get("phase").map_or_else(|| "install.d".to_owned(), text);
         let lists = self.phases.entry(phase).or_default();
         let has = |list: &[(String, String)]| list.iter().any(|(name, _)| name == package);
-        let mut remove = get("uninstall").is_some();
+        let mut build_only = get("build-only").is_some();
+        let mut remove = !build_only && get("uninstall").is_some();
         let mut install = !remove;
-        let mut build_only = !remove && get("build-only").is_some();
 
         // The bookkeeping comes before the filters: a plain entry cancels
         // removals even where it does not apply itself.
@@ -481,6 +489,8 @@ fn applies<'a>(
     environment: &Environment,
 ) -> Result<bool, Error> {
     let variable = |name: &str| environment.get(name).map(String::as_str);
+    // What is nothing says nothing.
+    let get = |key: &str| get(key).filter(|value| !value.is_null());
     if let Some(wanted) = get("installtype") {
         let own = format!("DIB_INSTALLTYPE_{}", element.replace('-', "_"));
         let default = || variable("DIB_DEFAULT_INSTALLTYPE").unwrap_or("source");
@@ -502,6 +512,7 @@ fn applies<'a>(
         _ => {}
     }
     if let Some(version) = get("dib_python_version")
+        && !text(version).is_empty()
         && Some(text(version).as_str()) != variable("DIB_PYTHON_VERSION")
     {
         return Ok(false);
@@ -511,6 +522,7 @@ fn applies<'a>(
         Some(Value::Array(list)) => list.iter().map(text).collect(),
         Some(one) => vec![text(one)],
     };
+    let mut holds = true;
     for line in lines {
         let Some(condition) = when::parse(&line) else {
             return Err(Error::MalformedWhen { line });
@@ -522,11 +534,10 @@ fn applies<'a>(
                 location: location.to_owned(),
             });
         };
-        if !condition.holds(actual) {
-            return Ok(false);
-        }
+        // The others have to make sense as well.
+        holds &= condition.holds(actual);
     }
-    Ok(true)
+    Ok(holds)
 }
 
 /// Reads the lists of all elements: of each, JSON first and then YAML.
@@ -542,12 +553,27 @@ pub fn squash(sources: &Sources, environment: &Environment) -> Result<Merged, Er
     Ok(merged)
 }
 
+const HELP: &str = "\
+Merges the package-installs files of all elements into one, by phases.
+
+Usage: package-installs-squash [--elements NAMES] [--path DIRECTORIES] FILE
+
+  --elements NAMES    Elements, separated by blanks (default: $IMAGE_ELEMENT).
+  --path DIRECTORIES  Where they are, separated by colons (default: $ELEMENTS_PATH).
+  -h, --help          Prints this text.
+";
+
 /// `package-installs-squash --elements NAMES --path ELEMENTS_PATH FILE`
 pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let (sources, rest) = Sources::from_args(args)?;
-    let output = rest
-        .into_iter()
-        .find(|arg| !arg.to_string_lossy().starts_with('-'))
+    let arguments = arguments::parse(args, &Sources::OPTIONS, false)?;
+    if arguments.asks_for_help() {
+        super::print(HELP);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let sources = Sources::from_args(&arguments)?;
+    let output = arguments
+        .rest
+        .first()
         .map(PathBuf::from)
         .ok_or(Error::NoOutput)?;
     let environment = std::env::vars_os()

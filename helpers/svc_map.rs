@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::arguments;
 use super::squash::{Sources, SourcesError};
 use super::yaml::{self, Ordered};
 use super::{Explain, pkg_map};
@@ -59,6 +60,9 @@ pub enum Error {
     /// The elements cannot be found.
     #[error(transparent)]
     Sources(#[from] SourcesError),
+    /// The arguments make no sense.
+    #[error(transparent)]
+    Arguments(#[from] arguments::Error),
 }
 
 impl Explain for Error {
@@ -73,7 +77,15 @@ impl Explain for Error {
                     .into(),
             ),
             Self::Sources(error) => error.hint(),
+            Self::Arguments(error) => error.hint(),
             Self::Read { .. } | Self::Write { .. } => None,
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Arguments(error) => error.code(),
+            _ => 1,
         }
     }
 }
@@ -105,23 +117,32 @@ pub fn merge(maps: &[(String, String)], distro: &str) -> Result<BTreeMap<String,
     Ok(services)
 }
 
+const MERGE_HELP: &str = "\
+Merges the svc-map files of all elements into one, for a distribution.
+
+Usage: svc-map-merge [--elements NAMES] [--path DIRECTORIES] [--distro NAME] FILE
+
+  --elements NAMES    Elements, separated by blanks (default: $IMAGE_ELEMENT).
+  --path DIRECTORIES  Where they are, separated by colons (default: $ELEMENTS_PATH).
+  --distro NAME       Distribution (default: $DISTRO_NAME).
+  -h, --help          Prints this text.
+";
+
 /// `svc-map-merge [--elements NAMES] [--path ELEMENTS_PATH] [--distro NAME] FILE`, outside.
 pub(super) fn merge_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let (sources, rest) = Sources::from_args(args)?;
-    let mut distro = super::env_text("DISTRO_NAME").unwrap_or_default();
-    let mut output = None;
-    let mut rest = rest.into_iter();
-    while let Some(arg) = rest.next() {
-        match arg.to_str() {
-            Some("--distro") => {
-                distro = rest
-                    .next()
-                    .map(|value| value.to_string_lossy().into_owned())
-                    .unwrap_or_default()
-            }
-            _ => output = Some(PathBuf::from(arg)),
-        }
+    let [elements, path] = Sources::OPTIONS;
+    let known = [elements, path, arguments::value("--distro")];
+    let arguments = arguments::parse(args, &known, false)?;
+    if arguments.asks_for_help() {
+        super::print(MERGE_HELP);
+        return Ok(ExitCode::SUCCESS);
     }
+    let sources = Sources::from_args(&arguments)?;
+    let distro = arguments
+        .text("--distro")
+        .or_else(|| super::env_text("DISTRO_NAME"))
+        .unwrap_or_default();
+    let output = arguments.rest.first().map(PathBuf::from);
     let output = output.ok_or(Error::NoOutput)?;
     let mut maps = Vec::new();
     for element in &sources.elements {

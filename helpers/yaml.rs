@@ -61,7 +61,11 @@ pub(crate) fn json_or_yaml<T: DeserializeOwned + Default>(text: &str) -> Result<
 
 /// Reads a YAML document.
 pub(crate) fn yaml<T: DeserializeOwned + Default>(text: &str) -> Result<T, String> {
-    serde_saphyr::from_str::<Option<T>>(text)
+    // As in Python, the later of two keys counts.
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    };
+    serde_saphyr::from_str_with_options::<Option<T>>(text, options)
         .map(Option::unwrap_or_default)
         .map_err(|error| error.to_string())
 }
@@ -74,6 +78,8 @@ mod tests {
     fn maps_keep_the_order_of_the_file() {
         let value: Ordered<i32> = yaml("b: 1\na: 2\n").unwrap();
         assert_eq!(value.0, [("b".into(), 1), ("a".into(), 2)]);
+        let value: Ordered<i32> = yaml("b: 1\na: 2\nb: 3\n").unwrap();
+        assert_eq!(value.0, [("b".into(), 3), ("a".into(), 2)]);
         let value: Ordered<i32> = json_or_yaml("{\"b\": 1, \"a\": 2, \"b\": 3}").unwrap();
         assert_eq!(value.0, [("b".into(), 3), ("a".into(), 2)]);
     }

@@ -103,7 +103,7 @@ fn every_layout_starts_by_the_firmware_that_it_is_for() {
                 &format!(
                     "      - {{name: ESP, type: EF00, size: 64MiB, {ESP}}}\n      - {{name: BSP, type: EF02, size: 2MiB}}\n      - {{name: one, size: 48MiB}}\n      - {{name: two, size: 100%}}\n"
                 ),
-            ) + "- lvm:\n    name: lvm\n    pvs: [{name: pv1, base: one}, {name: pv2, base: two}]\n    vgs: [{name: vg-0, base: [pv1, pv2]}]\n    lvs: [{name: lv_root, base: vg-0, extents: 90%VG}]\n\
+            ) + "- lvm:\n    name: lvm\n    pvs: [{name: pv1, base: one}, {name: pv2, base: two}]\n    vgs: [{name: vg-0, base: [pv1, pv2]}]\n    lvs: [{name: lv_first, base: vg-0, extents: 5%VG}, {name: lv_root, base: vg-0, extents: 90%VG}]\n\
                  - mkfs: {name: fs_root, base: lv_root, type: ext4, mount: {mount_point: /}}\n",
         ),
         (

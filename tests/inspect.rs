@@ -2,6 +2,9 @@
 
 mod common;
 
+#[path = "inspect/xfs.rs"]
+mod xfs;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};

@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/functions.rs"]
 mod functions;
+#[path = "third_party/helpers.rs"]
+mod helpers;
 
 use std::ffi::OsString;
 use std::fs;

@@ -86,6 +86,11 @@ pub fn outside(base: &Variables, hooks: &Path, scratch: &Path) -> Variables {
     }
     helper_paths(&mut variables, hooks, "outside", &path);
     variables.insert("TMPDIR".into(), scratch.into());
+    // Who the hooks are: the caller under another name. A hook that gives what it makes to
+    // `$USER` would give it to one of the ids that are only the build's otherwise.
+    for name in ["USER", "LOGNAME"] {
+        variables.insert(name.into(), "root".into());
+    }
     variables
 }
 

@@ -192,6 +192,10 @@ impl Plan {
         warnings.extend(layout.warnings().iter().cloned());
         if outputs.iter().any(sink::Format::is_disk) {
             super::output::check_filesystems(&layout)?;
+            if elements.names().contains(&"bootloader") {
+                let told = layout.check_bootable();
+                warnings.extend(told.map_err(|error| Failure::from_error(&error))?);
+            }
         }
         let jobs = jobs(&request)?;
         let reference = reference(&request)?;

@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kiln cat debian.qcow2 /etc/os-release")]
 pub struct Arguments {
-    /// Image, and the partition by its number, name or label
+    /// Image, and the partition by its number, name or label, or a logical volume (`GROUP/NAME`)
     ///
     /// Default: the partition with the system's root.
     #[arg(value_name = "IMAGE[:PARTITION]", value_hint = ValueHint::FilePath)]

@@ -18,7 +18,7 @@ use crate::inspect::{Target, extract};
     image are copied as links, but for those that are named."
 )]
 pub struct Arguments {
-    /// Image, and the partition by its number, name or label
+    /// Image, and the partition by its number, name or label, or a logical volume (`GROUP/NAME`)
     ///
     /// Default: the partition with the system's root.
     #[arg(value_name = "IMAGE[:PARTITION]", value_hint = ValueHint::FilePath)]

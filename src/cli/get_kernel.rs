@@ -32,7 +32,7 @@ enum Id {
 #[rustfmt::skip]
 static FLAGS: &[Flag<Id>] = &[
     Flag::new(Id::Image, Some('i'), None, Some("IMAGE"),
-        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with ext2, ext3, ext4, XFS or FAT, also on LVM."),
+        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with ext2, ext3, ext4, XFS, btrfs or FAT, also on LVM."),
     Flag::new(Id::Directory, Some('d'), None, Some("DIR"),
         "Writes into this directory (default: the current one)."),
     Flag::new(Id::Output, Some('o'), None, Some("NAME"),
@@ -164,7 +164,7 @@ fn find<'a>(
     let mut others = Vec::new();
     for part in &contents.parts {
         let place = place(part);
-        match contents.open(part) {
+        match contents.open_system(part) {
             Ok(filesystem) => filesystems.push((place, filesystem)),
             // Its logical volumes are parts of their own.
             Err(FsError::Unsupported { .. }) if part.is_physical() => {}

@@ -111,7 +111,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
             .iter()
             .map(|part| describe(part, contents.open(part).ok().as_ref()))
             .collect(),
-        system: root.and_then(|part| system(part, &contents.open(part).ok()?)),
+        system: root.and_then(|part| system(part, &contents.open_system(part).ok()?)),
     };
     if arguments.json {
         context.printer.line(serde_json::to_string_pretty(&report)?);

@@ -14,7 +14,7 @@ use crate::inspect::fs::{Error, FileId, FileKind, FileSystem, Metadata, Walk};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kiln ls -l debian.qcow2:root /boot")]
 pub struct Arguments {
-    /// Image, and the partition by its number, name or label
+    /// Image, and the partition by its number, name or label, or a logical volume (`GROUP/NAME`)
     ///
     /// Default: the partition with the system's root.
     #[arg(value_name = "IMAGE[:PARTITION]", value_hint = ValueHint::FilePath)]

@@ -95,6 +95,14 @@ pub enum ChooseError {
         /// What there is.
         have: Vec<String>,
     },
+    /// The chosen one has no filesystem of its own.
+    #[error("{part} is a physical volume of LVM")]
+    Physical {
+        /// What was chosen.
+        part: String,
+        /// Logical volumes of the disk.
+        have: Vec<String>,
+    },
     /// The chosen one cannot be opened.
     #[error(transparent)]
     FileSystem(#[from] FsError),
@@ -116,6 +124,12 @@ impl ChooseError {
                 have.join(", "),
                 fs::KINDS
             )),
+            ChooseError::Physical { have, .. } if have.is_empty() => {
+                Some("its group has no logical volumes".to_owned())
+            }
+            ChooseError::Physical { have, .. } => {
+                Some(format!("choose a logical volume: {}", have.join(", ")))
+            }
             ChooseError::FileSystem(error) => error.hint(),
         }
     }
@@ -215,6 +229,17 @@ impl<'a> Contents<'a> {
         FileSystem::open(volume)
     }
 
+    /// Opens the filesystem of a part at its system's root: a subvolume, where the
+    /// one that is mounted by default has no system.
+    ///
+    /// # Errors
+    /// As [`Contents::open`].
+    pub fn open_system(&self, part: &Part) -> Result<FileSystem<'a>, FsError> {
+        let mut files = self.open(part)?;
+        files.enter_system(super::system::has_root)?;
+        Ok(files)
+    }
+
     /// The part of a number, of a name in the partition table, of a logical volume
     /// (`group/name`) or a device in its running system (`/dev/group/name`,
     /// `UUID=…`), or of a label.
@@ -257,7 +282,7 @@ impl<'a> Contents<'a> {
         let mut largest: Option<&Part> = None;
         let mut failed = None;
         for part in &self.parts {
-            match self.open(part) {
+            match self.open_system(part) {
                 Ok(files) => {
                     let is_root = OS_RELEASE
                         .iter()
@@ -289,7 +314,18 @@ impl<'a> Contents<'a> {
             Some(name) => self.find(name)?,
             None => self.root()?,
         };
-        Ok(self.open(part)?)
+        // One that is damaged says so when it is opened.
+        if part.is_physical() && matches!(part.place, Place::Range(_)) {
+            let logical = self.parts.iter().filter_map(|part| part.logical.as_ref());
+            return Err(ChooseError::Physical {
+                part: part.title(),
+                have: logical.map(ToString::to_string).collect(),
+            });
+        }
+        Ok(match name {
+            Some(_) => self.open(part)?,
+            None => self.open_system(part)?,
+        })
     }
 
     /// `1 (vfat)`, `2 root (ext4)`: what a user can name.

@@ -24,7 +24,7 @@ impl Contents<'_> {
                 match tag {
                     "UUID" => Box::new(move |part| is_text(uuid(part), value)),
                     "LABEL" => Box::new(move |part| label(part) == Some(value)),
-                    "PARTUUID" => Box::new(move |part| is_text(guid(part), value)),
+                    "PARTUUID" => Box::new(move |part| self.has_partition_id(part, value)),
                     "PARTLABEL" => Box::new(move |part| part_label(part) == Some(value)),
                     _ => return None,
                 }
@@ -43,6 +43,17 @@ impl Contents<'_> {
         // A physical volume is never meant itself.
         let mut parts = self.parts.iter().filter(|part| !part.is_physical());
         parts.find(|part| is_meant(part))
+    }
+
+    /// Whether this is a partition's `PARTUUID`: in an MBR the disk's number and its own.
+    fn has_partition_id(&self, part: &Part, value: &str) -> bool {
+        let (Some(table), Some(partition)) = (&self.table, &part.partition) else {
+            return false;
+        };
+        match &partition.guid {
+            Some(guid) => guid.eq_ignore_ascii_case(value),
+            None => format!("{}-{:02x}", table.id, partition.number).eq_ignore_ascii_case(value),
+        }
     }
 }
 
@@ -78,10 +89,6 @@ fn uuid(part: &Part) -> Option<&str> {
 
 fn label(part: &Part) -> Option<&str> {
     part.identity.as_ref()?.label.as_deref()
-}
-
-fn guid(part: &Part) -> Option<&str> {
-    part.partition.as_ref()?.guid.as_deref()
 }
 
 fn part_label(part: &Part) -> Option<&str> {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 
-use super::map::{Map, Method, Piece, Place};
+use super::decompress::Decompressor;
+use super::map::{Map, Piece, Place};
 use crate::sink::{Cause, FileRange, ReadAt, Reader};
 
 /// File ranges shorter than this are not worth sharing.
@@ -47,7 +48,7 @@ impl ReadAt for Image {
     fn reader(&self) -> Box<dyn Reader + '_> {
         Box::new(ImageReader {
             image: self,
-            decompressor: Decompressor::None,
+            decompressor: Decompressor::default(),
             stored: Vec::new(),
             unit: Vec::new(),
             unit_at: None,
@@ -71,41 +72,6 @@ impl ReadAt for Image {
 
     fn open(&self, _range: &FileRange) -> io::Result<File> {
         self.file.try_clone()
-    }
-}
-
-/// Decompresses units, with state that is used again.
-enum Decompressor {
-    /// Nothing was compressed so far.
-    None,
-    Deflate(libdeflater::Decompressor),
-    Zstd(zstd::bulk::Decompressor<'static>),
-}
-
-impl Decompressor {
-    /// Fills `unit` exactly; `None` for anything that does not.
-    fn decompress(&mut self, method: Method, stored: &[u8], unit: &mut [u8]) -> Option<()> {
-        if matches!(self, Decompressor::None) {
-            *self = match method {
-                Method::Deflate | Method::Zlib => {
-                    Decompressor::Deflate(libdeflater::Decompressor::new())
-                }
-                Method::Zstd => Decompressor::Zstd(zstd::bulk::Decompressor::new().ok()?),
-            };
-        }
-        let length = match self {
-            Decompressor::None => 0,
-            Decompressor::Deflate(deflate) if method == Method::Zlib => {
-                deflate.zlib_decompress(stored, unit).ok()?
-            }
-            Decompressor::Deflate(deflate) => deflate.deflate_decompress(stored, unit).ok()?,
-            Decompressor::Zstd(zstd) => {
-                // Whole sectors are stored, so something may follow the frame.
-                let frame = zstd::zstd_safe::find_frame_compressed_size(stored).ok()?;
-                zstd.decompress_to_buffer(stored.get(..frame)?, unit).ok()?
-            }
-        };
-        (length == unit.len()).then_some(())
     }
 }
 
@@ -133,6 +99,7 @@ impl ImageReader<'_> {
         self.image.file.read_exact_at(&mut self.stored, offset)?;
         self.decompressor
             .decompress(map.method, &self.stored, &mut self.unit)
+            .filter(|&length| length == self.unit.len())
             .ok_or_else(bad)?;
         self.unit_at = Some(piece.start);
         Ok(())

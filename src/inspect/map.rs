@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+pub(super) use super::decompress::Method;
 use super::error::Problem;
 
 /// Most pieces that an image may consist of: 2 TiB in clusters of 64 KiB that
@@ -11,17 +12,6 @@ const MAX_PIECES: usize = 1 << 25;
 
 /// Largest unit that is compressed as a whole, in bytes.
 pub(super) const MAX_COMPRESSED_UNIT: u64 = 2 << 20;
-
-/// How a compressed unit is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    /// Raw deflate (qcow2).
-    Deflate,
-    /// A zlib stream (vmdk).
-    Zlib,
-    /// A zstd frame (qcow2).
-    Zstd,
-}
 
 /// What a piece of the disk is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

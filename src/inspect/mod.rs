@@ -16,6 +16,7 @@ use std::path::Path;
 
 mod collect;
 mod contents;
+mod decompress;
 mod device;
 mod error;
 mod extract;

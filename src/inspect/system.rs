@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::collect::{CollectError, Collector};
-use super::fs::{self, Error as FsError, FileSystem};
+use super::fs::{self, Error as FsError, FileSystem, Subvolume};
 use super::{Contents, Part};
 use crate::tree::Tree;
 
@@ -102,7 +102,7 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
             continue;
         }
         let is_boot = is_type(part, &[XBOOTLDR]) || is_called_boot(part);
-        match contents.open(part) {
+        match contents.open_system(part) {
             Ok(files) if is_boot && !has_root(&files) => boot = boot.or(Some(part)),
             Ok(files) => {
                 if root.is_none() && has_root(&files) {
@@ -136,6 +136,7 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
             mounts.push(Mount {
                 part,
                 at: at.into(),
+                subvolume: None,
                 may_fail: false,
             });
         }
@@ -145,8 +146,9 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
     let mut collector = Collector::new(directory)?;
     collector.mount(&files, Path::new("/"))?;
     for mount in mounts {
-        match contents.open(mount.part) {
-            Ok(files) => collector.mount(&files, &mount.at)?,
+        match mount.open(contents, root, &files) {
+            Ok(Some(files)) => collector.mount(&files, &mount.at)?,
+            Ok(None) => {}
             Err(_) if mount.may_fail => {}
             Err(source) => {
                 return Err(SystemError::FileSystem {
@@ -163,8 +165,35 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
 struct Mount<'c> {
     part: &'c Part,
     at: PathBuf,
+    subvolume: Option<Subvolume>,
     /// The system starts without it.
     may_fail: bool,
+}
+
+impl Mount<'_> {
+    /// Opens it; `None` for a subvolume that is not there, and for one that the root
+    /// is in itself: that is mounted to manage snapshots.
+    fn open<'a>(
+        &self,
+        contents: &Contents<'a>,
+        root: &Part,
+        system: &FileSystem<'_>,
+    ) -> Result<Option<FileSystem<'a>>, FsError> {
+        let mut files = contents.open(self.part)?;
+        if let Some(subvolume) = &self.subvolume {
+            match files.enter(subvolume) {
+                Err(FsError::NotFound { .. } | FsError::NotADirectory { .. }) => return Ok(None),
+                other => other?,
+            }
+            if std::ptr::eq(self.part, root)
+                && let Some(id) = system.subvolume_id()
+                && files.encloses(id)?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(files))
+    }
 }
 
 /// What the root's `/etc/fstab` mounts from its own disk when the system starts.
@@ -198,16 +227,24 @@ fn mounts<'c>(
         let Some(part) = contents.device(device) else {
             continue;
         };
-        let is_new = |mount: &Mount<'_>| mount.at != at && !std::ptr::eq(mount.part, part);
+        let subvolume = Subvolume::from_options(options).filter(|_| {
+            part.identity
+                .as_ref()
+                .is_some_and(|own| own.kind == "btrfs")
+        });
+        let is_new = |mount: &Mount<'_>| {
+            mount.at != at && (subvolume.is_some() || !std::ptr::eq(mount.part, part))
+        };
         if is_plain
             && !has("noauto")
             && !is_swap(part)
-            && !std::ptr::eq(part, root)
+            && (subvolume.is_some() || !std::ptr::eq(part, root))
             && mounts.iter().all(is_new)
         {
             mounts.push(Mount {
                 part,
                 at: at.components().collect(),
+                subvolume,
                 may_fail: has("nofail"),
             });
         }
@@ -270,7 +307,8 @@ fn no_root(contents: &Contents<'_>, unreadable: Option<(&Part, FsError)>) -> Sys
     }
 }
 
-fn has_root(files: &FileSystem<'_>) -> bool {
+/// Whether a filesystem has what every root has.
+pub(super) fn has_root(files: &FileSystem<'_>) -> bool {
     ROOT_FILES
         .iter()
         .any(|path| files.lookup(path.as_bytes(), false).is_ok())
@@ -292,4 +330,106 @@ fn is_called_boot(part: &Part) -> bool {
 
 fn is_swap(part: &Part) -> bool {
     part.identity.as_ref().is_some_and(|own| own.kind == "swap")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::Disk;
+    use crate::disk::fs::ext4;
+    use crate::tree::{Inode, TreeBuilder};
+
+    #[test]
+    fn fields_of_fstab_are_read_as_by_the_kernel() {
+        for (field, text) in [
+            ("/mnt", "/mnt"),
+            (r"/with\040space\011tab", "/with space\ttab"),
+            (r"\134\134", r"\\"),
+            (r"a\9", r"a\9"),
+            (r"a\777", r"a\777"),
+            ("a\\é", "a\\é"),
+        ] {
+            assert_eq!(unescaped(field), text, "{field}");
+        }
+    }
+
+    /// A disk whose MBR has these filesystems: label, files.
+    fn disk(filesystems: &[(&str, &[(&str, &str)])]) -> Disk {
+        const SIZE: u64 = 8 << 20;
+        let mut disk = Disk::builder(SIZE * (filesystems.len() as u64 + 1), 512);
+        let mut record = vec![0; 512];
+        record[510..].copy_from_slice(&[0x55, 0xAA]);
+        for (number, (label, files)) in filesystems.iter().enumerate() {
+            let mut tree = TreeBuilder::new();
+            for (path, text) in *files {
+                let inode = Inode::file(text.as_bytes().to_vec(), 0o644);
+                tree.insert(path, inode).unwrap();
+            }
+            let tree = Arc::new(tree.build().unwrap());
+            let mut uuid = *b"kiln system test";
+            uuid[15] = u8::try_from(number).unwrap();
+            let mut options = ext4::Options::new(uuid);
+            options.label = (*label).to_owned();
+            let start = SIZE * (number as u64 + 1);
+            let planned = ext4::plan(&tree, &options, SIZE).unwrap();
+            disk.volume("filesystem", start, planned);
+            let entry = &mut record[446 + 16 * number..462 + 16 * number];
+            entry[4] = 0x83;
+            entry[8..12].copy_from_slice(&u32::try_from(start / 512).unwrap().to_le_bytes());
+            entry[12..].copy_from_slice(&u32::try_from(SIZE / 512).unwrap().to_le_bytes());
+        }
+        disk.bytes("record", 0, record);
+        disk.build().unwrap()
+    }
+
+    #[test]
+    fn what_fstab_mounts_from_the_disk_is_part_of_the_system() {
+        let fstab = "# device at\n\
+                     LABEL=root / ext4 defaults 0 1\n\
+                     UUID=6B696C6E-2073-7973-7465-6D2074657301 /var ext4 defaults 0 2\n\
+                     /dev/sda3\t/var/with\\040space ext4 rw,nofail 0 2\n\
+                     LABEL=\"late\" /late ext4 noauto 0 2\n\
+                     LABEL=root /twice ext4 defaults 0 0\n\
+                     LABEL=late ../up ext4 defaults 0 0\n\
+                     LABEL=gone /gone ext4 defaults 0 0\n\
+                     /srv /bind none bind 0 0\nbroken\n";
+        let disk = disk(&[
+            (
+                "root",
+                &[
+                    ("/etc/os-release", "ID=toy"),
+                    ("/etc/fstab", fstab),
+                    ("/var/hidden", "covered"),
+                ],
+            ),
+            ("", &[("/log", "said")]),
+            ("third", &[("/deep", "kept")]),
+            ("late", &[("/file", "not mounted")]),
+        ]);
+        let contents = Contents::read(&disk).unwrap();
+        let spool = tempfile::tempdir().unwrap();
+        let tree = system(&contents, spool.path()).unwrap();
+        for path in ["/etc/fstab", "/var/log", "/var/with space/deep"] {
+            assert!(tree.find(path).is_some(), "{path}");
+        }
+        for path in ["/var/hidden", "/late/file", "/twice", "/gone", "/up"] {
+            assert!(tree.find(path).is_none(), "{path}");
+        }
+        for (device, number) in [
+            ("/dev/vda2", 2),
+            ("/dev/disk/by-label/third", 3),
+            ("PARTUUID=00000000-04", 4),
+            ("/dev/disk/by-uuid/6b696c6e-2073-7973-7465-6d2074657300", 1),
+        ] {
+            let found = contents
+                .device(device)
+                .and_then(|part| part.partition.as_ref());
+            assert_eq!(found.map(|own| own.number), Some(number), "{device}");
+        }
+        for device in ["/dev/sdb1", "/dev/vg/root", "PARTUUID=", "ID=4", "/dev/sda"] {
+            assert!(contents.device(device).is_none(), "{device}");
+        }
+    }
 }

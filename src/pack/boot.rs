@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::disk::boot::BiosBoot;
-use crate::disk::config::Config;
 use crate::disk::layout::Plan;
 use crate::tree::{Kind, Tree};
 
@@ -63,22 +62,6 @@ fn small_text(tree: &Arc<Tree>, path: &str) -> Option<String> {
     }
     let bytes = tree.read_small(node).ok()?;
     String::from_utf8(bytes).ok()
-}
-
-/// The mkfs node of the filesystem that holds a path.
-pub(super) fn holder<'a>(config: &'a Config, path: &str) -> Option<&'a str> {
-    let holds = |point: &str| {
-        point == "/"
-            || path
-                .strip_prefix(point)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let deepest = config
-        .sorted_mounts()
-        .into_iter()
-        .filter(|mount| holds(&mount.mount_point))
-        .max_by_key(|mount| mount.mount_point.len())?;
-    config.mkfs_of(deepest).map(|mkfs| mkfs.name.as_str())
 }
 
 /// Boot code for a BIOS, if the tree has it and the layout has room for it.

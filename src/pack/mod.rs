@@ -119,6 +119,9 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         };
         let tree = request.labelling.apply(tree)?;
         let boot = boot::bios(&tree, &plan, &mut warnings)?;
+        if boot.is_some() || boot::searched(&tree).is_some() {
+            warnings.extend(plan.check_bootable()?);
+        }
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
             scratch: request.directory().to_owned(),
@@ -242,7 +245,7 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
             }
         }
         if let Some((directory, uuid)) = &searched
-            && boot::holder(&config, directory) == Some(item.name.as_str())
+            && config.mkfs_holding(directory).map(|mkfs| &mkfs.name) == Some(&item.name)
             && !item.settings.contains("uuid")
         {
             item.settings.set("uuid", Value::text(uuid));

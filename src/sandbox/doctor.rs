@@ -536,7 +536,11 @@ fn device(path: &'static str, needed: &str) -> Check {
         .open(path);
     match opened {
         Ok(_) => check(path, Status::Ok, "can be opened"),
-        Err(error) => check(path, Status::Ok, format!("{error}: {needed}")),
+        Err(error) => check(
+            path,
+            Status::Ok,
+            format!("cannot be opened ({}): {needed}", error.kind()),
+        ),
     }
 }
 

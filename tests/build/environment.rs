@@ -172,6 +172,28 @@ fn functions_of_dib_work_in_hooks_outside() {
     assert!(built.lines().iter().any(|line| line == "ERROR: what now"));
 }
 
+/// As ironic-python-agent-builder does with the kernel beside its ramdisk.
+#[test]
+fn what_hooks_give_to_their_user_is_the_callers() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut toy = Toy::basic();
+    toy.world.set("USER", "nobody").set("LOGNAME", "nobody");
+    toy.hook(
+        "cleanup",
+        "99-beside",
+        "USER=${USER:-$(whoami)}\necho made >\"$IMAGE_NAME.made\"\n\
+         sudo chown \"$USER\": \"$IMAGE_NAME.made\"\n\
+         sudo cp \"$IMAGE_NAME.made\" \"$IMAGE_NAME.copy\"\n\
+         sudo chown \"$(id -u):$(id -g)\" \"$IMAGE_NAME.copy\"",
+    );
+    toy.build("-t tar").success();
+    for suffix in ["made", "copy"] {
+        let meta = fs::metadata(toy.output(suffix)).expect("the hook made it");
+        let own = (nix::unistd::geteuid(), nix::unistd::getegid());
+        assert_eq!((meta.uid(), meta.gid()), (own.0.as_raw(), own.1.as_raw()));
+    }
+}
+
 #[test]
 fn environment_files_are_sourced_for_each_phase_in_bytewise_order() {
     let mut toy = Toy::basic();

@@ -56,6 +56,53 @@ fn the_same_build_gives_the_same_bytes_in_memory_and_on_disk_and_with_one_thread
     }
 }
 
+/// Disks besides the first, of which one has a directory of its own.
+fn further_disks(directory: &Path) -> String {
+    format!(
+        "{GPT}- local_loop: {{name: data, size: 16MiB}}\n\
+         - mkfs: {{name: srv, base: data, type: ext4, mount: {{mount_point: /srv, fstab: {{}}}}}}\n\
+         - local_loop: {{name: opt0, size: 16MiB, directory: {}}}\n\
+         - mkfs: {{name: opt, base: opt0, type: ext4, mount: {{mount_point: /opt, fstab: {{}}}}}}\n",
+        directory.display()
+    )
+}
+
+#[test]
+fn a_build_writes_every_disk_and_checks_first_that_it_can() {
+    let mut toy = Toy::full();
+    let elsewhere = toy.world.tmp().join("elsewhere");
+    let layout = further_disks(&elsewhere);
+    toy.world.set("DIB_BLOCK_DEVICE_CONFIG", &layout);
+    let built = toy.build("-t qcow2,raw --checksum --extra-size 64");
+    let (message, hints, _) = built.failure();
+    assert!(
+        message.contains("elsewhere` for the disk `opt0` cannot be written to"),
+        "{message}"
+    );
+    assert!(
+        hints.iter().any(|hint| hint.contains("`directory`")),
+        "{hints:?}"
+    );
+    assert!(toy.outputs().is_empty());
+
+    fs::create_dir(&elsewhere).expect("made");
+    toy.build("-t qcow2,raw --checksum --extra-size 64")
+        .success();
+    let mut wanted = Vec::new();
+    for file in ["toy-data.qcow2", "toy-data.raw", "toy.qcow2", "toy.raw"] {
+        wanted.extend(["", ".md5", ".sha256"].map(|end| format!("{file}{end}")));
+    }
+    let mut found = toy.outputs();
+    found.sort();
+    wanted.sort();
+    assert_eq!(found, wanted);
+    let length = |path: &Path| fs::metadata(path).expect("there").len();
+    assert_eq!(length(&toy.world.work().join("toy-data.raw")), 16 << 20);
+    assert_eq!(length(&elsewhere.join("opt0.raw")), 16 << 20);
+    assert!(elsewhere.join("opt0.raw.sha256").is_file());
+    fs::remove_dir_all(&elsewhere).expect("removed");
+}
+
 #[test]
 fn another_build_of_another_place_gives_the_same_bytes() {
     let digests: Vec<String> = (0..2)

@@ -56,6 +56,7 @@ pub fn sources_of_every_type_are_brought_into_the_root() {
     let outside = scratch.outside().display().to_string();
     // Paths of tests hold a blank, which the lists have no way to say.
     scratch.set("DIB_REPOLOCATION_head", &format!("{outside}/repo"));
+    scratch.set("DIB_REPOLOCATION_heads", &format!("{outside}/repo"));
     scratch.set("DIB_REPOLOCATION_tagged", &format!("{outside}/repo"));
     scratch.set("DIB_REPOLOCATION_branch", &format!("{outside}/repo"));
     scratch.set("DIB_REPOREF_branch", "other");
@@ -79,7 +80,8 @@ pub fn sources_of_every_type_are_brought_into_the_root() {
     .unwrap();
     fs::write(
         scratch.hooks().join("source-repository-two"),
-        "all tar /opt/all http://overridden *\npart tar /opt/part http://overridden inner/deep\n\
+        "all tar /opt/all http://overridden inn*\npart tar /opt/part http://overridden */deep\n\
+         head git /opt/head git://overridden\nheads git /opt/heads git://overridden *\n\
          whole tar /opt/whole http://overridden .\na-file file /opt/dir/file http://overridden",
     )
     .unwrap();
@@ -98,13 +100,30 @@ pub fn sources_of_every_type_are_brought_into_the_root() {
         assert_eq!(scratch.read(path), content, "{path}");
     }
     assert!(!scratch.exists("opt/skipped"));
+    // The main branch is where the reference is, and the reference has a branch.
+    for (path, refs) in [
+        ("opt/tagged", &["fetch_first", "master"][..]),
+        ("opt/branch", &["fetch_other", "master"]),
+        ("opt/heads", &["master", "other"]),
+    ] {
+        assert_eq!(
+            scratch.read(&format!("{path}/.git/HEAD")),
+            "ref: refs/heads/master\n"
+        );
+        for name in refs {
+            assert!(
+                scratch.exists(&format!("{path}/.git/refs/heads/{name}")),
+                "{path} {name}"
+            );
+        }
+    }
     assert_eq!(
         scratch.read("etc/dib-source-repositories"),
-        "/opt/head\n/opt/tagged\n/opt/branch\n/opt/all\n/opt/part\n/opt/whole\n/opt/dir/file\n"
+        "/opt/head\n/opt/tagged\n/opt/branch\n/opt/all\n/opt/part\n/opt/head\n/opt/heads\n/opt/whole\n/opt/dir/file\n"
     );
     let manifest = scratch.read("etc/dib-manifests/dib-manifest-git-image");
     assert!(manifest.starts_with("head git /opt/head "), "{manifest}");
-    assert_eq!(manifest.lines().count(), 3);
+    assert_eq!(manifest.lines().count(), 4);
     // From the cache, without what is was made of.
     shell(&scratch, "rm -rf repo archive.tar.gz plain; rm -r mnt/opt");
     scratch.set("DIB_OFFLINE", "1");

@@ -79,6 +79,45 @@ fn the_steps_make_an_image_of_what_is_in_the_mount_points() {
 }
 
 #[test]
+fn every_disk_of_a_configuration_is_made_filled_and_deleted() {
+    let world = world();
+    fs::create_dir(world.work().join("elsewhere")).expect("made");
+    let here = world.work().display().to_string();
+    let data = format!(
+        "- local_loop: {{name: data, size: 16MiB, directory: {here}/elsewhere}}\n\
+         - mkfs: {{name: srv, base: data, type: ext4, mount: {{mount_point: /srv, fstab: {{}}}}}}\n"
+    );
+    world.write("config.yaml", &format!("{GPT}{data}"));
+    let params = world.work().join("params.yaml");
+    let text = fs::read_to_string(&params).expect("it was written");
+    fs::write(&params, format!("{text}image-size: 131072KiB\n")).expect("it can be written");
+    let step = |line: &str| world.face("dib-block-device").words(line);
+    step("init").success();
+    step("create").success();
+    let images = [
+        (world.work().join("image0.raw"), 128 << 20),
+        (world.work().join("elsewhere/data.raw"), 16 << 20),
+    ];
+    for (image, length) in &images {
+        assert_eq!(fs::metadata(image).expect("it is there").len(), *length);
+    }
+    let path = step("getval image-path").success();
+    assert_eq!(path, format!("{}\n", images[0].0.display()));
+    let devices = step("getval image-block-devices").success();
+    assert!(devices.contains(" [data]=/dev/data "), "{devices}");
+    fs::write(world.work().join("mnt/srv/page"), "served\n").expect("it can be written");
+    step("umount").success();
+    if let Some(tool) = missing(&["debugfs", "e2fsck"]) {
+        skip!("{tool} is not installed");
+    }
+    assert_clean(&world, "elsewhere/data.raw");
+    let page = debugfs(&world, "elsewhere/data.raw", "cat /page");
+    assert_eq!(page, "served\n");
+    step("delete").success();
+    assert!(images.iter().all(|(image, _)| !image.exists()));
+}
+
+#[test]
 fn mistakes_of_the_caller_and_of_the_configuration_have_their_own_status() {
     let world = world();
     for (line, code, message, hint) in [

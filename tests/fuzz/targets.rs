@@ -3,6 +3,7 @@
 //! Included by `fuzz_targets/*.rs`, which search for inputs, and by `tests/fuzz.rs`,
 //! which runs a small corpus so that all of this keeps compiling.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,6 +16,7 @@ use kiln::inspect;
 use kiln::inspect::fs::{FileId, FileKind, FileSystem};
 use kiln::inspect::{Contents, os_release};
 use kiln::rootfs::apt::{self, Deb, Keyring, Release, Universe, Version};
+use kiln::sink::{Cause, ReadAt, Reader};
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -42,6 +44,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vhdx", vhdx),
     ("vdi", vdi),
     ("disk_files", disk_files),
+    ("xfs_image", xfs_image),
+    ("lvm_metadata", lvm_metadata),
 ];
 
 /// A signed index of an archive.
@@ -242,29 +246,76 @@ pub fn vdi(bytes: &[u8]) {
     image(bytes, inspect::Format::Vdi);
 }
 
-/// A file from its blocks that are not empty, so that inputs are small: its
-/// length in blocks of 512 bytes, then for each block its number, how many bytes
-/// it has, and these.
-fn sparse_file(bytes: &[u8]) -> Vec<u8> {
-    const MOST: usize = 16 << 20;
-    let (length, mut rest) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
-    let length = u32::from_le_bytes(*length) as usize * 512;
-    let mut file = vec![0; length.min(MOST)];
-    while let Some(([a, b, c, d, e, f], after)) = rest.split_first_chunk() {
-        let start = u32::from_le_bytes([*a, *b, *c, *d]) as usize * 512;
-        let wanted = usize::from(u16::from_le_bytes([*e, *f])).min(512);
-        let (data, after) = after.split_at(wanted.min(after.len()));
-        if let Some(place) = file.get_mut(start..start + data.len()) {
-            place.copy_from_slice(data);
+/// A disk of its blocks that are not empty, so that inputs are small: its length in
+/// blocks of 512 bytes, then for each block its number, how many bytes it has, and
+/// these.
+struct SparseDisk {
+    blocks: u64,
+    data: BTreeMap<u64, [u8; 512]>,
+}
+
+impl SparseDisk {
+    fn new(bytes: &[u8]) -> SparseDisk {
+        let (length, mut rest) = bytes.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let mut data = BTreeMap::new();
+        while let Some(([a, b, c, d, e, f], after)) = rest.split_first_chunk() {
+            let number = u32::from_le_bytes([*a, *b, *c, *d]);
+            let wanted = usize::from(u16::from_le_bytes([*e, *f])).min(512);
+            let (own, after) = after.split_at(wanted.min(after.len()));
+            let mut block = [0; 512];
+            block[..own.len()].copy_from_slice(own);
+            data.insert(number.into(), block);
+            rest = after;
         }
-        rest = after;
+        SparseDisk {
+            blocks: u32::from_le_bytes(*length).into(),
+            data,
+        }
     }
+}
+
+impl ReadAt for SparseDisk {
+    fn length(&self) -> u64 {
+        self.blocks * 512
+    }
+
+    fn data_ranges(&self) -> Vec<std::ops::Range<u64>> {
+        let blocks = self.data.range(..self.blocks);
+        blocks.map(|(&at, _)| at * 512..at * 512 + 512).collect()
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        Box::new(self)
+    }
+}
+
+impl Reader for &SparseDisk {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Cause> {
+        buffer.fill(0);
+        let end = offset + buffer.len() as u64;
+        for (block, data) in self.data.range(offset / 512..end.div_ceil(512)) {
+            let start = block * 512;
+            let (from, to) = (start.max(offset), (start + 512).min(end));
+            let within = usize::try_from(from - start)?..usize::try_from(to - start)?;
+            let place = usize::try_from(from - offset)?..usize::try_from(to - offset)?;
+            buffer[place].copy_from_slice(&data[within]);
+        }
+        Ok(())
+    }
+}
+
+/// The same as a file, if it is not too long.
+fn sparse_file(bytes: &[u8]) -> Vec<u8> {
+    const MOST: u64 = 16 << 20;
+    let disk = SparseDisk::new(bytes);
+    let length = disk.length().min(MOST);
+    let mut file = vec![0; usize::try_from(length).expect("it is small")];
+    (&disk).read_at(0, &mut file).expect("it is in memory");
     file
 }
 
 /// Opens an image, by its content and as this format, and reads some of it.
 fn image(bytes: &[u8], format: inspect::Format) {
-    use kiln::sink::ReadAt as _;
     with_file("image", &sparse_file(bytes), |path| {
         for known in [None, Some(format)] {
             let Ok(image) = inspect::open(path, known) else {
@@ -285,8 +336,63 @@ fn image(bytes: &[u8], format: inspect::Format) {
 
 /// A disk: its partitions, and all files of all filesystems in them.
 pub fn disk_files(bytes: &[u8]) {
-    let disk = bytes.to_vec();
-    let Ok(contents) = Contents::read(&disk) else {
+    read_disk(&bytes.to_vec());
+}
+
+/// The blocks of an XFS filesystem that are not zero, since the whole has at least
+/// 300 MB.
+pub fn xfs_image(bytes: &[u8]) {
+    read_disk(&SparseDisk::new(bytes));
+}
+
+/// The text of a volume group, on a disk that is its physical volume. The checksums
+/// are made right, and behind the metadata is a filesystem's superblock.
+pub fn lvm_metadata(bytes: &[u8]) {
+    use kiln::disk::lvm::format;
+    let text = &bytes[..bytes.len().min(64 << 10)];
+    let mut disk = vec![0; 2 << 20];
+    let mut put = |at: u64, bytes: &[u8]| {
+        let at = usize::try_from(at).expect("it is small");
+        disk[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    let number = |number: u64| number.to_le_bytes();
+    let area = [number(format::MDA_OFFSET), number(format::MDA_SIZE)].concat();
+    let label = [
+        &32_u32.to_le_bytes()[..],
+        &format::LABEL_TYPE,
+        &[b'P'; 32],
+        &number(2 << 20),
+        &number(format::DATA_OFFSET),
+        &[0; 24],
+        &area,
+        &[0; 16],
+    ];
+    let mut label = label.concat();
+    label.resize(512 - 20, 0);
+    put(512, &format::LABEL_ID);
+    put(520, &number(1));
+    put(528, &format::crc(&label).to_le_bytes());
+    put(532, &label);
+    let header = [
+        &format::MDA_MAGIC[..],
+        &1_u32.to_le_bytes(),
+        &area,
+        &number(format::TEXT_OFFSET),
+        &number(text.len() as u64),
+        &format::crc(text).to_le_bytes(),
+    ];
+    let mut header = header.concat();
+    header.resize(512 - 4, 0);
+    put(format::MDA_OFFSET, &format::crc(&header).to_le_bytes());
+    put(format::MDA_OFFSET + 4, &header);
+    put(format::MDA_OFFSET + format::TEXT_OFFSET, text);
+    put(format::DATA_OFFSET, b"XFSB\0\0\x10\0");
+    read_disk(&disk);
+}
+
+/// Reads all that is on a disk.
+fn read_disk(disk: &dyn ReadAt) {
+    let Ok(contents) = Contents::read(disk) else {
         return;
     };
     let _ = contents.root();

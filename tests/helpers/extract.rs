@@ -75,12 +75,12 @@ fn extract_image_says_what_it_cannot_read() {
         (
             "xfs",
             &xfs,
-            "its root filesystem cannot be read: the disk is xfs",
+            "cannot read the disk: the XFS filesystem is damaged at its superblock: its version is impossible",
         ),
         (
             "lvm",
             &lvm,
-            "its root filesystem cannot be read: the disk is LVM2_member",
+            "cannot read the disk: the LVM physical volume cannot be read: its label is damaged",
         ),
         (
             "btrfs",
@@ -106,4 +106,56 @@ fn extract_image_says_what_it_cannot_read() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn extract_image_finds_a_root_on_lvm_and_what_it_mounts() {
+    let bench = Bench::new();
+    bench.file("tree/etc/os-release", "ID=toy\n");
+    bench.file("tree/boot/vmlinuz-6.1", "kernel");
+    bench.file("tree/var/log/messages", "said\n");
+    bench.file("tree/srv/data", "kept\n");
+    bench.file(
+        "volumes.yaml",
+        "- local_loop: {name: image0}\n\
+         - partitioning:\n    base: image0\n    label: gpt\n    partitions:\n\
+         \x20     - {name: boot, size: 20MiB, mkfs: {type: ext4, mount: {mount_point: /boot}}}\n\
+         \x20     - {name: one, size: 60MiB}\n      - {name: two, size: 60MiB}\n\
+         - lvm:\n    name: lvm\n    pvs: [{name: pv1, base: one}, {name: pv2, base: two}]\n\
+         \x20   vgs: [{name: vg-0, base: [pv1, pv2]}]\n\
+         \x20   lvs: [{name: lv_root, base: vg-0, size: 64MiB}, {name: lv-var, base: vg-0, size: 20MiB}]\n\
+         - mkfs: {base: lv_root, name: root, type: ext4, mount: {mount_point: /}}\n\
+         - mkfs: {base: lv-var, name: var, type: ext4, mount: {mount_point: /var}}\n",
+    );
+    // As an installer writes it.
+    bench.file(
+        "tree/etc/fstab",
+        "# what is where\n/dev/mapper/vg--0-lv_root / ext4 defaults 0 1\n\
+         /dev/vg-0/lv-var /var ext4 defaults 0 2\nLABEL=mkfs_boot /boot ext4 defaults 0 2\n\
+         server:/export /srv nfs defaults 0 0\n",
+    );
+    let packed = run(Command::new(env!("CARGO_BIN_EXE_kiln"))
+        .current_dir(bench.dir.path())
+        .args([
+            "pack",
+            "tree",
+            "--layout",
+            "./volumes.yaml",
+            "-o",
+            "volumes",
+        ])
+        .args(["-t", "qcow2"]));
+    assert!(packed.status.success(), "{}", stderr(&packed));
+    let output = extract_image(&bench, "volumes.qcow2", &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for (path, text) in [
+        ("etc/os-release", "ID=toy\n"),
+        ("boot/vmlinuz-6.1", "kernel"),
+        ("var/log/messages", "said\n"),
+        ("srv/data", "kept\n"),
+    ] {
+        let path = bench.path("target").join(path);
+        let read = fs::read_to_string(&path);
+        assert_eq!(read.expect("it was extracted"), text, "{}", path.display());
+    }
 }

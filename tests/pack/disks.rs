@@ -23,17 +23,32 @@ const LAYOUT: &str = "
 - lvm:
     name: lvm
     pvs: [{name: pv1, base: one}, {name: pv2, base: two}]
-    vgs: [{name: vg, base: [pv1, pv2]}]
-    lvs: [{name: lv_var, base: vg, extents: 100%VG}]
+    vgs: [{name: vg, base: [pv1, pv2], options: [--physicalextentsize, 1m]}]
+    lvs: [{name: lv_usr, base: vg, extents: 40%VG, options: [-i, '2']}, {name: lv_var, base: vg, extents: 100%FREE}]
+- mkfs: {name: usr, base: lv_usr, type: ext4, mount: {mount_point: /usr, fstab: {}}}
 - mkfs: {name: var, base: lv_var, type: ext4, mount: {mount_point: /var, fstab: {}}}
 - mkfs: {name: opt, base: opt0, type: ext4, mount: {mount_point: /opt, fstab: {}}}
 ";
 
+/// A file that has many stripes.
+fn long_text() -> String {
+    (0..40_000)
+        .map(|number| format!("line {number}\n"))
+        .collect()
+}
+
 /// A tree with something for each of the filesystems.
 fn divided(world: &World) {
-    for name in ["etc/hostname", "srv/page", "var/log/first", "opt/tool"] {
+    for name in [
+        "etc/hostname",
+        "srv/page",
+        "var/log/first",
+        "opt/tool",
+        "usr/share/text",
+    ] {
         world.write(&format!("tree/{name}"), &format!("content of {name}\n"));
     }
+    world.write("tree/usr/share/text", &long_text());
 }
 
 #[test]
@@ -97,12 +112,14 @@ fn further_disks_are_further_images_in_every_format() {
     assert_eq!(
         debugfs(&world, "root.ext4", "cat /etc/fstab"),
         "LABEL=cloudimg-rootfs / ext4 defaults 0 1\nLABEL=opt /opt ext4 defaults 0 2\n\
-         LABEL=mkfs_srv /srv ext4 defaults 0 2\nLABEL=var /var ext4 defaults 0 2\n"
+         LABEL=mkfs_srv /srv ext4 defaults 0 2\nLABEL=usr /usr ext4 defaults 0 2\nLABEL=var /var ext4 defaults 0 2\n"
     );
     // GRUB puts the group together from both disks, and only from both.
     let read = |line: &str| run(&world, "grub-fstest", line);
     let both = read("-c 2 two.raw two-data.raw cat (lvm/vg-lv_var)/log/first");
     assert_eq!(both.success(), "content of var/log/first\n");
+    let striped = read("-c 2 two.raw two-data.raw cat (lvm/vg-lv_usr)/share/text");
+    assert!(striped.success() == long_text());
     assert_ne!(read("two.raw cat (lvm/vg-lv_var)/log/first").code(), 0);
 
     // The same at any number of threads.

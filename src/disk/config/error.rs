@@ -234,6 +234,14 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
     },
+    /// Options that end within quotes.
+    #[error("the quotes of the mkfs options `{opts}` of `{node}` are not closed")]
+    Quotes {
+        /// The node.
+        node: String,
+        /// What was written.
+        opts: String,
+    },
     /// Two filesystems with one label.
     #[error("File system label [{label}] used more than once (by `{first}` and `{second}`)")]
     DuplicateFsLabel {

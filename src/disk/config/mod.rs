@@ -423,6 +423,21 @@ impl Config {
         self.mkfs_of(mount)
     }
 
+    /// The filesystem that holds a path of the target: that of the deepest mount point.
+    pub fn mkfs_holding(&self, path: &str) -> Option<&Mkfs> {
+        let holds = |point: &str| {
+            point == "/"
+                || path
+                    .strip_prefix(point)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mounts = self.mounts.iter();
+        let deepest = mounts
+            .filter(|mount| holds(&mount.mount_point))
+            .max_by_key(|mount| mount.mount_point.len())?;
+        self.mkfs_of(deepest)
+    }
+
     /// `DIB_ROOT_LABEL`: the label of the filesystem at `/`.
     ///
     /// # Errors

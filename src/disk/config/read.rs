@@ -443,12 +443,12 @@ pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, Conf
             limit,
         });
     }
-    let opts = settings
-        .text("opts")?
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+    let opts = settings.text("opts")?.unwrap_or_default();
+    // DIB splits at spaces and knows no quotes; a quote could mean nothing else.
+    let opts = shlex::split(opts).ok_or_else(|| ConfigError::Quotes {
+        node: item.name.clone(),
+        opts: opts.to_owned(),
+    })?;
     let uuid = settings.owned("uuid")?;
     Ok(Mkfs {
         name: item.name.clone(),

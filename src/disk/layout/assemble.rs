@@ -31,6 +31,13 @@ struct Piece {
 enum Space {
     /// In pieces in order.
     Pieces(Vec<Piece>),
+    /// In turns in these pieces.
+    Striped {
+        /// One of each physical volume.
+        pieces: Vec<Piece>,
+        /// Bytes of a turn.
+        size: u64,
+    },
     /// In a thin pool.
     Thin {
         /// Index of the pool.
@@ -53,7 +60,9 @@ impl Space {
 
     fn length(&self) -> u64 {
         match self {
-            Space::Pieces(pieces) => pieces.iter().map(|piece| piece.length).sum(),
+            Space::Pieces(pieces) | Space::Striped { pieces, .. } => {
+                pieces.iter().map(|piece| piece.length).sum()
+            }
             Space::Thin { bytes, .. } => *bytes,
         }
     }
@@ -62,7 +71,7 @@ impl Space {
     fn piece(&self) -> Option<Piece> {
         match self {
             Space::Pieces(pieces) => pieces.first().copied(),
-            Space::Thin { .. } => None,
+            Space::Striped { .. } | Space::Thin { .. } => None,
         }
     }
 }
@@ -228,6 +237,10 @@ impl Plan {
             for (lv, place) in group.lvs.iter().zip(plan.places) {
                 let space = match place {
                     lvm::Place::Linear(segments) => Space::Pieces(pieces(&segments, &places)),
+                    lvm::Place::Striped { parts, size } => Space::Striped {
+                        pieces: pieces(&parts, &places),
+                        size,
+                    },
                     lvm::Place::Pool(_) => continue,
                     lvm::Place::Thin {
                         pool,
@@ -252,7 +265,7 @@ impl Plan {
             let header = lvm::orphan_header(&lvm::Pv {
                 bytes: place.length,
                 ..pv.clone()
-            });
+            })?;
             disks[place.disk].bytes(
                 format!("the metadata of physical volume {}", pv.name),
                 place.offset,
@@ -372,6 +385,12 @@ fn place_filesystem(
             pool, volume: at, ..
         } => pools[*pool].volumes[*at] = volume,
         Space::Pieces(pieces) => put(&what, volume, pieces, disks),
+        Space::Striped { pieces, size } => {
+            let parts = lvm::stripe(&volume, pieces.len(), *size);
+            for (piece, part) in pieces.iter().zip(parts) {
+                disks[piece.disk].volume(what.clone(), piece.offset, part);
+            }
+        }
     }
     Ok(())
 }

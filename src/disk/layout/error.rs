@@ -46,6 +46,28 @@ pub enum LayoutError {
         /// The volume group.
         vg: String,
     },
+    /// What GRUB starts from is in a thin volume.
+    #[error(
+        "`{node}` holds /boot and is on the thin volume `{volume}`, which GRUB cannot read: put \
+         /boot on a partition or on an ordinary logical volume"
+    )]
+    BootOnThin {
+        /// The mkfs node.
+        node: String,
+        /// The logical volume.
+        volume: String,
+    },
+    /// What GRUB starts from has a feature that it does not know.
+    #[error(
+        "`{node}` holds /boot, and no GRUB reads its feature `{feature}`: leave it out, or put \
+         /boot on another filesystem"
+    )]
+    BootUnreadable {
+        /// The mkfs node.
+        node: String,
+        /// The feature.
+        feature: String,
+    },
     /// A UUID that is none.
     #[error("uuid `{uuid}` of `{node}` is not {wanted}")]
     FilesystemUuid {

@@ -18,6 +18,7 @@ use super::facts::{self, Facts, Filesystem};
 use super::lvm;
 
 mod assemble;
+mod bootable;
 mod error;
 pub mod fit;
 mod planner;
@@ -106,6 +107,8 @@ pub struct FilesystemPlan {
     pub opts: Vec<String>,
     /// Where it is mounted; `None` for swap and unmounted ones.
     pub mount_point: Option<String>,
+    /// Whether `/boot` is in it, so that boot loaders have to read it.
+    pub holds_boot: bool,
     /// Sector size of the disk in bytes; blocks must not be smaller.
     pub sector_size: u32,
 }
@@ -149,10 +152,7 @@ impl Plan {
             warnings,
             config,
         };
-        let mut warnings = Vec::new();
-        (plan.groups, plan.orphans) =
-            plan.plan_lvm(&names, parameters.creation_time, &mut warnings)?;
-        plan.warnings.append(&mut warnings);
+        (plan.groups, plan.orphans) = plan.plan_lvm(&names, parameters.creation_time)?;
         Ok(plan)
     }
 
@@ -437,6 +437,9 @@ fn plan_filesystem(
         id,
         opts: mkfs.opts.clone(),
         mount_point: mount.map(|mount| mount.mount_point.clone()),
+        holds_boot: config
+            .mkfs_holding("/boot")
+            .is_some_and(|holder| holder.name == mkfs.name),
         sector_size,
     })
 }

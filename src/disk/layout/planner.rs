@@ -84,6 +84,7 @@ impl NativePlanner {
                     uuid: filesystem.uuid(),
                     sector_size: filesystem.sector_size,
                     arguments: filesystem.opts.clone(),
+                    for_grub: filesystem.holds_boot,
                     timestamp: self.timestamp,
                 };
                 Ok(xfs::plan(&tree, &options, bytes, &self.scratch)?)
@@ -136,7 +137,7 @@ impl NativePlanner {
             _ => {}
         }
         options.timestamp = self.timestamp;
-        options.parse_mkfs(&filesystem.opts.join(" "))?;
+        options.apply_mkfs(filesystem.opts.iter().cloned())?;
         options.label = filesystem.label.clone();
         options.uuid = uuid;
         let (block_size, sector_size) = (options.block_size, filesystem.sector_size);

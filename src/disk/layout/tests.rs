@@ -617,6 +617,72 @@ fn what_cannot_be_planned_says_why() {
 }
 
 #[test]
+fn what_grub_cannot_read_is_no_place_for_boot() {
+    let check = |text: &str| plan(text).check_bootable();
+    for text in [MBR, EFI, EFI_LVM, TWO_DISKS] {
+        assert_eq!(check(text).unwrap(), Vec::<String>::new());
+    }
+    let thin = EFI_LVM
+        .replace(
+            "{name: lv_root, base: vg, extents: 23%VG}",
+            "{name: pool, base: vg, extents: 20%VG, type: thin-pool}\n      - {name: lv_root, base: vg, size: 4GiB, type: thin, thin-pool: pool}",
+        )
+        .replace("57%VG", "30%VG");
+    assert_eq!(
+        check(&thin).unwrap_err().to_string(),
+        "`fs_root` holds /boot and is on the thin volume `lv_root`, which GRUB cannot read: put \
+         /boot on a partition or on an ordinary logical volume"
+    );
+    let apart = thin.replace(
+        "      - {name: root, flags",
+        "      - {name: boot, size: 300MiB, mkfs: {type: ext4, mount: {mount_point: /boot}}}\n      - {name: root, flags",
+    );
+    assert!(check(&apart).is_ok());
+    let with = |opts: &str| MBR.replace("mkfs: {", &format!("mkfs: {{opts: '{opts}', "));
+    let error = check(&with("-O large_dir,ea_inode"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no GRUB reads its feature `ea_inode`"),
+        "{error}"
+    );
+    assert!(check(&with("-Oea_inode -O ^ea_inode")).unwrap().is_empty());
+    let warnings = check(&with("-O metadata_csum_seed")).unwrap();
+    assert!(
+        warnings[0].contains("`metadata_csum_seed`, which GRUB before 2.12"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn options_of_mkfs_may_be_quoted() {
+    let with = |opts: &str| MBR.replace("mkfs: {", &format!("mkfs: {{opts: {opts}, "));
+    let plan = plan(&with(r#""-E 'mount_opts=a b' -M \"/a b\"  -i 4096""#));
+    assert_eq!(
+        plan.filesystems()[0].opts,
+        ["-E", "mount_opts=a b", "-M", "/a b", "-i", "4096"]
+    );
+    let planner = NativePlanner {
+        timestamp: crate::tree::Timestamp::default(),
+        scratch: std::env::temp_dir(),
+    };
+    let options = planner.ext4_options(&plan.filesystems()[0]).unwrap();
+    assert_eq!(
+        (
+            options.mount_options.as_str(),
+            options.last_mounted.as_str()
+        ),
+        ("a b", "/a b")
+    );
+    assert_eq!(
+        try_plan(&with(r#""-L 'a""#), &parameters())
+            .unwrap_err()
+            .to_string(),
+        "the quotes of the mkfs options `-L 'a` of `mkfs_root` are not closed"
+    );
+}
+
+#[test]
 fn what_cannot_be_assembled_says_why() {
     let mbr = plan(MBR);
     let empty = BTreeMap::new();

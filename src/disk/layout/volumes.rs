@@ -13,31 +13,18 @@ impl Plan {
         &self,
         names: &Names,
         creation_time: u64,
-        warnings: &mut Vec<String>,
     ) -> Result<(Vec<lvm::Vg>, Vec<lvm::Pv>), LayoutError> {
         let (mut groups, mut orphans) = (Vec::new(), Vec::new());
         for item in &self.config.lvms {
-            let options = item
-                .pvs
-                .iter()
-                .map(|pv| (&pv.name, &pv.options))
-                .chain(item.vgs.iter().map(|vg| (&vg.name, &vg.options)))
-                .chain(item.lvs.iter().map(|lv| (&lv.name, &lv.options)));
-            for (name, options) in options {
-                // These only silence questions of LVM's programs.
-                let idle = ["--force", "-f", "-ff", "--yes", "-y", "--quiet", "-q"];
-                for option in options
-                    .iter()
-                    .filter(|option| !idle.contains(&option.as_str()))
-                {
-                    warnings.push(format!("lvm option `{option}` of `{name}` is ignored"));
-                }
-            }
-            let pv = |pv: &config::Pv| lvm::Pv {
-                name: pv.name.clone(),
-                uuid: names.uuid("pv", &pv.name),
-                bytes: 0,
-                device: self.device(&pv.base),
+            let pv = |pv: &config::Pv| -> Result<lvm::Pv, lvm::LvmError> {
+                let options = lvm::options::physical(&pv.name, &pv.options)?;
+                Ok(lvm::Pv {
+                    name: pv.name.clone(),
+                    id: options.id.unwrap_or(names.uuid("pv", &pv.name).into()),
+                    bytes: 0,
+                    device: self.device(&pv.base),
+                    options,
+                })
             };
             for group in &item.vgs {
                 let pvs = item.pvs.iter();
@@ -46,10 +33,13 @@ impl Plan {
                     .iter()
                     .filter_map(|name| pvs.clone().find(|pv| pv.name == *name))
                     .map(pv)
-                    .collect();
+                    .collect::<Result<_, _>>()?;
                 let mut lvs = Vec::new();
                 for lv in item.lvs.iter().filter(|lv| lv.base == group.name) {
+                    let options = lvm::options::logical(&lv.name, &lv.options)
+                        .map_err(lvm::LvmError::from)?;
                     let kind = match (lv.kind, &lv.thin_pool) {
+                        (LvKind::Linear, _) if options.thin_pool => lvm::Kind::ThinPool,
                         (LvKind::Linear, _) => lvm::Kind::Linear,
                         (LvKind::ThinPool, _) => lvm::Kind::ThinPool,
                         (LvKind::Thin, Some(pool)) => lvm::Kind::Thin(pool.clone()),
@@ -62,7 +52,7 @@ impl Plan {
                         }
                     };
                     let holder = self.config.mkfs.iter().find(|mkfs| mkfs.base == lv.name);
-                    if let (LvKind::ThinPool, Some(mkfs)) = (lv.kind, holder) {
+                    if let (lvm::Kind::ThinPool, Some(mkfs)) = (&kind, holder) {
                         return Err(lvm::LvmError::PoolAsBase {
                             pool: lv.name.clone(),
                             node: mkfs.name.clone(),
@@ -74,6 +64,7 @@ impl Plan {
                         uuid: names.uuid("lv", &lv.name),
                         size: lv.size.clone(),
                         kind,
+                        options,
                     });
                 }
                 self.check_sectors(item, group)?;
@@ -90,10 +81,14 @@ impl Plan {
                     pvs,
                     lvs,
                     creation_time,
+                    options: lvm::options::group(&group.name, &group.options)
+                        .map_err(lvm::LvmError::from)?,
                 });
             }
             let used = |name: &String| item.vgs.iter().any(|vg| vg.base.contains(name));
-            orphans.extend(item.pvs.iter().filter(|pv| !used(&pv.name)).map(pv));
+            for free in item.pvs.iter().filter(|pv| !used(&pv.name)) {
+                orphans.push(pv(free)?);
+            }
         }
         Ok((groups, orphans))
     }

@@ -1,6 +1,6 @@
 //! LVM: volume groups with linear and thin logical volumes, written without LVM.
 //!
-//! Every physical volume has the same layout:
+//! Every physical volume has the same layout, but for what [`options`] say:
 //!
 //! ```text
 //! 512      label and header
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Logical volumes take extents in order, over the physical volumes in the order
-//! in which the group names them, as `lvcreate` does on an empty group. A thin pool
+//! in which the group names them, as `lvcreate` does on an empty group. Striped ones
+//! take as many of several physical volumes. A thin pool
 //! takes them for its data, for its metadata, and once in a group for spare metadata
 //! to repair with; see [`thin`] for what is in it.
 
@@ -21,11 +22,13 @@ use super::config::LvSize;
 use super::{Extent, Source, Volume};
 
 pub mod format;
+pub mod options;
 pub mod parse;
 mod text;
 pub mod thin;
 
-use format::{DATA_OFFSET, EXTENT_SIZE, MDA_OFFSET, MDA_SIZE, SECTOR, TEXT_OFFSET};
+use format::{EXTENT_SIZE, MDA_OFFSET, SECTOR, TEXT_OFFSET};
+use options::{LvOptions, PvOptions, Stripes, VgOptions};
 
 /// Why a volume group cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -39,25 +42,91 @@ pub enum LvmError {
     },
     /// A physical volume without room for an extent.
     #[error(
-        "physical volume `{pv}` of {bytes} bytes is too small: it needs 1MiB for metadata and at \
-         least 4MiB"
+        "physical volume `{pv}` of {bytes} bytes is too small: it needs {} for metadata and at \
+         least {}", Size(*metadata), Size(*extent)
     )]
     PvTooSmall {
         /// The physical volume.
         pv: String,
         /// Its length.
         bytes: u64,
+        /// Bytes before its first extent.
+        metadata: u64,
+        /// Bytes of an extent.
+        extent: u64,
     },
-    /// A logical volume without an extent.
-    #[error("logical volume `{lv}` is smaller than one extent of 4MiB")]
-    LvEmpty {
+    /// A physical volume that would be longer than what it is on.
+    #[error(
+        "physical volume `{pv}` is to have {wanted} bytes by `--setphysicalvolumesize`, but there \
+         are {bytes}"
+    )]
+    PvTooLarge {
+        /// The physical volume.
+        pv: String,
+        /// The length that it should have.
+        wanted: u64,
+        /// The space it has.
+        bytes: u64,
+    },
+    /// More volumes than the group may have.
+    #[error("volume group `{vg}` has {count} {what} volumes, but its options allow {most}")]
+    TooMany {
+        /// The volume group.
+        vg: String,
+        /// `logical` or `physical`.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: u32,
+    },
+    /// Stripes that are longer than an extent.
+    #[error("stripes of {} of `{lv}` are longer than extents of {}", Size(*stripe), Size(*extent))]
+    StripeTooLong {
+        /// The logical volume.
+        lv: String,
+        /// Bytes of a stripe.
+        stripe: u64,
+        /// Bytes of an extent.
+        extent: u64,
+    },
+    /// A thin pool or thin volume with stripes.
+    #[error("`{lv}` cannot be striped: of volume group `{vg}` only ordinary volumes can")]
+    StripedThin {
+        /// The volume group.
+        vg: String,
         /// The logical volume.
         lv: String,
     },
+    /// Too few physical volumes with enough space.
+    #[error(
+        "logical volume `{lv}` needs {wanted} extents on each of {stripes} physical volumes, but \
+         only {found} of volume group `{vg}` have as many left"
+    )]
+    NoSpaceForStripes {
+        /// The volume group.
+        vg: String,
+        /// The logical volume.
+        lv: String,
+        /// Extents that it needs of each.
+        wanted: u64,
+        /// Physical volumes that it needs.
+        stripes: u64,
+        /// Physical volumes that would do.
+        found: usize,
+    },
+    /// A logical volume without an extent.
+    #[error("logical volume `{lv}` is smaller than one extent of {}", Size(*extent))]
+    LvEmpty {
+        /// The logical volume.
+        lv: String,
+        /// Bytes of an extent.
+        extent: u64,
+    },
     /// More extents than there are.
     #[error(
-        "logical volume `{lv}` needs {wanted} extents of 4MiB, but volume group `{vg}` has only \
-         {free} left: make the image or the partition larger"
+        "logical volume `{lv}` needs {wanted} extents of {}, but volume group `{vg}` has only \
+         {free} left: make the image or the partition larger", Size(*extent)
     )]
     NoSpace {
         /// The volume group.
@@ -68,6 +137,8 @@ pub enum LvmError {
         wanted: u64,
         /// Extents that are left.
         free: u64,
+        /// Bytes of an extent.
+        extent: u64,
     },
     /// Extents in a notation that is not understood.
     #[error(
@@ -119,6 +190,9 @@ pub enum LvmError {
         /// What it would need at least.
         needed: u64,
     },
+    /// Options that are not honoured.
+    #[error(transparent)]
+    Option(#[from] options::OptionError),
     /// Metadata that does not fit its area.
     #[error("the metadata of volume group `{vg}` is too long: {bytes} bytes")]
     MetadataTooLong {
@@ -129,17 +203,69 @@ pub enum LvmError {
     },
 }
 
+/// Bytes in the largest unit that has a whole number of them.
+struct Size(u64);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let unit = units
+            .iter()
+            .find(|(shift, _)| self.0.trailing_zeros() >= *shift);
+        match unit.filter(|_| self.0 > 0) {
+            Some((shift, unit)) => write!(formatter, "{}{unit}", self.0 >> shift),
+            None => write!(formatter, "{} bytes", self.0),
+        }
+    }
+}
+
+/// The identity of a physical volume: 32 letters and digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id([u8; 32]);
+
+impl Id {
+    /// Reads LVM's form, with dashes or without.
+    pub fn parse(text: &str) -> Option<Id> {
+        let letters: Vec<u8> = text.bytes().filter(|&byte| byte != b'-').collect();
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#".contains(byte);
+        let id: [u8; 32] = letters.try_into().ok()?;
+        id.iter().all(allowed).then_some(Id(id))
+    }
+}
+
+impl From<Uuid> for Id {
+    fn from(uuid: Uuid) -> Id {
+        let mut id = [0; 32];
+        uuid.simple().encode_lower(&mut id);
+        Id(id)
+    }
+}
+
 /// A physical volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pv {
     /// Name, for errors.
     pub name: String,
     /// Identity.
-    pub uuid: Uuid,
-    /// Length in bytes.
+    pub id: Id,
+    /// Length in bytes of what it is on.
     pub bytes: u64,
     /// Where it probably is in the running system; only a hint.
     pub device: String,
+    /// Its layout.
+    pub options: PvOptions,
+}
+
+impl Pv {
+    /// Its own length in bytes.
+    fn length(&self) -> u64 {
+        self.options.bytes.unwrap_or(self.bytes)
+    }
+
+    /// Extents that fit it.
+    fn extents(&self, extent_size: u64) -> u64 {
+        self.length().saturating_sub(self.options.data_start) / extent_size
+    }
 }
 
 /// A logical volume.
@@ -153,6 +279,8 @@ pub struct Lv {
     pub size: LvSize,
     /// Where its bytes are.
     pub kind: Kind,
+    /// Its properties.
+    pub options: LvOptions,
 }
 
 /// Where the bytes of a logical volume are.
@@ -179,6 +307,8 @@ pub struct Vg {
     pub lvs: Vec<Lv>,
     /// When it was made, in seconds since 1970.
     pub creation_time: u64,
+    /// Its properties.
+    pub options: VgOptions,
 }
 
 /// Part of a logical volume.
@@ -208,6 +338,13 @@ pub struct Plan {
 pub enum Place {
     /// In these parts of physical volumes.
     Linear(Vec<Segment>),
+    /// In turns in these parts of as many physical volumes.
+    Striped {
+        /// One part of each.
+        parts: Vec<Segment>,
+        /// Bytes of a turn.
+        size: u64,
+    },
     /// It is the pool with this index.
     Pool(usize),
     /// In a pool.
@@ -234,6 +371,8 @@ pub struct Pool {
     pub chunk: u64,
     /// How many volumes it has.
     pub volumes: usize,
+    /// Its properties.
+    pub options: options::PoolOptions,
 }
 
 impl Pool {
@@ -256,27 +395,20 @@ pub fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(allowed)
 }
 
-/// The identity in LVM's form: 32 letters and digits.
-fn id(uuid: Uuid) -> String {
-    uuid.simple().to_string()
-}
-
-/// Extents that fit a physical volume.
-fn extents_of(bytes: u64) -> u64 {
-    bytes.saturating_sub(DATA_OFFSET) / EXTENT_SIZE
-}
-
-/// Extents that a logical volume asks for.
-fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
+/// Extents that a logical volume asks for; `stripes` divide them.
+fn wanted_extents(lv: &Lv, space: &Space<'_>, stripes: u64) -> Result<u64, LvmError> {
+    let extent = space.vg.options.extent_size;
+    let (total, free) = (space.total, space.free);
     let extents = match &lv.size {
-        LvSize::Bytes(bytes) => bytes / EXTENT_SIZE,
+        // DIB cuts sizes down to 4 MiB, and LVM makes whole extents of that.
+        LvSize::Bytes(bytes) => (bytes - bytes % EXTENT_SIZE).div_ceil(extent),
         LvSize::Extents(text) => {
             let error = || LvmError::Extents {
                 lv: lv.name.clone(),
                 text: text.clone(),
             };
             match text.split_once('%') {
-                None => text.parse().map_err(|_| error())?,
+                None => text.parse::<u64>().map_err(|_| error())?,
                 Some((number, of)) => {
                     let percent: u64 = number.parse().map_err(|_| error())?;
                     let of = match of.to_ascii_uppercase().as_str() {
@@ -284,7 +416,9 @@ fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
                         "FREE" => free,
                         _ => return Err(error()),
                     };
-                    percent.checked_mul(of).ok_or_else(error)? / 100
+                    // A share is at most what it says, also of whole stripes.
+                    let extents = percent.checked_mul(of).ok_or_else(error)? / 100;
+                    extents - extents % stripes
                 }
             }
         }
@@ -292,9 +426,10 @@ fn wanted_extents(lv: &Lv, total: u64, free: u64) -> Result<u64, LvmError> {
     if extents == 0 {
         return Err(LvmError::LvEmpty {
             lv: lv.name.clone(),
+            extent,
         });
     }
-    Ok(extents)
+    Ok(extents.next_multiple_of(stripes))
 }
 
 /// Places the logical volumes of a group and renders its metadata.
@@ -310,13 +445,31 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
             return Err(LvmError::Name { name: name.clone() });
         }
     }
+    let limits = [
+        ("logical", vg.lvs.len(), vg.options.max_lv),
+        ("physical", vg.pvs.len(), vg.options.max_pv),
+    ];
+    for (what, count, most) in limits {
+        if most > 0 && u32::try_from(count).map_or(true, |count| count > most) {
+            return Err(LvmError::TooMany {
+                vg: vg.name.clone(),
+                what,
+                count,
+                most,
+            });
+        }
+    }
+    let extent = vg.options.extent_size;
     let mut total: u64 = 0;
     for pv in &vg.pvs {
-        let extents = extents_of(pv.bytes);
+        check_length(pv)?;
+        let extents = pv.extents(extent);
         if extents == 0 {
             return Err(LvmError::PvTooSmall {
                 pv: pv.name.clone(),
-                bytes: pv.bytes,
+                bytes: pv.length(),
+                metadata: pv.options.data_start,
+                extent,
             });
         }
         total += extents;
@@ -325,24 +478,34 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
         vg,
         total,
         free: total,
-        pv: 0,
-        extent: 0,
+        used: vec![0; vg.pvs.len()],
     };
     let mut places = Vec::with_capacity(vg.lvs.len());
     let mut pools: Vec<Pool> = Vec::new();
     for lv in &vg.lvs {
+        if lv.options.stripes.is_some() && lv.kind != Kind::Linear {
+            return Err(LvmError::StripedThin {
+                vg: vg.name.clone(),
+                lv: lv.name.clone(),
+            });
+        }
         places.push(match &lv.kind {
-            Kind::Linear => {
-                let wanted = wanted_extents(lv, total, space.free)?;
-                Place::Linear(space.take(&lv.name, wanted)?)
-            }
+            Kind::Linear => match lv.options.stripes {
+                None => {
+                    let wanted = wanted_extents(lv, &space, 1)?;
+                    Place::Linear(space.take(&lv.name, wanted)?)
+                }
+                Some(stripes) => {
+                    let wanted = wanted_extents(lv, &space, stripes.count)?;
+                    Place::Striped {
+                        parts: space.take_striped(&lv.name, wanted, stripes)?,
+                        size: stripes.size,
+                    }
+                }
+            },
             Kind::ThinPool => {
                 let spare = pools.iter().map(|pool| length_of(&pool.metadata)).max();
-                pools.push(place_pool(
-                    lv,
-                    spare.unwrap_or(0) / EXTENT_SIZE,
-                    &mut space,
-                )?);
+                pools.push(place_pool(lv, spare.unwrap_or(0) / extent, &mut space)?);
                 Place::Pool(pools.len() - 1)
             }
             Kind::Thin(name) => {
@@ -357,15 +520,16 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
                 Place::Thin {
                     pool,
                     volume,
-                    bytes: wanted_extents(lv, total, space.free)?.saturating_mul(EXTENT_SIZE),
+                    bytes: wanted_extents(lv, &space, 1)?.saturating_mul(extent),
                 }
             }
         });
     }
     // Only a group with pools has one; the largest of them can use it.
-    let spare = pools.iter().map(|pool| length_of(&pool.metadata)).max();
+    let with_spare = pools.iter().filter(|pool| pool.options.spare);
+    let spare = with_spare.map(|pool| length_of(&pool.metadata)).max();
     let spare = match spare {
-        Some(bytes) => space.take("lvol0_pmspare", bytes / EXTENT_SIZE)?,
+        Some(bytes) => space.take("lvol0_pmspare", bytes / extent)?,
         None => Vec::new(),
     };
     let text = text::metadata(vg, &places, &pools, &spare);
@@ -392,21 +556,27 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
 
 /// Places a pool. `spare` is how many extents a group keeps for repairs already.
 fn place_pool(lv: &Lv, spare: u64, space: &mut Space<'_>) -> Result<Pool, LvmError> {
-    let mut wanted = wanted_extents(lv, space.total, space.free)?;
+    let extent = space.vg.options.extent_size;
+    let options = &lv.options.pool;
+    let mut wanted = wanted_extents(lv, space, 1)?;
     let extents = |wanted: u64| {
-        let sizes = thin::sizes(wanted.saturating_mul(EXTENT_SIZE));
-        (sizes.chunk, sizes.metadata.div_ceil(EXTENT_SIZE))
+        let sizes = thin::sizes(wanted.saturating_mul(extent), options);
+        (sizes.chunk, sizes.metadata.div_ceil(extent))
     };
     let (mut chunk, mut metadata) = extents(wanted);
     if let LvSize::Extents(text) = &lv.size
         && text.contains('%')
     {
         // A share is of what there is, with all that belongs to the pool.
-        let more = metadata + metadata.saturating_sub(spare);
-        let most = space.free.saturating_sub(more);
+        let spare = match options.spare {
+            true => metadata.saturating_sub(spare),
+            false => 0,
+        };
+        let most = space.free.saturating_sub(metadata + spare);
         if most == 0 {
             return Err(LvmError::LvEmpty {
                 lv: lv.name.clone(),
+                extent,
             });
         }
         wanted = wanted.min(most);
@@ -418,62 +588,132 @@ fn place_pool(lv: &Lv, spare: u64, space: &mut Space<'_>) -> Result<Pool, LvmErr
         metadata: space.take(&lv.name, metadata)?,
         chunk,
         volumes: 0,
+        options: options.clone(),
     })
 }
 
-/// The free extents of a group, from the first to the last.
+/// A physical volume ends within what it is on.
+fn check_length(pv: &Pv) -> Result<(), LvmError> {
+    match pv.options.bytes {
+        Some(wanted) if wanted > pv.bytes => Err(LvmError::PvTooLarge {
+            pv: pv.name.clone(),
+            wanted,
+            bytes: pv.bytes,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The free extents of a group.
 struct Space<'a> {
     vg: &'a Vg,
     total: u64,
     free: u64,
-    /// The next one: index of the physical volume, extent in it.
-    pv: usize,
-    extent: u64,
+    /// Extents in use of each physical volume, from its first on.
+    used: Vec<u64>,
 }
 
 impl Space<'_> {
+    /// The first free extents, over physical volumes in their order.
     fn take(&mut self, lv: &str, wanted: u64) -> Result<Vec<Segment>, LvmError> {
         if wanted > self.free {
-            return Err(LvmError::NoSpace {
-                vg: self.vg.name.clone(),
-                lv: lv.to_owned(),
-                wanted,
-                free: self.free,
-            });
+            return Err(self.too_few(lv, wanted));
         }
-        self.free -= wanted;
         let mut left = wanted;
         let mut parts = Vec::new();
-        while left > 0 {
-            let here = (extents_of(self.vg.pvs[self.pv].bytes) - self.extent).min(left);
-            if here == 0 {
-                (self.pv, self.extent) = (self.pv + 1, 0);
-                continue;
+        for at in 0..self.used.len() {
+            let here = self.left(at).min(left);
+            if here > 0 {
+                parts.push(self.part(at, here));
+                left -= here;
             }
-            parts.push(Segment {
-                pv: self.pv,
-                offset: DATA_OFFSET + self.extent * EXTENT_SIZE,
-                length: here * EXTENT_SIZE,
-            });
-            self.extent += here;
-            left -= here;
         }
         Ok(parts)
+    }
+
+    /// As many extents of each of several physical volumes.
+    fn take_striped(
+        &mut self,
+        lv: &str,
+        wanted: u64,
+        stripes: Stripes,
+    ) -> Result<Vec<Segment>, LvmError> {
+        let extent = self.vg.options.extent_size;
+        if stripes.size > extent {
+            return Err(LvmError::StripeTooLong {
+                lv: lv.to_owned(),
+                stripe: stripes.size,
+                extent,
+            });
+        }
+        if wanted > self.free {
+            return Err(self.too_few(lv, wanted));
+        }
+        let each = wanted / stripes.count;
+        let enough = (0..self.used.len()).filter(|&at| self.left(at) >= each);
+        let enough: Vec<usize> = enough.collect();
+        let chosen = usize::try_from(stripes.count)
+            .ok()
+            .and_then(|count| enough.get(..count));
+        match chosen {
+            Some(chosen) => Ok(chosen.iter().map(|&at| self.part(at, each)).collect()),
+            None => Err(LvmError::NoSpaceForStripes {
+                vg: self.vg.name.clone(),
+                lv: lv.to_owned(),
+                wanted: each,
+                stripes: stripes.count,
+                found: enough.len(),
+            }),
+        }
+    }
+
+    fn left(&self, at: usize) -> u64 {
+        let extents = self.vg.pvs[at].extents(self.vg.options.extent_size);
+        extents.saturating_sub(self.used[at])
+    }
+
+    /// Takes extents that are free.
+    fn part(&mut self, at: usize, count: u64) -> Segment {
+        let extent = self.vg.options.extent_size;
+        let start = self.vg.pvs[at].options.data_start;
+        let part = Segment {
+            pv: at,
+            offset: start + self.used[at] * extent,
+            length: count * extent,
+        };
+        self.used[at] += count;
+        self.free -= count;
+        part
+    }
+
+    fn too_few(&self, lv: &str, wanted: u64) -> LvmError {
+        LvmError::NoSpace {
+            vg: self.vg.name.clone(),
+            lv: lv.to_owned(),
+            wanted,
+            free: self.free,
+            extent: self.vg.options.extent_size,
+        }
     }
 }
 
 /// The first bytes of a physical volume that belongs to no group.
-pub fn orphan_header(pv: &Pv) -> Vec<u8> {
+///
+/// # Errors
+/// If it is to be longer than what it is on.
+pub fn orphan_header(pv: &Pv) -> Result<Vec<u8>, LvmError> {
+    check_length(pv)?;
     // Without text it always fits.
-    pv_header(pv, &[]).unwrap_or_default()
+    Ok(pv_header(pv, &[]).unwrap_or_default())
 }
 
 /// The first bytes of a physical volume; `None` if the text is too long.
 fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
     use format::{DiskLocation, LabelSector, MdaHeader, PvHeader, RawLocation};
 
+    let (data_start, area) = (pv.options.data_start, pv.options.data_start - MDA_OFFSET);
     // LVM treats the area as a ring and keeps room for the next version.
-    if text.len() as u64 > (MDA_SIZE - TEXT_OFFSET) / 2 {
+    if text.len() as u64 > (area - TEXT_OFFSET) / 2 {
         return None;
     }
     let location = |offset, size| DiskLocation {
@@ -481,8 +721,6 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
         size: U64::new(size),
     };
     let end = location(0, 0);
-    let mut pv_uuid = [0; 32];
-    pv_uuid.copy_from_slice(id(pv.uuid).as_bytes());
     let mut label = LabelSector {
         id: format::LABEL_ID,
         sector: U64::new(format::LABEL_OFFSET / SECTOR),
@@ -490,10 +728,10 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
         offset: U32::new(32),
         label_type: format::LABEL_TYPE,
         pv: PvHeader {
-            pv_uuid,
-            device_size: U64::new(pv.bytes),
-            data_areas: [location(DATA_OFFSET, 0), end],
-            metadata_areas: [location(MDA_OFFSET, MDA_SIZE), end],
+            pv_uuid: pv.id.0,
+            device_size: U64::new(pv.length()),
+            data_areas: [location(data_start, 0), end],
+            metadata_areas: [location(MDA_OFFSET, area), end],
             extension_version: U32::new(2),
             extension_flags: U32::new(u32::from(!text.is_empty())),
             bootloader_areas: end,
@@ -511,7 +749,7 @@ fn pv_header(pv: &Pv, text: &[u8]) -> Option<Vec<u8>> {
         magic: format::MDA_MAGIC,
         version: U32::new(1),
         start: U64::new(MDA_OFFSET),
-        size: U64::new(MDA_SIZE),
+        size: U64::new(area),
         raw_location: RawLocation {
             offset: U64::new(offset),
             size: U64::new(text.len() as u64),
@@ -553,6 +791,33 @@ pub fn scatter(volume: Volume, lengths: &[u64]) -> Vec<Volume> {
             let upto = to.min(ends[at]);
             parts[at].extents.push(Extent {
                 offset: from - (ends[at] - lengths[at]),
+                length: upto - from,
+                source: skip(&extent.source, from - extent.offset),
+            });
+            from = upto;
+        }
+    }
+    parts
+}
+
+/// Deals a volume out to `count` parts, `size` bytes to each in turn.
+pub fn stripe(volume: &Volume, count: usize, size: u64) -> Vec<Volume> {
+    let turns = count as u64;
+    let mut parts = vec![Volume::default(); count];
+    for (at, part) in parts.iter_mut().enumerate() {
+        let whole = volume.length / (size * turns) * size;
+        let rest = volume.length % (size * turns);
+        part.length = whole + rest.saturating_sub(at as u64 * size).min(size);
+    }
+    for extent in &volume.extents {
+        let (mut from, to) = (extent.offset, extent.offset + extent.length);
+        while from < to {
+            let turn = from / size;
+            let upto = to.min((turn + 1) * size);
+            // Less than `count`, which is one.
+            let part = (turn % turns) as usize;
+            parts[part].extents.push(Extent {
+                offset: turn / turns * size + from % size,
                 length: upto - from,
                 source: skip(&extent.source, from - extent.offset),
             });

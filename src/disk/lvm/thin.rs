@@ -21,6 +21,7 @@ use std::sync::Arc;
 use zerocopy::IntoBytes as _;
 use zerocopy::little_endian::{U32, U64};
 
+use super::options::PoolOptions;
 use super::{LvmError, Pool, length_of};
 use crate::disk::{Extent, Source, Volume};
 
@@ -50,16 +51,21 @@ pub struct Sizes {
     pub metadata: u64,
 }
 
-/// Those of a pool with as many bytes of data.
-pub fn sizes(data: u64) -> Sizes {
-    let mut chunk = MIN_CHUNK;
-    while data.div_ceil(chunk).saturating_mul(PER_CHUNK) > MAX_METADATA && chunk < 1 << 30 {
+/// Those of a pool with as many bytes of data, as far as its options leave them open.
+pub fn sizes(data: u64, options: &PoolOptions) -> Sizes {
+    let mut chunk = options.chunk.unwrap_or(MIN_CHUNK);
+    while options.chunk.is_none()
+        && data.div_ceil(chunk).saturating_mul(PER_CHUNK) > MAX_METADATA
+        && chunk < 1 << 30
+    {
         chunk *= 2;
     }
     let metadata = data.div_ceil(chunk).saturating_mul(PER_CHUNK);
     Sizes {
         chunk,
-        metadata: metadata.clamp(MIN_METADATA, MAX_METADATA),
+        metadata: options
+            .metadata
+            .unwrap_or(metadata.clamp(MIN_METADATA, MAX_METADATA)),
     }
 }
 

@@ -4,26 +4,32 @@
 //! walks are bounded by the size of the volume, and names that could lead out of
 //! a directory are errors.
 
-use std::ops::Range;
+use std::cell::RefCell;
 
 use crate::tree::{Device, Timestamp, Xattrs};
 
+mod btrfs;
+mod content;
 mod detect;
 mod error;
 mod ext4;
 mod fat;
 mod lookup;
+mod subvolume;
 mod walk;
 mod xfs;
 
+pub use content::File;
 pub use detect::{Identity, identify};
 pub use error::Error;
+pub use subvolume::Subvolume;
 pub use walk::Walk;
 
 use super::Volume;
+use content::Units;
 
 /// What is read, for people.
-pub const KINDS: &str = "ext2 to ext4, XFS and FAT";
+pub const KINDS: &str = "ext2 to ext4, XFS, btrfs and FAT";
 
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
@@ -91,7 +97,8 @@ impl FileKind {
 }
 
 /// A file within its filesystem: ext4's or XFS's inode number, or where FAT keeps the
-/// file's directory entry.
+/// file's directory entry; of btrfs, the inode number with its subvolume's place
+/// among those that were met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
@@ -135,57 +142,18 @@ struct Run {
     at: u64,
 }
 
-/// A regular file that is open for reading.
-#[derive(Debug)]
-pub struct File {
-    /// Length in bytes.
-    pub size: u64,
-    /// Sorted; none reaches beyond the file's end.
-    runs: Vec<Run>,
-    /// The bytes of a file that is stored within its inode.
-    inline: Option<Vec<u8>>,
-}
-
-impl File {
-    /// Ranges that may hold anything but zeros: sorted, not overlapping.
-    pub fn data_ranges(&self) -> Vec<Range<u64>> {
-        if self.inline.is_some() {
-            return std::iter::once(0..self.size).collect();
-        }
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        for run in &self.runs {
-            let end = run.offset + run.length;
-            match ranges.last_mut() {
-                Some(last) if last.end == run.offset => last.end = end,
-                _ => ranges.push(run.offset..end),
-            }
-        }
-        ranges
-    }
-
-    /// A file of these runs, which may reach beyond its end.
-    fn new(size: u64, mut runs: Vec<Run>) -> File {
-        runs.retain(|run| run.offset < size);
-        for run in &mut runs {
-            run.length = run.length.min(size - run.offset);
-        }
-        File {
-            size,
-            runs,
-            inline: None,
-        }
-    }
-}
-
 /// A filesystem that is open for reading.
 #[derive(Debug)]
 pub struct FileSystem<'a> {
     volume: Volume<'a>,
     format: Format,
+    root: FileId,
+    units: RefCell<Units>,
 }
 
 #[derive(Debug)]
 enum Format {
+    Btrfs(btrfs::Btrfs),
     Ext4(ext4::Ext4),
     Fat(fat::Fat),
     Xfs(xfs::Xfs),
@@ -201,6 +169,8 @@ impl<'a> FileSystem<'a> {
             Format::Ext4(ext4::Ext4::open(&volume)?)
         } else if xfs::is_xfs(&volume) {
             Format::Xfs(xfs::Xfs::open(&volume)?)
+        } else if btrfs::is_btrfs(&volume) {
+            Format::Btrfs(btrfs::Btrfs::open(&volume)?)
         } else if fat::is_fat(&volume) {
             Format::Fat(fat::Fat::open(&volume)?)
         } else {
@@ -210,22 +180,31 @@ impl<'a> FileSystem<'a> {
             };
             return Err(Error::Unsupported { what });
         };
-        Ok(FileSystem { volume, format })
-    }
-
-    /// The root directory.
-    pub fn root(&self) -> FileId {
-        match &self.format {
+        let root = match &format {
             Format::Ext4(_) => FileId(ext4::ROOT),
             Format::Fat(_) => FileId(fat::ROOT),
             Format::Xfs(xfs) => FileId(xfs.root()),
-        }
+            Format::Btrfs(btrfs) => btrfs.root(),
+        };
+        Ok(FileSystem {
+            volume,
+            format,
+            root,
+            units: RefCell::default(),
+        })
+    }
+
+    /// The root directory: of btrfs, that of the subvolume that is mounted unless
+    /// another is named, or of the one that was entered.
+    pub fn root(&self) -> FileId {
+        self.root
     }
 
     /// Bytes of all its blocks, and of those that are free, if it keeps count.
     pub fn space(&self) -> (u64, Option<u64>) {
         match &self.format {
             Format::Ext4(ext4) => ext4.space(),
+            Format::Btrfs(btrfs) => btrfs.space(),
             Format::Fat(fat) => (fat.size(), None),
             Format::Xfs(xfs) => xfs.space(),
         }
@@ -236,6 +215,7 @@ impl<'a> FileSystem<'a> {
     pub fn is_dirty(&self) -> bool {
         match &self.format {
             Format::Ext4(ext4) => ext4.needs_recovery(),
+            Format::Btrfs(btrfs) => btrfs.needs_recovery(),
             Format::Fat(_) => false,
             Format::Xfs(xfs) => xfs.is_dirty(),
         }
@@ -248,6 +228,7 @@ impl<'a> FileSystem<'a> {
     pub fn metadata(&self, file: FileId) -> Result<Metadata, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.metadata(&self.volume, file),
+            Format::Btrfs(btrfs) => btrfs.metadata(&self.volume, file),
             Format::Fat(fat) => fat.metadata(&self.volume, file),
             Format::Xfs(xfs) => xfs.metadata(&self.volume, file),
         }
@@ -268,6 +249,7 @@ impl<'a> FileSystem<'a> {
     fn unsorted_entries(&self, directory: FileId) -> Result<Vec<Entry>, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.entries(&self.volume, directory),
+            Format::Btrfs(btrfs) => btrfs.entries(&self.volume, directory),
             Format::Fat(fat) => fat.entries(&self.volume, directory),
             Format::Xfs(xfs) => xfs.entries(&self.volume, directory),
         }
@@ -281,6 +263,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.link_target(&self.volume, link),
             Format::Xfs(xfs) => xfs.link_target(&self.volume, link),
+            Format::Btrfs(btrfs) => btrfs.link_target(&self.volume, link),
             Format::Fat(_) => Err(Error::NotFound {
                 path: "symbolic link".to_owned(),
             }),
@@ -294,6 +277,7 @@ impl<'a> FileSystem<'a> {
     pub fn xattrs(&self, file: FileId) -> Result<Xattrs, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.xattrs(&self.volume, file),
+            Format::Btrfs(btrfs) => btrfs.xattrs(&self.volume, file),
             Format::Fat(_) => Ok(Xattrs::new()),
             Format::Xfs(xfs) => xfs.xattrs(&self.volume, file),
         }
@@ -306,45 +290,10 @@ impl<'a> FileSystem<'a> {
     pub fn file(&self, file: FileId) -> Result<File, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.file(&self.volume, file),
+            Format::Btrfs(btrfs) => btrfs.file(&self.volume, file),
             Format::Fat(fat) => fat.file(&self.volume, file),
             Format::Xfs(xfs) => xfs.file(&self.volume, file),
         }
-    }
-
-    /// Reads from `offset` until the buffer is full or the file ends; returns how
-    /// many bytes that are.
-    ///
-    /// # Errors
-    /// The image cannot be read.
-    pub fn read_at(&self, file: &File, offset: u64, buffer: &mut [u8]) -> Result<usize, Error> {
-        let left = usize::try_from(file.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
-        let buffer = &mut buffer[..wanted];
-        buffer.fill(0);
-        if let Some(bytes) = &file.inline {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX);
-            let have = bytes.get(from..).unwrap_or_default();
-            let length = have.len().min(wanted);
-            buffer[..length].copy_from_slice(&have[..length]);
-            return Ok(wanted);
-        }
-        let end = offset.saturating_add(wanted as u64);
-        let first = file
-            .runs
-            .partition_point(|run| run.offset + run.length <= offset);
-        for run in &file.runs[first..] {
-            if run.offset >= end {
-                break;
-            }
-            let start = offset.max(run.offset);
-            let stop = end.min(run.offset + run.length);
-            let within = |at: u64| usize::try_from(at - offset).unwrap_or(wanted);
-            self.volume.read_at(
-                run.at + (start - run.offset),
-                &mut buffer[within(start)..within(stop)],
-            )?;
-        }
-        Ok(wanted)
     }
 
     /// A whole file of at most `limit` bytes.

@@ -9,8 +9,12 @@ use crate::inspect::Contents;
 use crate::sink::ReadAt;
 use crate::tree::{Content, DataRange, Inode, Kind, Origin, Tree, TreeBuilder};
 
-/// A tree with something of everything.
 fn tree() -> Arc<Tree> {
+    everything(700)
+}
+
+/// A tree with something of everything, with an attribute of so many bytes.
+pub(super) fn everything(attribute: usize) -> Arc<Tree> {
     let mut tree = TreeBuilder::new();
     let time = Timestamp {
         seconds: 5_000_000_000,
@@ -28,7 +32,9 @@ fn tree() -> Arc<Tree> {
         tree.insert(path, Inode::file(number.to_string().into_bytes(), 0o600))
             .unwrap();
     }
-    let sparse: Arc<[u8]> = vec![7; 300_000].into();
+    let mut sparse = vec![7; 300_000];
+    sparse[4096..200_704].fill(0);
+    let sparse: Arc<[u8]> = sparse.into();
     let holes = Content {
         size: 300_000,
         origin: Origin::Bytes(sparse),
@@ -52,7 +58,7 @@ fn tree() -> Arc<Tree> {
         .unwrap();
     tree.insert("/a/up", Inode::symlink("../../../short"))
         .unwrap();
-    tree.insert("/a/long", Inode::symlink("x/".repeat(150)))
+    tree.insert("/a/long", Inode::symlink("x/".repeat(400)))
         .unwrap();
     tree.insert("/loop", Inode::symlink("/a/loop")).unwrap();
     tree.insert("/a/loop", Inode::symlink("../loop")).unwrap();
@@ -81,7 +87,7 @@ fn tree() -> Arc<Tree> {
     let attributes = Inode::file(*b"attributes", 0o644)
         .with_xattr("security.capability", [1, 0, 0, 2, 0, 32])
         .with_xattr("system.posix_acl_access", acl)
-        .with_xattr("user.long", vec![9; 700])
+        .with_xattr("user.long", vec![9; attribute])
         .with_xattr("user.empty", b"");
     tree.insert("/attributes", attributes).unwrap();
     tree.hard_link("/linked", "/large").unwrap();
@@ -89,18 +95,18 @@ fn tree() -> Arc<Tree> {
 }
 
 /// A disk of its own, with the volume at byte 0.
-fn disk(planned: Planned) -> Disk {
+pub(super) fn disk(planned: Planned) -> Disk {
     let mut builder = Disk::builder(planned.length, 512);
     builder.volume("filesystem", 0, planned);
     builder.build().unwrap()
 }
 
-fn open(disk: &dyn ReadAt) -> FileSystem<'_> {
+pub(super) fn open(disk: &dyn ReadAt) -> FileSystem<'_> {
     FileSystem::open(Volume::whole(disk)).unwrap()
 }
 
 /// Everything below a directory of an image is what the tree has there.
-fn assert_equal(files: &FileSystem<'_>, tree: &Arc<Tree>) {
+pub(super) fn assert_equal(files: &FileSystem<'_>, tree: &Arc<Tree>) {
     let mut reader = tree.reader();
     let mut seen = 0;
     for (id, node) in tree.nodes() {
@@ -273,7 +279,7 @@ fn place_of(disk: &[u8], name: &[u8]) -> usize {
 }
 
 /// Walks over all of a disk; how many names that gave.
-fn walk(disk: &Vec<u8>) -> Result<usize, Error> {
+pub(super) fn walk(disk: &dyn ReadAt) -> Result<usize, Error> {
     fn below(files: &FileSystem<'_>, walk: &mut Walk, at: FileId) -> Result<usize, Error> {
         let mut names = 0;
         for entry in walk.enter(files, at)? {
@@ -358,7 +364,7 @@ fn a_walk_enters_every_directory_once() {
 }
 
 /// Reads all of a disk, however damaged it is.
-fn read_all(disk: &Vec<u8>) {
+pub(super) fn read_all(disk: &dyn ReadAt) {
     let Ok(contents) = Contents::read(disk) else {
         return;
     };

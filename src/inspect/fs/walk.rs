@@ -65,20 +65,23 @@ impl Walk {
 }
 
 impl FileSystem<'_> {
-    /// Where on the volume a directory is: its names, and what makes it one.
+    /// Where on the volume a directory is: its names, and what makes it one. Of
+    /// btrfs, whose blocks hold many directories, its number is its place.
     pub(super) fn directory_extents(&self, directory: FileId) -> Result<Vec<Run>, Error> {
         match &self.format {
             Format::Ext4(ext4) => ext4.directory_extents(&self.volume, directory),
+            Format::Btrfs(btrfs) => Ok(btrfs.directory_extents(directory)),
             Format::Fat(fat) => fat.directory(&self.volume, directory),
             Format::Xfs(xfs) => xfs.directory_extents(&self.volume, directory),
         }
     }
 
     fn corrupt(&self, directory: FileId, what: &'static str) -> Error {
-        let (kind, place) = match &self.format {
-            Format::Ext4(_) => ("ext4", format!("inode {}", directory.0)),
-            Format::Xfs(_) => ("XFS", format!("inode {}", directory.0)),
-            Format::Fat(_) => ("FAT", format!("the entry at byte {}", directory.0)),
+        let kind = self.kind();
+        let place = match &self.format {
+            Format::Ext4(_) | Format::Xfs(_) => format!("inode {}", directory.0),
+            Format::Btrfs(btrfs) => btrfs.place(directory),
+            Format::Fat(_) => format!("the entry at byte {}", directory.0),
         };
         Error::Corrupt { kind, place, what }
     }

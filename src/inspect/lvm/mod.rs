@@ -299,6 +299,9 @@ impl<'g> Group<'g> {
                         mapping.push(piece, self.budget).map_err(bad)?;
                     } else {
                         let of = self.named(name)?;
+                        if from.checked_add(length).is_none_or(|end| end > of.length()) {
+                            return Err(format!("it leaves volume `{name}`"));
+                        }
                         mapping
                             .push_part(start, &of, from, length, self.budget)
                             .map_err(bad)?;
@@ -309,7 +312,7 @@ impl<'g> Group<'g> {
                     stripe_size,
                 } => {
                     let count = stripes.len() as u64;
-                    if !length.is_multiple_of(count) {
+                    if !part.count.is_multiple_of(count) {
                         return Err("its stripes are not of one length".to_owned());
                     }
                     let mut at = Vec::with_capacity(stripes.len());

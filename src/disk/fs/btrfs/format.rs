@@ -9,64 +9,76 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::tree::Timestamp;
 
 /// Bytes of a block of a tree.
-pub(super) const NODE_SIZE: usize = 16384;
+pub(crate) const NODE_SIZE: usize = 16384;
 /// Bytes of a block of data.
-pub(super) const SECTOR: u64 = 4096;
+pub(crate) const SECTOR: u64 = 4096;
 /// Everything is written in this transaction.
-pub(super) const GENERATION: u64 = 1;
+pub(crate) const GENERATION: u64 = 1;
 
 /// Where superblocks are.
-pub(super) const SUPER_OFFSETS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
+pub(crate) const SUPER_OFFSETS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 /// What is kept free around a copy of the superblock.
-pub(super) const SUPER_STRIPE: u64 = 64 << 10;
+pub(crate) const SUPER_STRIPE: u64 = 64 << 10;
 /// Length of a superblock.
-pub(super) const SUPER_SIZE: usize = 4096;
+pub(crate) const SUPER_SIZE: usize = 4096;
 /// `_BHRfS_M`
-pub(super) const MAGIC: [u8; 8] = *b"_BHRfS_M";
+pub(crate) const MAGIC: [u8; 8] = *b"_BHRfS_M";
 /// Back references, large blocks, extended references, short keys, no hole items.
-pub(super) const INCOMPAT: u64 = 0x1 | 0x20 | 0x40 | 0x100 | 0x200;
+pub(crate) const INCOMPAT: u64 = 0x1 | 0x20 | 0x40 | 0x100 | 0x200;
 
 /// Ids of trees.
-pub(super) const ROOT_TREE: u64 = 1;
-pub(super) const EXTENT_TREE: u64 = 2;
-pub(super) const CHUNK_TREE: u64 = 3;
-pub(super) const DEV_TREE: u64 = 4;
-pub(super) const FS_TREE: u64 = 5;
-pub(super) const ROOT_TREE_DIR: u64 = 6;
-pub(super) const CSUM_TREE: u64 = 7;
-pub(super) const DATA_RELOC_TREE: u64 = 9_u64.wrapping_neg();
+pub(crate) const ROOT_TREE: u64 = 1;
+pub(crate) const EXTENT_TREE: u64 = 2;
+pub(crate) const CHUNK_TREE: u64 = 3;
+pub(crate) const DEV_TREE: u64 = 4;
+pub(crate) const FS_TREE: u64 = 5;
+pub(crate) const ROOT_TREE_DIR: u64 = 6;
+pub(crate) const CSUM_TREE: u64 = 7;
+pub(crate) const DATA_RELOC_TREE: u64 = 9_u64.wrapping_neg();
 /// Object of checksums.
-pub(super) const EXTENT_CSUM: u64 = 10_u64.wrapping_neg();
+pub(crate) const EXTENT_CSUM: u64 = 10_u64.wrapping_neg();
 /// Object of chunks, and inode of a tree's top directory.
-pub(super) const FIRST: u64 = 256;
+pub(crate) const FIRST: u64 = 256;
 
 /// Types of items.
-pub(super) const INODE_ITEM: u8 = 1;
-pub(super) const INODE_REF: u8 = 12;
-pub(super) const INODE_EXTREF: u8 = 13;
-pub(super) const XATTR_ITEM: u8 = 24;
-pub(super) const DIR_ITEM: u8 = 84;
-pub(super) const DIR_INDEX: u8 = 96;
-pub(super) const EXTENT_DATA: u8 = 108;
-pub(super) const EXTENT_CSUM_ITEM: u8 = 128;
-pub(super) const ROOT_ITEM: u8 = 132;
-pub(super) const EXTENT_ITEM: u8 = 168;
-pub(super) const METADATA_ITEM: u8 = 169;
-pub(super) const TREE_BLOCK_REF: u8 = 176;
-pub(super) const EXTENT_DATA_REF: u8 = 178;
-pub(super) const BLOCK_GROUP_ITEM: u8 = 192;
-pub(super) const DEV_EXTENT: u8 = 204;
-pub(super) const DEV_ITEM: u8 = 216;
-pub(super) const CHUNK_ITEM: u8 = 228;
+pub(crate) const INODE_ITEM: u8 = 1;
+pub(crate) const INODE_REF: u8 = 12;
+pub(crate) const INODE_EXTREF: u8 = 13;
+pub(crate) const XATTR_ITEM: u8 = 24;
+pub(crate) const DIR_ITEM: u8 = 84;
+pub(crate) const DIR_INDEX: u8 = 96;
+pub(crate) const EXTENT_DATA: u8 = 108;
+pub(crate) const EXTENT_CSUM_ITEM: u8 = 128;
+pub(crate) const ROOT_ITEM: u8 = 132;
+/// From a subvolume to the one that it is in, and back.
+pub(crate) const ROOT_BACKREF: u8 = 144;
+pub(crate) const ROOT_REF: u8 = 156;
+pub(crate) const EXTENT_ITEM: u8 = 168;
+pub(crate) const METADATA_ITEM: u8 = 169;
+pub(crate) const TREE_BLOCK_REF: u8 = 176;
+pub(crate) const EXTENT_DATA_REF: u8 = 178;
+pub(crate) const BLOCK_GROUP_ITEM: u8 = 192;
+pub(crate) const DEV_EXTENT: u8 = 204;
+pub(crate) const DEV_ITEM: u8 = 216;
+pub(crate) const CHUNK_ITEM: u8 = 228;
 
 /// Types of chunks.
-pub(super) const DATA: u64 = 1;
-pub(super) const SYSTEM: u64 = 2;
-pub(super) const METADATA: u64 = 4;
+pub(crate) const DATA: u64 = 1;
+pub(crate) const SYSTEM: u64 = 2;
+pub(crate) const METADATA: u64 = 4;
+/// Each byte is on the device twice.
+pub(crate) const DUP: u64 = 1 << 5;
+/// Striped over devices, of which there may be one.
+pub(crate) const RAID0: u64 = 1 << 3;
+/// All ways to use several devices.
+pub(crate) const RAID: u64 = RAID0 | 1 << 4 | 0x7C0;
+
+/// In how many bytes a compressed extent results, at most.
+pub(crate) const MAX_COMPRESSED: u32 = 128 << 10;
 
 /// A key; trees are sorted by its parts in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub object: u64,
     pub kind: u8,
     pub offset: u64,
@@ -75,7 +87,7 @@ pub(super) struct Key {
 /// The same on disk.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct DiskKey {
+pub(crate) struct DiskKey {
     pub objectid: U64<LE>,
     pub kind: u8,
     pub offset: U64<LE>,
@@ -91,10 +103,20 @@ impl From<Key> for DiskKey {
     }
 }
 
+impl From<DiskKey> for Key {
+    fn from(key: DiskKey) -> Key {
+        Key {
+            object: key.objectid.get(),
+            kind: key.kind,
+            offset: key.offset.get(),
+        }
+    }
+}
+
 /// Head of a block of a tree.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub csum: [u8; 32],
     pub fsid: [u8; 16],
     pub bytenr: U64<LE>,
@@ -108,12 +130,12 @@ pub(super) struct Header {
 
 const _: () = assert!(size_of::<Header>() == 101);
 /// Written, with mixed back references.
-pub(super) const HEADER_FLAGS: u64 = 1 | 1 << 56;
+pub(crate) const HEADER_FLAGS: u64 = 1 | 1 << 56;
 
 /// An item of a leaf; its data is at `offset` behind the header.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Item {
+pub(crate) struct Item {
     pub key: DiskKey,
     pub offset: U32<LE>,
     pub size: U32<LE>,
@@ -124,7 +146,7 @@ const _: () = assert!(size_of::<Item>() == 25);
 /// A pointer of an inner block.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Pointer {
+pub(crate) struct Pointer {
     pub key: DiskKey,
     pub blockptr: U64<LE>,
     pub generation: U64<LE>,
@@ -135,7 +157,7 @@ const _: () = assert!(size_of::<Pointer>() == 33);
 /// A point in time.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Timespec {
+pub(crate) struct Timespec {
     pub sec: U64<LE>,
     pub nsec: U32<LE>,
 }
@@ -152,7 +174,7 @@ impl From<Timestamp> for Timespec {
 /// An inode.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct InodeItem {
+pub(crate) struct InodeItem {
     pub generation: U64<LE>,
     pub transid: U64<LE>,
     pub size: U64<LE>,
@@ -177,7 +199,7 @@ const _: () = assert!(size_of::<InodeItem>() == 160);
 /// A tree, in the root tree.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct RootItem {
+pub(crate) struct RootItem {
     pub inode: InodeItem,
     pub generation: U64<LE>,
     pub root_dirid: U64<LE>,
@@ -210,7 +232,7 @@ const _: () = assert!(size_of::<RootItem>() == 439);
 /// Head of an entry of a directory, or of an attribute; its name follows.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct DirItem {
+pub(crate) struct DirItem {
     pub location: DiskKey,
     pub transid: U64<LE>,
     pub data_len: U16<LE>,
@@ -223,7 +245,7 @@ const _: () = assert!(size_of::<DirItem>() == 30);
 /// Head of data of a file; inline data, or [`FileExtent`], follows.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct FileData {
+pub(crate) struct FileData {
     pub generation: U64<LE>,
     pub ram_bytes: U64<LE>,
     pub compression: u8,
@@ -238,7 +260,7 @@ const _: () = assert!(size_of::<FileData>() == 21);
 /// Where data of a file is.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct FileExtent {
+pub(crate) struct FileExtent {
     pub disk_bytenr: U64<LE>,
     pub disk_num_bytes: U64<LE>,
     pub offset: U64<LE>,
@@ -248,7 +270,7 @@ pub(super) struct FileExtent {
 /// An extent in the extent tree; a reference follows.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct ExtentItem {
+pub(crate) struct ExtentItem {
     pub refs: U64<LE>,
     pub generation: U64<LE>,
     /// 1 for data, 2 for a block of a tree.
@@ -258,7 +280,7 @@ pub(super) struct ExtentItem {
 /// Who uses an extent of data.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct DataRef {
+pub(crate) struct DataRef {
     pub kind: u8,
     pub root: U64<LE>,
     pub objectid: U64<LE>,
@@ -271,7 +293,7 @@ const _: () = assert!(size_of::<DataRef>() == 29);
 /// Which tree uses a block.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct BlockRef {
+pub(crate) struct BlockRef {
     pub kind: u8,
     pub root: U64<LE>,
 }
@@ -279,7 +301,7 @@ pub(super) struct BlockRef {
 /// How full a chunk is.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct BlockGroup {
+pub(crate) struct BlockGroup {
     pub used: U64<LE>,
     pub chunk_objectid: U64<LE>,
     pub flags: U64<LE>,
@@ -288,7 +310,7 @@ pub(super) struct BlockGroup {
 /// A chunk with its only stripe.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     pub length: U64<LE>,
     pub owner: U64<LE>,
     pub stripe_len: U64<LE>,
@@ -304,13 +326,34 @@ pub(super) struct Chunk {
 }
 
 const _: () = assert!(size_of::<Chunk>() == 80);
+
+/// A copy of a chunk beyond its first.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Stripe {
+    pub devid: U64<LE>,
+    pub offset: U64<LE>,
+    pub dev_uuid: [u8; 16],
+}
+
+/// Where a subvolume has its name; that follows.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RootRef {
+    pub dirid: U64<LE>,
+    pub sequence: U64<LE>,
+    pub name_len: U16<LE>,
+}
+
+const _: () = assert!(size_of::<RootRef>() == 18);
+
 /// Bytes of a stripe.
-pub(super) const STRIPE_LEN: u32 = 64 << 10;
+pub(crate) const STRIPE_LEN: u32 = 64 << 10;
 
 /// A piece of the device in use.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct DevExtent {
+pub(crate) struct DevExtent {
     pub chunk_tree: U64<LE>,
     pub chunk_objectid: U64<LE>,
     pub chunk_offset: U64<LE>,
@@ -321,7 +364,7 @@ pub(super) struct DevExtent {
 /// A device.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Device {
+pub(crate) struct Device {
     pub devid: U64<LE>,
     pub total_bytes: U64<LE>,
     pub bytes_used: U64<LE>,
@@ -343,7 +386,7 @@ const _: () = assert!(size_of::<Device>() == 98);
 /// The superblock as far as it is not zero.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Superblock {
+pub(crate) struct Superblock {
     pub csum: [u8; 32],
     pub fsid: [u8; 16],
     pub bytenr: U64<LE>,
@@ -383,12 +426,12 @@ pub(super) struct Superblock {
 const _: () = assert!(size_of::<Superblock>() == 811 + 2048);
 
 /// Hash of a name in a directory, and of an attribute's.
-pub(super) fn name_hash(name: &[u8]) -> u64 {
+pub(crate) fn name_hash(name: &[u8]) -> u64 {
     seeded(!1, name)
 }
 
 /// Hash of a name in a directory, for extended references.
-pub(super) fn extref_hash(parent: u64, name: &[u8]) -> u64 {
+pub(crate) fn extref_hash(parent: u64, name: &[u8]) -> u64 {
     let [a, b, c, d, ..] = parent.to_le_bytes();
     seeded(u32::from_le_bytes([a, b, c, d]), name)
 }
@@ -399,7 +442,7 @@ fn seeded(seed: u32, bytes: &[u8]) -> u64 {
 }
 
 /// Writes the checksum of a block into it.
-pub(super) fn seal(block: &mut [u8]) {
+pub(crate) fn seal(block: &mut [u8]) {
     let crc = crc32c::crc32c(&block[32..]);
     block[..4].copy_from_slice(&crc.to_le_bytes());
 }

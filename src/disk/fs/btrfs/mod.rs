@@ -24,7 +24,7 @@ use crate::tree::{Timestamp, Tree};
 
 mod error;
 mod files;
-mod format;
+pub(crate) mod format;
 mod nodes;
 mod planner;
 mod space;

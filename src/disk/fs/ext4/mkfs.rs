@@ -5,7 +5,18 @@ use super::format::Compat;
 use super::options::{Features, JournalSize, OnErrors, Options, QuotaTypes};
 
 impl Options {
-    /// Applies options as one would give them to `mkfs.ext4`, on top of these.
+    /// Applies options as a shell would give them to `mkfs.ext4`, on top of these.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Options::apply_mkfs`], and [`Error::BadOption`] for quotes that are
+    /// not closed.
+    pub fn parse_mkfs(&mut self, text: &str) -> Result<(), Error> {
+        let words = shlex::split(text).ok_or_else(|| bad(text, "its quotes are not closed"))?;
+        self.apply_mkfs(words)
+    }
+
+    /// Applies options as `mkfs.ext4` gets them, on top of these.
     ///
     /// | option | meaning |
     /// |---|---|
@@ -34,8 +45,7 @@ impl Options {
     ///
     /// [`Error::UnsupportedOption`] names an option that is not listed here,
     /// [`Error::BadOption`] one whose value is not usable.
-    pub fn parse_mkfs(&mut self, text: &str) -> Result<(), Error> {
-        let words = shlex::split(text).ok_or_else(|| bad(text, "its quotes are not closed"))?;
+    pub fn apply_mkfs(&mut self, words: impl IntoIterator<Item = String>) -> Result<(), Error> {
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let Some(letters) = word

@@ -42,6 +42,9 @@ pub struct Options {
     pub sector_size: u32,
     /// Further arguments of mkfs.xfs.
     pub arguments: Vec<String>,
+    /// Whether GRUB starts a system from it, so that it gets no feature that GRUB 2.06
+    /// does not know, unless the arguments ask for it.
+    pub for_grub: bool,
     /// When it is made.
     pub timestamp: Timestamp,
 }
@@ -94,6 +97,10 @@ pub fn plan(
     // Its block size is one of those of files: 512 bytes at least.
     file.set_len(bytes).map_err(failed("write", &image))?;
     let protofile = proto::write(tree, directory.path())?;
+    let caution = match options.for_grub {
+        true => cautious(version(&program), &options.arguments),
+        false => Vec::new(),
+    };
     let mut command = Command::new(program);
     command
         .args(["-q", "-f", "-K", "-p"])
@@ -105,10 +112,52 @@ pub fn plan(
         command.args(["-s", &format!("size={}", options.sector_size)]);
     }
     command
+        .args(caution)
         .args(&options.arguments)
         .arg(&image)
         .stdin(Stdio::null());
     made::run(&mut command).map_err(|message| Error::Program { message })?;
     fix::fix(&file, &image, tree, options.timestamp)?;
     made::volume(file, &image).map_err(failed("read", &image))
+}
+
+/// Features that GRUB 2.06 cannot read, where mkfs.xfs has them by default: option,
+/// name and the version that knows it.
+const NEW_FEATURES: [(&str, &str, (u32, u32)); 3] = [
+    ("-i", "nrext64", (5, 19)),
+    ("-i", "exchange", (6, 10)),
+    ("-n", "parent", (6, 10)),
+];
+
+/// Arguments that switch these features off, where the program knows them and the
+/// caller says nothing about them.
+fn cautious(version: (u32, u32), arguments: &[String]) -> Vec<String> {
+    NEW_FEATURES
+        .iter()
+        .filter(|(_, name, since)| {
+            version >= *since && !arguments.iter().any(|argument| argument.contains(name))
+        })
+        .flat_map(|(option, name, _)| [(*option).to_owned(), format!("{name}=0")])
+        .collect()
+}
+
+/// The version of mkfs.xfs, as in `mkfs.xfs version 6.1.0`; zeros if it does not say.
+fn version(program: &Path) -> (u32, u32) {
+    let output = Command::new(program)
+        .arg("-V")
+        .stdin(Stdio::null())
+        .output();
+    output.map_or((0, 0), |output| {
+        version_in(&String::from_utf8_lossy(&output.stdout))
+    })
+}
+
+fn version_in(text: &str) -> (u32, u32) {
+    let mut numbers = text
+        .split_whitespace()
+        .last()
+        .unwrap_or_default()
+        .split(['.', '-'])
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

@@ -14,6 +14,7 @@ fn options() -> Options {
         uuid: uuid!("0b6d3c8e-9c6a-4a60-8d52-1f5b1d6f0002"),
         sector_size: 512,
         arguments: Vec::new(),
+        for_grub: false,
         timestamp: Timestamp {
             seconds: 1_700_000_000,
             nanoseconds: 0,
@@ -140,4 +141,34 @@ fn what_cannot_be_made_says_why() {
     assert!(make(odd, "/a", 300 << 20, "").contains("xfs has no namespace"));
     assert!(make(file(), "/a", 300 << 20, "-q -Z").starts_with("`mkfs.xfs` failed: "));
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_grub_starts_from_has_no_features_that_it_does_not_know() {
+    let given = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let none: Vec<String> = Vec::new();
+    for (said, arguments, expected) in [
+        ("mkfs.xfs version 5.18.0", vec![], vec![]),
+        ("mkfs.xfs version 6.1.0\n", vec![], vec!["-i", "nrext64=0"]),
+        (
+            "mkfs.xfs version 6.13.0-rc1",
+            vec![],
+            vec!["-i", "nrext64=0", "-i", "exchange=0", "-n", "parent=0"],
+        ),
+        (
+            "mkfs.xfs version 6.1.0",
+            vec!["-i", "size=1024,nrext64=1"],
+            vec![],
+        ),
+        ("", vec![], vec![]),
+    ] {
+        let found = cautious(version_in(said), &given(&arguments));
+        assert_eq!(found, given(&expected), "{said}");
+    }
+    assert_eq!(cautious((0, 0), &none), none);
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::disk::gpt::tests::{tool, write};
 
 fn pool(data: u64) -> Pool {
-    let sizes = sizes(data);
+    let sizes = sizes(data, &PoolOptions::default());
     let segment = |length: u64| Segment {
         pv: 0,
         offset: 0,
@@ -21,6 +21,7 @@ fn pool(data: u64) -> Pool {
         metadata: vec![segment(sizes.metadata)],
         chunk: sizes.chunk,
         volumes: 0,
+        options: PoolOptions::default(),
     }
 }
 
@@ -92,7 +93,11 @@ fn larger_pools_have_larger_chunks() {
         (1 << 40, 512 << 10, 128 << 20),
         (u64::MAX, 1 << 30, 128 << 20),
     ] {
-        assert_eq!(sizes(data), Sizes { chunk, metadata }, "{data}");
+        assert_eq!(
+            sizes(data, &PoolOptions::default()),
+            Sizes { chunk, metadata },
+            "{data}"
+        );
     }
 }
 

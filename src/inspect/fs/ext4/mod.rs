@@ -443,11 +443,7 @@ impl Ext4 {
         node.refuse_encrypted()?;
         if node.flags().contains(InodeFlags::INLINE_DATA) {
             let bytes = self.inline(volume, &node)?;
-            return Ok(File {
-                size: bytes.len() as u64,
-                runs: Vec::new(),
-                inline: Some(bytes),
-            });
+            return Ok(File::inline(bytes));
         }
         self.file_of(volume, &node)
     }

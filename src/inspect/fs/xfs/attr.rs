@@ -16,6 +16,9 @@ use crate::tree::Xattrs;
 
 /// Longest value, as the kernel has it.
 const MAX_VALUE: usize = 64 << 10;
+/// Most bytes of all names and values of one inode: one block of a forged filesystem
+/// can lead to the same long value on thousands of names.
+const MAX_TOTAL: usize = 64 << 20;
 /// Levels of nodes above leaves, as the kernel has it.
 const MAX_LEVELS: u16 = 5;
 /// Most blocks of attributes of one inode that are read: all that Linux can list at
@@ -29,6 +32,8 @@ struct Attributes<'a, 'v> {
     node: &'a Node,
     runs: Vec<Run>,
     set: Xattrs,
+    /// Bytes of all names and values so far.
+    total: usize,
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -53,6 +58,7 @@ impl Xfs {
             node,
             runs: Vec::new(),
             set: Xattrs::new(),
+            total: 0,
         };
         if fork.format == FORMAT_LOCAL {
             if attributes.short(fork.bytes).is_none() {
@@ -213,6 +219,12 @@ impl Attributes<'_, '_> {
             let Some((name, value)) = found else {
                 return self.corrupt("an attribute is cut off");
             };
+            self.total += name.len() + value.len();
+            if self.total > MAX_TOTAL {
+                return Err(Error::Unsupported {
+                    what: format!("has too many attributes at its {}", self.node.place()),
+                });
+            }
             self.add(entry.flags, name, value);
         }
         Ok(())

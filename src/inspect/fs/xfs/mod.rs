@@ -119,7 +119,15 @@ impl Xfs {
         }
         let unknown = incompat - readable();
         if !unknown.is_empty() {
-            return unsupported(format!("has the XFS features {:#x}", unknown.bits()));
+            let mut names: Vec<String> = unknown
+                .iter_names()
+                .map(|(name, _)| name.to_lowercase())
+                .collect();
+            let nameless = unknown - Incompat::all();
+            if !nameless.is_empty() {
+                names.push(format!("{:#x}", nameless.bits()));
+            }
+            return unsupported(format!("has the XFS features {}", names.join(", ")));
         }
         if superblock.sb_inprogress != 0 {
             return in_superblock("`mkfs.xfs` did not finish it");
@@ -539,3 +547,6 @@ impl Node {
 fn has_extents(format: u8) -> bool {
     matches!(format, FORMAT_EXTENTS | FORMAT_BTREE)
 }
+
+#[cfg(test)]
+mod tests;
