@@ -87,6 +87,9 @@ impl Explain for Error {
 
 type Names = BTreeMap<String, Option<Name>>;
 
+/// Names by family, distribution or release.
+type Sections = BTreeMap<String, Option<Names>>;
+
 /// A name, or a number that is one.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "a name must be text")]
@@ -101,11 +104,11 @@ pub struct PackageMap {
     #[serde(default)]
     default: Option<Names>,
     #[serde(default)]
-    family: Option<BTreeMap<String, Option<Names>>>,
+    family: Option<Sections>,
     #[serde(default)]
-    distro: Option<BTreeMap<String, Option<Names>>>,
+    distro: Option<Sections>,
     #[serde(default)]
-    release: Option<BTreeMap<String, Option<BTreeMap<String, Option<Names>>>>>,
+    release: Option<BTreeMap<String, Option<Sections>>>,
 }
 
 /// The family that a distribution belongs to, if it has one.
@@ -131,10 +134,13 @@ impl PackageMap {
                 source,
             },
         })?;
-        serde_json::from_slice(&text).map_err(|error| Error::Format {
-            path: path.to_owned(),
-            message: error.to_string(),
-        })
+        // Of a section that is there twice, the later counts.
+        serde_json::from_slice::<serde_json::Value>(&text)
+            .and_then(serde_json::from_value)
+            .map_err(|error| Error::Format {
+                path: path.to_owned(),
+                message: error.to_string(),
+            })
     }
 
     /// What a name stands for: several packages are separated by blanks, an
@@ -142,11 +148,9 @@ impl PackageMap {
     pub fn get(&self, name: &str, distro: &str, release: &str) -> Option<String> {
         // The stream releases 8 share their names with the releases they lead to.
         let release = if release == "8-stream" { "8" } else { release };
-        let release = |releases: &'_ BTreeMap<String, Option<Names>>| {
-            releases.get(release).cloned().flatten()
-        };
+        let release = |releases: &Sections| releases.get(release).cloned().flatten();
         let releases = self.release.as_ref().and_then(|all| all.get(distro));
-        let section = |all: &Option<BTreeMap<String, Option<Names>>>, key: &str| {
+        let section = |all: &Option<Sections>, key: &str| {
             all.as_ref()?.get(key)?.as_ref()?.get(name).cloned()
         };
         let value = releases
@@ -377,8 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_is_none_is_refused_with_the_position() {
-        let error = map("{\"default\": []}", &lookup("debian", "", true), &["a"]).unwrap_err();
-        assert!(error.to_string().contains("line 1 column"), "{error}");
+    fn a_map_that_is_none_is_refused_with_what_is_wrong() {
+        for (text, wrong) in [
+            ("{\"default\": }", "line 1 column"),
+            ("{\"default\": []}", "expected a map"),
+            ("{\"default\": {\"a\": []}}", "a name must be text"),
+        ] {
+            let error = map(text, &lookup("debian", "", true), &["a"]).unwrap_err();
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
     }
 }

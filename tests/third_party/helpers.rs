@@ -122,6 +122,10 @@ fn pkg_map_answers_as_upstreams() {
     let world = World::new();
     world.write("map", MAP);
     world.write("empty", "{}\n");
+    world.write(
+        "twice",
+        "{\"default\": {\"a\": \"1\"}, \"default\": {\"b\": \"1\", \"b\": \"2\"}}",
+    );
     world.write("broken", "{\"default\": {");
     let mut cases = Vec::new();
     let mut case = |line: &str, variables: &[(&'static str, &'static str)]| {
@@ -158,6 +162,7 @@ fn pkg_map_answers_as_upstreams() {
     for line in [
         "--pkg-map empty --distro debian a",
         "--pkg-map empty --distro debian --missing-ok a",
+        "--pkg-map twice --distro debian --missing-ok a b",
         "--pkg-map broken --distro debian --missing-ok a",
         "--pkg-map nowhere --distro debian a",
         "--pkg-map nowhere --distro debian --missing-ok a",
