@@ -555,7 +555,7 @@ pub fn merge_root(items: &mut [Item], root: &RootParameters) {
             let defaults = defaults.filter(|_| fstype == Some(root.fstype.as_str()));
             let opts: Vec<&str> = defaults.into_iter().chain(root.opts.as_deref()).collect();
             if !opts.is_empty() {
-                settings.set("opts", Value::text(&opts.join(" ")));
+                settings.set("opts", Value::text(opts.join(" ")));
             }
         }
         if !settings.contains("label") {
