@@ -2,6 +2,10 @@
 
 mod common;
 
+#[path = "inspect/btrfs.rs"]
+mod btrfs;
+#[path = "inspect/squashfs.rs"]
+mod squashfs;
 #[path = "inspect/xfs.rs"]
 mod xfs;
 
@@ -335,11 +339,11 @@ fn what_is_not_there_is_explained() {
         (
             "ls swap.raw",
             "error: swap.raw: the image has no filesystem that kiln reads\n\
-             hint: it has swap; ext2 to ext4 and FAT are read\n",
+             hint: it has swap; ext2 to ext4, XFS, btrfs, squashfs and FAT are read\n",
         ),
         (
             "ls disk.raw:2",
-            "error: disk.raw: the filesystem is none that is known, which kiln does not read\n\
+            "error: disk.raw: there is no filesystem that is known\n\
              hint: choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)\n",
         ),
         (

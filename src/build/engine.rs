@@ -159,6 +159,14 @@ fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
         Options::chroot()
     } else if sandbox::identity::owners_are_recorded() {
         Options::single()
+    } else if sandbox::identity::owners_are_refused(work) {
+        return Err(Failure::new(format!(
+            "files in `{}` cannot be given to other users, as on NFS",
+            work.parent().unwrap_or(work).display()
+        ))
+        .hint(super::place::ADVICE)
+        .hint("or let kiln build in memory: leave `--no-tmpfs` out")
+        .hint("or have owners recorded: `--mode single`"));
     } else if sandbox::identity::devices_are_refused(work) && sandbox::probe::programs_can_be_read()
     {
         Options::ranges()

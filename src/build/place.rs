@@ -8,7 +8,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::failure::Failure;
 
 /// What to do where the directory does not serve.
-pub const ADVICE: &str = "`TMPDIR` names the directory for the build; without it, it is `/tmp`";
+pub const ADVICE: &str = crate::sandbox::doctor::TEMPORARY_ADVICE;
 
 /// The parent of build directories. `TMPDIR` comes before `TMP_DIR`, since that is
 /// what DIB's `mktemp` makes of the two.

@@ -32,7 +32,7 @@ enum Id {
 #[rustfmt::skip]
 static FLAGS: &[Flag<Id>] = &[
     Flag::new(Id::Image, Some('i'), None, Some("IMAGE"),
-        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with ext2, ext3, ext4, XFS, btrfs or FAT, also on LVM."),
+        "Reads this image: qcow2, raw, vmdk, vhd, vhdx or vdi, with ext2, ext3, ext4, XFS, btrfs, squashfs or FAT, also on LVM."),
     Flag::new(Id::Directory, Some('d'), None, Some("DIR"),
         "Writes into this directory (default: the current one)."),
     Flag::new(Id::Output, Some('o'), None, Some("NAME"),
@@ -168,6 +168,9 @@ fn find<'a>(
             Ok(filesystem) => filesystems.push((place, filesystem)),
             // Its logical volumes are parts of their own.
             Err(FsError::Unsupported { .. }) if part.is_physical() => {}
+            Err(FsError::Unknown) => {
+                others.push(format!("{place} holds no filesystem that is known"))
+            }
             Err(FsError::Unsupported { what }) => {
                 others.push(format!("{place} {what}, which kiln does not read"));
             }

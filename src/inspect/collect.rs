@@ -155,7 +155,9 @@ impl Collector {
         let mut inode = Inode::new(kind, metadata.mode)
             .owned_by(metadata.uid, metadata.gid)
             .modified(metadata.mtime);
-        let xattrs = files.xattrs(id).map_err(image)?;
+        let mut xattrs = files.xattrs(id).map_err(image)?;
+        // How btrfs keeps a file (`btrfs.compression`) means nothing elsewhere.
+        xattrs.retain(|name, _| !name.starts_with(b"btrfs."));
         if !xattrs.is_empty() {
             inode.xattrs = Some(Arc::new(xattrs));
         }

@@ -294,7 +294,14 @@ impl<'a> Contents<'a> {
                         largest = Some(part);
                     }
                 }
-                Err(error @ FsError::Unsupported { .. }) => drop(error),
+                Err(FsError::Unknown) => {}
+                Err(FsError::Unsupported { what }) => {
+                    // What it is, is known; what else it has is said.
+                    let kind = part.identity.as_ref().map(|own| format!("is {}", own.kind));
+                    if kind.as_ref() != Some(&what) {
+                        failed = failed.or(Some(FsError::Unsupported { what }));
+                    }
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }

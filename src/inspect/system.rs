@@ -63,11 +63,6 @@ impl SystemError {
             ),
             SystemError::NoRoot { have } if have.is_empty() => None,
             SystemError::NoRoot { have } => Some(format!("it has {}", have.join(", "))),
-            SystemError::Unreadable { kind, .. } if *kind == "squashfs" => Some(
-                "unpack it by `unsquashfs` (package squashfs-tools); Ubuntu publishes the same \
-                 root as `-root.tar.xz` and `.img`, which kiln reads"
-                    .to_owned(),
-            ),
             SystemError::Unreadable { kind, .. } => Some(format!(
                 "kiln reads {}, not {kind}; distributions that use it also publish images of \
                  containers, which an element with `containerfile` can take",
@@ -109,7 +104,7 @@ pub fn system(contents: &Contents<'_>, directory: &Path) -> Result<Tree, SystemE
                     root = Some((part, files));
                 }
             }
-            Err(FsError::Unsupported { .. }) if part.identity.is_none() => {}
+            Err(FsError::Unknown) => {}
             // Its logical volumes are met on their own.
             Err(FsError::Unsupported { .. }) if part.is_physical() && has_logical(contents) => {}
             Err(error) => {

@@ -66,6 +66,10 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
+/// What to do where the temporary directory does not serve.
+pub const TEMPORARY_ADVICE: &str =
+    "`TMPDIR` names the directory for the build; without it, it is `/tmp`";
+
 /// Where builds put their files.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
@@ -450,7 +454,7 @@ fn overlay(identity: &Identity) -> Check {
 fn temporary(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     let name = "temporary directory";
     let shown = path.display();
-    let advice = "TMPDIR names another one";
+    let advice = TEMPORARY_ADVICE;
     let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
     if let Err(errno) = nix::unistd::access(path, writable) {
         let error = io::Error::from(errno);

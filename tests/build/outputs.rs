@@ -56,6 +56,29 @@ fn the_same_build_gives_the_same_bytes_in_memory_and_on_disk_and_with_one_thread
     }
 }
 
+#[test]
+fn the_root_filesystem_keeps_room_for_as_much_growth_as_is_asked_for() {
+    if tool("dumpe2fs").is_none() {
+        skip!("dumpe2fs is not installed");
+    }
+    let toy = Toy::full();
+    let kept = |arguments: &str| -> u32 {
+        toy.build(&format!("-t raw --extra-size 64 {arguments}"))
+            .success();
+        let mut dump = toy.world.command(tool("dumpe2fs").expect("looked for"));
+        let said = dump.arg("-h").arg(toy.output("raw")).run().success();
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("Reserved GDT blocks:"));
+        line.map_or(0, |number| number.trim().parse().expect("a number"))
+    };
+    // A group has 32768 blocks, and a block 64 descriptors of 64 bytes.
+    let few = kept("--max-online-resize 20000000");
+    let many = kept("--max-online-resize 1000000000");
+    assert!((9..=11).contains(&few), "{few}");
+    assert!((470..=480).contains(&many), "{many}");
+}
+
 /// Disks besides the first, of which one has a directory of its own.
 fn further_disks(directory: &Path) -> String {
     format!(

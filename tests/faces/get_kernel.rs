@@ -186,6 +186,28 @@ fn xfs_and_logical_volumes_are_looked_through() {
 }
 
 #[test]
+fn a_root_of_btrfs_is_read_too() {
+    let mut toy = toy();
+    let config = GPT.replace("type: ext4", "type: btrfs");
+    assert_ne!(config, GPT);
+    toy.world.set("DIB_BLOCK_DEVICE_CONFIG", config);
+    toy.world.set("DIB_IMAGE_SIZE", "1");
+    toy.build("-t qcow2").success();
+    let outcome = get(&toy.world, "-x -o a -i toy.qcow2");
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    assert_eq!(
+        outcome.stderr,
+        "partition 2: /boot/vmlinuz-6.1.0-12-amd64 and /boot/initrd.img-6.1.0-12-amd64\n"
+    );
+    let read = |name: &str| fs::read(toy.world.work().join(name)).expect("it was written");
+    assert_eq!(read("a-vmlinuz"), b"kernel 6.1.0-12-amd64\n");
+    let ramdisk = read("a-initrd");
+    assert!(ramdisk.starts_with(b"ramdisk 6.1.0-12-amd64\n") && ramdisk.len() > 300_000);
+    let report = toy.world.kiln().words("inspect toy.qcow2").success();
+    assert!(report.contains("btrfs"), "{report}");
+}
+
+#[test]
 fn what_has_no_kernel_says_what_it_has() {
     let toy = Toy::basic();
     toy.build("-t raw").success();
@@ -202,8 +224,8 @@ fn what_has_no_kernel_says_what_it_has() {
         ),
         (
             "nothing.raw",
-            "the whole disk is none that is known",
-            "ext2 to ext4, XFS and FAT",
+            "the whole disk holds no filesystem that is known",
+            "ext2 to ext4, XFS, btrfs, squashfs and FAT",
         ),
     ] {
         let outcome = get(world, line);

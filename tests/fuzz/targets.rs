@@ -45,6 +45,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vdi", vdi),
     ("disk_files", disk_files),
     ("xfs_image", xfs_image),
+    ("btrfs_image", btrfs_image),
+    ("squashfs_image", squashfs_image),
     ("lvm_metadata", lvm_metadata),
 ];
 
@@ -132,6 +134,7 @@ pub fn deb(bytes: &[u8]) {
 /// A layout of disks.
 pub fn block_device(bytes: &[u8]) {
     let root = RootParameters {
+        defaults: None,
         fstype: "ext4".to_owned(),
         opts: None,
         label: None,
@@ -343,6 +346,29 @@ pub fn disk_files(bytes: &[u8]) {
 /// 300 MB.
 pub fn xfs_image(bytes: &[u8]) {
     read_disk(&SparseDisk::new(bytes));
+}
+
+/// The blocks of a btrfs that are not zero, with blocks of trees of 4 KiB; all their
+/// checksums are made right.
+pub fn btrfs_image(bytes: &[u8]) {
+    const BLOCK: usize = 4096;
+    let mut disk = sparse_file(bytes);
+    let own = disk
+        .get((64 << 10) + 32..(64 << 10) + 48)
+        .map(<[u8]>::to_vec);
+    for block in disk.chunks_exact_mut(BLOCK) {
+        // The UUID of the filesystem is in the same place of all.
+        if own.as_deref() == Some(&block[32..48]) && own != Some(vec![0; 16]) {
+            let sum = crc32c::crc32c(&block[32..]);
+            block[..4].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+    read_disk(&disk);
+}
+
+/// A squashfs as it is.
+pub fn squashfs_image(bytes: &[u8]) {
+    read_disk(&bytes.to_vec());
 }
 
 /// The text of a volume group, on a disk that is its physical volume. The checksums

@@ -85,9 +85,13 @@ fn extract_image_says_what_it_cannot_read() {
         (
             "btrfs",
             &btrfs,
-            "its root filesystem cannot be read: the disk is btrfs",
+            "cannot read the disk: the btrfs filesystem is damaged at its superblock",
         ),
-        ("squashfs", &squashfs, "hint: unpack it by `unsquashfs`"),
+        (
+            "squashfs",
+            &squashfs,
+            "cannot read the disk: the filesystem is squashfs 0.0, which kiln does not read",
+        ),
         ("cut.xz", b"\xfd7zXZ\0\0\x04", "cannot decompress"),
         ("bz2", b"BZh91AY&SY", "is compressed by bzip2"),
     ];
@@ -157,5 +161,38 @@ fn extract_image_finds_a_root_on_lvm_and_what_it_mounts() {
         let path = bench.path("target").join(path);
         let read = fs::read_to_string(&path);
         assert_eq!(read.expect("it was extracted"), text, "{}", path.display());
+    }
+}
+
+#[test]
+fn extract_image_reads_roots_in_squashfs_and_btrfs() {
+    let bench = Bench::new();
+    bench.file("tree/etc/os-release", "ID=toy\n");
+    bench.file("tree/etc/long", &"a line of many\n".repeat(30_000));
+    for (name, arguments) in [
+        ("root.squashfs", &["-t", "squashfs"][..]),
+        (
+            "root.raw",
+            &["-t", "raw", "--filesystem", "btrfs", "--size", "200MiB"],
+        ),
+    ] {
+        let packed = run(Command::new(env!("CARGO_BIN_EXE_kiln"))
+            .current_dir(bench.dir.path())
+            .args(["pack", "tree", "-o", "root"])
+            .args(arguments));
+        assert!(packed.status.success(), "{}", stderr(&packed));
+        let made = ["root.squash", "root.squashfs", "root.raw"].map(|name| bench.path(name));
+        let made = made
+            .iter()
+            .find(|path| path.exists())
+            .expect("it was packed");
+        fs::rename(made, bench.path("packed")).unwrap();
+        let output = extract_image(&bench, "packed", &[]);
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        let read = fs::read_to_string(bench.path("target/etc/long")).unwrap();
+        assert_eq!(read.len(), 15 * 30_000, "{name}");
+        for path in ["target", "cache"] {
+            fs::remove_dir_all(bench.path(path)).unwrap();
+        }
     }
 }

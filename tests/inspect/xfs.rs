@@ -174,8 +174,27 @@ fn linux_shows_the_same(world: &World, arguments: &str) {
     let mounted: Value = serde_json::from_str(&read("tree-b.mounted")).expect("JSON");
     assert_eq!(mounted["partitions"][0]["clean"], false, "{arguments}");
     let found = listing(world, "b.img");
+    assert_listed(&found, &read("tree-b.list"), arguments);
+    assert_eq!(
+        found["data/special/large"]["device"][1], 70_000,
+        "{arguments}"
+    );
+    let linux = attributes(&read("tree-b.attributes"));
+    assert!(linux["data/none"].len() == 250 && linux["data/some"].len() == 4);
+    assert_attributes(&found, &linux, arguments);
+    let copy = ["cp", "-r", "b.img", "/data", "copy-b"];
+    world.kiln().args(copy).run().success();
+    let same = run(world, "diff", "-r --no-dereference tree-b copy-b");
+    assert_eq!(same.stdout, "", "{arguments}: {}", same.stderr);
+    for name in ["tree-b", "copy-b"] {
+        fs::remove_dir_all(path(name)).expect("removed");
+    }
+}
+
+/// What kiln lists is what `find` did.
+pub(super) fn assert_listed(found: &BTreeMap<String, Value>, list: &str, arguments: &str) {
     let mut seen = 0;
-    for line in read("tree-b.list").lines() {
+    for line in list.lines() {
         let fields: Vec<&str> = line.split('\t').collect();
         let [name, mode, uid, gid, size, mtime, links, target] = fields[..] else {
             panic!("{line}");
@@ -202,13 +221,15 @@ fn linux_shows_the_same(world: &World, arguments: &str) {
         seen += 1;
     }
     assert_eq!(found.len(), seen, "{arguments}");
-    assert_eq!(
-        found["data/special/large"]["device"][1], 70_000,
-        "{arguments}"
-    );
-    let linux = attributes(&read("tree-b.attributes"));
-    assert!(linux["data/none"].len() == 250 && linux["data/some"].len() == 4);
-    for (name, own) in &found {
+}
+
+/// What kiln says of attributes is what `getfattr` does.
+pub(super) fn assert_attributes(
+    found: &BTreeMap<String, Value>,
+    linux: &BTreeMap<String, BTreeMap<String, String>>,
+    arguments: &str,
+) {
+    for (name, own) in found {
         let none = BTreeMap::new();
         let expected = linux.get(name).unwrap_or(&none);
         let own: BTreeMap<String, String> = own["xattrs"]
@@ -219,18 +240,11 @@ fn linux_shows_the_same(world: &World, arguments: &str) {
             .collect();
         assert_eq!(&own, expected, "{arguments}: {name}");
     }
-    let copy = ["cp", "-r", "b.img", "/data", "copy-b"];
-    world.kiln().args(copy).run().success();
-    let same = run(world, "diff", "-r --no-dereference tree-b copy-b");
-    assert_eq!(same.stdout, "", "{arguments}: {}", same.stderr);
-    for name in ["tree-b", "copy-b"] {
-        fs::remove_dir_all(path(name)).expect("removed");
-    }
 }
 
 /// What `getfattr` says of each file. The forms in which XFS keeps lists of access
 /// are shown to root too; they are left out.
-fn attributes(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+pub(super) fn attributes(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut files: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut file = None;
     for line in text.lines() {

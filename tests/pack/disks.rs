@@ -30,6 +30,11 @@ const LAYOUT: &str = "
 - mkfs: {name: opt, base: opt0, type: ext4, mount: {mount_point: /opt, fstab: {}}}
 ";
 
+fn digest(bytes: &[u8]) -> Vec<u8> {
+    use sha2::{Digest as _, Sha256};
+    Sha256::digest(bytes).to_vec()
+}
+
 /// A file that has many stripes.
 fn long_text() -> String {
     (0..40_000)
@@ -135,6 +140,28 @@ fn further_disks_are_further_images_in_every_format() {
             assert!(read(end) == *first, "two{end} with {jobs} threads");
         }
     }
+}
+
+#[test]
+fn every_format_is_the_same_at_any_number_of_threads() {
+    let world = World::new();
+    tree(&world);
+    world.write("tree/var/long", &long_text().repeat(8));
+    let formats = kiln::sink::NAMES.join(",");
+    let bytes = |jobs: &str| {
+        world
+            .kiln()
+            .words(&format!(
+                "pack tree -t {formats} --layout gpt -o same --owner 0:0 --overwrite --jobs {jobs}"
+            ))
+            .success();
+        kiln::sink::NAMES.map(|name| {
+            let bytes = fs::read(world.work().join(format!("same.{name}"))).expect("there");
+            (name, bytes.len(), digest(&bytes))
+        })
+    };
+    let first = bytes("1");
+    assert_eq!(bytes("16"), first);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::options::{
 use super::text::dashed;
 use super::*;
 use crate::disk::gpt::tests::{tool, write};
+use crate::disk::{Extent, Source, Volume};
 
 const SEED: Uuid = uuid!("b8c0e9a2-1d2e-4f7c-9c57-00112233aabb");
 const MIB: u64 = 1 << 20;

@@ -41,7 +41,7 @@ pub(super) enum Source {
 }
 
 /// Bytes that are compressed as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Unit {
     /// First byte on the volume.
     pub at: u64,
@@ -49,9 +49,22 @@ pub(super) struct Unit {
     pub stored: u32,
     /// Bytes that it may become, at most [`MAX_UNIT`].
     pub length: u32,
-    /// Whether fewer are damage; they are followed by zeros otherwise.
-    pub exact: bool,
+    /// Bytes that it has to become; what is missing from there on is zeros.
+    pub least: u32,
     pub method: Method,
+}
+
+impl Unit {
+    /// Whether another one is made from the same bytes in the same way.
+    fn is_stored_as(&self, other: &Unit) -> bool {
+        let key = |unit: &Unit| (unit.at, unit.stored, unit.length, unit.method);
+        key(self) == key(other)
+    }
+
+    fn corrupt(&self, kind: &'static str, what: &'static str) -> Error {
+        let place = format!("byte {}", self.at);
+        Error::Corrupt { kind, place, what }
+    }
 }
 
 impl File {
@@ -165,6 +178,7 @@ impl FileSystem<'_> {
             Format::Fat(_) => "FAT",
             Format::Xfs(_) => "XFS",
             Format::Btrfs(_) => "btrfs",
+            Format::SquashFs(_) => "squashfs",
         }
     }
 }
@@ -202,8 +216,11 @@ impl Units {
         kind: &'static str,
         unit: &Unit,
     ) -> Result<&[u8], Error> {
-        let found = self.kept.iter().position(|(kept, _)| kept == unit);
-        let mut bytes = match found {
+        let found = self
+            .kept
+            .iter()
+            .position(|(kept, _)| kept.is_stored_as(unit));
+        let bytes = match found {
             Some(at) => self.kept.remove(at).1,
             None => {
                 let mut bytes = match self.kept.len() {
@@ -214,8 +231,11 @@ impl Units {
                 bytes
             }
         };
-        bytes.shrink_to(MAX_UNIT as usize);
+        let is_short = bytes.len() < unit.least as usize;
         self.kept.push((*unit, bytes));
+        if is_short {
+            return Err(unit.corrupt(kind, "what is compressed there is too short"));
+        }
         Ok(self.kept.last().map_or(&[], |(_, bytes)| bytes))
     }
 
@@ -226,12 +246,8 @@ impl Units {
         unit: &Unit,
         bytes: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let corrupt = |what| {
-            let place = format!("byte {}", unit.at);
-            Error::Corrupt { kind, place, what }
-        };
         if unit.length > MAX_UNIT || unit.stored > 2 * MAX_UNIT {
-            return Err(corrupt("what is compressed there is too long"));
+            return Err(unit.corrupt(kind, "what is compressed there is too long"));
         }
         self.stored.resize(unit.stored as usize, 0);
         volume.read_at(unit.at, &mut self.stored)?;
@@ -240,8 +256,7 @@ impl Units {
         let length = self
             .decompressor
             .decompress(unit.method, &self.stored, bytes)
-            .filter(|&length| !unit.exact || length == bytes.len())
-            .ok_or_else(|| corrupt("what is compressed there cannot be decompressed"))?;
+            .ok_or_else(|| unit.corrupt(kind, "what is compressed there cannot be decompressed"))?;
         bytes.truncate(length);
         Ok(())
     }

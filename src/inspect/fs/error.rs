@@ -31,6 +31,9 @@ pub enum Error {
         /// The path as it was given.
         path: String,
     },
+    /// There is nothing that is known.
+    #[error("there is no filesystem that is known")]
+    Unknown,
     /// The filesystem is of a kind, or has a feature, that kiln does not read.
     #[error("the filesystem {what}, which kiln does not read")]
     Unsupported {
@@ -85,7 +88,7 @@ impl Error {
             Error::NotFound { .. } => "see what is there with `kiln ls IMAGE DIRECTORY`",
             Error::NotADirectory { .. } => "leave off what follows it",
             Error::NotAFile { .. } => "`kiln ls -l` shows what things are; `kiln cp` copies trees",
-            Error::Unsupported { .. } => {
+            Error::Unknown | Error::Unsupported { .. } => {
                 "choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)"
             }
             Error::Volume { .. } => {

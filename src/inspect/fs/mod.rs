@@ -15,6 +15,7 @@ mod error;
 mod ext4;
 mod fat;
 mod lookup;
+mod squashfs;
 mod subvolume;
 mod walk;
 mod xfs;
@@ -29,7 +30,7 @@ use super::Volume;
 use content::Units;
 
 /// What is read, for people.
-pub const KINDS: &str = "ext2 to ext4, XFS, btrfs and FAT";
+pub const KINDS: &str = "ext2 to ext4, XFS, btrfs, squashfs and FAT";
 
 /// Largest directory that is read, in bytes.
 const MAX_DIRECTORY: u64 = 512 << 20;
@@ -153,6 +154,7 @@ pub struct FileSystem<'a> {
 
 #[derive(Debug)]
 enum Format {
+    SquashFs(squashfs::SquashFs),
     Btrfs(btrfs::Btrfs),
     Ext4(ext4::Ext4),
     Fat(fat::Fat),
@@ -171,20 +173,24 @@ impl<'a> FileSystem<'a> {
             Format::Xfs(xfs::Xfs::open(&volume)?)
         } else if btrfs::is_btrfs(&volume) {
             Format::Btrfs(btrfs::Btrfs::open(&volume)?)
+        } else if squashfs::is_squashfs(&volume) {
+            Format::SquashFs(squashfs::SquashFs::open(&volume)?)
         } else if fat::is_fat(&volume) {
             Format::Fat(fat::Fat::open(&volume)?)
         } else {
-            let what = match identify(&volume) {
-                Some(identity) => format!("is {}", identity.kind),
-                None => "is none that is known".to_owned(),
-            };
-            return Err(Error::Unsupported { what });
+            return Err(match identify(&volume) {
+                Some(identity) => Error::Unsupported {
+                    what: format!("is {}", identity.kind),
+                },
+                None => Error::Unknown,
+            });
         };
         let root = match &format {
             Format::Ext4(_) => FileId(ext4::ROOT),
             Format::Fat(_) => FileId(fat::ROOT),
             Format::Xfs(xfs) => FileId(xfs.root()),
             Format::Btrfs(btrfs) => btrfs.root(),
+            Format::SquashFs(squashfs) => squashfs.root(),
         };
         Ok(FileSystem {
             volume,
@@ -205,6 +211,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.space(),
             Format::Btrfs(btrfs) => btrfs.space(),
+            Format::SquashFs(squashfs) => squashfs.space(),
             Format::Fat(fat) => (fat.size(), None),
             Format::Xfs(xfs) => xfs.space(),
         }
@@ -216,7 +223,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.needs_recovery(),
             Format::Btrfs(btrfs) => btrfs.needs_recovery(),
-            Format::Fat(_) => false,
+            Format::Fat(_) | Format::SquashFs(_) => false,
             Format::Xfs(xfs) => xfs.is_dirty(),
         }
     }
@@ -229,6 +236,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.metadata(&self.volume, file),
             Format::Btrfs(btrfs) => btrfs.metadata(&self.volume, file),
+            Format::SquashFs(squashfs) => squashfs.metadata(&self.volume, file),
             Format::Fat(fat) => fat.metadata(&self.volume, file),
             Format::Xfs(xfs) => xfs.metadata(&self.volume, file),
         }
@@ -250,6 +258,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.entries(&self.volume, directory),
             Format::Btrfs(btrfs) => btrfs.entries(&self.volume, directory),
+            Format::SquashFs(squashfs) => squashfs.entries(&self.volume, directory),
             Format::Fat(fat) => fat.entries(&self.volume, directory),
             Format::Xfs(xfs) => xfs.entries(&self.volume, directory),
         }
@@ -264,6 +273,7 @@ impl<'a> FileSystem<'a> {
             Format::Ext4(ext4) => ext4.link_target(&self.volume, link),
             Format::Xfs(xfs) => xfs.link_target(&self.volume, link),
             Format::Btrfs(btrfs) => btrfs.link_target(&self.volume, link),
+            Format::SquashFs(squashfs) => squashfs.link_target(&self.volume, link),
             Format::Fat(_) => Err(Error::NotFound {
                 path: "symbolic link".to_owned(),
             }),
@@ -278,6 +288,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.xattrs(&self.volume, file),
             Format::Btrfs(btrfs) => btrfs.xattrs(&self.volume, file),
+            Format::SquashFs(squashfs) => squashfs.xattrs(&self.volume, file),
             Format::Fat(_) => Ok(Xattrs::new()),
             Format::Xfs(xfs) => xfs.xattrs(&self.volume, file),
         }
@@ -291,6 +302,7 @@ impl<'a> FileSystem<'a> {
         match &self.format {
             Format::Ext4(ext4) => ext4.file(&self.volume, file),
             Format::Btrfs(btrfs) => btrfs.file(&self.volume, file),
+            Format::SquashFs(squashfs) => squashfs.file(&self.volume, file),
             Format::Fat(fat) => fat.file(&self.volume, file),
             Format::Xfs(xfs) => xfs.file(&self.volume, file),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::disk::fs::{ext4 as ext4_writer, fat as fat_writer};
+use crate::disk::fs::{btrfs as btrfs_writer, ext4 as ext4_writer, fat as fat_writer};
 use crate::disk::{Disk, Volume as Planned};
 use crate::inspect::Contents;
 use crate::sink::ReadAt;
@@ -182,6 +182,34 @@ fn what_the_ext4_writer_wrote_is_read_back() {
         assert_eq!(size, 24 << 20);
         assert!(free.unwrap() < size);
     }
+}
+
+/// Less than this the writer does not make.
+const BTRFS_SIZE: u64 = 48 << 20;
+
+fn btrfs(tree: &Arc<Tree>) -> Disk {
+    let options = btrfs_writer::Options {
+        label: "toy".to_owned(),
+        uuid: uuid::Uuid::from_bytes(*b"kiln inspect fs!"),
+        timestamp: Timestamp::default(),
+    };
+    disk(btrfs_writer::plan(tree, &options, BTRFS_SIZE).unwrap())
+}
+
+#[test]
+fn what_the_btrfs_writer_wrote_is_read_back() {
+    let tree = tree();
+    let disk = btrfs(&tree);
+    let files = open(&disk);
+    assert_equal(&files, &tree);
+    assert!(!files.is_dirty());
+    assert_eq!(files.space().0, BTRFS_SIZE);
+    let sparse = files.lookup(b"sparse", true).unwrap();
+    let ranges = files.file(sparse).unwrap().data_ranges();
+    assert_eq!(ranges, [0..4096, 200_704..300_000]);
+    let identity = identify(&Volume::whole(&disk)).unwrap();
+    assert_eq!(identity.kind, "btrfs");
+    assert_eq!(identity.label.as_deref(), Some("toy"));
 }
 
 #[test]
@@ -419,5 +447,79 @@ fn damage_anywhere_in_the_tables_gives_errors_at_worst() {
     assert!(tried > 300, "{tried}");
     for end in (0..good.len()).step_by(509) {
         read_all(&good[..end].to_vec());
+    }
+}
+
+#[test]
+fn damage_anywhere_in_the_blocks_of_btrfs_gives_errors_at_worst() {
+    use crate::disk::fs::btrfs::format;
+    let mut tree = TreeBuilder::new();
+    tree.insert("/d/link", Inode::symlink("file")).unwrap();
+    tree.insert(
+        "/d/file",
+        Inode::file(vec![1; 3000], 0o644).with_xattr("user.x", b"y"),
+    )
+    .unwrap();
+    tree.insert("/f", Inode::file(vec![1; 30], 0o644)).unwrap();
+    tree.insert("/etc/os-release", Inode::file(*b"ID=toy", 0o644))
+        .unwrap();
+    let mut bad = bytes(&btrfs(&Arc::new(tree.build().unwrap())));
+    let fsid = bad[(64 << 10) + 32..][..16].to_vec();
+    let mut blocks = vec![(64 << 10, format::SUPER_SIZE)];
+    for at in (1 << 20..bad.len()).step_by(format::NODE_SIZE) {
+        if bad[at + 32..].starts_with(&fsid) {
+            blocks.push((at, format::NODE_SIZE));
+        }
+    }
+    assert!(blocks.len() > 5);
+    let mut tried = 0;
+    for (start, length) in blocks {
+        let good = bad[start..start + length].to_vec();
+        for at in 32..length {
+            // What is zero is damaged now and then only.
+            if at % (if good[at] == 0 { 211 } else { 3 }) != 0 {
+                continue;
+            }
+            let values = [0xFF, good[at].wrapping_add(1)];
+            bad[start + at] = values[at % 2];
+            format::seal(&mut bad[start..start + length]);
+            read_all(&bad);
+            bad[start..start + length].copy_from_slice(&good);
+            tried += 1;
+        }
+    }
+    assert!(tried > 500, "{tried}");
+}
+
+#[test]
+fn damage_anywhere_in_squashfs_gives_errors_at_worst() {
+    use crate::sink::{Existing, Output, squashfs};
+    let mut tree = TreeBuilder::new();
+    tree.insert("/d/link", Inode::symlink("file")).unwrap();
+    let file = Inode::file(vec![1; 300_000], 0o644).with_xattr("user.x", b"y");
+    tree.insert("/d/file", file).unwrap();
+    tree.insert("/f", Inode::file(vec![1; 30], 0o644)).unwrap();
+    let tree = Arc::new(tree.build().unwrap());
+    let place = tempfile::tempdir().unwrap();
+    for (name, compression) in squashfs::Compression::NAMES {
+        let path = place.path().join(name);
+        let output = Output::create(&path, 0).unwrap();
+        let time = Timestamp::default();
+        squashfs::write(&tree, &output, compression, time, 1, &mut |_| {}).unwrap();
+        output.commit(&Existing::Replace, false).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let files = open(&good);
+        let file = files.lookup(b"d/file", true).unwrap();
+        assert!(files.read(file, 1 << 20).unwrap() == vec![1; 300_000]);
+        assert_eq!(&*files.xattrs(file).unwrap()[&b"user.x"[..]], b"y");
+        let mut bad = good.clone();
+        let padding = good.iter().rev().take_while(|&&byte| byte == 0).count();
+        for at in 4..good.len() - padding {
+            for value in [0xFF, good[at].wrapping_add(1)] {
+                bad[at] = value;
+                read_all(&bad);
+            }
+            bad[at] = good[at];
+        }
     }
 }

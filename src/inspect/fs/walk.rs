@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Error, FileId, FileSystem, Format, Run};
+use super::{Entry, Error, FileId, FileSystem, Format, Run, squashfs};
 
 /// Directories may be nested this deep. Longer paths than Linux opens at once.
 const DEPTH: usize = 512;
@@ -71,6 +71,7 @@ impl FileSystem<'_> {
         match &self.format {
             Format::Ext4(ext4) => ext4.directory_extents(&self.volume, directory),
             Format::Btrfs(btrfs) => Ok(btrfs.directory_extents(directory)),
+            Format::SquashFs(squashfs) => squashfs.directory_extents(&self.volume, directory),
             Format::Fat(fat) => fat.directory(&self.volume, directory),
             Format::Xfs(xfs) => xfs.directory_extents(&self.volume, directory),
         }
@@ -81,6 +82,7 @@ impl FileSystem<'_> {
         let place = match &self.format {
             Format::Ext4(_) | Format::Xfs(_) => format!("inode {}", directory.0),
             Format::Btrfs(btrfs) => btrfs.place(directory),
+            Format::SquashFs(_) => squashfs::SquashFs::place(directory),
             Format::Fat(_) => format!("the entry at byte {}", directory.0),
         };
         Error::Corrupt { kind, place, what }

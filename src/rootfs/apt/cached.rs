@@ -16,7 +16,7 @@ use super::error::Error;
 use super::index::Package;
 use crate::fetch::{Cache, Digest, Lock};
 use crate::rootfs::owners;
-use crate::sandbox::identity::{devices_are_refused, owners_are_recorded};
+use crate::sandbox::identity::{devices_are_refused, owners_are_recorded, owners_are_refused};
 
 /// Grows whenever the same packages give another tree.
 const FORMAT: u32 = 1;
@@ -104,6 +104,10 @@ pub fn root(
         }
     };
     fs_err::create_dir(&new).map_err(fail("create", &new))?;
+    if !owners_are_recorded() && owners_are_refused(&new) {
+        let _ = remove(&new);
+        return Err(Error::CacheOwners { path: roots });
+    }
     match make(&new).and_then(|()| save_owners(&new, &path)) {
         Ok(()) => {
             fs_err::rename(&new, &path).map_err(fail("rename", &new))?;

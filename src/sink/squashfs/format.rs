@@ -32,6 +32,22 @@ pub const LISTING_EXTRA: usize = 3;
 /// Flag of the superblock: there are no extended attributes.
 pub const FLAG_NO_XATTRS: u16 = 0x200;
 
+/// Numbers of compressors.
+pub mod compressor {
+    /// zlib.
+    pub const GZIP: u16 = 1;
+    /// LZMA without a container; no Linux reads it.
+    pub const LZMA: u16 = 2;
+    /// LZO1X.
+    pub const LZO: u16 = 3;
+    /// xz.
+    pub const XZ: u16 = 4;
+    /// LZ4.
+    pub const LZ4: u16 = 5;
+    /// Zstandard.
+    pub const ZSTD: u16 = 6;
+}
+
 /// The superblock, at byte 0.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -184,6 +200,26 @@ pub struct LongFile {
     pub xattr: U32,
 }
 
+/// A symbolic link, after the header; its target follows.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Symlink {
+    /// 0x00: links.
+    pub nlink: U32,
+    /// 0x04: length of its target.
+    pub symlink_size: U32,
+}
+
+/// A device, after the header.
+#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DeviceNode {
+    /// 0x00: links.
+    pub nlink: U32,
+    /// 0x04: number of the device, 12 bits of it the major one.
+    pub rdev: U32,
+}
+
 /// What a listing has before up to [`ENTRIES_OF_HEADER`] entries.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -252,6 +288,8 @@ const _: () = assert!(size_of::<Directory>() == 16);
 const _: () = assert!(size_of::<LongDirectory>() == 24);
 const _: () = assert!(size_of::<File>() == 16);
 const _: () = assert!(size_of::<LongFile>() == 40);
+const _: () = assert!(size_of::<Symlink>() == 8);
+const _: () = assert!(size_of::<DeviceNode>() == 8);
 const _: () = assert!(size_of::<DirectoryHeader>() == 12);
 const _: () = assert!(size_of::<DirectoryEntry>() == 8);
 const _: () = assert!(size_of::<FragmentEntry>() == 16);

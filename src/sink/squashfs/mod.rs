@@ -36,9 +36,9 @@ impl Compression {
     /// Its number in the superblock.
     fn id(self) -> u16 {
         match self {
-            Compression::Gzip => 1,
-            Compression::Xz => 4,
-            Compression::Zstd => 6,
+            Compression::Gzip => format::compressor::GZIP,
+            Compression::Xz => format::compressor::XZ,
+            Compression::Zstd => format::compressor::ZSTD,
         }
     }
 }

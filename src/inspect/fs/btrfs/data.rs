@@ -176,7 +176,7 @@ impl Data<'_> {
             at: chunks.place(address, stored)?,
             stored: units,
             length: MAX_COMPRESSED,
-            exact: false,
+            least: 0,
             method,
         };
         self.pieces.push(Piece {
