@@ -191,6 +191,8 @@ fn a_root_of_btrfs_is_read_too() {
     let config = GPT.replace("type: ext4", "type: btrfs");
     assert_ne!(config, GPT);
     toy.world.set("DIB_BLOCK_DEVICE_CONFIG", config);
+    // Without it the options are those of ext4.
+    toy.world.set("FS_TYPE", "btrfs");
     toy.world.set("DIB_IMAGE_SIZE", "1");
     toy.build("-t qcow2").success();
     let outcome = get(&toy.world, "-x -o a -i toy.qcow2");
