@@ -86,10 +86,9 @@ fn what_kiln_packs_as_squashfs_is_read_back() {
     let world = World::new();
     tree(&world);
     world.kiln().words("pack tree -o b -t squashfs").success();
-    let name = ["b.squashfs", "b.squash"].into_iter();
-    let image = name
-        .filter(|name| world.work().join(name).exists())
-        .next()
+    let image = ["b.squashfs", "b.squash"]
+        .into_iter()
+        .find(|name| world.work().join(name).exists())
         .expect("packed");
     world
         .kiln()
