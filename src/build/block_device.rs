@@ -120,6 +120,7 @@ fn read_parameters(file: &Path) -> Result<Parameters, Failure> {
         build_dir: path("build-dir")?,
         root: RootParameters {
             fstype: text("root-fs-type").unwrap_or_else(|| "ext4".to_owned()),
+            defaults: None,
             opts: text("root-fs-opts"),
             label: text("root-label"),
         },

@@ -437,13 +437,15 @@ fn root_parameters(request: &Request) -> Result<RootParameters, Failure> {
     if let Some(blocks) = request.max_online_resize {
         options.push(format!("-E resize={blocks}"));
     }
-    if fstype == "ext4" {
-        options.push(format!("-i 4096 -J size={}", journal_mib(request)?));
-    }
+    let defaults = match fstype.as_str() {
+        "ext4" => Some(format!("-i 4096 -J size={}", journal_mib(request)?)),
+        _ => None,
+    };
     options.extend(Some(request.mkfs_options.clone()).filter(|text| !text.is_empty()));
     let options = options.join(" ");
     Ok(RootParameters {
         fstype,
+        defaults,
         opts: Some(options).filter(|text| !text.is_empty()),
         label: request.root_label.clone(),
     })

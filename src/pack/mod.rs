@@ -212,6 +212,7 @@ fn owned(request: &Request, tree: Tree) -> Result<Tree, Error> {
 fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
     let text = request.layout.text()?;
     let root = RootParameters {
+        defaults: None,
         fstype: request.fstype.clone().unwrap_or_else(|| "ext4".to_owned()),
         opts: request.mkfs_options.clone(),
         label: request.label.clone(),

@@ -134,6 +134,7 @@ pub fn deb(bytes: &[u8]) {
 /// A layout of disks.
 pub fn block_device(bytes: &[u8]) {
     let root = RootParameters {
+        defaults: None,
         fstype: "ext4".to_owned(),
         opts: None,
         label: None,

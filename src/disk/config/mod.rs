@@ -67,6 +67,9 @@ const MKFS_ROOT: &str = "mkfs_root";
 pub struct RootParameters {
     /// Its type (`FS_TYPE`).
     pub fstype: String,
+    /// mkfs options for a filesystem of this type that nobody asked for: where the
+    /// configuration has another type, they would be refused.
+    pub defaults: Option<String>,
     /// Its mkfs options, if there are any (`MKFS_OPTS`).
     pub opts: Option<String>,
     /// Its label (`ROOT_LABEL`); `None` is `cloudimg-rootfs`, or `img-rootfs` on XFS.
@@ -77,6 +80,7 @@ impl Default for RootParameters {
     fn default() -> Self {
         RootParameters {
             fstype: "ext4".to_owned(),
+            defaults: None,
             opts: None,
             label: None,
         }
@@ -545,10 +549,14 @@ pub fn merge_root(items: &mut [Item], root: &RootParameters) {
         if !settings.contains("type") {
             settings.set("type", Value::text(&root.fstype));
         }
-        if let Some(opts) = &root.opts
-            && !settings.contains("opts")
-        {
-            settings.set("opts", Value::text(opts));
+        if !settings.contains("opts") {
+            let fstype = settings.get("type").and_then(Value::as_text);
+            let defaults = root.defaults.as_deref();
+            let defaults = defaults.filter(|_| fstype == Some(root.fstype.as_str()));
+            let opts: Vec<&str> = defaults.into_iter().chain(root.opts.as_deref()).collect();
+            if !opts.is_empty() {
+                settings.set("opts", Value::text(opts.join(" ")));
+            }
         }
         if !settings.contains("label") {
             let default = match settings.get("type").and_then(Value::as_text) {

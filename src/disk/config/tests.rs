@@ -498,12 +498,13 @@ fn build_parameters_apply_to_mkfs_root_where_it_says_nothing() {
     );
     let root = RootParameters {
         fstype: "xfs".to_owned(),
+        defaults: Some("-K".to_owned()),
         opts: Some("-i  size=512 -q".to_owned()),
         label: None,
     };
     let xfs = Config::parse(FALLBACK, &root).unwrap();
     assert_eq!(xfs.mkfs[0].label, "img-rootfs");
-    assert_eq!(xfs.mkfs[0].opts, ["-i", "size=512", "-q"]);
+    assert_eq!(xfs.mkfs[0].opts, ["-K", "-i", "size=512", "-q"]);
     let labelled = RootParameters {
         label: Some("mine".to_owned()),
         ..root
@@ -518,6 +519,8 @@ fn build_parameters_apply_to_mkfs_root_where_it_says_nothing() {
         (deep.mkfs[0].fstype.as_str(), deep.mkfs[0].label.as_str()),
         ("ext4", "mine")
     );
+    // Defaults are for the type that they were made for.
+    assert_eq!(deep.mkfs[0].opts, ["-i", "size=512", "-q"]);
     // Other filesystems are not touched.
     let efi = Config::parse(GPT_EFI, &labelled).unwrap();
     assert!(
