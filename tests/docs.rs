@@ -28,6 +28,7 @@ fn options_variables_and_commands_of_the_migration_page_exist() {
     let mut help = String::new();
     for line in [
         "disk-image-create --help",
+        "diskimage-builder --help",
         "kiln build --help",
         "kiln install-links --help",
     ] {
