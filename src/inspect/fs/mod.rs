@@ -57,6 +57,20 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// What the upper bits of a mode say (`S_IFMT`, `inode(7)`).
+    fn of_mode(mode: u32) -> Option<FileKind> {
+        Some(match mode >> 12 {
+            0o10 => FileKind::File,
+            0o04 => FileKind::Directory,
+            0o12 => FileKind::Symlink,
+            0o02 => FileKind::CharDevice,
+            0o06 => FileKind::BlockDevice,
+            0o01 => FileKind::Fifo,
+            0o14 => FileKind::Socket,
+            _ => return None,
+        })
+    }
+
     /// Its name in a sentence, with article.
     pub fn phrase(self) -> &'static str {
         match self {

@@ -637,15 +637,9 @@ impl Node {
     }
 
     fn kind(&self) -> Result<FileKind, Error> {
-        Ok(match self.fields.mode.get() >> 12 {
-            0o10 => FileKind::File,
-            0o04 => FileKind::Directory,
-            0o12 => FileKind::Symlink,
-            0o02 => FileKind::CharDevice,
-            0o06 => FileKind::BlockDevice,
-            0o01 => FileKind::Fifo,
-            0o14 => FileKind::Socket,
-            _ => return corrupt(self.place(), "it is no kind of file"),
-        })
+        match FileKind::of_mode(self.fields.mode.get()) {
+            Some(kind) => Ok(kind),
+            None => corrupt(self.place(), "it is no kind of file"),
+        }
     }
 }

@@ -488,16 +488,10 @@ impl Node {
         if self.number != ROOT_INODE && self.number < FIRST_OLD {
             return corrupt(self.place(), "it is reserved, and no file's");
         }
-        Ok(match self.fields.i_mode.get() >> 12 {
-            0o10 => FileKind::File,
-            0o04 => FileKind::Directory,
-            0o12 => FileKind::Symlink,
-            0o02 => FileKind::CharDevice,
-            0o06 => FileKind::BlockDevice,
-            0o01 => FileKind::Fifo,
-            0o14 => FileKind::Socket,
-            _ => return corrupt(self.place(), "it is no kind of file"),
-        })
+        match FileKind::of_mode(self.fields.i_mode.get().into()) {
+            Some(kind) => Ok(kind),
+            None => corrupt(self.place(), "it is no kind of file"),
+        }
     }
 
     /// The device number, in the old form or the new one.
