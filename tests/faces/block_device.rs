@@ -125,7 +125,18 @@ fn mistakes_of_the_caller_and_of_the_configuration_have_their_own_status() {
         ("creat", 2, "unknown step `creat`", "did you mean `create`?"),
         ("getval", 2, "`getval` needs a symbol", "getval root-label"),
         ("init more", 2, "`init` takes no more arguments", "--help"),
-        ("--parms x init", 2, "unknown option `--parms`", "--help"),
+        (
+            "--parms x init",
+            2,
+            "unknown option `--parms`",
+            "`--params`?",
+        ),
+        (
+            "--par absent init",
+            1,
+            "cannot read the parameters",
+            "--params",
+        ),
         (
             "getval rot-label",
             1,
