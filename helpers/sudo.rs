@@ -1,6 +1,8 @@
 //! `sudo`: runs its command, since hooks already are uid 0 of the sandbox.
 //!
-//! The environment is kept. Users are looked up in `/etc/passwd` itself.
+//! The environment is kept, but for what names the user: a program that runs as
+//! another one has that one's `HOME` unless `-E` keeps the caller's, as with sudo's
+//! own defaults. Users are looked up in `/etc/passwd` itself.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -56,7 +58,7 @@ impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoCommand | Self::Option { .. } | Self::Argument { .. } => {
-                "sudo [-E] [-n] [-H] [-i | -s] [-u USER] [-g GROUP] [--] [VAR=value]… COMMAND [ARGUMENT…]".into()
+                "sudo [-E] [-n] [-H] [-i | -s] [-u USER] [-g GROUP] [-D DIRECTORY] [--] [VAR=value]… COMMAND [ARGUMENT…]".into()
             }
             Self::User { .. } => "it must be in /etc/passwd of the root that the command runs in".into(),
             Self::Group { .. } => "it must be in /etc/group of the root that the command runs in".into(),
@@ -146,6 +148,8 @@ struct Call {
     keep_environment: bool,
     shell: bool,
     login: bool,
+    /// Where the command runs.
+    directory: Option<String>,
     /// Only asks about or changes sudo's own state, which there is none of.
     nothing: bool,
     variables: Vec<(OsString, OsString)>,
@@ -172,7 +176,8 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
             match name {
                 "user" => call.user = Some(value()?),
                 "group" => call.group = Some(value()?),
-                "prompt" | "close-from" | "chdir" | "host" => drop(value()?),
+                "chdir" => call.directory = Some(value()?),
+                "prompt" | "close-from" | "host" => drop(value()?),
                 "preserve-env" => call.keep_environment = true,
                 "non-interactive" | "stdin" | "preserve-groups" | "background" | "bell" => {}
                 "set-home" => call.set_home = true,
@@ -206,6 +211,7 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
                     match letter {
                         'u' => call.user = Some(value),
                         'g' => call.group = Some(value),
+                        'D' => call.directory = Some(value),
                         _ => {}
                     }
                     continue 'options;
@@ -323,14 +329,18 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     if !call.keep_environment || is_chroot {
         command.env_remove("TMPDIR");
     }
-    if call.set_home || call.login {
+    // Files that only the caller may read hinder a program more than none do.
+    let is_other = user.uid != 0 && !call.keep_environment;
+    if call.set_home || call.login || is_other {
         command.env("HOME", &user.home);
     }
     if user.uid != 0 || call.login {
         command.env("USER", &user.name).env("LOGNAME", &user.name);
     }
     command.envs(call.variables);
-    if call.login {
+    if let Some(directory) = &call.directory {
+        command.current_dir(directory);
+    } else if call.login {
         command.current_dir(if std::path::Path::new(&user.home).is_dir() {
             &user.home
         } else {
@@ -389,6 +399,7 @@ mod tests {
             ("-unobody -- ls", Some("nobody"), "ls"),
             ("--user=a --set-home ls", Some("a"), "ls"),
             ("--user a ls", Some("a"), "ls"),
+            ("-D /x -u a ls", Some("a"), "ls"),
         ] {
             let call = parse(&words(line)).unwrap();
             assert_eq!(
