@@ -20,7 +20,7 @@ Steps:
   umount          Writes what is in the directories into the image.
   cleanup         Forgets the state.
   delete          Takes the image away as well.
-  writefstab      Writes fstab into the state directory.
+  writefstab      Writes fstab into the state directory, and into built/etc of build-dir.
 
   -p, --params FILE  YAML file with the keys config, image-dir, mount-base and build-dir,
                      and optionally root-fs-type, root-fs-opts, root-label and image-size
