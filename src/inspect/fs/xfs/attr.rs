@@ -4,6 +4,7 @@
 use zerocopy::FromBytes as _;
 
 use super::super::Run;
+use super::super::inode::Inode as _;
 use super::{Error, Node, Xfs, corrupt, read_runs};
 use crate::disk::fs::xfs::format::{
     ACL_ACCESS, ACL_DEFAULT, ATTR_INCOMPLETE, ATTR_LEAF_MAGIC, ATTR_LEAF_REST, ATTR_LOCAL,
