@@ -107,7 +107,7 @@ pub fn examine(places: &Places) -> Report {
         checks.extend(yama());
     }
     checks.push(temporary(&places.temporary, &chosen));
-    checks.push(cache(&places.cache));
+    checks.push(cache(&places.cache, &chosen));
     checks.push(device("/dev/fuse", "`kiln mount` needs it"));
     checks.push(device("/dev/kvm", "`kiln boot` is slow without it"));
     checks.push(control_groups());
@@ -483,18 +483,48 @@ fn temporary(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     if records && !has_birth_times(path) {
         lacks.push("it keeps no times of birth, by which records of owners are told apart".into());
     }
+    let refused = owners_are_refused(path, chosen);
+    if refused {
+        lacks.push(OWNERS_REFUSED.to_owned());
+    }
     if lacks.is_empty() {
         let detail = format!("`{shown}`, {free} MiB free");
         return check(name, Status::Ok, detail);
     }
     // Builds in memory do not use it.
-    check(
+    let found = check(
         name,
         Status::Degraded,
         format!("`{shown}`: {}", lacks.join("; ")),
     )
     .remedy("builds in memory (without `--no-tmpfs`) do not mind")
-    .remedy(advice)
+    .remedy(advice);
+    if refused {
+        found.remedy(SINGLE_ADVICE)
+    } else {
+        found
+    }
+}
+
+/// What a server of NFS refuses.
+const OWNERS_REFUSED: &str = "its files cannot be given to other users, as on NFS";
+
+/// What to do where files cannot be given to other users.
+pub const SINGLE_ADVICE: &str = "or have owners recorded: `--mode single`";
+
+/// Whether a build in the chosen mode cannot give files of a directory their owners.
+fn owners_are_refused(directory: &Path, chosen: &Result<identity::Choice, Error>) -> bool {
+    let Ok(choice) = chosen else {
+        return false;
+    };
+    if choice.identity.records() {
+        return false;
+    }
+    probe::in_child_with_result(|| {
+        enter::become_root(&choice.identity, CloneFlags::empty())?;
+        Ok(identity::owners_are_refused(directory))
+    })
+    .unwrap_or(false)
 }
 
 /// Whether a filesystem tells when files were made.
@@ -502,7 +532,7 @@ fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
 
-fn cache(path: &Path) -> Check {
+fn cache(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     let name = "image cache";
     let shown = path.display();
     let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";
@@ -516,6 +546,12 @@ fn cache(path: &Path) -> Check {
     }
     let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
     match nix::unistd::access(existing, writable) {
+        Ok(()) if owners_are_refused(existing, chosen) => check(
+            name,
+            Status::Degraded,
+            format!("`{shown}`: {OWNERS_REFUSED}, so roots are made anew for each build"),
+        )
+        .remedy(advice),
         Ok(()) => check(name, Status::Ok, format!("`{shown}`")),
         Err(errno) => {
             let error = io::Error::from(errno);
