@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::identity::{self, Identity, MODES};
 use super::idmap::{self, find_program};
+use super::limits::{self, Group, Limits};
 use super::probe::{self, Listening};
 use super::{Error, enter, mounts};
 
@@ -581,16 +582,31 @@ fn device(path: &'static str, needed: &str) -> Check {
 }
 
 fn control_groups() -> Check {
-    let name = "control groups";
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        check(name, Status::Ok, "version 2")
-    } else if Path::new("/sys/fs/cgroup/unified").exists() {
-        check(name, Status::Ok, "versions 1 and 2")
-    } else if Path::new("/sys/fs/cgroup/memory").exists() {
-        check(name, Status::Ok, "version 1")
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let versions = match limits::versions(&mounts) {
+        (true, true) => "versions 1 and 2",
+        (false, true) => "version 2",
+        (true, false) => "version 1",
+        (false, false) => "none",
+    };
+    // A group moves whoever tries it. Its limit is one that nobody comes to.
+    let counts = probe::in_child_with_result(|| {
+        let group = Group::create(&Limits {
+            memory: Some(1 << 50),
+            ..Limits::default()
+        });
+        let counts = group.as_ref().is_some_and(|group| group.counted().memory);
+        if let Some(group) = group {
+            group.remove();
+        }
+        Ok(counts)
+    });
+    let how = if counts.unwrap_or(false) {
+        "one counts memory for `--memory`"
     } else {
-        check(name, Status::Ok, "none; builds do not need them")
-    }
+        "none with memory is delegated to this user: `--memory` looks at programs now and then"
+    };
+    check("control groups", Status::Ok, format!("{versions}; {how}"))
 }
 
 #[cfg(test)]
