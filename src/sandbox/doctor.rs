@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid};
 use super::choice::{self, MODES};
 use super::identity::Identity;
 use super::idmap::{self, find_program};
+use super::limits::{self, Group, Limits};
 use super::probe::{self, Listening};
 use super::userns::become_root;
 use super::{Error, mounts, refusal};
@@ -109,7 +110,7 @@ pub fn examine(places: &Places) -> Report {
         checks.extend(yama());
     }
     checks.push(temporary(&places.temporary, &chosen));
-    checks.push(cache(&places.cache));
+    checks.push(cache(&places.cache, &chosen));
     checks.push(device("/dev/fuse", "`kiln mount` needs it"));
     checks.push(device("/dev/kvm", "`kiln boot` is slow without it"));
     checks.push(control_groups());
@@ -487,18 +488,48 @@ fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
     if records && !has_birth_times(path) {
         lacks.push("it keeps no times of birth, by which records of owners are told apart".into());
     }
+    let refused = owners_are_refused(path, chosen);
+    if refused {
+        lacks.push(OWNERS_REFUSED.to_owned());
+    }
     if lacks.is_empty() {
         let detail = format!("`{shown}`, {free} MiB free");
         return check(name, Status::Ok, detail);
     }
     // Builds in memory do not use it.
-    check(
+    let found = check(
         name,
         Status::Degraded,
         format!("`{shown}`: {}", lacks.join("; ")),
     )
     .remedy("builds in memory (without `--no-tmpfs`) do not mind")
-    .remedy(advice)
+    .remedy(advice);
+    if refused {
+        found.remedy(SINGLE_ADVICE)
+    } else {
+        found
+    }
+}
+
+/// What a server of NFS refuses.
+const OWNERS_REFUSED: &str = "its files cannot be given to other users, as on NFS";
+
+/// What to do where files cannot be given to other users.
+pub const SINGLE_ADVICE: &str = "or have owners recorded: `--mode single`";
+
+/// Whether a build in the chosen mode cannot give files of a directory their owners.
+fn owners_are_refused(directory: &Path, chosen: &Result<identity::Choice, Error>) -> bool {
+    let Ok(choice) = chosen else {
+        return false;
+    };
+    if choice.identity.records() {
+        return false;
+    }
+    probe::in_child_with_result(|| {
+        enter::become_root(&choice.identity, CloneFlags::empty())?;
+        Ok(identity::owners_are_refused(directory))
+    })
+    .unwrap_or(false)
 }
 
 /// Whether a filesystem tells when files were made.
@@ -506,7 +537,7 @@ fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
 
-fn cache(path: &Path) -> Check {
+fn cache(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     let name = "image cache";
     let shown = path.display();
     let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";
@@ -520,6 +551,12 @@ fn cache(path: &Path) -> Check {
     }
     let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
     match nix::unistd::access(existing, writable) {
+        Ok(()) if owners_are_refused(existing, chosen) => check(
+            name,
+            Status::Degraded,
+            format!("`{shown}`: {OWNERS_REFUSED}, so roots are made anew for each build"),
+        )
+        .remedy(advice),
         Ok(()) => check(name, Status::Ok, format!("`{shown}`")),
         Err(errno) => {
             let error = io::Error::from(errno);
@@ -549,16 +586,31 @@ fn device(path: &'static str, needed: &str) -> Check {
 }
 
 fn control_groups() -> Check {
-    let name = "control groups";
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        check(name, Status::Ok, "version 2")
-    } else if Path::new("/sys/fs/cgroup/unified").exists() {
-        check(name, Status::Ok, "versions 1 and 2")
-    } else if Path::new("/sys/fs/cgroup/memory").exists() {
-        check(name, Status::Ok, "version 1")
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let versions = match limits::versions(&mounts) {
+        (true, true) => "versions 1 and 2",
+        (false, true) => "version 2",
+        (true, false) => "version 1",
+        (false, false) => "none",
+    };
+    // A group moves whoever tries it. Its limit is one that nobody comes to.
+    let counts = probe::in_child_with_result(|| {
+        let group = Group::create(&Limits {
+            memory: Some(1 << 50),
+            ..Limits::default()
+        });
+        let counts = group.as_ref().is_some_and(|group| group.counted().memory);
+        if let Some(group) = group {
+            group.remove();
+        }
+        Ok(counts)
+    });
+    let how = if counts.unwrap_or(false) {
+        "one counts memory for `--memory`"
     } else {
-        check(name, Status::Ok, "none; builds do not need them")
-    }
+        "none with memory is delegated to this user: `--memory` looks at programs now and then"
+    };
+    check("control groups", Status::Ok, format!("{versions}; {how}"))
 }
 
 #[cfg(test)]

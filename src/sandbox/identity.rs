@@ -93,21 +93,9 @@ pub fn owners_are_recorded() -> bool {
 /// Whether files of a directory cannot be given to another id that is mapped, tried with
 /// one: a server of NFS decides that by ids of its own.
 pub fn owners_are_refused(directory: &std::path::Path) -> bool {
-    use nix::fcntl::AtFlags;
-    let path = directory.join(".owner");
-    let _ = std::fs::remove_file(&path);
     // Where nothing can be made, whoever is to make something says so.
-    let made = std::fs::File::create_new(&path).is_ok();
-    let (user, group) = (Some(Uid::from_raw(1)), Some(Gid::from_raw(1)));
-    let given = nix::unistd::fchownat(
-        nix::fcntl::AT_FDCWD,
-        &path,
-        user,
-        group,
-        AtFlags::AT_SYMLINK_NOFOLLOW,
-    );
-    let _ = std::fs::remove_file(&path);
-    made && given.is_err()
+    tempfile::tempfile_in(directory)
+        .is_ok_and(|file| std::os::unix::fs::fchown(&file, Some(1), Some(1)).is_err())
 }
 
 /// Whether the kernel makes no device here, tried in a directory.
