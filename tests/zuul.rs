@@ -104,6 +104,30 @@ fn job_roles_and_configuration_fit_together() {
     let nodepool = parse(&docs("nodepool/nodepool.yaml"));
     let image = &list(map(&nodepool).get("diskimages").expect("images"))[0];
     assert_elements(list(map(image).get("elements").expect("elements")));
+    // nodepool refuses a provider whose images or labels are not declared at the top.
+    let names = |of: &Map, key: &str| -> Vec<String> {
+        let entries = list(of.get(key).unwrap_or_else(|| panic!("{key} are missing")));
+        entries
+            .iter()
+            .map(|entry| text(map(entry), "name"))
+            .collect()
+    };
+    let (images, labels) = (
+        names(map(&nodepool), "diskimages"),
+        names(map(&nodepool), "labels"),
+    );
+    for provider in list(map(&nodepool).get("providers").expect("providers"))
+        .iter()
+        .map(map)
+    {
+        assert_eq!(names(provider, "diskimages"), images);
+        for pool in list(provider.get("pools").expect("pools")).iter().map(map) {
+            assert_eq!(names(pool, "labels"), labels);
+            for label in list(pool.get("labels").expect("labels")) {
+                assert!(images.contains(&text(map(label), "diskimage")));
+            }
+        }
+    }
 }
 
 /// The bundled library has these elements.
