@@ -160,7 +160,12 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         let image = match local {
             Some(local) => local,
             None => {
-                cache_url::get(location, Path::new(cached), false)?;
+                let fetch = || cache_url::get(location, Path::new(cached), false);
+                match fetch() {
+                    // One of a distribution's mirrors may not have it yet.
+                    Err(error) if error.code() == cache_url::NOT_FOUND => fetch()?,
+                    fetched => fetched?,
+                };
                 PathBuf::from(cached)
             }
         };

@@ -47,7 +47,7 @@ pub enum Step {
     Cleanup,
     /// Takes the image away as well.
     Delete,
-    /// Writes `fstab` into the state directory.
+    /// Writes `fstab` into the state directory and `built/etc`.
     WriteFstab,
 }
 
@@ -361,10 +361,15 @@ impl Tool {
         self.cleanup()
     }
 
+    /// Scripts look in either place: with the state, and in a tree that is being built.
     fn write_fstab(&self) -> Result<(), Failure> {
         let plan = self.layout()?;
-        make(&self.states())?;
-        write(&self.states().join("fstab"), plan.fstab().as_bytes())
+        let built = self.parameters.build_dir.join("built/etc");
+        for directory in [self.states(), built] {
+            make(&directory)?;
+            write(&directory.join("fstab"), plan.fstab().as_bytes())?;
+        }
+        Ok(())
     }
 }
 
