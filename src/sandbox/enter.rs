@@ -17,6 +17,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe2, setpgid, setr
 use super::identity::Identity;
 use super::limits::Group;
 use super::network::{self, Network};
+use super::session::Session;
 use super::{Error, family, mounts, standin, sweep, wall};
 
 /// Whether this sandbox shares the process numbers of its host.
@@ -67,6 +68,7 @@ pub struct Running {
     identity: Identity,
     work: sweep::WorkDir,
     group: Option<Group>,
+    session: Session,
     own_processes: bool,
     /// Its end tells the keeper that main is gone.
     lifeline: Option<OwnedFd>,
@@ -83,6 +85,7 @@ impl Sandbox {
         require_one_thread()?;
         let (events, events_writer) = pipe()?;
         let (lifeline_reader, lifeline) = pipe()?;
+        let session = Session::begin();
         SHARED.store(!self.own_processes, Ordering::Relaxed);
         if !self.own_processes {
             family::adopt();
@@ -99,6 +102,7 @@ impl Sandbox {
                     identity: self.identity,
                     work: self.work,
                     group: self.group,
+                    session,
                     own_processes: self.own_processes,
                     lifeline: Some(lifeline),
                 };
@@ -127,6 +131,11 @@ impl Running {
     /// Whether the kernel refused a process because there were too many.
     pub fn ran_out_of_processes(&self) -> bool {
         self.group.as_ref().is_some_and(Group::ran_out_of_processes)
+    }
+
+    /// What the control groups that kiln was started in refused since.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Waits for the end and returns the engine's exit status; 137 if something

@@ -42,6 +42,7 @@ pub mod notify;
 pub mod probe;
 pub mod root;
 pub mod seccomp;
+pub mod session;
 pub mod standin;
 pub mod store;
 pub mod sweep;
