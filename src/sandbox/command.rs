@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inside::Inside;
 use super::limits::Watch;
+use super::process;
 use super::seccomp::{self, Filter};
 
 /// A line longer than this is cut into several, so that memory stays bounded.
@@ -119,7 +121,7 @@ impl Program {
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
         let mut reader = std::fs::File::from(reader);
-        let ended = process_descriptor(child.0.id())?;
+        let ended = process::descriptor(child.0.id())?;
         let mut lines = Lines::default();
         let mut open = true;
         let mut exited = false;
@@ -223,17 +225,6 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     }
 }
 
-/// A descriptor that becomes readable when the process ends. See `pidfd_open(2)`.
-pub(super) fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
-}
-
 /// Cuts a byte stream into lines.
 #[derive(Default)]
 struct Lines {
@@ -333,10 +324,10 @@ pub fn shell_status(status: ExitStatus) -> i32 {
 /// Does nothing in a process that is not the engine of a sandbox: there "every
 /// process" would be the user's.
 pub fn kill_others() {
-    if !super::enter::is_engine() {
+    if !process::is_engine() {
         return;
     }
-    if !super::enter::has_own_processes() {
+    if !process::has_own_processes() {
         if !super::family::end_siblings() {
             tracing::warn!("some processes of the build do not end");
         }
@@ -366,8 +357,13 @@ pub fn is_executable(path: &Path) -> bool {
 /// on many systems is not bash.
 pub fn is_plain_script(path: &Path) -> bool {
     let mut start = Vec::new();
+    // An earlier hook may have made a FIFO of it: no limit of time ends a wait here.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
     // As much as bash looks at to tell a text from a program.
-    let read = std::fs::File::open(path).and_then(|file| file.take(80).read_to_end(&mut start));
+    let read = file.and_then(|file| file.take(80).read_to_end(&mut start));
     read.is_ok() && !start.starts_with(b"#!") && !start.contains(&0)
 }
 
@@ -469,7 +465,7 @@ mod tests {
             .process_group(0)
             .spawn()
             .expect("a shell runs");
-        let ended = process_descriptor(child.id()).expect("it lives");
+        let ended = process::descriptor(child.id()).expect("it lives");
         drop(Ended(child));
         let mut polled = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
         assert_eq!(
@@ -483,5 +479,23 @@ mod tests {
     fn an_endless_line_is_cut() {
         let (_, out) = lines("head -c 200000 /dev/zero | tr '\\0' x");
         assert!(out.len() > 1 && out.iter().map(String::len).sum::<usize>() == 200_000);
+    }
+
+    #[test]
+    fn only_texts_without_an_interpreter_are_plain_and_a_fifo_holds_nobody_up() {
+        let place = tempfile::tempdir().expect("a directory");
+        for (name, content, expected) in [
+            ("text", &b"echo hello\n"[..], true),
+            ("script", b"#!/bin/sh\n", false),
+            ("program", b"\x7fELF\0", false),
+        ] {
+            let path = place.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            assert_eq!(is_plain_script(&path), expected, "{name}");
+        }
+        let fifo = place.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        assert!(is_plain_script(&fifo));
+        assert!(!is_plain_script(&place.path().join("missing")));
     }
 }

@@ -233,7 +233,7 @@ fn is_real_root() -> bool {
 /// Directories in `/proc` of all processes of the sandbox but its first.
 fn programs() -> Vec<PathBuf> {
     let proc = Path::new("/proc");
-    if !super::enter::has_own_processes() {
+    if !super::process::has_own_processes() {
         let numbers = super::family::siblings().into_iter();
         return numbers.map(|pid| proc.join(pid.to_string())).collect();
     }
