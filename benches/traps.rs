@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use kiln::sandbox::command::Program;
 use kiln::sandbox::notify::{Options, Supervisor};
-use kiln::sandbox::{enter, identity};
+use kiln::sandbox::{choice, identity, userns};
 
 /// Set in the process that measures.
 const ROLE: &str = "KILN_TRAPS_ROLE";
@@ -82,9 +82,9 @@ fn plain(directory: &Path) -> Column {
 }
 
 fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
-    let identity = identity::choose(Some(mode)).ok()?.identity;
+    let identity = choice::choose(Some(mode)).ok()?.identity;
     let result = directory.join("result");
-    let status = enter::run_mapped(&identity, || {
+    let status = userns::run_mapped(&identity, || {
         // As the engine of a build does.
         let _ = nix::unistd::setsid();
         let options = if identity::owners_are_recorded() {

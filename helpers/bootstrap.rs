@@ -254,7 +254,7 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
     let cache = Cache::new(&image_cache);
     let reporter = Reporter::new();
     let report = |notice: Notice<'_>| reporter.tell(notice);
-    let root = apt::bootstrap(&request, &client, &cache, &report)?;
+    let root = apt::bootstrap(&request, &client, &cache, &arguments.target, &report)?;
     let delivery = Delivery {
         target: arguments.target.clone(),
         layers: env_text("TMP_BUILD_DIR").map(|dir| Path::new(&dir).join("layers")),

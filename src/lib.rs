@@ -22,6 +22,7 @@
 //! | [`disk`] | extents, partition tables, filesystems, boot code |
 //! | [`tree`] | the immutable tree of files that an image is made from |
 //! | [`embed`] | the bundled elements |
+//! | `threads` | threads that are waited for |
 
 pub mod build;
 pub mod cli;
@@ -37,4 +38,5 @@ pub mod push;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;
+mod threads;
 pub mod tree;

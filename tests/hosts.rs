@@ -146,6 +146,8 @@ macro_rules! as_user {
 }
 
 // Behind the macros, which it uses.
+#[path = "hosts/owners.rs"]
+mod owners;
 #[path = "hosts/told.rs"]
 mod told;
 

@@ -166,7 +166,7 @@ fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
         ))
         .hint(super::place::ADVICE)
         .hint("or let kiln build in memory: leave `--no-tmpfs` out")
-        .hint("or have owners recorded: `--mode single`"));
+        .hint(sandbox::doctor::SINGLE_ADVICE));
     } else if sandbox::identity::devices_are_refused(work) && sandbox::probe::programs_can_be_read()
     {
         Options::ranges()

@@ -308,6 +308,19 @@ impl Engine<'_> {
                     self.watch.limits.processes
                 ));
             }
+            if let Some(bytes) = self
+                .watch
+                .limits
+                .memory
+                .filter(|_| !self.watch.group.memory)
+            {
+                // The kernel tells nobody but the program.
+                failure = failure.hint(format!(
+                    "if it says that it ran out of memory: `--memory` (or `KILN_MEMORY`) allows \
+                     each of its programs {} MiB",
+                    bytes >> 20
+                ));
+            }
             return Err(failure.hint(format!(
                 "to look around, run again with `break={}` in the environment",
                 break_hint(directory)

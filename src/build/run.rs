@@ -14,7 +14,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::{Group, Watch};
-use crate::sandbox::{hide, host, identity, sweep};
+use crate::sandbox::{choice, hide, host, sweep};
 
 use super::confinement::Privacy;
 use super::engine;
@@ -56,10 +56,10 @@ pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
 
 /// Runs a plan.
 pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
-    let identity::Choice {
+    let choice::Choice {
         identity,
         own_processes,
-    } = identity::choose(plan.request.mode.as_deref())?;
+    } = choice::choose(plan.request.mode.as_deref())?;
     require_answerable(&host_arch(), &plan.arch, &identity)?;
     let parent = place::parent(&plan.request.current_dir, |name| {
         plan.variables.get(std::ffi::OsStr::new(name))

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::nearest::nearest;
 use super::printer::table;
 use super::units;
-use crate::sandbox::{identity, sweep};
+use crate::sandbox::{choice, sweep};
 
 /// Arguments of `kiln cache`.
 #[derive(Debug, Args)]
@@ -152,7 +152,7 @@ fn clear(paths: &[PathBuf]) -> Result<(), Failure> {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let identity = identity::choose(None)?.identity;
+                let identity = choice::choose(None)?.identity;
                 sweep::remove(path, &identity)?;
             }
             Err(error) => return Err(error.into()),

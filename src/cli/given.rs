@@ -20,7 +20,7 @@ use crate::sandbox::network::Network;
 /// Image types that kiln writes.
 pub const TYPES: [&str; 12] = crate::sink::NAMES;
 /// Identities that can be asked for instead of the probed one.
-pub use crate::sandbox::identity::MODES;
+pub use crate::sandbox::choice::MODES;
 /// Variables that survive when a build starts with a cleared environment: without
 /// ELEMENTS_PATH, which no option of DIB's stands for, the elements are not found.
 const KEPT: [&str; 6] = ["ELEMENTS_PATH", "HOME", "LOGNAME", "PATH", "TERM", "USER"];

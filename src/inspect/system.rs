@@ -13,6 +13,8 @@ const ESP: [&str; 2] = ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"];
 const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
 /// Longest `/etc/fstab` that is read, in bytes.
 const MAX_FSTAB: u64 = 1 << 20;
+/// Most lines of it that are mounted: each may mean all files of a subvolume once more.
+const MAX_MOUNTS: usize = 256;
 /// One of these is in every root.
 const ROOT_FILES: [&str; 3] = ["/etc/os-release", "/usr/lib/os-release", "/etc/passwd"];
 
@@ -231,6 +233,7 @@ fn mounts<'c>(
             mount.at != at && (subvolume.is_some() || !std::ptr::eq(mount.part, part))
         };
         if is_plain
+            && mounts.len() < MAX_MOUNTS
             && !has("noauto")
             && !is_swap(part)
             && (subvolume.is_some() || !std::ptr::eq(part, root))

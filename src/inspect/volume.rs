@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::fs::Error;
 use super::mapping::Mapping;
@@ -178,14 +178,10 @@ impl<'a> Volume<'a> {
     ///
     /// # Errors
     /// As [`Volume::read_at`].
-    pub fn structure<T: FromBytes>(&self, offset: u64) -> Result<T, Error> {
-        let mut bytes = vec![0; size_of::<T>()];
-        self.read_at(offset, &mut bytes)?;
-        T::read_from_bytes(&bytes).map_err(|_| Error::OutOfRange {
-            offset,
-            length: bytes.len() as u64,
-            end: self.length,
-        })
+    pub fn structure<T: FromBytes + IntoBytes>(&self, offset: u64) -> Result<T, Error> {
+        let mut structure = T::new_zeroed();
+        self.read_at(offset, structure.as_mut_bytes())?;
+        Ok(structure)
     }
 
     /// `length` bytes at `offset`; the caller bounds the length.

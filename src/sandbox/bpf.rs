@@ -11,6 +11,7 @@ use super::emul::table::{ABIS, ABSENT, Abi, Groups, When};
 
 pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 pub(super) const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+pub(super) const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const JUMP_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 pub(super) const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -111,33 +112,41 @@ pub fn supervised(groups: Groups, silent: bool) -> Vec<sock_filter> {
     program
 }
 
+/// What a program answers to a call, of whose arguments it gets the lower halves.
+/// Interprets the instructions that the filters use.
+#[cfg(test)]
+pub(super) fn run<const ARGUMENTS: usize>(
+    program: &[sock_filter],
+    arch: u32,
+    nr: u32,
+    arguments: [u32; ARGUMENTS],
+) -> u32 {
+    let (mut at, mut register) = (0usize, 0u32);
+    loop {
+        let op = &program[at];
+        let jump = |taken: bool| usize::from(if taken { op.jt } else { op.jf });
+        match op.code {
+            LOAD => {
+                register = match op.k {
+                    DATA_NR => nr,
+                    DATA_ARCH => arch,
+                    offset => arguments[((offset - DATA_ARGUMENTS) / 8) as usize],
+                }
+            }
+            JUMP_EQUAL => at += jump(register == op.k),
+            JUMP_AT_LEAST => at += jump(register >= op.k),
+            JUMP => at += op.k as usize,
+            JUMP_ANY_BIT => at += jump(register & op.k != 0),
+            RETURN => return op.k,
+            other => panic!("unexpected instruction {other:#x}"),
+        }
+        at += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Interprets the instructions that the filter uses.
-    fn run(program: &[sock_filter], arch: u32, nr: u32, arguments: [u32; 6]) -> u32 {
-        let (mut at, mut register) = (0usize, 0u32);
-        loop {
-            let op = &program[at];
-            let jump = |taken: bool| usize::from(if taken { op.jt } else { op.jf });
-            match op.code {
-                LOAD => {
-                    register = match op.k {
-                        DATA_NR => nr,
-                        DATA_ARCH => arch,
-                        offset => arguments[((offset - DATA_ARGUMENTS) / 8) as usize],
-                    }
-                }
-                JUMP_EQUAL => at += jump(register == op.k),
-                JUMP => at += op.k as usize,
-                JUMP_ANY_BIT => at += jump(register & op.k != 0),
-                RETURN => return op.k,
-                other => panic!("unexpected instruction {other:#x}"),
-            }
-            at += 1;
-        }
-    }
 
     #[test]
     fn each_call_gets_its_answer() {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inside::Inside;
 use super::limits::Watch;
+use super::process;
 use super::seccomp::{self, Filter};
 
 /// A line longer than this is cut into several, so that memory stays bounded.
@@ -119,7 +120,7 @@ impl Program {
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
         let mut reader = std::fs::File::from(reader);
-        let ended = process_descriptor(child.0.id())?;
+        let ended = process::descriptor(child.0.id())?;
         let mut lines = Lines::default();
         let mut open = true;
         let mut exited = false;
@@ -223,17 +224,6 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     }
 }
 
-/// A descriptor that becomes readable when the process ends. See `pidfd_open(2)`.
-pub(super) fn process_descriptor(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two integers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
-}
-
 /// Cuts a byte stream into lines.
 #[derive(Default)]
 struct Lines {
@@ -333,10 +323,10 @@ pub fn shell_status(status: ExitStatus) -> i32 {
 /// Does nothing in a process that is not the engine of a sandbox: there "every
 /// process" would be the user's.
 pub fn kill_others() {
-    if !super::enter::is_engine() {
+    if !process::is_engine() {
         return;
     }
-    if !super::enter::has_own_processes() {
+    if !process::has_own_processes() {
         if !super::family::end_siblings() {
             tracing::warn!("some processes of the build do not end");
         }
@@ -469,7 +459,7 @@ mod tests {
             .process_group(0)
             .spawn()
             .expect("a shell runs");
-        let ended = process_descriptor(child.id()).expect("it lives");
+        let ended = process::descriptor(child.id()).expect("it lives");
         drop(Ended(child));
         let mut polled = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
         assert_eq!(

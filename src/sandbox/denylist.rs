@@ -11,7 +11,7 @@ use std::io;
 
 use libc::{c_long, sock_filter};
 
-use super::bpf::{DATA_ARCH, DATA_NR, JUMP_EQUAL, LOAD, answer, instruction};
+use super::bpf::{DATA_ARCH, DATA_NR, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, answer, instruction};
 use super::network::Network;
 use super::seccomp::load;
 
@@ -31,9 +31,6 @@ const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
 /// `ioctl(2)` requests that type into a terminal, or paste on the console.
 const TYPING: [u32; 2] = [libc::TIOCSTI as u32, 0x541C];
-#[cfg(any(test, target_arch = "x86_64"))]
-const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const EAFNOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
@@ -247,31 +244,8 @@ pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::bpf::RETURN;
+    use super::super::bpf::run;
     use super::*;
-
-    fn run(program: &[sock_filter], arch: u32, nr: u32, arguments: [u32; 2]) -> u32 {
-        let (mut at, mut register) = (0usize, 0u32);
-        loop {
-            let op = &program[at];
-            let jump = |taken: bool| usize::from(if taken { op.jt } else { op.jf });
-            match op.code {
-                LOAD => {
-                    register = match op.k {
-                        DATA_NR => nr,
-                        DATA_ARCH => arch,
-                        FIRST_ARGUMENT => arguments[0],
-                        _ => arguments[1],
-                    }
-                }
-                JUMP_EQUAL => at += jump(register == op.k),
-                JUMP_AT_LEAST => at += jump(register >= op.k),
-                RETURN => return op.k,
-                other => panic!("unexpected instruction {other:#x}"),
-            }
-            at += 1;
-        }
-    }
 
     #[test]
     fn each_architecture_gets_its_answers() {

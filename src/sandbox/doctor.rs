@@ -10,10 +10,13 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
-use super::identity::{self, Identity, MODES};
+use super::choice::{self, MODES};
+use super::identity::Identity;
 use super::idmap::{self, find_program};
+use super::limits::{self, Group, Limits};
 use super::probe::{self, Listening};
-use super::{Error, enter, mounts};
+use super::userns::become_root;
+use super::{Error, mounts, refusal};
 
 /// How one requirement stands on this host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -81,7 +84,7 @@ pub struct Places {
 
 /// Looks at everything that a build needs. Must run before the first thread.
 pub fn examine(places: &Places) -> Report {
-    let chosen = identity::choose(None);
+    let chosen = choice::choose(None);
     let modes: Vec<Mode> = MODES.iter().map(|name| mode(name)).collect();
     let mut checks = Vec::new();
     checks.extend(choice(&chosen));
@@ -107,7 +110,7 @@ pub fn examine(places: &Places) -> Report {
         checks.extend(yama());
     }
     checks.push(temporary(&places.temporary, &chosen));
-    checks.push(cache(&places.cache));
+    checks.push(cache(&places.cache, &chosen));
     checks.push(device("/dev/fuse", "`kiln mount` needs it"));
     checks.push(device("/dev/kvm", "`kiln boot` is slow without it"));
     checks.push(control_groups());
@@ -142,7 +145,7 @@ impl Check {
 
 /// Tries one mode by itself.
 fn mode(name: &'static str) -> Mode {
-    match identity::choose(Some(name)) {
+    match choice::choose(Some(name)) {
         Ok(choice) => {
             let ids = idmap::size(&choice.identity.maps().users);
             let detail = match &choice.identity {
@@ -165,13 +168,13 @@ fn mode(name: &'static str) -> Mode {
         Err(error) => Mode {
             name,
             works: false,
-            detail: enter::flatten(&error),
+            detail: error.with_causes(),
             remedy: error.hints(),
         },
     }
 }
 
-fn choice(chosen: &Result<identity::Choice, Error>) -> Option<Check> {
+fn choice(chosen: &Result<choice::Choice, Error>) -> Option<Check> {
     Some(match chosen {
         Ok(choice) => {
             let name = choice.identity.name();
@@ -181,7 +184,7 @@ fn choice(chosen: &Result<identity::Choice, Error>) -> Option<Check> {
                     .remedies(better(&choice.identity)),
             }
         }
-        Err(error) => check("mode", Status::Missing, enter::flatten(error)).remedies(error.hints()),
+        Err(error) => check("mode", Status::Missing, error.with_causes()).remedies(error.hints()),
     })
 }
 
@@ -191,7 +194,7 @@ fn better(identity: &Identity) -> Vec<String> {
         Identity::ChrootOnly { .. } => "root",
         _ => "subordinate",
     };
-    identity::choose(Some(above))
+    choice::choose(Some(above))
         .err()
         .map_or_else(Vec::new, |error| error.hints())
 }
@@ -236,8 +239,9 @@ fn container() -> Check {
 fn user_namespaces() -> Check {
     match probe::try_namespaces() {
         Ok(()) => check("user namespaces", Status::Ok, "can be made"),
-        Err(error) => check("user namespaces", Status::Degraded, enter::flatten(&error))
-            .remedies(error.hints()),
+        Err(error) => {
+            check("user namespaces", Status::Degraded, error.with_causes()).remedies(error.hints())
+        }
     }
 }
 
@@ -250,7 +254,7 @@ fn settings() -> Vec<Check> {
     ]
     .into_iter()
     .filter_map(|(name, bad)| {
-        let value = probe::sysctl(name)?;
+        let value = refusal::sysctl(name)?;
         let status = if value == bad {
             Status::Degraded
         } else {
@@ -262,7 +266,7 @@ fn settings() -> Vec<Check> {
 }
 
 fn no_new_privileges() -> Check {
-    let set = probe::status("NoNewPrivs").as_deref() == Some("1");
+    let set = refusal::status("NoNewPrivs").as_deref() == Some("1");
     if set && !Uid::effective().is_root() {
         check(
             "no_new_privs",
@@ -285,22 +289,22 @@ fn no_new_privileges() -> Check {
 /// Yama hinders mode `chroot` only: in a user namespace its root may trace. Where
 /// nobody may, [`notifications`] says so.
 fn yama() -> Option<Check> {
-    let scope = probe::sysctl(probe::YAMA)?;
+    let scope = refusal::sysctl(refusal::YAMA)?;
     let traces = caps::has_cap(
         None,
         caps::CapSet::Effective,
         caps::Capability::CAP_SYS_PTRACE,
     );
-    let name = probe::YAMA;
+    let name = refusal::YAMA;
     if scope == "0" || traces.unwrap_or(true) {
         return Some(check(name, Status::Ok, scope));
     }
     let detail = format!("{scope}: system calls of daemons that hooks leave behind fail");
-    Some(check(name, Status::Degraded, detail).remedy(probe::TRACE_HINT))
+    Some(check(name, Status::Degraded, detail).remedy(refusal::TRACE_HINT))
 }
 
 fn filter() -> Check {
-    let detail = if probe::seccomp_active() {
+    let detail = if refusal::seccomp_active() {
         "active, as in most containers"
     } else {
         "none"
@@ -310,7 +314,7 @@ fn filter() -> Check {
 
 /// Who else may refuse things, by rules about programs.
 fn security_module() -> Check {
-    let detail = probe::confinement().map_or_else(
+    let detail = refusal::confinement().map_or_else(
         || "does not restrict kiln".to_owned(),
         |found| format!("{} restricts kiln by `{}`", found.by, found.label),
     );
@@ -377,8 +381,9 @@ fn subordinate_ids() -> Vec<Check> {
             Status::Ok,
             format!("{}", idmap::size(&maps.users) - 1),
         ),
-        Err(error) => check("subordinate ids", Status::Degraded, enter::flatten(&error))
-            .remedies(error.hints()),
+        Err(error) => {
+            check("subordinate ids", Status::Degraded, error.with_causes()).remedies(error.hints())
+        }
     };
     vec![tool, ids]
 }
@@ -401,7 +406,7 @@ fn notifications() -> Check {
             }
             check(name, Status::Ok, format!("without {}", without.join(", ")))
         }
-        Err(error) => check(name, Status::Degraded, enter::flatten(&error)).remedies(error.hints()),
+        Err(error) => check(name, Status::Degraded, error.with_causes()).remedies(error.hints()),
     }
 }
 
@@ -428,7 +433,7 @@ fn overlay(identity: &Identity) -> Check {
         return check(name, Status::Ok, "not used where owners are recorded");
     }
     let tried = probe::in_child_with_result(|| {
-        enter::become_root(identity, CloneFlags::CLONE_NEWNS)?;
+        become_root(identity, CloneFlags::CLONE_NEWNS)?;
         let failed = || Error::system("mounting an overlay");
         let root = Path::new("/");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -446,12 +451,12 @@ fn overlay(identity: &Identity) -> Check {
     });
     match tried {
         Ok(()) => check(name, Status::Ok, "can be mounted"),
-        Err(error) => check(name, Status::Degraded, enter::flatten(&error))
+        Err(error) => check(name, Status::Degraded, error.with_causes())
             .remedy("cached roots are copied instead; Linux 5.12 or newer mounts them"),
     }
 }
 
-fn temporary(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
+fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
     let name = "temporary directory";
     let shown = path.display();
     let advice = TEMPORARY_ADVICE;
@@ -483,18 +488,48 @@ fn temporary(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     if records && !has_birth_times(path) {
         lacks.push("it keeps no times of birth, by which records of owners are told apart".into());
     }
+    let refused = owners_are_refused(path, chosen);
+    if refused {
+        lacks.push(OWNERS_REFUSED.to_owned());
+    }
     if lacks.is_empty() {
         let detail = format!("`{shown}`, {free} MiB free");
         return check(name, Status::Ok, detail);
     }
     // Builds in memory do not use it.
-    check(
+    let found = check(
         name,
         Status::Degraded,
         format!("`{shown}`: {}", lacks.join("; ")),
     )
     .remedy("builds in memory (without `--no-tmpfs`) do not mind")
-    .remedy(advice)
+    .remedy(advice);
+    if refused {
+        found.remedy(SINGLE_ADVICE)
+    } else {
+        found
+    }
+}
+
+/// What a server of NFS refuses.
+const OWNERS_REFUSED: &str = "its files cannot be given to other users, as on NFS";
+
+/// What to do where files cannot be given to other users.
+pub const SINGLE_ADVICE: &str = "or have owners recorded: `--mode single`";
+
+/// Whether a build in the chosen mode cannot give files of a directory their owners.
+fn owners_are_refused(directory: &Path, chosen: &Result<identity::Choice, Error>) -> bool {
+    let Ok(choice) = chosen else {
+        return false;
+    };
+    if choice.identity.records() {
+        return false;
+    }
+    probe::in_child_with_result(|| {
+        enter::become_root(&choice.identity, CloneFlags::empty())?;
+        Ok(identity::owners_are_refused(directory))
+    })
+    .unwrap_or(false)
 }
 
 /// Whether a filesystem tells when files were made.
@@ -502,7 +537,7 @@ fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
 
-fn cache(path: &Path) -> Check {
+fn cache(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
     let name = "image cache";
     let shown = path.display();
     let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";
@@ -516,6 +551,12 @@ fn cache(path: &Path) -> Check {
     }
     let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
     match nix::unistd::access(existing, writable) {
+        Ok(()) if owners_are_refused(existing, chosen) => check(
+            name,
+            Status::Degraded,
+            format!("`{shown}`: {OWNERS_REFUSED}, so roots are made anew for each build"),
+        )
+        .remedy(advice),
         Ok(()) => check(name, Status::Ok, format!("`{shown}`")),
         Err(errno) => {
             let error = io::Error::from(errno);
@@ -545,16 +586,31 @@ fn device(path: &'static str, needed: &str) -> Check {
 }
 
 fn control_groups() -> Check {
-    let name = "control groups";
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        check(name, Status::Ok, "version 2")
-    } else if Path::new("/sys/fs/cgroup/unified").exists() {
-        check(name, Status::Ok, "versions 1 and 2")
-    } else if Path::new("/sys/fs/cgroup/memory").exists() {
-        check(name, Status::Ok, "version 1")
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let versions = match limits::versions(&mounts) {
+        (true, true) => "versions 1 and 2",
+        (false, true) => "version 2",
+        (true, false) => "version 1",
+        (false, false) => "none",
+    };
+    // A group moves whoever tries it. Its limit is one that nobody comes to.
+    let counts = probe::in_child_with_result(|| {
+        let group = Group::create(&Limits {
+            memory: Some(1 << 50),
+            ..Limits::default()
+        });
+        let counts = group.as_ref().is_some_and(|group| group.counted().memory);
+        if let Some(group) = group {
+            group.remove();
+        }
+        Ok(counts)
+    });
+    let how = if counts.unwrap_or(false) {
+        "one counts memory for `--memory`"
     } else {
-        check(name, Status::Ok, "none; builds do not need them")
-    }
+        "none with memory is delegated to this user: `--memory` looks at programs now and then"
+    };
+    check("control groups", Status::Ok, format!("{versions}; {how}"))
 }
 
 #[cfg(test)]
@@ -576,10 +632,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_written_is_missing() {
-        let found = temporary(
-            Path::new("/nonexistent/tmp"),
-            &identity::choose(Some("none")),
-        );
+        let found = temporary(Path::new("/nonexistent/tmp"), &choice::choose(Some("none")));
         assert_eq!(found.status, Status::Missing);
         assert!(found.remedy[0].contains("TMPDIR"));
     }

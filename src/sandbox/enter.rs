@@ -1,40 +1,25 @@
 //! Enters the sandbox: main → keeper → init → engine. See the module above.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getppid, pipe2, setpgid, setresgid, setresuid};
+use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 
 use super::identity::Identity;
 use super::limits::Group;
 use super::network::{self, Network};
-use super::{Error, family, mounts, standin, sweep, wall};
-
-/// Whether this sandbox shares the process numbers of its host.
-static SHARED: AtomicBool = AtomicBool::new(false);
-
-/// Whether the sandbox that this process is in has process numbers of its own.
-pub(super) fn has_own_processes() -> bool {
-    !SHARED.load(Ordering::Relaxed)
-}
-
-/// Whether this process is the engine of a sandbox.
-static ENGINE: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process is the engine of a sandbox: uid 0 of its namespaces,
-/// with init as its parent.
-pub fn is_engine() -> bool {
-    ENGINE.load(Ordering::Relaxed)
-}
+use super::process::{self, clone_process, exit_now, pipe, require_one_thread, wait_for};
+use super::refusal::explain_refusal;
+use super::userns::become_root;
+use super::{Error, family, mounts, sweep, wall};
 
 /// A sandbox to enter.
 #[derive(Debug)]
@@ -51,13 +36,6 @@ pub struct Sandbox {
     pub group: Option<Group>,
     /// The engine keeps the caller's terminal, to give it to a shell.
     pub terminal: bool,
-}
-
-/// Descriptors of one direction each; the other ends close by being dropped.
-pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-        .map_err(io::Error::from)
-        .map_err(Error::system("making a pipe"))
 }
 
 /// A running sandbox, as main sees it.
@@ -83,7 +61,7 @@ impl Sandbox {
         require_one_thread()?;
         let (events, events_writer) = pipe()?;
         let (lifeline_reader, lifeline) = pipe()?;
-        SHARED.store(!self.own_processes, Ordering::Relaxed);
+        process::set_own_processes(self.own_processes);
         if !self.own_processes {
             family::adopt();
         }
@@ -146,33 +124,6 @@ impl Running {
     }
 }
 
-/// Runs `work` as uid 0 of a user namespace with the identity's ids, in a child.
-///
-/// For work on files that belong to mapped ids, such as removing them. The
-/// child's mounts are those of the caller.
-pub fn run_mapped(identity: &Identity, work: impl FnOnce() -> u8) -> Result<u8, Error> {
-    require_one_thread()?;
-    // SAFETY: one thread, checked above, so the child may do anything.
-    match unsafe { fork() }
-        .map_err(io::Error::from)
-        .map_err(Error::system("starting a helper"))?
-    {
-        ForkResult::Parent { child } => {
-            wait_for(child).map_err(Error::system("waiting for a helper"))
-        }
-        ForkResult::Child => {
-            let status = match become_root(identity, CloneFlags::empty()) {
-                Ok(()) => work(),
-                Err(error) => {
-                    eprintln!("kiln: {error}");
-                    125
-                }
-            };
-            exit_now(status)
-        }
-    }
-}
-
 /// The keeper's whole life; returns its exit status.
 fn keeper(
     sandbox: Sandbox,
@@ -232,7 +183,7 @@ fn keeper(
         if sandbox.own_processes {
             flags |= libc::CLONE_NEWPID;
         }
-        let init = clone_process(flags).map_err(super::probe::explain_refusal)?;
+        let init = clone_process(flags).map_err(explain_refusal)?;
         if init.is_none() {
             drop(keeper_alive);
             let output = events
@@ -277,137 +228,17 @@ fn keeper(
 
 /// An [`Error`] as the engine's event stream carries failures.
 fn failure_line(error: &Error) -> String {
-    use std::error::Error as _;
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
-        source = cause.source();
-    }
+    let message = error.with_causes();
     let value = serde_json::json!({
         "event": "failed", "message": message, "hints": error.hints(), "status": 1
     });
     format!("{value}\n")
 }
 
-/// Makes the user namespace (and `more`) and becomes uid 0 of it.
-///
-/// The maps are written by a forked helper that stays in the old namespace,
-/// because `newuidmap` wants a writer outside.
-///
-/// Where no namespace can be had, it gives up what is not needed instead.
-pub(super) fn become_root(identity: &Identity, more: CloneFlags) -> Result<(), Error> {
-    if !identity.has_namespaces() {
-        return standin::confine();
-    }
-    let (ready, tell_ready) = pipe()?;
-    let (result, tell_result) = pipe()?;
-    let target = nix::unistd::getpid();
-    // The maps' file belongs to root while a process is not dumpable.
-    let _ = nix::sys::prctl::set_dumpable(true);
-    // SAFETY: callers have one thread, so the child may do anything.
-    match unsafe { fork() }
-        .map_err(io::Error::from)
-        .map_err(Error::system("starting the map writer"))?
-    {
-        ForkResult::Child => {
-            drop((tell_ready, result));
-            let mut go = [0];
-            let mut said = Vec::new();
-            if matches!(File::from(ready).read(&mut go), Ok(1))
-                && let Err(error) = identity.maps().write(target)
-            {
-                let hints = error.hints();
-                said = serde_json::to_vec(&(flatten(&error), hints))
-                    .unwrap_or_else(|_| b"[]".to_vec());
-            }
-            let _ = File::from(tell_result).write_all(&said);
-            exit_now(0)
-        }
-        ForkResult::Parent { child } => {
-            drop((ready, tell_result));
-            let unshared = nix::sched::unshare(CloneFlags::CLONE_NEWUSER)
-                .map_err(io::Error::from)
-                .map_err(super::probe::explain_refusal);
-            if unshared.is_ok() {
-                let _ = File::from(tell_ready).write_all(b"1");
-            } else {
-                drop(tell_ready);
-            }
-            let mut said = Vec::new();
-            let _ = File::from(result).read_to_end(&mut said);
-            let _ = wait_for(child);
-            unshared?;
-            if !said.is_empty() {
-                // Its own error with all causes.
-                let (message, hints) = serde_json::from_slice(&said)
-                    .unwrap_or_else(|_| ("the map writer failed".to_owned(), Vec::new()));
-                return Err(Error::Probe { message, hints });
-            }
-        }
-    }
-    let (root_user, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
-    let groups = if identity.maps().without_setgroups() {
-        // Refused then, and the groups that stay are nobody's.
-        Ok(())
-    } else {
-        nix::unistd::setgroups(&[])
-    };
-    groups
-        .and_then(|()| setresgid(root_group, root_group, root_group))
-        .and_then(|()| setresuid(root_user, root_user, root_user))
-        .and_then(|()| {
-            if more.is_empty() {
-                Ok(())
-            } else {
-                nix::sched::unshare(more)
-            }
-        })
-        .map_err(io::Error::from)
-        .map_err(super::probe::explain_refusal)
-}
-
-/// Makes the mounts of the calling process final for itself and what it starts.
-///
-/// A mount namespace that belongs to a less privileged user namespace cannot
-/// undo what it was given: what is read-only stays so, and what is mounted over
-/// (devices, switches of the kernel) stays hidden, whatever hooks mount, although
-/// they have every capability. See "Restrictions on mount namespaces" in
-/// `mount_namespaces(7)`. The ids stay as they are.
-pub fn lock_mounts() -> Result<(), Error> {
-    require_one_thread()?;
-    let maps = super::idmap::Maps::full().map_err(Error::system("reading the current id map"))?;
-    become_root(&Identity::Root(maps), CloneFlags::CLONE_NEWNS)
-}
-
-pub(super) fn flatten(error: &Error) -> String {
-    use std::error::Error as _;
-    error
-        .source()
-        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-}
-
-/// Forks into new namespaces; `None` in the child, which is PID 1 of a new PID
-/// namespace. The calling process must have one thread.
-///
-/// A bare `clone`, because `unshare(CLONE_NEWPID)` would bar the keeper from
-/// starting threads and further processes of its own.
-pub(super) fn clone_process(namespaces: libc::c_int) -> io::Result<Option<Pid>> {
-    let flags = namespaces | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM this is a fork; the process has one thread.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    match pid {
-        0 => Ok(None),
-        pid if pid > 0 => Ok(Some(Pid::from_raw(pid as libc::pid_t))),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Waits for init or for the end of main, whichever comes first.
 fn watch(init: Pid, lifeline: &OwnedFd) -> u8 {
     let pid = u32::try_from(init.as_raw()).unwrap_or(0);
-    if let Ok(ended) = super::command::process_descriptor(pid) {
+    if let Ok(ended) = process::descriptor(pid) {
         loop {
             let mut polled = [
                 PollFd::new(lifeline.as_fd(), PollFlags::POLLIN),
@@ -497,7 +328,7 @@ fn start_engine(terminal: bool, events: File, engine: impl FnOnce(File) -> u8) -
     // SAFETY: one thread, so the child may do anything.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
-            ENGINE.store(true, Ordering::Relaxed);
+            process::become_engine();
             // The scheduler groups processes by session. Hooks share that of their
             // supervisor, because to switch between groups makes each trapped call
             // half as dear again (`sched_autogroup_enabled`, `sched(7)`).
@@ -535,35 +366,4 @@ fn reap(engine: Pid, how: WaitPidFlag) -> Reaped {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Reaped::Other,
         Err(_) => Reaped::Nothing,
     }
-}
-
-/// Waits for a child; the status is a shell's.
-fn wait_for(pid: Pid) -> io::Result<u8> {
-    loop {
-        match waitpid(pid, None) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(u8::try_from(status).unwrap_or(125)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128u8.saturating_add(signal as u8)),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Ends the process without running the exit handlers of the process that it
-/// was forked from.
-pub(super) fn exit_now(status: u8) -> ! {
-    let _ = io::stdout().flush();
-    // SAFETY: ends the process, always.
-    unsafe { libc::_exit(i32::from(status)) }
-}
-
-fn require_one_thread() -> Result<(), Error> {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads == 1 {
-        return Ok(());
-    }
-    Err(Error::System {
-        action: "entering the sandbox from a process with several threads".to_owned(),
-        source: io::Error::from(io::ErrorKind::ResourceBusy),
-    })
 }

@@ -125,7 +125,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
             .map_err(failed("a writable directory", path))?;
     }
     // With the process numbers of the host, its `/proc` is the one that fits.
-    if !super::enter::has_own_processes() {
+    if !super::process::has_own_processes() {
         remarks.push(
             "no process numbers of its own: the container masks parts of /proc, so a fresh one \
              is refused"
@@ -165,7 +165,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
                 .map_err(failed("a read-only part of /proc", path))?;
         }
     }
-    super::enter::lock_mounts()?;
+    super::userns::lock_mounts()?;
     remarks.extend(raise_wall(view.network, view.network == Network::None)?);
     Ok(remarks)
 }

@@ -1,9 +1,8 @@
-//! Which ids the sandbox has, and how that is chosen.
+//! Which ids the sandbox has.
 
 use nix::unistd::{Gid, Uid};
 
-use super::idmap::{self, Maps, NEEDED_IDS};
-use super::{Error, probe};
+use super::idmap::{self, Maps};
 
 /// How ids in the sandbox relate to those outside.
 ///
@@ -30,15 +29,6 @@ pub enum Identity {
         /// Why it is not more, unless the user asked for it.
         reason: Option<String>,
     },
-}
-
-/// What a build runs as, and in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// Its ids.
-    pub identity: Identity,
-    /// Whether it has process numbers of its own, with a `/proc` that fits.
-    pub own_processes: bool,
 }
 
 impl Identity {
@@ -93,93 +83,6 @@ impl Identity {
     }
 }
 
-/// Picks an identity by trying it in a throw-away child.
-///
-/// `mode` is what the user forces, `None` lets the host decide.
-pub fn choose(mode: Option<&str>) -> Result<Choice, Error> {
-    let (uid, gid) = (Uid::effective(), Gid::effective());
-    match mode {
-        None | Some("auto") => best(uid, gid),
-        Some("root") if uid.is_root() => tried(root()?),
-        Some("root") => Err(Error::Mode {
-            mode: "root".to_owned(),
-            reason: format!("kiln runs as user {uid}"),
-            hints: vec!["leave `--mode` out: kiln needs no root".to_owned()],
-        }),
-        Some("subordinate") => tried(subordinate(uid, gid)?),
-        Some("single") => tried(single(uid, gid, None)),
-        Some("chroot") => tried(chroot(uid, None)?),
-        Some(other) => Err(Error::Mode {
-            mode: other.to_owned(),
-            reason: "there is no such mode".to_owned(),
-            hints: vec![format!("the modes are `auto` and {}", listed(&MODES))],
-        }),
-    }
-}
-
-/// The modes that can be asked for, from the one that needs most of the host.
-pub const MODES: [&str; 4] = ["root", "subordinate", "single", "chroot"];
-
-/// Names in backticks, as a sentence lists them.
-fn listed(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
-        _ => quoted.concat(),
-    }
-}
-
-/// The ladder: the first identity that works here, from top to bottom.
-fn best(uid: Uid, gid: Gid) -> Result<Choice, Error> {
-    // Root in a namespace with a single id is not root of anything: the size of
-    // the map decides, not the number 0.
-    let top = if uid.is_root() && full_size()? >= u64::from(NEEDED_IDS) {
-        root()
-    } else {
-        subordinate(uid, gid)
-    };
-    let refusal = match top.and_then(tried) {
-        Ok(choice) => return Ok(choice),
-        Err(refusal) => refusal,
-    };
-    let reason = Some(super::enter::flatten(&refusal));
-    let least = match tried(single(uid, gid, reason.clone())) {
-        Ok(choice) => return Ok(choice),
-        Err(least) => least,
-    };
-    // What would help most is what the user is told: where not even one id can be
-    // had, more of them are not the remedy.
-    let refusal = if matches!(refusal, Error::NoSubordinateIds { .. }) {
-        least
-    } else {
-        refusal
-    };
-    if !uid.is_root() {
-        return Err(refusal);
-    }
-    chroot(uid, reason).and_then(tried).map_err(|last| {
-        let mut hints = refusal.hints();
-        hints.extend(last.hints());
-        Error::Probe {
-            message: format!(
-                "{}; and not even a change of the root directory: {}",
-                super::enter::flatten(&refusal),
-                super::enter::flatten(&last)
-            ),
-            hints,
-        }
-    })
-}
-
-/// Tries an identity in a throw-away child.
-fn tried(identity: Identity) -> Result<Choice, Error> {
-    let found = probe::try_identity(&identity)?;
-    Ok(Choice {
-        identity,
-        own_processes: found.fresh_proc,
-    })
-}
-
 /// Whether what files should have is recorded and not theirs: in a user namespace
 /// with a single id, and where a container's root has no namespace.
 pub fn owners_are_recorded() -> bool {
@@ -187,38 +90,12 @@ pub fn owners_are_recorded() -> bool {
         || Maps::full().is_ok_and(|maps| idmap::size(&maps.users) == 1)
 }
 
-fn chroot(uid: Uid, reason: Option<String>) -> Result<Identity, Error> {
-    if !uid.is_root() {
-        return Err(Error::Mode {
-            mode: "chroot".to_owned(),
-            reason: format!("kiln runs as user {uid}, and only root may change its root directory"),
-            hints: vec!["it is for root of a container: run the container as user 0".to_owned()],
-        });
-    }
-    Ok(Identity::ChrootOnly {
-        maps: Maps::full().map_err(Error::system("reading the current id map"))?,
-        reason,
-    })
-}
-
 /// Whether files of a directory cannot be given to another id that is mapped, tried with
 /// one: a server of NFS decides that by ids of its own.
 pub fn owners_are_refused(directory: &std::path::Path) -> bool {
-    use nix::fcntl::AtFlags;
-    let path = directory.join(".owner");
-    let _ = std::fs::remove_file(&path);
     // Where nothing can be made, whoever is to make something says so.
-    let made = std::fs::File::create_new(&path).is_ok();
-    let (user, group) = (Some(Uid::from_raw(1)), Some(Gid::from_raw(1)));
-    let given = nix::unistd::fchownat(
-        nix::fcntl::AT_FDCWD,
-        &path,
-        user,
-        group,
-        AtFlags::AT_SYMLINK_NOFOLLOW,
-    );
-    let _ = std::fs::remove_file(&path);
-    made && given.is_err()
+    tempfile::tempfile_in(directory)
+        .is_ok_and(|file| std::os::unix::fs::fchown(&file, Some(1), Some(1)).is_err())
 }
 
 /// Whether the kernel makes no device here, tried in a directory.
@@ -231,29 +108,4 @@ pub fn devices_are_refused(directory: &std::path::Path) -> bool {
     let real = std::fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file());
     let _ = std::fs::remove_file(&path);
     made.is_err() || !real
-}
-
-fn single(uid: Uid, gid: Gid, reason: Option<String>) -> Identity {
-    Identity::Single {
-        maps: Maps::single(uid.as_raw(), gid.as_raw()),
-        reason,
-    }
-}
-
-fn full_size() -> Result<u64, Error> {
-    let maps = Maps::full().map_err(Error::system("reading the current id map"))?;
-    Ok(idmap::size(&maps.users))
-}
-
-fn root() -> Result<Identity, Error> {
-    Maps::full()
-        .map(Identity::Root)
-        .map_err(Error::system("reading the current id map"))
-}
-
-fn subordinate(uid: Uid, gid: Gid) -> Result<Identity, Error> {
-    // Say first when user namespaces are refused altogether: then subordinate
-    // ids would not help.
-    probe::try_namespaces()?;
-    Maps::subordinate(uid.as_raw(), gid.as_raw()).map(Identity::Subordinate)
 }

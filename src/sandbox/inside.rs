@@ -12,6 +12,7 @@ use std::path::Path;
 use nix::sched::CloneFlags;
 
 use super::mounts;
+use crate::threads::joined;
 
 /// Where programs inside a target run.
 #[derive(Debug)]
@@ -31,9 +32,7 @@ impl Inside {
         if super::standin::mounts_are_possible() {
             let made = std::thread::scope(|scope| {
                 let thread = std::thread::Builder::new().spawn_scoped(scope, || isolate(root))?;
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                joined(thread)
             });
             match made {
                 Ok(made) => namespace = Some(made),

@@ -233,7 +233,7 @@ fn is_real_root() -> bool {
 /// Directories in `/proc` of all processes of the sandbox but its first.
 fn programs() -> Vec<PathBuf> {
     let proc = Path::new("/proc");
-    if !super::enter::has_own_processes() {
+    if !super::process::has_own_processes() {
         let numbers = super::family::siblings().into_iter();
         return numbers.map(|pid| proc.join(pid.to_string())).collect();
     }
@@ -442,6 +442,19 @@ fn hierarchies(groups: &str, mounts: &str) -> Vec<Hierarchy> {
         .collect()
 }
 
+/// Which versions of control groups, 1 and 2, are among mounts.
+pub(super) fn versions(mounts: &str) -> (bool, bool) {
+    let kinds = || {
+        mounts
+            .lines()
+            .filter_map(|line| line.split_once(" - ")?.1.split(' ').next())
+    };
+    (
+        kinds().any(|kind| kind == "cgroup"),
+        kinds().any(|kind| kind == "cgroup2"),
+    )
+}
+
 impl Group {
     /// Makes a group with the limits, as far as this host lets us; `None` where it
     /// lets us count nothing that is limited.
@@ -627,6 +640,9 @@ mod tests {
         let mounts = "30 1 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
             31 1 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
             32 1 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert_eq!(versions(mounts), (true, true));
+        let second = mounts.lines().next().unwrap_or_default();
+        assert_eq!(versions(second), (false, true));
         let found: Vec<(PathBuf, bool, bool, bool)> =
             hierarchies("9:cpu:/\n4:memory:/a/b\n0::/user.slice\n", mounts)
                 .into_iter()

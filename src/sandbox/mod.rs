@@ -20,6 +20,7 @@
 //! namespaces at all, root changes its root directory only ([`standin`]).
 
 pub mod bpf;
+pub mod choice;
 pub mod command;
 pub mod denylist;
 pub mod doctor;
@@ -40,11 +41,14 @@ pub mod mounts;
 pub mod network;
 pub mod notify;
 pub mod probe;
+mod process;
+mod refusal;
 pub mod root;
 pub mod seccomp;
 pub mod standin;
 pub mod store;
 pub mod sweep;
+pub mod userns;
 pub mod wall;
 
 use std::io;
@@ -147,6 +151,19 @@ impl Error {
             ],
             Error::System { .. } => Vec::new(),
         }
+    }
+
+    /// Its message and those of all causes.
+    fn with_causes(&self) -> String {
+        use std::error::Error as _;
+        let mut message = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        message
     }
 
     fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {

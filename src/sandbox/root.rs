@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sched::CloneFlags;
 
 use super::mounts;
+use crate::threads::joined;
 
 /// Runs `work` in a thread whose root directory is `root`.
 ///
@@ -30,9 +31,7 @@ pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Resu
                 Ok(work())
             })?
         })?;
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        joined(thread)
     })
 }
 

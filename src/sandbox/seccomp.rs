@@ -145,7 +145,8 @@ pub(super) fn load(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::R
     }
 }
 
-fn load_as_is(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_int> {
+/// The same, with `no_new_privs` as it is: without `CAP_SYS_ADMIN` it may have to be set.
+pub fn load_as_is(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_int> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut(),

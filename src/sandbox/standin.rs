@@ -102,7 +102,7 @@ pub(super) fn confine() -> Result<(), super::Error> {
 /// Whether only ancestors, or nobody, may look into processes of the same user
 /// (`Documentation/admin-guide/LSM/Yama.rst` of Linux).
 pub(super) fn yama_restricts() -> bool {
-    super::probe::sysctl(super::probe::YAMA).is_some_and(|scope| scope != "0")
+    super::refusal::sysctl(super::refusal::YAMA).is_some_and(|scope| scope != "0")
 }
 
 /// A `/dev` with the usual nodes in the place of the target's own, which comes

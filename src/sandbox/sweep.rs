@@ -119,7 +119,7 @@ pub fn remove(path: &Path, identity: &Identity) -> Result<(), Error> {
     }
     let owned = path.to_owned();
     let status =
-        super::enter::run_mapped(identity, move || u8::from(remove_tree(&owned).is_err()))?;
+        super::userns::run_mapped(identity, move || u8::from(remove_tree(&owned).is_err()))?;
     if status == 0 {
         return Ok(());
     }

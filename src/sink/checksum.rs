@@ -11,6 +11,8 @@ use md5::Md5;
 use sha2::Sha256;
 use sha2::digest::Digest;
 
+use crate::threads::joined;
+
 /// Suffixes of checksum files.
 pub(crate) const SUFFIXES: [&str; 2] = ["md5", "sha256"];
 
@@ -104,11 +106,10 @@ pub(crate) fn of_file(file: &File, wanted: Checksums) -> io::Result<Digests> {
         } else {
             Ok(Digests::default())
         };
-        (md5.join(), sha256)
+        (joined(md5), sha256)
     });
-    let md5 = md5.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Ok(Digests {
-        md5: md5.md5,
+        md5: md5?.md5,
         sha256: sha256?.sha256,
     })
 }

@@ -196,26 +196,11 @@ pub fn load(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
 }
 
 fn load_once(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
-    let program = libc::sock_fprog {
-        len: u16::try_from(program.len()).expect("it is short"),
-        filter: program.as_ptr().cast_mut(),
-    };
-    // SAFETY: the program lives across the call, which copies it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            flags,
-            &raw const program,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let result = kiln::sandbox::seccomp::load_as_is(program, flags)?;
     if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
         // Listeners close on exec; a copy does not.
         // SAFETY: duplicates the descriptor just made.
-        unsafe { libc::dup(result as libc::c_int) };
+        unsafe { libc::dup(result) };
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! command itself then runs as whoever the host says.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,6 +83,7 @@ enum Step {
     Cover(PathBuf, PathBuf),
     Memory(PathBuf, &'static str, MsFlags, String),
     ReadOnlyRoot(Vec<PathBuf>),
+    OwnFilesOnly(PathBuf),
     Stacked(PathBuf),
     Join(PathBuf),
     Filter(Vec<sock_filter>),
@@ -206,6 +208,11 @@ impl Host {
         self.with(Step::Filter(refusing(calls, errno)))
     }
 
+    /// A filesystem on a directory whose files cannot be given to anybody but [`USER`].
+    pub fn own_files_only(self, path: impl Into<PathBuf>) -> Host {
+        self.with(Step::OwnFilesOnly(path.into()))
+    }
+
     /// Another program answers system calls already.
     pub fn answered_by_another(self) -> Host {
         self.with(Step::Listener)
@@ -326,6 +333,7 @@ fn apply(steps: &[Step]) -> io::Result<()> {
                 | Step::Memory(..)
                 | Step::ReadOnlyRoot(_)
                 | Step::Stacked(_)
+                | Step::OwnFilesOnly(_)
         );
         let result = if mounts && !private_mounts {
             private_mounts = true;
@@ -381,6 +389,7 @@ fn one(step: &Step) -> io::Result<()> {
             read_only(Path::new("/"))
         }
         Step::Stacked(path) => stack(path),
+        Step::OwnFilesOnly(path) => own_files_only(path),
         Step::Join(group) => std::fs::write(group.join("cgroup.procs"), "0"),
         Step::Filter(program) => load(program, 0),
         Step::Listener => {
@@ -464,6 +473,95 @@ impl Drop for ControlGroup {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
+}
+
+/// Mounts a filesystem in memory as one that knows [`USER`] only: `EOVERFLOW` is what
+/// the kernel gives where a server of NFS gives `EPERM`.
+fn own_files_only(path: &Path) -> io::Result<()> {
+    // What belongs to somebody without a number there cannot be written.
+    let options = format!("mode=0777,uid={USER},gid={USER}");
+    let (kind, options) = (Some("tmpfs"), Some(options.as_str()));
+    mount(Some("memory"), path, kind, MsFlags::empty(), options)?;
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let ids = user_namespace_of_one()?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(ids.as_raw_fd()).expect("a descriptor"),
+    };
+    let checked = |result: c_long| match i32::try_from(result) {
+        Ok(result @ 0..) => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let (here, empty) = (libc::AT_FDCWD, c"".as_ptr());
+    // SAFETY: the strings and the structure live across the calls.
+    unsafe {
+        let flags = libc::OPEN_TREE_CLONE;
+        let tree = checked(libc::syscall(
+            libc::SYS_open_tree,
+            here,
+            path.as_ptr(),
+            flags,
+        ))?;
+        checked(libc::syscall(
+            libc::SYS_mount_setattr,
+            tree,
+            empty,
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(&attributes),
+            size_of::<libc::mount_attr>(),
+        ))?;
+        let flags = libc::MOVE_MOUNT_F_EMPTY_PATH;
+        let to = path.as_ptr();
+        checked(libc::syscall(
+            libc::SYS_move_mount,
+            tree,
+            empty,
+            here,
+            to,
+            flags,
+        ))?;
+        libc::close(tree);
+    }
+    Ok(())
+}
+
+/// A user namespace in which [`USER`] has its own number and nobody else has one.
+fn user_namespace_of_one() -> io::Result<std::fs::File> {
+    let (ready, tell_ready) = nix::unistd::pipe()?;
+    // SAFETY: this process has one thread.
+    let child = match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => {
+            let made = unshare(CloneFlags::CLONE_NEWUSER).is_ok();
+            let _ = nix::unistd::write(&tell_ready, &[u8::from(made)]);
+            drop(tell_ready);
+            loop {
+                nix::unistd::pause();
+            }
+        }
+        nix::unistd::ForkResult::Parent { child } => child,
+    };
+    let open = || -> io::Result<std::fs::File> {
+        nix::unistd::read(&ready, &mut [0])?;
+        for name in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{child}/{name}"), format!("{USER} {USER} 1"))?;
+        }
+        std::fs::File::open(format!("/proc/{child}/ns/user"))
+    };
+    let namespace = open();
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL)?;
+    nix::sys::wait::waitpid(child, None)?;
+    namespace
+}
+
+/// Whether this kernel and this root can make [`Host::own_files_only`].
+pub fn mounts_can_be_mapped(toy: &Toy) -> bool {
+    let mut command = Command::new("true");
+    Host::new()
+        .own_files_only(toy.world.tmp())
+        .confine(&mut command);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Twice, which is `FILESYSTEM_MAX_STACK_DEPTH`.

@@ -187,7 +187,7 @@ fn lines_of_recipes_work_under_the_rules_that_they_are_for() {
 #[test]
 fn modes_and_remedies_of_distributions_are_documented() {
     let text = include_str!("../../docs/hosts.md");
-    for mode in kiln::sandbox::identity::MODES {
+    for mode in kiln::sandbox::choice::MODES {
         assert!(text.contains(&format!("| `{mode}` |")), "{mode}");
     }
     for command in kiln::sandbox::idmap::install_commands() {

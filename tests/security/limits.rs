@@ -81,6 +81,17 @@ fn a_hook_that_takes_all_memory_is_ended() {
 }
 
 #[test]
+fn a_hook_whose_program_gets_no_more_memory_is_told_the_limit() {
+    let toy = Toy::basic();
+    toy.hook("install", "50-eat", "x=x\nwhile :; do x=$x$x; done");
+    let built = toy.build("-t tar --memory 200M");
+    let (message, hints, _) = built.failure();
+    let told = message.contains("--memory") || hints.iter().any(|hint| hint.contains("--memory"));
+    assert!(told, "{message} {hints:?}");
+    toy.assert_swept();
+}
+
+#[test]
 fn a_hook_that_fills_the_disk_fails_and_the_host_has_its_space_back() {
     for place in ["", "--no-tmpfs"] {
         let toy = Toy::basic();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use kiln::build::owners::Recorded;
 use kiln::sandbox::command::{Program, shell_status};
 use kiln::sandbox::notify::{Options, Supervisor};
-use kiln::sandbox::{enter, identity};
+use kiln::sandbox::{choice, identity, userns};
 use kiln::tree::Timestamp;
 use kiln::tree::live::{Owners, ScanOptions, scan};
 
@@ -24,14 +24,14 @@ fn variable(name: &str) -> String {
 
 /// Does all of it; the exit status.
 pub fn run() -> i32 {
-    let identity = match identity::choose(Some(&variable("KILN_STRESS_MODE"))) {
+    let identity = match choice::choose(Some(&variable("KILN_STRESS_MODE"))) {
         Ok(choice) => choice.identity,
         Err(error) => {
             eprintln!("{error}");
             return UNAVAILABLE;
         }
     };
-    let result = enter::run_mapped(&identity, || match inside() {
+    let result = userns::run_mapped(&identity, || match inside() {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("keeper: {error}");

@@ -25,6 +25,14 @@ pub enum Error {
         /// What it is, with article.
         what: &'static str,
     },
+    /// A symbolic link is needed, and this is something else.
+    #[error("`{path}` is {what}, not a symbolic link")]
+    NotALink {
+        /// The path, or what else it is known by.
+        path: String,
+        /// What it is, with article.
+        what: &'static str,
+    },
     /// Symbolic links lead in circles.
     #[error("`{path}` leads through too many symbolic links")]
     TooManyLinks {
@@ -87,6 +95,7 @@ impl Error {
         let hint = match self {
             Error::NotFound { .. } => "see what is there with `kiln ls IMAGE DIRECTORY`",
             Error::NotADirectory { .. } => "leave off what follows it",
+            Error::NotALink { .. } => "`kiln ls -l` shows what things are",
             Error::NotAFile { .. } => "`kiln ls -l` shows what things are; `kiln cp` copies trees",
             Error::Unknown | Error::Unsupported { .. } => {
                 "choose another partition with `IMAGE:NUMBER` (`kiln inspect IMAGE` lists them)"

@@ -14,6 +14,7 @@ mod detect;
 mod error;
 mod ext4;
 mod fat;
+mod inode;
 mod lookup;
 mod squashfs;
 mod subvolume;
@@ -136,6 +137,22 @@ pub struct Metadata {
     pub links: u32,
     /// The number of a device.
     pub device: Option<Device>,
+}
+
+impl Metadata {
+    /// A directory of which nothing more is known.
+    fn nobodys_directory() -> Metadata {
+        Metadata {
+            kind: FileKind::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Timestamp::default(),
+            links: 1,
+            device: None,
+        }
+    }
 }
 
 /// A name in a directory.
@@ -288,8 +305,9 @@ impl<'a> FileSystem<'a> {
             Format::Xfs(xfs) => xfs.link_target(&self.volume, link),
             Format::Btrfs(btrfs) => btrfs.link_target(&self.volume, link),
             Format::SquashFs(squashfs) => squashfs.link_target(&self.volume, link),
-            Format::Fat(_) => Err(Error::NotFound {
-                path: "symbolic link".to_owned(),
+            Format::Fat(fat) => Err(Error::NotALink {
+                path: fat::Fat::place(link),
+                what: fat.metadata(&self.volume, link)?.kind.phrase(),
             }),
         }
     }

@@ -413,17 +413,20 @@ pub(super) fn read_all(disk: &dyn ReadAt) {
     }
 }
 
-#[test]
-fn damage_anywhere_in_the_tables_gives_errors_at_worst() {
+/// One of everything that filesystems store in ways of its own; the length is that of
+/// the file whose data is in blocks.
+fn few_files(length: usize) -> TreeBuilder<'static> {
     let mut tree = TreeBuilder::new();
     tree.insert("/d/link", Inode::symlink("file")).unwrap();
-    tree.insert(
-        "/d/file",
-        Inode::file(vec![1; 3000], 0o644).with_xattr("user.x", b"y"),
-    )
-    .unwrap();
+    let file = Inode::file(vec![1; length], 0o644).with_xattr("user.x", b"y");
+    tree.insert("/d/file", file).unwrap();
     tree.insert("/f", Inode::file(vec![1; 30], 0o644)).unwrap();
-    let tree = Arc::new(tree.build().unwrap());
+    tree
+}
+
+#[test]
+fn damage_anywhere_in_the_tables_gives_errors_at_worst() {
+    let tree = Arc::new(few_files(3000).build().unwrap());
     let mut options = ext4_writer::Options::new(*b"kiln inspect fs!");
     options.block_size = 1024;
     options.journal = ext4_writer::JournalSize::Mebibytes(0);
@@ -453,14 +456,7 @@ fn damage_anywhere_in_the_tables_gives_errors_at_worst() {
 #[test]
 fn damage_anywhere_in_the_blocks_of_btrfs_gives_errors_at_worst() {
     use crate::disk::fs::btrfs::format;
-    let mut tree = TreeBuilder::new();
-    tree.insert("/d/link", Inode::symlink("file")).unwrap();
-    tree.insert(
-        "/d/file",
-        Inode::file(vec![1; 3000], 0o644).with_xattr("user.x", b"y"),
-    )
-    .unwrap();
-    tree.insert("/f", Inode::file(vec![1; 30], 0o644)).unwrap();
+    let mut tree = few_files(3000);
     tree.insert("/etc/os-release", Inode::file(*b"ID=toy", 0o644))
         .unwrap();
     let mut bad = bytes(&btrfs(&Arc::new(tree.build().unwrap())));
@@ -494,12 +490,7 @@ fn damage_anywhere_in_the_blocks_of_btrfs_gives_errors_at_worst() {
 #[test]
 fn damage_anywhere_in_squashfs_gives_errors_at_worst() {
     use crate::sink::{Existing, Output, squashfs};
-    let mut tree = TreeBuilder::new();
-    tree.insert("/d/link", Inode::symlink("file")).unwrap();
-    let file = Inode::file(vec![1; 300_000], 0o644).with_xattr("user.x", b"y");
-    tree.insert("/d/file", file).unwrap();
-    tree.insert("/f", Inode::file(vec![1; 30], 0o644)).unwrap();
-    let tree = Arc::new(tree.build().unwrap());
+    let tree = Arc::new(few_files(300_000).build().unwrap());
     let place = tempfile::tempdir().unwrap();
     for (name, compression) in squashfs::Compression::NAMES {
         let path = place.path().join(name);

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Error, FileId, FileSystem, Format, Run, squashfs};
+use super::{Entry, Error, FileId, FileSystem, Format, Run, fat, squashfs};
 
 /// Directories may be nested this deep. Longer paths than Linux opens at once.
 const DEPTH: usize = 512;
@@ -83,7 +83,7 @@ impl FileSystem<'_> {
             Format::Ext4(_) | Format::Xfs(_) => format!("inode {}", directory.0),
             Format::Btrfs(btrfs) => btrfs.place(directory),
             Format::SquashFs(_) => squashfs::SquashFs::place(directory),
-            Format::Fat(_) => format!("the entry at byte {}", directory.0),
+            Format::Fat(_) => fat::Fat::place(directory),
         };
         Error::Corrupt { kind, place, what }
     }

@@ -17,7 +17,7 @@ use super::mapping::{BadPiece, Budget, Mapping, Piece, Place};
 use crate::disk::lvm::format::{
     DiskLocation, LABEL_ID, LABEL_TYPE, MDA_MAGIC, MdaHeader, RawLocation, SECTOR, TEXT_OFFSET, crc,
 };
-use crate::disk::lvm::parse::{Description, LvDescription, SegmentKind};
+use crate::disk::lvm::parse::{Description, LvDescription, PvDescription, SegmentKind};
 use crate::sink::ReadAt;
 
 mod thin;
@@ -26,12 +26,15 @@ mod thin;
 const LABEL_SECTORS: u64 = 4;
 /// Length of a label before the header of the physical volume.
 const LABEL_HEADER: usize = 32;
-/// Longest text that is read, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
+/// Bytes of all texts of a disk that are read, at most. LVM makes areas of 1 MiB, but
+/// labels of many partitions can lead to one place.
+const MAX_TEXTS: u64 = 16 << 20;
 /// Metadata area: it is not to be used.
 const AREA_IGNORED: u32 = 1;
 /// Most areas that a physical volume may name.
 const MAX_AREAS: usize = 16;
+/// Volumes that consist of volumes that consist of volumes: LVM's own are four deep.
+const MAX_DEPTH: usize = 16;
 /// Most pieces that all logical volumes of a disk may consist of.
 const MAX_PIECES: usize = 4 << 20;
 
@@ -84,9 +87,10 @@ struct Physical {
 pub(super) fn find(disk: &dyn ReadAt, ranges: &[(u64, u64)]) -> Found {
     let mut found = Found::default();
     let mut physical: Vec<Physical> = Vec::new();
+    let mut room = MAX_TEXTS;
     for &(start, length) in ranges {
         let volume = Volume::new(disk, start, length);
-        let read = read_physical(&volume, start);
+        let read = read_physical(&volume, start, &mut room);
         found.problems.push(match read {
             Ok((volume, problem)) => {
                 // Of copies of one, the first counts.
@@ -111,6 +115,19 @@ pub(super) fn find(disk: &dyn ReadAt, ranges: &[(u64, u64)]) -> Found {
         let mut group = Group {
             disk,
             description,
+            // Of several with one name, the first counts.
+            pvs: description
+                .pvs
+                .iter()
+                .rev()
+                .map(|pv| (&*pv.name, pv))
+                .collect(),
+            lvs: description
+                .lvs
+                .iter()
+                .rev()
+                .map(|lv| (&*lv.name, lv))
+                .collect(),
             physical: &physical,
             budget: &mut budget,
             known: BTreeMap::new(),
@@ -135,8 +152,12 @@ fn is_pool(kind: &SegmentKind) -> bool {
 }
 
 /// Reads the label of a physical volume and the texts that it leads to; the string
-/// says what is wrong with them.
-fn read_physical(volume: &Volume<'_>, start: u64) -> Result<(Physical, Option<String>), String> {
+/// says what is wrong with them. `room` is how many bytes of texts may yet be read.
+fn read_physical(
+    volume: &Volume<'_>,
+    start: u64,
+    room: &mut u64,
+) -> Result<(Physical, Option<String>), String> {
     let sector = usize::try_from(SECTOR).unwrap_or(0);
     let label = (0..LABEL_SECTORS).find_map(|number| {
         let bytes = volume.bytes(number * SECTOR, SECTOR).ok()?;
@@ -178,7 +199,7 @@ fn read_physical(volume: &Volume<'_>, start: u64) -> Result<(Physical, Option<St
     };
     let mut problem = None;
     for area in &areas {
-        match read_area(volume, area.offset.get()) {
+        match read_area(volume, area.offset.get(), room) {
             Ok(Some(text)) => physical.texts.push(text),
             Ok(None) => {}
             Err(error) => problem = Some(error),
@@ -190,7 +211,7 @@ fn read_physical(volume: &Volume<'_>, start: u64) -> Result<(Physical, Option<St
 }
 
 /// The text of a metadata area; `None` if it has none.
-fn read_area(volume: &Volume<'_>, at: u64) -> Result<Option<Description>, String> {
+fn read_area(volume: &Volume<'_>, at: u64, room: &mut u64) -> Result<Option<Description>, String> {
     let unreadable = |error: Error| error.to_string();
     let bytes = volume.bytes(at, SECTOR).map_err(unreadable)?;
     let damaged = || "its metadata area is damaged".to_owned();
@@ -214,9 +235,12 @@ fn read_area(volume: &Volume<'_>, at: u64) -> Result<Option<Description>, String
     }
     // The header comes first, the rest of the area is a ring.
     let end = header.size.get();
-    if size > MAX_TEXT || offset < TEXT_OFFSET || offset >= end || size > end - TEXT_OFFSET {
+    if offset < TEXT_OFFSET || offset >= end || size > end - TEXT_OFFSET {
         return Err(damaged());
     }
+    *room = room
+        .checked_sub(size)
+        .ok_or("its metadata is longer than any that LVM writes")?;
     let first = size.min(end - offset);
     let mut text = volume
         .bytes(at.saturating_add(offset), first)
@@ -235,6 +259,9 @@ fn read_area(volume: &Volume<'_>, at: u64) -> Result<Option<Description>, String
 struct Group<'g> {
     disk: &'g dyn ReadAt,
     description: &'g Description,
+    /// What it describes, by name.
+    pvs: BTreeMap<&'g str, &'g PvDescription>,
+    lvs: BTreeMap<&'g str, &'g LvDescription>,
     physical: &'g [Physical],
     budget: &'g mut Budget,
     /// Volumes that were found, by name.
@@ -252,6 +279,10 @@ impl<'g> Group<'g> {
         if !self.underway.insert(&lv.name) {
             return Err(format!("`{}` consists of itself", lv.name));
         }
+        if self.underway.len() > MAX_DEPTH {
+            self.underway.remove(lv.name.as_str());
+            return Err("volumes consist of volumes too often".to_owned());
+        }
         let mapping = self.segments(lv).map(Arc::new);
         self.underway.remove(lv.name.as_str());
         self.known.insert(&lv.name, mapping.clone());
@@ -259,8 +290,7 @@ impl<'g> Group<'g> {
     }
 
     fn named(&mut self, name: &str) -> Result<Arc<Mapping>, String> {
-        let description = self.description;
-        match description.lvs.iter().find(|lv| lv.name == name) {
+        match self.lvs.get(name) {
             Some(lv) => self.volume(lv),
             None => Err(format!("its group has no volume `{name}`")),
         }
@@ -348,14 +378,13 @@ impl<'g> Group<'g> {
     /// Where a range of a physical volume is on the disk; `None` if no physical
     /// volume of the group has this name.
     fn range(&self, name: &str, from: u64, length: u64) -> Result<Option<u64>, String> {
-        let description = self.description;
-        let Some(pv) = description.pvs.iter().find(|pv| pv.name == name) else {
+        let Some(pv) = self.pvs.get(name) else {
             return Ok(None);
         };
         let Some(physical) = self.physical.iter().find(|own| own.id == pv.id) else {
             return Err(format!(
                 "physical volume `{name}` of group `{}` is not on this disk",
-                description.name
+                self.description.name
             ));
         };
         let from = from.checked_add(pv.pe_start);
@@ -370,10 +399,10 @@ impl<'g> Group<'g> {
 
     /// Where a volume of a pool is.
     fn thin(&mut self, pool: &str, device: u64, length: u64) -> Result<Mapping, String> {
-        let description = self.description;
-        let pools = description.lvs.iter().filter(|lv| lv.name == pool);
-        let parts = pools
-            .flat_map(|lv| &lv.segments)
+        let segments = self.lvs.get(pool).map(|lv| &lv.segments);
+        let parts = segments
+            .into_iter()
+            .flatten()
             .find_map(|part| match &part.kind {
                 SegmentKind::ThinPool { metadata, data } => Some((metadata, data)),
                 _ => None,

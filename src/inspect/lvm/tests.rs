@@ -458,6 +458,43 @@ fn what_cannot_be_put_together_says_why() {
 }
 
 #[test]
+fn texts_of_forged_disks_take_neither_the_stack_nor_the_memory() {
+    let over = |of: &str| format!("type = \"striped\" stripes = [\"{of}\", 0]");
+    // Each consists of the next one; the last is in a physical volume.
+    let chain = |length: usize| {
+        let volumes =
+            (0..length).map(|at| volume(&format!("v{at}"), 1, &over(&format!("v{}", at + 1))));
+        volumes.collect::<String>() + &volume(&format!("v{length}"), 1, &over("pv0"))
+    };
+    let long = |lvs: &str| {
+        let text = text(1, lvs);
+        let mut bytes = physical(0, "", 512);
+        let at = MDA_OFFSET as usize;
+        let (mut header, _) = MdaHeader::read_from_prefix(&bytes[at..]).unwrap();
+        header.size = U64::new(100 * MIB);
+        header.raw_location.size = U64::new(text.len() as u64);
+        header.raw_location.checksum = U32::new(crc(text.as_bytes()));
+        header.checksum = U32::new(crc(&header.as_bytes()[4..]));
+        bytes[at..at + 512].copy_from_slice(header.as_bytes());
+        bytes.truncate(at + 512);
+        bytes.extend(text.as_bytes());
+        bytes
+    };
+    for (length, expected) in [
+        (10, None),
+        (20_000, Some("volumes consist of volumes too often")),
+    ] {
+        let found = find(&pair(long(&chain(length)), Vec::new()), &PAIR[..1]);
+        assert_eq!(found.problems, [None]);
+        assert_eq!(mapping(&found, "v0").err().as_deref(), expected);
+    }
+    let blank = " ".repeat(usize::try_from(MAX_TEXTS).unwrap());
+    let found = find(&pair(long(&blank), Vec::new()), &PAIR[..1]);
+    let problem = "its metadata is longer than any that LVM writes";
+    assert_eq!(found.problems, [Some(problem.to_owned())]);
+}
+
+#[test]
 fn damage_anywhere_gives_errors_at_worst() {
     let lvs = volume("x", 8, "type = \"striped\" stripes = [\"pv0\", 1]")
         + &volume("p", 4, "type = \"thin-pool\" metadata = \"x\" pool = \"x\"")

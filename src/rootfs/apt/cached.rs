@@ -78,6 +78,14 @@ pub fn id_maps() -> Result<String, Error> {
     Ok(maps)
 }
 
+/// Whether roots can be kept in a cache: their files have many owners, which not every
+/// filesystem takes from every user, as NFS.
+pub fn can_keep(cache: &Cache) -> bool {
+    let roots = cache.root().join("roots");
+    // Where nothing can be made, whoever makes a root says so.
+    owners_are_recorded() || fs_err::create_dir_all(&roots).is_err() || !owners_are_refused(&roots)
+}
+
 /// Gives the root of a key, letting `make` fill an empty directory if there is none yet.
 ///
 /// Returns where it is, and whether it was there already.
@@ -104,10 +112,6 @@ pub fn root(
         }
     };
     fs_err::create_dir(&new).map_err(fail("create", &new))?;
-    if !owners_are_recorded() && owners_are_refused(&new) {
-        let _ = remove(&new);
-        return Err(Error::CacheOwners { path: roots });
-    }
     match make(&new).and_then(|()| save_owners(&new, &path)) {
         Ok(()) => {
             fs_err::rename(&new, &path).map_err(fail("rename", &new))?;

@@ -24,6 +24,7 @@ use crate::sandbox::inside::Inside;
 use crate::sandbox::mounts::mount_target_api;
 use crate::sandbox::seccomp;
 use crate::sandbox::standin::mounts_are_possible;
+use crate::threads::joined;
 
 /// Where packages for dpkg lie in the root meanwhile.
 const PACKAGES: &str = "var/lib/dpkg/kiln";
@@ -81,9 +82,7 @@ pub fn configure(
             }
             result
         });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        joined(thread)
     })
 }
 

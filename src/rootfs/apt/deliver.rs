@@ -26,11 +26,24 @@ pub struct Delivery {
 /// Puts a root into a target, with apt's lists, and its packages where apt finds them.
 pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> Result<(), Error> {
     let target = &delivery.target;
+    if let Some(tree) = &root.root {
+        deliver_tree(tree, delivery, report)?;
+    }
+    write_lists(root, target)?;
+    write_marks(root, target)?;
+    if let Some(directory) = &delivery.packages {
+        share_packages(root, directory)?;
+    }
+    Ok(())
+}
+
+fn deliver_tree(root: &Path, delivery: &Delivery, report: Report<'_>) -> Result<(), Error> {
+    let target = &delivery.target;
     let mut mounted = false;
     // Records belong to inodes, and overlayfs makes new ones when files change.
     let recorded = owners_are_recorded();
     if let Some(layers) = delivery.layers.as_ref().filter(|_| !recorded) {
-        match overlay(&root.root, layers, target) {
+        match overlay(root, layers, target) {
             Ok(()) => mounted = true,
             Err(error) => report(Notice::Info(&format!(
                 "copying the root, since overlayfs is not to be had here: {error}"
@@ -38,24 +51,19 @@ pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> 
         }
     }
     if !mounted {
-        copy::copy_tree(&root.root, target).map_err(|error| Error::File {
+        copy::copy_tree(root, target).map_err(|error| Error::File {
             action: "copy the root to",
             path: target.join(error.path),
             source: error.source,
         })?;
     }
-    let list = cached::owners_of(&root.root);
+    let list = cached::owners_of(root);
     if list.exists() {
         owners::apply(&list, target).map_err(|(path, source)| Error::File {
             action: "set the owner of",
             path: target.join(path),
             source,
         })?;
-    }
-    write_lists(root, target)?;
-    write_marks(root, target)?;
-    if let Some(directory) = &delivery.packages {
-        share_packages(root, directory)?;
     }
     Ok(())
 }

@@ -20,12 +20,6 @@ pub enum Error {
     /// The keyring cannot be used.
     #[error(transparent)]
     Keyring(#[from] VerifyError),
-    /// Roots cannot be kept in the cache, since their files have many owners.
-    #[error("files in `{}` cannot be given to other users, as on NFS", path.display())]
-    CacheOwners {
-        /// Where the cache keeps roots.
-        path: std::path::PathBuf,
-    },
     /// A Release file is not signed by a trusted key.
     #[error("`{url}` is not trusted")]
     Untrusted {
@@ -146,9 +140,6 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Fetch(error) => error.hint(),
-            Error::CacheOwners { .. } => Some(
-                "`--image-cache` or DIB_IMAGE_CACHE names another directory; or have owners recorded: `--mode single`",
-            ),
             Error::Keyring(_) => Some("check the file that `DIB_APT_KEYRING` names"),
             Error::Untrusted {
                 source: VerifyError::Format { .. },

@@ -117,8 +117,9 @@ pub type Report<'a> = &'a (dyn Fn(Notice<'_>) + Sync);
 pub struct Bootstrapped {
     /// Name of the suite, where an alias was asked for its code name.
     pub suite: String,
-    /// The tree, in the cache; never to be changed.
-    pub root: PathBuf,
+    /// The tree, in the cache; never to be changed. None where the cache cannot keep it
+    /// and the target has it already.
+    pub root: Option<PathBuf>,
     /// Whether it was there already.
     pub was_cached: bool,
     /// Files for `/var/lib/apt/lists`.
@@ -171,11 +172,13 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Gives the root for a request: from the cache, or made now and cached.
+/// Gives the root for a request: from the cache, or made now and cached, or made now in
+/// the target, which is empty, where the cache cannot keep it.
 pub fn bootstrap(
     request: &Request,
     client: &Client,
     cache: &Cache,
+    target: &Path,
     report: Report<'_>,
 ) -> Result<Bootstrapped, Error> {
     let access = Access {
@@ -226,9 +229,19 @@ pub fn bootstrap(
         epoch: request.epoch.as_deref(),
         id_maps: &id_maps,
     };
-    let (root, was_cached) = cached::root(cache, identity.key(), |path| {
-        make(request, client, cache, report, &resolution, &items, path)
-    })?;
+    let make = |path: &Path| make(request, client, cache, report, &resolution, &items, path);
+    let (root, was_cached) = if cached::can_keep(cache) {
+        let (root, was_cached) = cached::root(cache, identity.key(), make)?;
+        (Some(root), was_cached)
+    } else {
+        report(Notice::Info(&format!(
+            "the root is not kept for later builds: files in `{}` cannot be given to other \
+             users, as on NFS; `--image-cache` names another directory",
+            cache.root().display()
+        )));
+        make(target)?;
+        (None, false)
+    };
     if was_cached {
         report(Notice::Info("using the cached root of the same packages"));
     }

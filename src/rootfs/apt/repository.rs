@@ -12,6 +12,7 @@ use super::openpgp::Keyring;
 use super::release::{IndexFile, Release, ReleaseError};
 use super::sources::Suite;
 use crate::fetch::{Blob, Cache, Client, Digest, Document, Item, Location, Progress};
+use crate::threads::at_once;
 
 /// Bytes that a Release file may have.
 const RELEASE_LIMIT: u64 = 16 << 20;
@@ -415,30 +416,6 @@ pub fn apt_list_name(url: &str) -> String {
         }
     }
     name
-}
-
-/// Does something with each item in a thread of its own; the results are in order.
-fn at_once<I, R, C>(items: impl IntoIterator<Item = I>, work: impl Fn(I) -> R + Sync) -> C
-where
-    I: Send,
-    R: Send,
-    C: FromIterator<R>,
-{
-    let work = &work;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .into_iter()
-            .map(|item| scope.spawn(move || work(item)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
-    })
 }
 
 #[cfg(test)]

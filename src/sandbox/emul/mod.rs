@@ -45,7 +45,7 @@ use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
 use table::{Dispatch, Groups};
-use tracee::{RootId, Target, View};
+use tracee::{Named, RootId, Target, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
@@ -295,10 +295,13 @@ impl Call<'_> {
         if let Some(target) = self.target_of_proc(directory, path, follow)? {
             return Ok(target);
         }
+        let named = Named {
+            directory,
+            path,
+            follow,
+        };
         let roots = &self.listener.roots;
-        self.worker
-            .view
-            .target(self.pid, roots, directory, path, follow)
+        self.worker.view.target(self.pid, roots, named)
     }
 
     /// The directory that relative paths start from, with the task's root taken.

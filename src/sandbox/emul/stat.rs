@@ -1,7 +1,7 @@
 //! The `stat(2)` family: owners, types and device numbers as recorded.
 
 use super::layout::Layout;
-use super::tracee::Target;
+use super::tracee::{Named, Target};
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
 
 impl Call<'_> {
@@ -57,9 +57,13 @@ impl Call<'_> {
         if self.leads_elsewhere(path) {
             return false;
         }
+        let named = Named {
+            directory,
+            path,
+            follow,
+        };
         let roots = &self.listener.roots;
-        let view = &mut self.worker.view;
-        let found = view.glance(self.pid, roots, directory, path, follow);
+        let found = self.worker.view.glance(self.pid, roots, named);
         found.is_some_and(|mut found| !self.correct(&mut found))
     }
 

@@ -195,6 +195,17 @@ impl Status {
     }
 }
 
+/// A file as a process names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'p> {
+    /// The descriptor, or `AT_FDCWD`, that a relative path starts from.
+    pub directory: i32,
+    /// An empty one is the directory itself.
+    pub path: &'p [u8],
+    /// Whether a link at its end is followed.
+    pub follow: bool,
+}
+
 /// The calling thread's view of the files of others. Its root directory is that
 /// of the process last looked at, so that the kernel itself resolves paths as it
 /// would for that process, and no path leads out of a target. Its working
@@ -266,16 +277,18 @@ impl View {
         Ok(())
     }
 
-    /// The file that `path`, seen from `directory`, is to a process. An empty
-    /// path is the directory itself.
-    pub fn target(
+    /// The file that a process names.
+    pub(super) fn target(
         &mut self,
         pid: u32,
         roots: &Roots,
-        directory: i32,
-        path: &[u8],
-        follow: bool,
+        named: Named<'_>,
     ) -> Result<Target, Errno> {
+        let Named {
+            directory,
+            path,
+            follow,
+        } = named;
         let start = if directory == libc::AT_FDCWD {
             format!("{pid}/cwd")
         } else if directory >= 0 {
@@ -301,7 +314,7 @@ impl View {
             .map(Target::File)
     }
 
-    /// What a path leads to, at a glance: `None` for all that a process may see
+    /// What a name leads to, at a glance: `None` for all that a process may see
     /// otherwise. That is a path that does not exist, one that names `self`, which is
     /// the engine here, and whatever a link of `/proc` led to on another mount than the
     /// root's. Only good for finding out that there is nothing to tell of a file.
@@ -309,10 +322,13 @@ impl View {
         &mut self,
         pid: u32,
         roots: &Roots,
-        directory: i32,
-        path: &[u8],
-        follow: bool,
+        named: Named<'_>,
     ) -> Option<libc::statx> {
+        let Named {
+            directory,
+            path,
+            follow,
+        } = named;
         if path.is_empty() || names_self(path) {
             return None;
         }

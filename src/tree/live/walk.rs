@@ -19,6 +19,7 @@ use super::merge;
 use super::sys::{self, PathMode};
 use super::xattrs::XattrReader;
 use super::{FileKey, ScanOptions};
+use crate::threads::joined;
 use crate::tree::{
     Content, Device, Error, Inode, Kind, NodeId, Origin, Timestamp, Tree, display_path,
 };
@@ -96,10 +97,7 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
             });
             Ok::<_, Error>(entry)
         });
-        root_entry = match first.join() {
-            Ok(entry) => entry?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
+        root_entry = joined(first)?;
         for number in 0..threads {
             let thread = std::thread::Builder::new().name(format!("scan {number}"));
             match thread.spawn_scoped(scope, || Worker::new(&scan).run()) {
@@ -110,10 +108,7 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
             }
         }
         for handle in handles {
-            match handle.join() {
-                Ok(found) => batches.extend(found),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            batches.extend(joined(handle));
         }
         Ok(())
     })?;

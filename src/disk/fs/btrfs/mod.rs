@@ -20,6 +20,7 @@ use uuid::Uuid;
 use zerocopy::IntoBytes as _;
 
 use crate::disk::Volume;
+use crate::threads::at_once;
 use crate::tree::{Timestamp, Tree};
 
 mod error;
@@ -212,17 +213,7 @@ fn checksums(tree: &Arc<Tree>, pieces: &[Piece]) -> Result<Vec<Vec<u32>>, Error>
             }
         }
     };
-    let results = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect::<Vec<_>>()
-    });
+    let results: Vec<_> = at_once(0..threads, |_| work());
     let mut all = vec![Vec::new(); pieces.len()];
     for result in results {
         for (at, sums) in result? {

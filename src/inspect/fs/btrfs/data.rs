@@ -3,6 +3,7 @@
 use zerocopy::FromBytes as _;
 
 use super::super::content::{File, MAX_UNIT, Piece, Source, Unit};
+use super::super::inode::Inode as _;
 use super::super::{Error, MAX_RUNS, Run};
 use super::tree::Span;
 use super::{Btrfs, Node, corrupt};

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use zerocopy::FromBytes as _;
 
 use super::content::{File, Source};
+use super::inode::Inode;
 use super::{Entry, Error, FileId, FileKind, MAX_DIRECTORY, Metadata, Run, is_plain_name};
 use crate::disk::fs::btrfs::format::{
     CHUNK_ITEM, DIR_INDEX, DIR_ITEM, DirItem, FIRST, FS_TREE, INODE_ITEM, InodeItem, Key, MAGIC,
@@ -433,16 +434,7 @@ impl Btrfs {
 
     pub(super) fn metadata(&self, volume: &Volume<'_>, file: FileId) -> Result<Metadata, Error> {
         if file == ABSENT {
-            return Ok(Metadata {
-                kind: FileKind::Directory,
-                mode: 0o755,
-                uid: 0,
-                gid: 0,
-                size: 0,
-                mtime: Timestamp::default(),
-                links: 1,
-                device: None,
-            });
+            return Ok(Metadata::nobodys_directory());
         }
         let node = self.node(volume, file)?;
         let kind = node.kind()?;
@@ -470,15 +462,10 @@ impl Btrfs {
 
     /// What tells a directory from all others: its number.
     pub(super) fn directory_extents(&self, file: FileId) -> Vec<Run> {
-        let run = Run {
-            offset: 0,
-            length: 1,
-            at: file.0,
-        };
         if file == ABSENT {
             Vec::new()
         } else {
-            vec![run]
+            vec![Run::whole(file.0, 1)]
         }
     }
 
@@ -487,9 +474,7 @@ impl Btrfs {
             return Ok(Vec::new());
         }
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::Directory {
-            return Err(Error::NotADirectory { path: node.place() });
-        }
+        node.require_directory()?;
         let mut found = Vec::new();
         let mut room = MAX_DIRECTORY;
         let span = Span::of(node.number, DIR_INDEX);
@@ -550,12 +535,7 @@ impl Btrfs {
 
     pub(super) fn link_target(&self, volume: &Volume<'_>, file: FileId) -> Result<Vec<u8>, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::Symlink {
-            return Err(Error::NotAFile {
-                path: node.place(),
-                what: node.kind()?.phrase(),
-            });
-        }
+        node.require_link()?;
         if node.size() > MAX_TARGET {
             return corrupt(node.place(), "the target of a link is too long");
         }
@@ -591,12 +571,7 @@ impl Btrfs {
 
     pub(super) fn file(&self, volume: &Volume<'_>, file: FileId) -> Result<File, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::File {
-            return Err(Error::NotAFile {
-                path: node.place(),
-                what: node.kind()?.phrase(),
-            });
-        }
+        node.require_file()?;
         self.data(volume, &node)
     }
 }
@@ -624,7 +599,7 @@ fn named(item: &[u8], place: impl Fn() -> String) -> Result<Named<'_>, Error> {
     Ok(all)
 }
 
-impl Node {
+impl Inode for Node {
     fn place(&self) -> String {
         match self.tree.id {
             FS_TREE => format!("inode {}", self.number),
@@ -632,14 +607,16 @@ impl Node {
         }
     }
 
-    fn size(&self) -> u64 {
-        self.fields.size.get()
-    }
-
     fn kind(&self) -> Result<FileKind, Error> {
         match FileKind::of_mode(self.fields.mode.get()) {
             Some(kind) => Ok(kind),
             None => corrupt(self.place(), "it is no kind of file"),
         }
+    }
+}
+
+impl Node {
+    fn size(&self) -> u64 {
+        self.fields.size.get()
     }
 }

@@ -2,6 +2,7 @@
 
 use zerocopy::FromBytes;
 
+use super::super::inode::Inode as _;
 use super::super::{MAX_RUNS, Run};
 use super::{Error, Ext4, Node, corrupt};
 use crate::disk::fs::ext4::format::{

@@ -8,6 +8,7 @@
 use uuid::Uuid;
 use zerocopy::FromBytes as _;
 
+use super::inode::Inode as _;
 use super::{Entry, Error, File, FileId, FileKind, Identity, MAX_DIRECTORY, Metadata, Run};
 use crate::disk::fs::ext4::format::{
     BASE_INODE_SIZE, Compat, GroupDescriptor, Incompat, Inode, InodeFlags, MAGIC, ROOT_INODE,
@@ -331,9 +332,7 @@ impl Ext4 {
     /// The inode of a directory that can be read.
     fn directory(&self, volume: &Volume<'_>, file: FileId) -> Result<Node, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::Directory {
-            return Err(Error::NotADirectory { path: node.place() });
-        }
+        node.require_directory()?;
         node.refuse_encrypted()?;
         if node.size() > MAX_DIRECTORY.min(volume.length().max(self.block_size)) {
             return corrupt(node.place(), "a directory is too large");
@@ -348,11 +347,7 @@ impl Ext4 {
         file: FileId,
     ) -> Result<Vec<Run>, Error> {
         let node = self.directory(volume, file)?;
-        let mut extents = vec![Run {
-            offset: 0,
-            length: self.inode_size.into(),
-            at: node.at,
-        }];
+        let mut extents = vec![Run::whole(node.at, self.inode_size.into())];
         if !node.flags().contains(InodeFlags::INLINE_DATA) {
             extents.extend(self.file_of(volume, &node)?.runs);
         }
@@ -392,12 +387,7 @@ impl Ext4 {
 
     pub(super) fn link_target(&self, volume: &Volume<'_>, file: FileId) -> Result<Vec<u8>, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::Symlink {
-            return Err(Error::NotAFile {
-                path: node.place(),
-                what: node.kind()?.phrase(),
-            });
-        }
+        node.require_link()?;
         node.refuse_encrypted()?;
         let size = usize::try_from(node.size()).unwrap_or(usize::MAX);
         let mut target = if node.flags().contains(InodeFlags::INLINE_DATA) {
@@ -434,12 +424,7 @@ impl Ext4 {
 
     pub(super) fn file(&self, volume: &Volume<'_>, file: FileId) -> Result<File, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::File {
-            return Err(Error::NotAFile {
-                path: node.place(),
-                what: node.kind()?.phrase(),
-            });
-        }
+        node.require_file()?;
         node.refuse_encrypted()?;
         if node.flags().contains(InodeFlags::INLINE_DATA) {
             let bytes = self.inline(volume, &node)?;
@@ -471,17 +456,9 @@ impl Ext4 {
 /// Bytes of `i_block`.
 const INLINE: usize = 60;
 
-impl Node {
+impl super::inode::Inode for Node {
     fn place(&self) -> String {
         format!("inode {}", self.number)
-    }
-
-    fn flags(&self) -> InodeFlags {
-        InodeFlags::from_bits_retain(self.fields.i_flags.get())
-    }
-
-    fn size(&self) -> u64 {
-        pair(self.fields.i_size_high.get(), self.fields.i_size_lo.get())
     }
 
     fn kind(&self) -> Result<FileKind, Error> {
@@ -492,6 +469,16 @@ impl Node {
             Some(kind) => Ok(kind),
             None => corrupt(self.place(), "it is no kind of file"),
         }
+    }
+}
+
+impl Node {
+    fn flags(&self) -> InodeFlags {
+        InodeFlags::from_bits_retain(self.fields.i_flags.get())
+    }
+
+    fn size(&self) -> u64 {
+        pair(self.fields.i_size_high.get(), self.fields.i_size_lo.get())
     }
 
     /// The device number, in the old form or the new one.

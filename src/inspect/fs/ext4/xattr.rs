@@ -4,6 +4,7 @@
 use zerocopy::FromBytes as _;
 
 use super::super::FileId;
+use super::super::inode::Inode as _;
 use super::{Error, Ext4, Node, corrupt};
 use crate::disk::fs::ext4::format::{Incompat, InodeFlags, XATTR_MAGIC, XattrEntry, XattrHeader};
 use crate::inspect::Volume;

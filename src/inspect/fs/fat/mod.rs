@@ -150,6 +150,14 @@ impl Fat {
         })
     }
 
+    /// What a message calls a file.
+    pub(super) fn place(file: FileId) -> String {
+        match file.0 {
+            ROOT => "the root directory".to_owned(),
+            at => format!("the entry at byte {at}"),
+        }
+    }
+
     pub(super) fn size(&self) -> u64 {
         u64::from(self.clusters) * self.cluster_size
     }
@@ -241,11 +249,7 @@ impl Fat {
         let first = if directory.0 == ROOT {
             match self.root {
                 Root::Fixed(at, length) => {
-                    return Ok(vec![Run {
-                        offset: 0,
-                        length,
-                        at,
-                    }]);
+                    return Ok(vec![Run::whole(at, length)]);
                 }
                 Root::Cluster(first) => first,
             }
@@ -253,7 +257,7 @@ impl Fat {
             let entry = self.entry(volume, directory)?;
             if entry.attributes & ATTR_DIRECTORY == 0 {
                 return Err(Error::NotADirectory {
-                    path: format!("the file at byte {}", directory.0),
+                    path: Fat::place(directory),
                 });
             }
             self.first_cluster(&entry)
@@ -279,16 +283,7 @@ impl Fat {
     }
 
     pub(super) fn metadata(&self, volume: &Volume<'_>, file: FileId) -> Result<Metadata, Error> {
-        let directory = Metadata {
-            kind: FileKind::Directory,
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime: Timestamp::default(),
-            links: 1,
-            device: None,
-        };
+        let directory = Metadata::nobodys_directory();
         if file.0 == ROOT {
             return Ok(directory);
         }
@@ -310,7 +305,7 @@ impl Fat {
         let metadata = self.metadata(volume, file)?;
         if metadata.kind != FileKind::File {
             return Err(Error::NotAFile {
-                path: "the directory".to_owned(),
+                path: Fat::place(file),
                 what: metadata.kind.phrase(),
             });
         }

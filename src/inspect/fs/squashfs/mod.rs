@@ -296,11 +296,7 @@ impl SquashFs {
             return corrupt(node.place, "a directory is too large");
         }
         let table = self.superblock.directory_table_start.get();
-        let mut run = Run {
-            offset: 0,
-            length: 0,
-            at: LISTINGS | reference,
-        };
+        let mut run = Run::whole(LISTINGS | reference, 0);
         if length == 0 {
             return Ok((Vec::new(), run));
         }
@@ -317,12 +313,7 @@ impl SquashFs {
         volume: &Volume<'_>,
         file: FileId,
     ) -> Result<Vec<Run>, Error> {
-        let inode = Run {
-            offset: 0,
-            length: 1,
-            at: file.0,
-        };
-        Ok(vec![inode, self.listing(volume, file)?.1])
+        Ok(vec![Run::whole(file.0, 1), self.listing(volume, file)?.1])
     }
 
     pub(super) fn entries(&self, volume: &Volume<'_>, file: FileId) -> Result<Vec<Entry>, Error> {
@@ -369,7 +360,7 @@ impl SquashFs {
                 corrupt(node.place, "a link leads nowhere")
             }
             Body::Symlink(target) => Ok(target),
-            _ => Err(Error::NotAFile {
+            _ => Err(Error::NotALink {
                 path: node.place,
                 what: node.kind.phrase(),
             }),

@@ -4,6 +4,7 @@
 use zerocopy::FromBytes as _;
 
 use super::super::Run;
+use super::super::inode::Inode as _;
 use super::{Error, Node, Xfs, corrupt, read_runs};
 use crate::disk::fs::xfs::format::{
     ACL_ACCESS, ACL_DEFAULT, ATTR_INCOMPLETE, ATTR_LEAF_MAGIC, ATTR_LEAF_REST, ATTR_LOCAL,
@@ -16,8 +17,8 @@ use crate::tree::Xattrs;
 
 /// Longest value, as the kernel has it.
 const MAX_VALUE: usize = 64 << 10;
-/// Most bytes of all names and values of one inode: one block of a forged filesystem
-/// can lead to the same long value on thousands of names.
+/// Most bytes of all entries, names and values of one inode: one block of a forged
+/// filesystem can lead to the same long value on thousands of names.
 const MAX_TOTAL: usize = 64 << 20;
 /// Levels of nodes above leaves, as the kernel has it.
 const MAX_LEVELS: u16 = 5;
@@ -32,7 +33,7 @@ struct Attributes<'a, 'v> {
     node: &'a Node,
     runs: Vec<Run>,
     set: Xattrs,
-    /// Bytes of all names and values so far.
+    /// Bytes of all entries, names and values so far.
     total: usize,
 }
 
@@ -219,7 +220,8 @@ impl Attributes<'_, '_> {
             let Some((name, value)) = found else {
                 return self.corrupt("an attribute is cut off");
             };
-            self.total += name.len() + value.len();
+            // Many empty ones are too many as well.
+            self.total += size + name.len() + value.len();
             if self.total > MAX_TOTAL {
                 return Err(Error::Unsupported {
                     what: format!("has too many attributes at its {}", self.node.place()),

@@ -1,6 +1,7 @@
 //! Directories: in the inode, or in blocks of entries. The blocks with hashes of
 //! the names, which lie behind a directory's end, are not needed to read it.
 
+use super::super::inode::Inode as _;
 use super::super::{Entry, FileId, is_plain_name};
 use super::{Error, Node, Xfs, corrupt};
 use crate::disk::fs::xfs::format::{

@@ -2,6 +2,7 @@
 
 use zerocopy::FromBytes as _;
 
+use super::super::inode::Inode as _;
 use super::super::{MAX_RUNS, Run};
 use super::{Error, Node, Xfs, corrupt};
 use crate::disk::fs::xfs::format::{

@@ -11,6 +11,7 @@
 
 use zerocopy::FromBytes as _;
 
+use super::inode::Inode;
 use super::{Entry, Error, File, FileId, FileKind, MAX_DIRECTORY, Metadata, Run};
 use crate::disk::fs::xfs::format::{
     BIGTIME_OFFSET, DIFLAG_REALTIME, DIFLAG2_BIGTIME, DIFLAG2_NREXT64, DIFLAG2_REFLINK,
@@ -282,9 +283,7 @@ impl Xfs {
     /// The inode of a directory that can be read.
     fn directory(&self, volume: &Volume<'_>, file: FileId) -> Result<Node, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::Directory {
-            return Err(Error::NotADirectory { path: node.place() });
-        }
+        node.require_directory()?;
         if node.core.di_size.get() > MAX_DIRECTORY.min(volume.length()) {
             return corrupt(node.place(), "a directory is too large");
         }
@@ -298,11 +297,7 @@ impl Xfs {
         file: FileId,
     ) -> Result<Vec<Run>, Error> {
         let node = self.directory(volume, file)?;
-        let mut extents = vec![Run {
-            offset: 0,
-            length: self.inode_size.into(),
-            at: node.at,
-        }];
+        let mut extents = vec![Run::whole(node.at, self.inode_size.into())];
         if node.core.di_format != FORMAT_LOCAL {
             extents.extend(self.runs(volume, &node, &node.data())?);
         }
@@ -336,12 +331,7 @@ impl Xfs {
 
     pub(super) fn link_target(&self, volume: &Volume<'_>, file: FileId) -> Result<Vec<u8>, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::Symlink {
-            return Err(Error::NotAFile {
-                path: node.place(),
-                what: node.kind()?.phrase(),
-            });
-        }
+        node.require_link()?;
         let size = usize::try_from(node.core.di_size.get()).unwrap_or(usize::MAX);
         if size == 0 || size > SYMLINK_MAX {
             return corrupt(node.place(), "the target of a link is too long or empty");
@@ -401,12 +391,7 @@ impl Xfs {
 
     pub(super) fn file(&self, volume: &Volume<'_>, file: FileId) -> Result<File, Error> {
         let node = self.node(volume, file)?;
-        if node.kind()? != FileKind::File {
-            return Err(Error::NotAFile {
-                path: node.place(),
-                what: node.kind()?.phrase(),
-            });
-        }
+        node.require_file()?;
         if node.core.di_flags.get() & DIFLAG_REALTIME != 0 {
             return unsupported(format!(
                 "has the data of its {} on a realtime device",
@@ -445,7 +430,7 @@ fn read_runs(
     Ok(rest.is_empty())
 }
 
-impl Node {
+impl Inode for Node {
     fn place(&self) -> String {
         format!("inode {}", self.number)
     }
@@ -456,7 +441,9 @@ impl Node {
             None => corrupt(self.place(), "it is no kind of file"),
         }
     }
+}
 
+impl Node {
     fn has(&self, flag: u64) -> bool {
         self.core.di_flags2.get() & flag != 0
     }
