@@ -274,6 +274,11 @@ impl Plan {
             .collect()
     }
 
+    /// Whether the caller gave the layout of disks, and no element did.
+    pub(super) fn layout_is_given(&self) -> bool {
+        variable(&self.request, "DIB_BLOCK_DEVICE_CONFIG").is_some()
+    }
+
     /// The files that are written, named as the user named the output: relative
     /// paths start in the directory of the build.
     pub fn output_files(&self) -> Vec<sink::OutputFile> {

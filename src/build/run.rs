@@ -398,34 +398,49 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         })?;
     }
     paths.push(plan.request.current_dir.clone());
-    paths.push(output);
+    paths.push(output.clone());
+    let canonical =
+        |path: &Path| fs_err::canonicalize(path).map_err(Failure::io("finding a directory"));
+    let mut found = Vec::with_capacity(paths.len());
+    for path in &paths {
+        found.push(canonical(path)?);
+    }
+    // The whole host must not become writable because somebody stands at its root.
+    found.retain(|path| path != Path::new("/"));
     // Further disks may have a directory of their own.
     for file in plan.output_files() {
         let path = plan.request.current_dir.join(&file.path);
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        if paths.contains(&directory) {
+        if directory == output {
             continue;
         }
+        let disk = &plan.layout.disks()[file.disk].name;
         access(directory.as_path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
             Failure::new(format!(
-                "`{}` for the disk `{}` cannot be written to: {}",
+                "`{}` for the disk `{disk}` cannot be written to: {}",
                 directory.display(),
-                plan.layout.disks()[file.disk].name,
                 std::io::Error::from(error)
             ))
             .hint("`directory` of its `local_loop` names it")
         })?;
-        paths.push(directory);
-    }
-    let mut canonical = Vec::new();
-    for path in paths {
-        let path = fs_err::canonicalize(&path).map_err(Failure::io("finding a directory"))?;
-        // The whole host must not become writable because somebody stands at its root.
-        if path != Path::new("/") {
-            canonical.push(path);
+        let directory = canonical(&directory)?;
+        if found.iter().any(|path| directory.starts_with(path)) {
+            continue;
+        }
+        // Hooks can write there too, so that an element could open any directory to them.
+        if !plan.layout_is_given() {
+            return Err(Failure::new(format!(
+                "an element wants the disk `{disk}` in `{}`, which is not below the directory \
+                 for the output",
+                directory.display()
+            ))
+            .hint("if that is as it should be, give its layout in `DIB_BLOCK_DEVICE_CONFIG`"));
+        }
+        if directory != Path::new("/") {
+            found.push(directory);
         }
     }
-    Ok(canonical)
+    Ok(found)
 }
 
 /// Fails for an image whose programs run on this host, but make calls of a convention

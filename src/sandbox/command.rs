@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -356,8 +357,13 @@ pub fn is_executable(path: &Path) -> bool {
 /// on many systems is not bash.
 pub fn is_plain_script(path: &Path) -> bool {
     let mut start = Vec::new();
+    // An earlier hook may have made a FIFO of it: no limit of time ends a wait here.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
     // As much as bash looks at to tell a text from a program.
-    let read = std::fs::File::open(path).and_then(|file| file.take(80).read_to_end(&mut start));
+    let read = file.and_then(|file| file.take(80).read_to_end(&mut start));
     read.is_ok() && !start.starts_with(b"#!") && !start.contains(&0)
 }
 
@@ -473,5 +479,23 @@ mod tests {
     fn an_endless_line_is_cut() {
         let (_, out) = lines("head -c 200000 /dev/zero | tr '\\0' x");
         assert!(out.len() > 1 && out.iter().map(String::len).sum::<usize>() == 200_000);
+    }
+
+    #[test]
+    fn only_texts_without_an_interpreter_are_plain_and_a_fifo_holds_nobody_up() {
+        let place = tempfile::tempdir().expect("a directory");
+        for (name, content, expected) in [
+            ("text", &b"echo hello\n"[..], true),
+            ("script", b"#!/bin/sh\n", false),
+            ("program", b"\x7fELF\0", false),
+        ] {
+            let path = place.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            assert_eq!(is_plain_script(&path), expected, "{name}");
+        }
+        let fifo = place.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        assert!(is_plain_script(&fifo));
+        assert!(!is_plain_script(&place.path().join("missing")));
     }
 }

@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
 use super::choice::{self, MODES};
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::idmap::{self, find_program};
 use super::limits::{self, Group, Limits};
 use super::probe::{self, Listening};
@@ -518,7 +518,7 @@ const OWNERS_REFUSED: &str = "its files cannot be given to other users, as on NF
 pub const SINGLE_ADVICE: &str = "or have owners recorded: `--mode single`";
 
 /// Whether a build in the chosen mode cannot give files of a directory their owners.
-fn owners_are_refused(directory: &Path, chosen: &Result<identity::Choice, Error>) -> bool {
+fn owners_are_refused(directory: &Path, chosen: &Result<choice::Choice, Error>) -> bool {
     let Ok(choice) = chosen else {
         return false;
     };
@@ -526,7 +526,7 @@ fn owners_are_refused(directory: &Path, chosen: &Result<identity::Choice, Error>
         return false;
     }
     probe::in_child_with_result(|| {
-        enter::become_root(&choice.identity, CloneFlags::empty())?;
+        become_root(&choice.identity, CloneFlags::empty())?;
         Ok(identity::owners_are_refused(directory))
     })
     .unwrap_or(false)
@@ -537,7 +537,7 @@ fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
 
-fn cache(path: &Path, chosen: &Result<identity::Choice, Error>) -> Check {
+fn cache(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
     let name = "image cache";
     let shown = path.display();
     let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";

@@ -1,7 +1,5 @@
 //! Which ids the sandbox has.
 
-use nix::unistd::{Gid, Uid};
-
 use super::idmap::{self, Maps};
 
 /// How ids in the sandbox relate to those outside.

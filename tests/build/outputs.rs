@@ -127,6 +127,27 @@ fn a_build_writes_every_disk_and_checks_first_that_it_can() {
 }
 
 #[test]
+fn an_element_opens_no_directory_of_the_host_to_hooks() {
+    let toy = Toy::full();
+    let elsewhere = toy.world.tmp().join("elsewhere");
+    fs::create_dir(&elsewhere).expect("made");
+    toy.file("toy/block-device-default.yaml", &further_disks(&elsewhere));
+    let (message, hints, _) = toy.build("-t raw --extra-size 64").failure();
+    assert!(
+        message.contains("an element wants the disk `opt0` in"),
+        "{message}"
+    );
+    assert!(
+        hints
+            .iter()
+            .any(|hint| hint.contains("`DIB_BLOCK_DEVICE_CONFIG`")),
+        "{hints:?}"
+    );
+    assert!(toy.outputs().is_empty());
+    fs::remove_dir_all(&elsewhere).expect("removed");
+}
+
+#[test]
 fn another_build_of_another_place_gives_the_same_bytes() {
     let digests: Vec<String> = (0..2)
         .map(|_| {

@@ -311,6 +311,12 @@ pub enum ConfigError {
         /// What was written.
         found: String,
     },
+    /// A name that no file can have.
+    #[error("`{node}` is no name for a disk: its image gets that name")]
+    DiskName {
+        /// The node.
+        node: String,
+    },
     /// A sector size that disks do not have.
     #[error("block size `{found}` of `{node}` is not possible: use 512 or 4096")]
     BlockSize {

@@ -121,6 +121,11 @@ pub(super) fn local_loop(
     let settings = Settings::of(item);
     let known = ["name", "base", "size", "directory", "block_size"];
     settings.warn_unknown("local_loop", &known, warnings);
+    if item.name.contains(['/', '\0']) || matches!(item.name.as_str(), "" | "." | "..") {
+        return Err(ConfigError::DiskName {
+            node: item.name.clone(),
+        });
+    }
     let block_size = match settings.text("block_size")? {
         None => None,
         Some("512") => Some(512),

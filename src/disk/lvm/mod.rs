@@ -244,7 +244,9 @@ fn wanted_extents(lv: &Lv, space: &Space<'_>, stripes: u64) -> Result<u64, LvmEr
             extent,
         });
     }
-    Ok(extents.next_multiple_of(stripes))
+    extents
+        .checked_next_multiple_of(stripes)
+        .ok_or_else(|| space.too_few(&lv.name, extents))
 }
 
 /// Places the logical volumes of a group and renders its metadata.

@@ -641,13 +641,14 @@ fn options_that_cannot_be_honoured_say_so() {
             "{message}\n  not: {expected}"
         );
     }
-    let failed = |pvs, line: &str, options: &str| {
-        let mut one = lv("lv", extents("60"));
+    let failed_at = |size: &str, pvs, line: &str, options: &str| {
+        let mut one = lv("lv", extents(size));
         one.options = logical("lv", &words(line)).unwrap();
         let mut group = vg(pvs, vec![one]);
         group.options = group_options("vg", &words(options)).unwrap();
         plan(&group).unwrap_err().to_string()
     };
+    let failed = |pvs, line: &str, options: &str| failed_at("60", pvs, line, options);
     let two = || vec![pv("a", 300 * MIB), pv("b", 100 * MIB)];
     assert_eq!(
         failed(two(), "-i2", ""),
@@ -662,6 +663,8 @@ fn options_that_cannot_be_honoured_say_so() {
         failed(two(), "", "-p 1"),
         "volume group `vg` has 2 physical volumes, but its options allow 1"
     );
+    let most = u64::MAX.to_string();
+    assert!(failed_at(&most, two(), "-i2", "").starts_with("logical volume `lv` needs 1844"));
     let mut long = two();
     long[0].options = physical("a", &words("--setphysicalvolumesize 1g")).unwrap();
     assert!(failed(long, "", "").starts_with("physical volume `a` is to have 1073741824 bytes"));

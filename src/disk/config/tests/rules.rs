@@ -67,6 +67,7 @@ fn every_rule_of_upstream_has_its_message() {
         (partition("mbr", "size: 1G, flags: boot"), "`flags` of `p` must be a list, but is a scalar"),
         (partition("gpt", "size: 1G, flags: [primary]"), "Primary flag not supported for GPT partitions (partition `p`)"),
         ("- local_loop: {name: l, block_size: 1024}".into(), "block size `1024` of `l` is not possible: use 512 or 4096"),
+        ("- local_loop: {name: ../l}".into(), "`../l` is no name for a disk: its image gets that name"),
         ("- local_loop: {name: l, size: 10%}".into(), "the size of `l` cannot be used: Invalid size unit spec [10%]"),
         (lvm(&format!("{vgs}, lvs: []")), "Lvm config requires a 'pvs'"),
         (lvm(&format!("{pvs}, lvs: []")), "Lvm config needs 'vgs'"),
