@@ -98,6 +98,7 @@ impl Geometry {
             reserved: Vec::new(),
             sparse_super: options.features.ro_compat.contains(RoCompat::SPARSE_SUPER),
         };
+        let asked = geometry.inodes_asked(options)?;
         loop {
             let groups = geometry.groups();
             let per_block = block_size / u64::from(descriptor_size);
@@ -106,9 +107,7 @@ impl Geometry {
             geometry.reserved_descriptor_blocks = geometry.growth(options);
             // A group's inodes have one block of bitmap, so that for many there must be
             // many groups; mke2fs looks for their size in the same way.
-            if geometry.inodes_asked(options)?.div_ceil(u64::from(groups))
-                > 8 * u64::from(options.block_size)
-            {
+            if asked.div_ceil(u64::from(groups)) > 8 * u64::from(options.block_size) {
                 if geometry.blocks_per_group < MIN_GROUP + 8 {
                     return Err(geometry.too_many_inodes(options));
                 }
@@ -213,7 +212,7 @@ impl Geometry {
                 (self.blocks.saturating_mul(block) / u64::from(options.bytes_per_inode)).max(needed)
             }
         };
-        let most = u64::from(self.blocks_per_group).min(65528);
+        let most = (8 * block).min(65528);
         let per_group = wanted.max(16).div_ceil(groups);
         // A multiple of 8, so that the bitmap ends with a byte.
         let step = (block / size).max(8);
