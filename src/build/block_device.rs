@@ -322,9 +322,12 @@ impl Tool {
         let disks = plan
             .assemble_tree(length, &tree, None, &planner)
             .map_err(|error| {
-                Failure::from_error(&error).hint(
-                    "`image-size` in the parameters makes the image larger, if it is too small",
-                )
+                let failure = Failure::from_error(&error);
+                if error.is_too_small() {
+                    failure.hint("`image-size` in the parameters makes the image larger")
+                } else {
+                    failure
+                }
             })?;
         let paths = [state.image_path].into_iter().chain(state.more_paths);
         let specs: Vec<sink::Spec> = paths

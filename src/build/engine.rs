@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::sandbox::identity::Ownership;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Watch;
 use crate::sandbox::notify::{Options, Supervisor};
@@ -155,18 +156,25 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File)
 /// for devices where the kernel makes none. Hooks do without those where nobody may
 /// look into programs (Yama's `ptrace_scope` of 3).
 fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
+    let refused = |what: &str| {
+        let parent = work.parent().unwrap_or(work).display();
+        Failure::new(format!("files in `{parent}` {what}"))
+            .hint(super::place::ADVICE)
+            .hint("or let kiln build in memory: leave `--no-tmpfs` out")
+    };
+    let ownership = sandbox::identity::ownership(work);
+    if ownership == Ownership::Other {
+        return Err(refused(
+            "belong to another user than who makes them, as those of root on NFS",
+        ));
+    }
     let options = if !sandbox::standin::mounts_are_possible() {
         Options::chroot()
     } else if sandbox::identity::owners_are_recorded() {
         Options::single()
-    } else if sandbox::identity::owners_are_refused(work) {
-        return Err(Failure::new(format!(
-            "files in `{}` cannot be given to other users, as on NFS",
-            work.parent().unwrap_or(work).display()
-        ))
-        .hint(super::place::ADVICE)
-        .hint("or let kiln build in memory: leave `--no-tmpfs` out")
-        .hint(sandbox::doctor::SINGLE_ADVICE));
+    } else if ownership == Ownership::Maker {
+        let refusal = refused("cannot be given to other users, as on NFS");
+        return Err(refusal.hint(sandbox::doctor::SINGLE_ADVICE));
     } else if sandbox::identity::devices_are_refused(work) && sandbox::probe::programs_can_be_read()
     {
         Options::ranges()

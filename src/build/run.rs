@@ -189,6 +189,38 @@ const OUT_OF_MEMORY: &str = "the limit of `--memory` was reached and the kernel 
 const OUT_OF_PROCESSES: &str = "the limit of `--processes` was reached and the kernel refused to \
     start a process: raise it if the build needs more";
 
+/// The same where the limit is not kiln's.
+const SESSION_OUT_OF_MEMORY: &str = "a control group that kiln runs in ran out of memory and the \
+    kernel killed a process: raise its `memory.max` (docker's and podman's `--memory`, Kubernetes' \
+    `resources`, systemd's `MemoryMax=`), or keep the build's files out of memory by `--no-tmpfs`";
+
+/// The same once such a group had as many processes as it may have.
+const SESSION_OUT_OF_PROCESSES: &str = "a control group that kiln runs in has as many processes \
+    as it may have, and the kernel refused to start another: raise its `pids.max` (docker's and \
+    podman's `--pids-limit`, systemd's `TasksMax=`)";
+
+/// What the kernel's counts say about why a build failed.
+fn counted_hints(running: &Running) -> Vec<String> {
+    let session = running.session();
+    let memory = if running.ran_out_of_memory() {
+        Some(OUT_OF_MEMORY)
+    } else {
+        session.ran_out_of_memory().then_some(SESSION_OUT_OF_MEMORY)
+    };
+    let processes = if running.ran_out_of_processes() {
+        Some(OUT_OF_PROCESSES)
+    } else {
+        session
+            .refused_a_process()
+            .then_some(SESSION_OUT_OF_PROCESSES)
+    };
+    memory
+        .into_iter()
+        .chain(processes)
+        .map(str::to_owned)
+        .collect()
+}
+
 /// How the events of a build came to an end.
 #[derive(Default)]
 struct Followed {
@@ -222,7 +254,7 @@ fn follow(
             ));
         }
     };
-    let out_of_memory = running.ran_out_of_memory();
+    let counted = counted_hints(&running);
     let status = running.wait()?;
     if let Some(limit) = late {
         return Err(Failure::status(
@@ -246,15 +278,16 @@ fn follow(
     if !ended {
         // Neither Finished nor Failed came: something killed the engine.
         let status = if status == 0 { 1 } else { status };
-        return Err(Failure::status(
+        let failure = Failure::status(
             format!("the build's process ended without a word (status {status})"),
             i32::from(status),
-        )
-        .hint(if out_of_memory {
-            OUT_OF_MEMORY
-        } else {
-            "137 means that it was killed, often because memory ran out: try `--no-tmpfs`"
-        }));
+        );
+        if counted.is_empty() {
+            return Err(failure.hint(
+                "137 means that it was killed, often because memory ran out: try `--no-tmpfs`",
+            ));
+        }
+        return Err(counted.into_iter().fold(failure, Failure::hint));
     }
     Ok(status)
 }
@@ -315,12 +348,7 @@ fn follow_events(
             }
             followed.ended |= pending.pass_on(&buffer[..count], &mut |mut event| {
                 if let Event::Failed { hints, .. } = &mut event {
-                    if running.ran_out_of_processes() {
-                        hints.insert(0, OUT_OF_PROCESSES.to_owned());
-                    }
-                    if running.ran_out_of_memory() {
-                        hints.insert(0, OUT_OF_MEMORY.to_owned());
-                    }
+                    hints.splice(0..0, counted_hints(running));
                 }
                 on_event(event);
             });
@@ -399,32 +427,14 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     }
     paths.push(plan.request.current_dir.clone());
     paths.push(output.clone());
-    let canonical =
-        |path: &Path| fs_err::canonicalize(path).map_err(Failure::io("finding a directory"));
     let mut found = Vec::with_capacity(paths.len());
     for path in &paths {
         found.push(canonical(path)?);
     }
     // The whole host must not become writable because somebody stands at its root.
     found.retain(|path| path != Path::new("/"));
-    // Further disks may have a directory of their own.
-    for file in plan.output_files() {
-        let path = plan.request.current_dir.join(&file.path);
-        let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        if directory == output {
-            continue;
-        }
-        let disk = &plan.layout.disks()[file.disk].name;
-        access(directory.as_path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
-            Failure::new(format!(
-                "`{}` for the disk `{disk}` cannot be written to: {}",
-                directory.display(),
-                std::io::Error::from(error)
-            ))
-            .hint("`directory` of its `local_loop` names it")
-        })?;
-        let directory = canonical(&directory)?;
-        if found.iter().any(|path| directory.starts_with(path)) {
+    for (disk, directory) in directories_of_disks(plan, &output)? {
+        if directory == Path::new("/") || found.iter().any(|path| directory.starts_with(path)) {
             continue;
         }
         // Hooks can write there too, so that an element could open any directory to them.
@@ -436,9 +446,37 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
             ))
             .hint("if that is as it should be, give its layout in `DIB_BLOCK_DEVICE_CONFIG`"));
         }
-        if directory != Path::new("/") {
-            found.push(directory);
+        found.push(directory);
+    }
+    Ok(found)
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+    fs_err::canonicalize(path).map_err(Failure::io("finding a directory"))
+}
+
+/// Names of further disks whose images are not beside the output, and where they are.
+fn directories_of_disks<'p>(
+    plan: &'p Plan,
+    output: &Path,
+) -> Result<Vec<(&'p str, PathBuf)>, Failure> {
+    let mut found = Vec::new();
+    for file in plan.output_files() {
+        let path = plan.request.current_dir.join(&file.path);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if directory == output {
+            continue;
         }
+        let disk = plan.layout.disks()[file.disk].name.as_str();
+        access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
+            Failure::new(format!(
+                "`{}` for the disk `{disk}` cannot be written to: {}",
+                directory.display(),
+                std::io::Error::from(error)
+            ))
+            .hint("`directory` of its `local_loop` names it")
+        })?;
+        found.push((disk, canonical(directory)?));
     }
     Ok(found)
 }

@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
 use super::choice::{self, MODES};
-use super::identity::{self, Identity};
+use super::identity::{self, Identity, Ownership};
 use super::idmap::{self, find_program};
 use super::limits::{self, Group, Limits};
 use super::probe::{self, Listening};
@@ -111,8 +111,7 @@ pub fn examine(places: &Places) -> Report {
     }
     checks.push(temporary(&places.temporary, &chosen));
     checks.push(cache(&places.cache, &chosen));
-    checks.push(device("/dev/fuse", "`kiln mount` needs it"));
-    checks.push(device("/dev/kvm", "`kiln boot` is slow without it"));
+    checks.push(device("/dev/kvm", "images boot slowly in QEMU without it"));
     checks.push(control_groups());
     Report {
         builds: checks.iter().all(|check| check.status != Status::Missing),
@@ -488,9 +487,11 @@ fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
     if records && !has_birth_times(path) {
         lacks.push("it keeps no times of birth, by which records of owners are told apart".into());
     }
-    let refused = owners_are_refused(path, chosen);
-    if refused {
-        lacks.push(OWNERS_REFUSED.to_owned());
+    let ownership = ownership(path, chosen);
+    match ownership {
+        Ownership::Anybody => {}
+        Ownership::Maker => lacks.push(OWNERS_REFUSED.to_owned()),
+        Ownership::Other => lacks.push(OWNERS_REPLACED.to_owned()),
     }
     if lacks.is_empty() {
         let detail = format!("`{shown}`, {free} MiB free");
@@ -504,7 +505,7 @@ fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
     )
     .remedy("builds in memory (without `--no-tmpfs`) do not mind")
     .remedy(advice);
-    if refused {
+    if ownership == Ownership::Maker {
         found.remedy(SINGLE_ADVICE)
     } else {
         found
@@ -517,19 +518,25 @@ const OWNERS_REFUSED: &str = "its files cannot be given to other users, as on NF
 /// What to do where files cannot be given to other users.
 pub const SINGLE_ADVICE: &str = "or have owners recorded: `--mode single`";
 
-/// Whether a build in the chosen mode cannot give files of a directory their owners.
-fn owners_are_refused(directory: &Path, chosen: &Result<choice::Choice, Error>) -> bool {
+/// What a server of NFS does to root.
+const OWNERS_REPLACED: &str =
+    "its files belong to another user than who makes them, as those of root on NFS";
+
+/// Who files of a directory can belong to in a build in the chosen mode.
+fn ownership(directory: &Path, chosen: &Result<choice::Choice, Error>) -> Ownership {
     let Ok(choice) = chosen else {
-        return false;
+        return Ownership::Anybody;
     };
-    if choice.identity.records() {
-        return false;
-    }
-    probe::in_child_with_result(|| {
+    let tried = probe::in_child_with_result(|| {
         become_root(&choice.identity, CloneFlags::empty())?;
-        Ok(identity::owners_are_refused(directory))
-    })
-    .unwrap_or(false)
+        Ok(identity::ownership(directory))
+    });
+    match tried {
+        // Nobody is asked for what is recorded.
+        Ok(Ownership::Maker) if choice.identity.records() => Ownership::Anybody,
+        Ok(found) => found,
+        Err(_) => Ownership::Anybody,
+    }
 }
 
 /// Whether a filesystem tells when files were made.
@@ -551,7 +558,7 @@ fn cache(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
     }
     let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
     match nix::unistd::access(existing, writable) {
-        Ok(()) if owners_are_refused(existing, chosen) => check(
+        Ok(()) if ownership(existing, chosen) != Ownership::Anybody => check(
             name,
             Status::Degraded,
             format!("`{shown}`: {OWNERS_REFUSED}, so roots are made anew for each build"),

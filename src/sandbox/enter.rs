@@ -18,6 +18,7 @@ use super::limits::Group;
 use super::network::{self, Network};
 use super::process::{self, clone_process, exit_now, pipe, require_one_thread, wait_for};
 use super::refusal::explain_refusal;
+use super::session::Session;
 use super::userns::become_root;
 use super::{Error, family, mounts, sweep, wall};
 
@@ -45,6 +46,7 @@ pub struct Running {
     identity: Identity,
     work: sweep::WorkDir,
     group: Option<Group>,
+    session: Session,
     own_processes: bool,
     /// Its end tells the keeper that main is gone.
     lifeline: Option<OwnedFd>,
@@ -61,6 +63,7 @@ impl Sandbox {
         require_one_thread()?;
         let (events, events_writer) = pipe()?;
         let (lifeline_reader, lifeline) = pipe()?;
+        let session = Session::begin();
         process::set_own_processes(self.own_processes);
         if !self.own_processes {
             family::adopt();
@@ -77,6 +80,7 @@ impl Sandbox {
                     identity: self.identity,
                     work: self.work,
                     group: self.group,
+                    session,
                     own_processes: self.own_processes,
                     lifeline: Some(lifeline),
                 };
@@ -105,6 +109,11 @@ impl Running {
     /// Whether the kernel refused a process because there were too many.
     pub fn ran_out_of_processes(&self) -> bool {
         self.group.as_ref().is_some_and(Group::ran_out_of_processes)
+    }
+
+    /// What the control groups that kiln was started in refused since.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Waits for the end and returns the engine's exit status; 137 if something

@@ -88,12 +88,32 @@ pub fn owners_are_recorded() -> bool {
         || Maps::full().is_ok_and(|maps| idmap::size(&maps.users) == 1)
 }
 
-/// Whether files of a directory cannot be given to another id that is mapped, tried with
-/// one: a server of NFS decides that by ids of its own.
-pub fn owners_are_refused(directory: &std::path::Path) -> bool {
-    // Where nothing can be made, whoever is to make something says so.
-    tempfile::tempfile_in(directory)
-        .is_ok_and(|file| std::os::unix::fs::fchown(&file, Some(1), Some(1)).is_err())
+/// Who files of a directory can belong to, of the ids that are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Ownership {
+    /// Anybody.
+    Anybody,
+    /// Only whoever makes them: a server of NFS decides that by ids of its own.
+    Maker,
+    /// Somebody else, as files of root where a server of NFS has it be nobody.
+    Other,
+}
+
+/// Who files of a directory can belong to, tried with one. Where nothing can be made,
+/// whoever is to make something says so.
+pub fn ownership(directory: &std::path::Path) -> Ownership {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(file) = tempfile::tempfile_in(directory) else {
+        return Ownership::Anybody;
+    };
+    let own = |made: std::fs::Metadata| made.uid() == nix::unistd::Uid::effective().as_raw();
+    if !file.metadata().map_or(true, own) {
+        return Ownership::Other;
+    }
+    match std::os::unix::fs::fchown(&file, Some(1), Some(1)) {
+        Ok(()) => Ownership::Anybody,
+        Err(_) => Ownership::Maker,
+    }
 }
 
 /// Whether the kernel makes no device here, tried in a directory.

@@ -442,6 +442,12 @@ fn hierarchies(groups: &str, mounts: &str) -> Vec<Hierarchy> {
         .collect()
 }
 
+/// The control groups of a process that can limit it.
+pub(super) fn own_groups(groups: &str, mounts: &str) -> Vec<PathBuf> {
+    let all = hierarchies(groups, mounts);
+    all.into_iter().map(|hierarchy| hierarchy.own).collect()
+}
+
 /// Which versions of control groups, 1 and 2, are among mounts.
 pub(super) fn versions(mounts: &str) -> (bool, bool) {
     let kinds = || {

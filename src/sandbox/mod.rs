@@ -45,6 +45,7 @@ mod process;
 mod refusal;
 pub mod root;
 pub mod seccomp;
+pub mod session;
 pub mod standin;
 pub mod store;
 pub mod sweep;

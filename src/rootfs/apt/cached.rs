@@ -16,7 +16,7 @@ use super::error::Error;
 use super::index::Package;
 use crate::fetch::{Cache, Digest, Lock};
 use crate::rootfs::owners;
-use crate::sandbox::identity::{devices_are_refused, owners_are_recorded, owners_are_refused};
+use crate::sandbox::identity::{self, Ownership, devices_are_refused, owners_are_recorded};
 
 /// Grows whenever the same packages give another tree.
 const FORMAT: u32 = 1;
@@ -83,7 +83,7 @@ pub fn id_maps() -> Result<String, Error> {
 pub fn can_keep(cache: &Cache) -> bool {
     let roots = cache.root().join("roots");
     // Where nothing can be made, whoever makes a root says so.
-    owners_are_recorded() || fs_err::create_dir_all(&roots).is_err() || !owners_are_refused(&roots)
+    fs_err::create_dir_all(&roots).is_err() || identity::ownership(&roots) == Ownership::Anybody
 }
 
 /// Gives the root of a key, letting `make` fill an empty directory if there is none yet.
