@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::Explain;
 
 /// Directory of kiln's links as hooks in the target see it.
-const HELPER_DIR: &str = "/tmp/in_target.d/.kiln/bin";
+pub(super) const HELPER_DIR: &str = "/tmp/in_target.d/.kiln/bin";
 
 /// Why packages cannot be installed.
 #[derive(Debug, Error)]
@@ -66,7 +66,8 @@ pub(super) fn run(verb: &str, packages: &[String], offline: bool) -> Result<Exit
         .arg("-q")
         .args(offline.then_some("--no-download"))
         .arg(verb)
-        .arg("--")
+        // What begins with a dash came behind `--` or out of a pkg-map, and means an
+        // option: `-t bookworm-backports`.
         .args(packages);
     // Unlike standard input, which maintainer scripts must not wait for.
     command.stdin(Stdio::null());
@@ -138,7 +139,7 @@ fn is_mapped(map: &str, id: u32) -> bool {
 /// Archives that apt would download for a request.
 fn missing_archives(verb: &str, packages: &[String]) -> Result<Vec<String>, Error> {
     let output = apt_get()
-        .args(["-qq", "--print-uris", verb, "--"])
+        .args(["-qq", "--print-uris", verb])
         .args(packages)
         .stdin(Stdio::null())
         .output()

@@ -59,6 +59,9 @@ pub struct Known {
     pub short: Option<&'static str>,
     /// Whether it has a value.
     pub value: bool,
+    /// Whether upstream's program does not have it: no abbreviation that upstream
+    /// takes becomes ambiguous by it.
+    pub added: bool,
 }
 
 /// An option with a value.
@@ -67,6 +70,7 @@ pub const fn value(long: &'static str) -> Known {
         long,
         short: None,
         value: true,
+        added: false,
     }
 }
 
@@ -76,6 +80,15 @@ pub const fn flag(long: &'static str, short: Option<&'static str>) -> Known {
         long,
         short,
         value: false,
+        added: false,
+    }
+}
+
+/// An option that only kiln's program has.
+pub const fn added(known: Known) -> Known {
+    Known {
+        added: true,
+        ..known
     }
 }
 
@@ -177,10 +190,13 @@ fn find(name: &str, known: &[Known]) -> Result<Option<Known>, Error> {
     if name.len() <= 2 || !name.starts_with("--") {
         return Ok(None);
     }
-    let meant: Vec<Known> = all
+    let mut meant: Vec<Known> = all
         .by_ref()
         .filter(|option| option.long.starts_with(name))
         .collect();
+    if meant.iter().any(|option| !option.added) {
+        meant.retain(|option| !option.added);
+    }
     match meant[..] {
         [] => Ok(None),
         [one] => Ok(Some(one)),
@@ -195,10 +211,11 @@ fn find(name: &str, known: &[Known]) -> Result<Option<Known>, Error> {
 mod tests {
     use super::*;
 
-    const KNOWN: [Known; 3] = [
+    const KNOWN: [Known; 4] = [
         value("--phase"),
         value("--prefix"),
         flag("--noop", Some("-n")),
+        added(flag("--no-more", None)),
     ];
 
     fn read(line: &str, lenient: bool) -> Result<Arguments, Error> {
@@ -212,6 +229,7 @@ mod tests {
             ("a --phase x b", Some("x"), None, false, "a b"),
             ("--phase=x --phase=y=z", Some("y=z"), None, false, ""),
             ("--ph x -n", Some("x"), None, true, ""),
+            ("--no", None, None, true, ""),
             ("--prefix - a -- --noop", None, Some("-"), false, "a --noop"),
             ("--unknown -x a=b", None, None, false, "--unknown -x a=b"),
         ] {

@@ -17,6 +17,9 @@ const USAGE: &str = "usage: cache-url [-f] URL DEST\n\n\
     \x20 -f  fetch in any case, past caches on the way\n\
     \x20 -h  show this help\n";
 
+/// Exit status if the server has no such file.
+pub(super) const NOT_FOUND: u8 = 44;
+
 /// Why the file is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -44,15 +47,13 @@ impl Explain for Failure {
         match self {
             Failure::Usage { .. } => Some("`cache-url -h` shows how it is used".to_owned()),
             Failure::Fetch(error) => error.hint().map(str::to_owned),
-            Failure::Write { .. } => {
-                Some("check that the directory exists and may be written".to_owned())
-            }
+            Failure::Write { .. } => Some("check that its directory may be written".to_owned()),
         }
     }
 
     fn code(&self) -> u8 {
         match self {
-            Failure::Fetch(Error::Status { status: 404, .. }) => 44,
+            Failure::Fetch(Error::Status { status: 404, .. }) => NOT_FOUND,
             _ => 1,
         }
     }
@@ -85,12 +86,32 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         return Err(usage("a URL and a destination are needed"));
     };
     let url = url.to_str().ok_or_else(|| usage("the URL is not text"))?;
-    get(url, Path::new(destination), force)?;
+    let line = match get(url, Path::new(destination), force)? {
+        Fetched::New if force => format!("Downloaded and cached {url}, past all caches on the way"),
+        Fetched::New => format!("Downloaded and cached {url} for the first time"),
+        Fetched::Changed => format!("Server copy has changed: downloaded and cached {url}"),
+        Fetched::Unchanged => format!("Server copy has not changed: using the cached {url}"),
+        Fetched::Offline => format!("Offline: using the cached {url}"),
+    };
+    super::print(&format!("{line}\n"));
     Ok(ExitCode::SUCCESS)
 }
 
+/// What was found to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// There was no copy, or none that counted.
+    New,
+    /// The server's is another than the copy.
+    Changed,
+    /// The copy is current.
+    Unchanged,
+    /// The copy stays without a look at the server.
+    Offline,
+}
+
 /// Fetches a URL to a destination, if that is not current or `force` is set.
-pub(super) fn get(url: &str, destination: &Path, force: bool) -> Result<(), Failure> {
+pub(super) fn get(url: &str, destination: &Path, force: bool) -> Result<Fetched, Failure> {
     let client = Client::new(Options {
         offline: env_text("DIB_OFFLINE").is_some_and(|value| value != "0"),
         backoff: Duration::from_secs(2),
@@ -105,7 +126,7 @@ fn fetch(
     location: &Location,
     destination: &Path,
     force: bool,
-) -> Result<(), Failure> {
+) -> Result<Fetched, Failure> {
     let write = |source| Failure::Write {
         path: destination.to_owned(),
         source,
@@ -114,7 +135,7 @@ fn fetch(
     let is_fifo = present.as_ref().is_some_and(|m| m.file_type().is_fifo());
     let current = present.filter(|metadata| metadata.is_file() && metadata.len() > 0);
     if client.options().offline && location.as_file().is_none() && current.is_some() {
-        return Ok(());
+        return Ok(Fetched::Offline);
     }
     let condition = Condition {
         modified_since: current
@@ -127,10 +148,12 @@ fn fetch(
     let beside = if is_fifo {
         std::env::temp_dir()
     } else {
-        match destination.parent() {
+        let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
-        }
+        };
+        fs_err::create_dir_all(&parent).map_err(write)?;
+        parent
     };
     let mut new = tempfile::Builder::new()
         .prefix(".download.")
@@ -140,7 +163,7 @@ fn fetch(
     let received = receive(client, location, &condition, new.as_file_mut(), destination)?;
     // An empty answer to a conditional request is a server's way to say "unchanged".
     if !received.changed || (received.length == 0 && condition.modified_since.is_some()) {
-        return Ok(());
+        return Ok(Fetched::Unchanged);
     }
     if is_fifo {
         let mut from = fs_err::File::open(new.path()).map_err(write)?;
@@ -153,7 +176,11 @@ fn fetch(
         new.persist(destination)
             .map_err(|error| write(error.error))?;
     }
-    Ok(())
+    Ok(if force || current.is_none() {
+        Fetched::New
+    } else {
+        Fetched::Changed
+    })
 }
 
 struct Received {
@@ -189,6 +216,12 @@ fn receive(
                 Answer::NotModified => return Ok(false),
                 Answer::Body(body) => body,
             };
+            // Some servers answer conditional requests in full.
+            if let (Some(since), Some(modified)) = (condition.modified_since, body.modified)
+                && modified <= since
+            {
+                return Ok(false);
+            }
             let this = (body.modified, body.etag.clone());
             if body.offset != 0 && version.as_ref() != Some(&this) {
                 // Another version meanwhile: from the start.

@@ -29,6 +29,7 @@ const USAGE: &str = "usage: extract-image FILE TAR LOCATION CACHED\n\n\
     \x20 LOCATION  URL of the image\n\
     \x20 CACHED    where the image is kept; DIB_LOCAL_IMAGE is used in its place\n";
 
+const FREE_SPACE: &str = "free some space there, or choose another place with TMP_DIR";
 /// Memory that undoing xz may take, in KiB: the largest preset's 64 MiB twice.
 const XZ_MEMORY_KIB: u32 = 128 << 10;
 /// Bytes that are decompressed at once.
@@ -87,6 +88,21 @@ pub enum Failure {
         /// The archive.
         path: PathBuf,
     },
+    /// Files that would fill the disk.
+    #[error(
+        "the files of `{}` need up to {}, and {} are free for `{}`",
+        path.display(), sink::Bytes(*needed), sink::Bytes(*free), target.display()
+    )]
+    NoSpace {
+        /// The image.
+        path: PathBuf,
+        /// Bytes of its files, without holes.
+        needed: u64,
+        /// Where they would go.
+        target: PathBuf,
+        /// Bytes that are free there.
+        free: u64,
+    },
     /// The archive of its files cannot be written.
     #[error(transparent)]
     Sink(#[from] sink::Error),
@@ -101,9 +117,14 @@ impl Explain for Failure {
             Failure::Io { action, source, .. } if *action == "decompress" => (source.kind()
                 != io::ErrorKind::StorageFull)
                 .then(|| "fetch it again: it may have been cut off".to_owned()),
-            Failure::Io { source, .. } => (source.kind() == io::ErrorKind::NotFound).then(|| {
-                "check the name; hooks of the host see only what `--show` adds".to_owned()
-            }),
+            Failure::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    Some("check the name; hooks of the host see only what `--show` adds".to_owned())
+                }
+                io::ErrorKind::StorageFull => Some(FREE_SPACE.to_owned()),
+                _ => None,
+            },
+            Failure::NoSpace { .. } => Some(FREE_SPACE.to_owned()),
             Failure::Compression { .. } => Some("decompress it first".to_owned()),
             Failure::Image(error) => error.hint(),
             Failure::System { source, .. } => source.hint(),
@@ -160,7 +181,12 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         let image = match local {
             Some(local) => local,
             None => {
-                cache_url::get(location, Path::new(cached), false)?;
+                let fetch = || cache_url::get(location, Path::new(cached), false);
+                match fetch() {
+                    // One of a distribution's mirrors may not have it yet.
+                    Err(error) if error.code() == cache_url::NOT_FOUND => fetch()?,
+                    fetched => fetched?,
+                };
                 PathBuf::from(cached)
             }
         };
@@ -172,6 +198,7 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         if !is_current {
             say(&format!("extract-image: reading {}", file.display()));
             let tree = without_labels(read(&image, &cache)?);
+            check_space(&tree, &image, Path::new(&target))?;
             write(&Arc::new(tree), &archive)?;
             let made = File::options().write(true).open(&archive);
             made.and_then(|made| made.set_modified(changed))
@@ -191,6 +218,31 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         .arg("-")
         .stdin(input);
     Err(io_failure("run", &tar)(super::exec(&mut command)))
+}
+
+/// Refuses files that are larger than the space that is free for them: what
+/// compresses well may be many times larger than its image.
+fn check_space(tree: &Tree, image: &Path, target: &Path) -> Result<(), Failure> {
+    let needed = tree
+        .inodes()
+        .filter_map(|(_, inode)| match &inode.kind {
+            tree::Kind::File(content) => Some(content),
+            _ => None,
+        })
+        .flat_map(tree::Content::ranges)
+        .fold(0u64, |sum, range| sum.saturating_add(range.length));
+    let directory = File::open(target).map_err(io_failure("open", target))?;
+    let free = sink::free_bytes(&directory.into());
+    // 0 is also what a filesystem says that does not know.
+    if free > 0 && needed > free {
+        return Err(Failure::NoSpace {
+            path: image.to_owned(),
+            needed,
+            target: target.to_owned(),
+            free,
+        });
+    }
+    Ok(())
 }
 
 fn io_failure(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {

@@ -330,8 +330,30 @@ pub(super) fn umount_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Erro
     Ok(ExitCode::SUCCESS)
 }
 
+/// What hooks and helpers cannot do without. [`mount_main`] makes none of these anew,
+/// so that the hook which asked for it does not own it either.
+const OWN: [&str; 6] = ["/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"];
+
+/// Whether a mount is the sandbox's own, with nothing that a hook put over it.
+fn is_own(target: &Path) -> bool {
+    OWN.iter().any(|own| target == Path::new(own))
+        && mounts::mounts_below(target)
+            .is_ok_and(|points| points.iter().filter(|point| *point == target).count() < 2)
+}
+
+fn stays(target: &Path) {
+    super::say(&format!(
+        "umount: `{}` belongs to the build and stays mounted",
+        target.display()
+    ));
+}
+
 fn unmount(target: &Path, lazy: bool, recursive: bool) -> Result<(), Error> {
     let real = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+    if is_own(&real) {
+        stays(&real);
+        return Ok(());
+    }
     if recursive {
         let below = mounts::mounts_below(&real).map_err(|source| Error::Unmount {
             target: real.clone(),
@@ -358,10 +380,7 @@ fn unmount(target: &Path, lazy: bool, recursive: bool) -> Result<(), Error> {
     let mounted = mounts::mounts_below(&real).is_ok_and(|points| points.contains(&real));
     match error {
         nix::errno::Errno::EINVAL | nix::errno::Errno::EPERM if mounted => {
-            super::say(&format!(
-                "umount: `{}` belongs to the build and stays mounted",
-                real.display()
-            ));
+            stays(&real);
             Ok(())
         }
         nix::errno::Errno::EINVAL => Err(Error::NotMounted { target: real }),

@@ -19,6 +19,26 @@ const BLACKLIST: &str = "/tmp/yum-blacklist";
 /// Red Hat's key, which comes with its release package.
 const REDHAT_KEY: &str = "/etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release";
 
+/// Where portage keeps its tree of packages in a build.
+const PORTAGE_TREE: &str = "/tmp/portage-portdir";
+/// Options of emerge, where `GENTOO_EMERGE_DEFAULT_OPTS` does not say.
+const EMERGE_OPTIONS: &str = "--binpkg-respect-use --rebuilt-binaries=y --usepkg=y \
+     --with-bdeps=y --binpkg-changed-deps=y --jobs=2 --verbose --autounmask=n";
+/// What emerge gets besides the caller's environment. Gentoo's alternatives export a
+/// lexer and a parser generator that the image need not have.
+const EMERGE_ENVIRONMENT: &[(&str, Option<&str>)] = &[
+    ("USE", Some("-build")),
+    (
+        "FEATURES",
+        Some("binpkg-multi-instance buildpkg parallel-fetch parallel-install"),
+    ),
+    ("PKGDIR", Some("/tmp/portage-pkgdir")),
+    ("DISTDIR", Some("/tmp/portage-distdir")),
+    ("PORTDIR", Some(PORTAGE_TREE)),
+    ("YACC", None),
+    ("LEX", None),
+];
+
 /// Why packages cannot be installed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -193,12 +213,18 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     };
     let (action, element) = parse(manager, args)?;
     let rpm = matches!(manager, Manager::Dnf | Manager::Yum);
-    let map = |packages: Vec<String>| -> Result<Vec<String>, Error> {
-        let packages = if rpm { allowed(packages) } else { packages };
+    let by_element = |element: &str, packages: &[String]| {
+        pkg_map::map_for_element(element, false, packages).map_err(Error::PkgMap)
+    };
+    let map = |mut packages: Vec<String>| -> Result<Vec<String>, Error> {
+        if rpm {
+            packages = allowed(packages, |package| match &element {
+                Some(element) => by_element(element, &[package.to_owned()]),
+                None => Ok(vec![package.to_owned()]),
+            })?;
+        }
         let mapped = match &element {
-            Some(element) => {
-                pkg_map::map_for_element(element, false, &packages).map_err(Error::PkgMap)?
-            }
+            Some(element) => by_element(element, &packages)?,
             None if rpm => map_all(&packages),
             None => packages,
         };
@@ -245,14 +271,20 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
             }
             let facts = Facts {
                 dnf5: exists("dnf5"),
+                yumdownloader: exists("yumdownloader"),
                 redhat_key: Path::new(REDHAT_KEY).is_file(),
+                portage: Path::new(PORTAGE_TREE).join("profiles").exists(),
                 offline,
                 flags: super::env_text(match manager {
                     Manager::Emerge => "GENTOO_EMERGE_DEFAULT_OPTS",
                     _ => "YUM_FLAGS",
                 }),
             };
-            run_all(&commands(manager, &action, &facts))
+            let environment = match manager {
+                Manager::Emerge => EMERGE_ENVIRONMENT,
+                _ => &[],
+            };
+            run_all(&commands(manager, &action, &facts), environment)
         }
     }
 }
@@ -261,7 +293,10 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
 #[derive(Debug, Default)]
 struct Facts {
     dnf5: bool,
+    yumdownloader: bool,
     redhat_key: bool,
+    /// Whether portage's tree of packages is there.
+    portage: bool,
     offline: bool,
     /// `YUM_FLAGS` or `GENTOO_EMERGE_DEFAULT_OPTS`.
     flags: Option<String>,
@@ -310,6 +345,9 @@ fn commands(manager: Manager, action: &Action, facts: &Facts) -> Vec<Vec<String>
                 Action::Download(directory, list) => {
                     let directory = directory.clone().unwrap_or_else(|| ".".to_owned());
                     let program = if dnf { "dnf download" } else { "yumdownloader" };
+                    if !dnf && !facts.yumdownloader {
+                        lines.push(line(&["yum install -y", cached, "yum-utils"], &[]));
+                    }
                     let mut words = line(&[program], &[]);
                     words.push(format!("--destdir={directory}"));
                     words.extend(list.iter().cloned());
@@ -337,28 +375,36 @@ fn commands(manager: Manager, action: &Action, facts: &Facts) -> Vec<Vec<String>
             }]
         }
         Manager::Emerge => {
-            let options = facts.flags.clone().unwrap_or_default();
+            let options = facts.flags.as_deref().unwrap_or(EMERGE_OPTIONS);
+            let mut lines = Vec::new();
+            if !facts.portage && !facts.offline {
+                lines.push(line(&["emerge-webrsync -q"], &[]));
+            }
             match action {
                 Action::Install(list) | Action::Download(_, list) => {
-                    vec![line(&["emerge", &options], list)]
+                    let asked = "--noreplace --changed-use";
+                    lines.push(line(&["emerge", options, asked], list));
                 }
-                Action::Remove(list) => vec![
-                    line(&["emerge", &options, "--deselect"], list),
-                    line(&["emerge", &options, "--depclean"], list),
-                ],
-                Action::Upgrade | Action::Help => {
-                    let mut lines = Vec::new();
-                    if !facts.offline {
-                        lines.push(line(&["emerge --sync"], &[]));
+                // What is not in the world any more, and nothing of it needs, goes.
+                Action::Remove(list) => {
+                    for package in list {
+                        lines.push(line(&["emerge", options, "--deselect", package], &[]));
                     }
-                    let update = "--update --deep --newuse @world";
-                    lines.push(line(&["emerge", &options, update], &[]));
-                    lines.push(line(&["emerge", &options, "--depclean"], &[]));
-                    lines.push(line(&["emerge", &options, "@preserved-rebuild"], &[]));
+                    lines.push(line(&["emerge", options, "--depclean"], &[]));
+                }
+                Action::Upgrade | Action::Help => {
+                    for step in [
+                        "--update --deep --changed-use @world",
+                        "--verbose=n --depclean",
+                        "--usepkg=n @preserved-rebuild",
+                    ] {
+                        lines.push(line(&["emerge", options, step], &[]));
+                    }
                     lines.push(line(&["etc-update --automode -5"], &[]));
-                    lines
+                    lines.push(line(&["eselect news read new"], &[]));
                 }
             }
+            lines
         }
         Manager::Apk => {
             let cached = if facts.offline { "--no-network" } else { "" };
@@ -373,21 +419,28 @@ fn commands(manager: Manager, action: &Action, facts: &Facts) -> Vec<Vec<String>
     }
 }
 
-fn run_all(commands: &[Vec<String>]) -> Result<ExitCode, Error> {
+fn run_all(
+    commands: &[Vec<String>],
+    environment: &[(&str, Option<&str>)],
+) -> Result<ExitCode, Error> {
     for words in commands {
         let Some((program, args)) = words.split_first() else {
             continue;
         };
         super::say(&format!("install-packages: {}", words.join(" ")));
         // Scripts of packages must not wait for input.
-        let status = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .status()
-            .map_err(|source| Error::Start {
-                program: program.clone(),
-                source,
-            })?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null());
+        for (name, value) in environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let status = command.status().map_err(|source| Error::Start {
+            program: program.clone(),
+            source,
+        })?;
         if !status.success() {
             return Ok(super::exit_code(status));
         }
@@ -395,22 +448,34 @@ fn run_all(commands: &[Vec<String>]) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Leaves out what an earlier hook found to be unavailable.
-fn allowed(packages: Vec<String>) -> Vec<String> {
+/// Leaves out what an earlier hook found to be unavailable: the list has the
+/// distribution's names.
+fn allowed(
+    packages: Vec<String>,
+    names: impl Fn(&str) -> Result<Vec<String>, Error>,
+) -> Result<Vec<String>, Error> {
     let list = std::fs::read_to_string(BLACKLIST).unwrap_or_default();
     let blacklist: Vec<&str> = list.split_whitespace().collect();
-    packages
-        .into_iter()
-        .filter(|package| {
-            let refused = blacklist.contains(&package.as_str());
-            if refused {
-                super::say(&format!(
-                    "install-packages: `{package}` is in {BLACKLIST} and left out"
-                ));
-            }
-            !refused
-        })
-        .collect()
+    if blacklist.is_empty() {
+        return Ok(packages);
+    }
+    let mut left = Vec::new();
+    for package in packages {
+        let names = names(&package)?;
+        let refused = !names.is_empty()
+            && names
+                .iter()
+                .flat_map(|name| name.split_whitespace())
+                .all(|name| blacklist.contains(&name));
+        if refused {
+            super::say(&format!(
+                "install-packages: `{package}` is in {BLACKLIST} and left out"
+            ));
+        } else {
+            left.push(package);
+        }
+    }
+    Ok(left)
 }
 
 /// What RPM distributions call packages that elements know by Debian's name.
@@ -594,6 +659,25 @@ mod tests {
             let exists = |name: &str| programs.split(' ').any(|program| program == name);
             assert_eq!(Manager::find(yum, &exists), expected, "{programs} {yum:?}");
         }
+    }
+
+    #[test]
+    fn the_old_downloader_is_installed_where_it_is_missing() {
+        let action = Action::Download(Some("/x".into()), list("a"));
+        let lines = |facts: &Facts| -> Vec<String> {
+            let lines = commands(Manager::Yum, &action, facts);
+            lines.iter().map(|words| words.join(" ")).collect()
+        };
+        let download = "yumdownloader --destdir=/x a";
+        assert_eq!(
+            lines(&Facts::default()),
+            ["yum install -y yum-utils", download]
+        );
+        let facts = Facts {
+            yumdownloader: true,
+            ..Facts::default()
+        };
+        assert_eq!(lines(&facts), [download]);
     }
 
     #[test]

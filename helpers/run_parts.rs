@@ -188,12 +188,15 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
                 _ => unknown(option),
             });
         }
-        [directory] => (None, directory),
-        [option, directory] => match option.to_str() {
-            Some(known @ ("--list" | SOURCED)) => (Some(known), directory),
-            _ => return Err(unknown(option)),
-        },
-        _ => return Err(Error::Usage),
+        // As in upstream's, more words mean nothing.
+        [option, directory, ..] if option.as_encoded_bytes().starts_with(b"--") => {
+            match option.to_str() {
+                Some(known @ ("--list" | SOURCED)) => (Some(known), directory),
+                _ => return Err(unknown(option)),
+            }
+        }
+        [directory, ..] => (None, directory),
+        [] => return Err(Error::Usage),
     };
     let directory = Path::new(directory);
     if !directory.is_dir() {

@@ -1,6 +1,8 @@
 //! `sudo`: runs its command, since hooks already are uid 0 of the sandbox.
 //!
-//! The environment is kept. Users are looked up in `/etc/passwd` itself.
+//! The environment is kept, but for what names the user: a program that runs as
+//! another one has that one's `HOME` unless `-E` keeps the caller's, as with sudo's
+//! own defaults. Users are looked up in `/etc/passwd` itself.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -56,7 +58,7 @@ impl Explain for Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoCommand | Self::Option { .. } | Self::Argument { .. } => {
-                "sudo [-E] [-n] [-H] [-i | -s] [-u USER] [-g GROUP] [--] [VAR=value]… COMMAND [ARGUMENT…]".into()
+                "sudo [-E] [-n] [-H] [-i | -s] [-u USER] [-g GROUP] [-D DIRECTORY] [--] [VAR=value]… COMMAND [ARGUMENT…]".into()
             }
             Self::User { .. } => "it must be in /etc/passwd of the root that the command runs in".into(),
             Self::Group { .. } => "it must be in /etc/group of the root that the command runs in".into(),
@@ -146,6 +148,8 @@ struct Call {
     keep_environment: bool,
     shell: bool,
     login: bool,
+    /// Where the command runs.
+    directory: Option<String>,
     /// Only asks about or changes sudo's own state, which there is none of.
     nothing: bool,
     variables: Vec<(OsString, OsString)>,
@@ -172,7 +176,8 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
             match name {
                 "user" => call.user = Some(value()?),
                 "group" => call.group = Some(value()?),
-                "prompt" | "close-from" | "chdir" | "host" => drop(value()?),
+                "chdir" => call.directory = Some(value()?),
+                "prompt" | "close-from" | "host" => drop(value()?),
                 "preserve-env" => call.keep_environment = true,
                 "non-interactive" | "stdin" | "preserve-groups" | "background" | "bell" => {}
                 "set-home" => call.set_home = true,
@@ -206,6 +211,7 @@ fn parse(args: &[OsString]) -> Result<Call, Error> {
                     match letter {
                         'u' => call.user = Some(value),
                         'g' => call.group = Some(value),
+                        'D' => call.directory = Some(value),
                         _ => {}
                     }
                     continue 'options;
@@ -284,6 +290,17 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
         },
         None => return Err(Error::User { name }),
     };
+    // In the target its name is another's.
+    let is_outside = !std::path::Path::new(super::apt::HELPER_DIR).is_dir();
+    let user = if is_outside && is_caller(&read("/proc/self/uid_map"), user.uid) {
+        User {
+            uid: 0,
+            gid: 0,
+            ..user
+        }
+    } else {
+        user
+    };
     let group = call
         .group
         .as_ref()
@@ -323,14 +340,18 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     if !call.keep_environment || is_chroot {
         command.env_remove("TMPDIR");
     }
-    if call.set_home || call.login {
+    // Files that only the caller may read hinder a program more than none do.
+    let is_other = user.uid != 0 && !call.keep_environment;
+    if call.set_home || call.login || is_other {
         command.env("HOME", &user.home);
     }
     if user.uid != 0 || call.login {
         command.env("USER", &user.name).env("LOGNAME", &user.name);
     }
     command.envs(call.variables);
-    if call.login {
+    if let Some(directory) = &call.directory {
+        command.current_dir(directory);
+    } else if call.login {
         command.current_dir(if std::path::Path::new(&user.home).is_dir() {
             &user.home
         } else {
@@ -349,6 +370,15 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     Err(Error::Exec {
         command: program.to_string_lossy().into_owned(),
         source,
+    })
+}
+
+/// Whether a user of the host is the one who builds: that one is root in a build, by
+/// this id and no other.
+fn is_caller(uid_map: &str, uid: u32) -> bool {
+    uid_map.lines().any(|line| {
+        let mut words = line.split_whitespace().map(str::parse::<u32>);
+        words.next() == Some(Ok(0)) && words.next() == Some(Ok(uid))
     })
 }
 
@@ -389,6 +419,7 @@ mod tests {
             ("-unobody -- ls", Some("nobody"), "ls"),
             ("--user=a --set-home ls", Some("a"), "ls"),
             ("--user a ls", Some("a"), "ls"),
+            ("-D /x -u a ls", Some("a"), "ls"),
         ] {
             let call = parse(&words(line)).unwrap();
             assert_eq!(
@@ -421,6 +452,16 @@ mod tests {
         );
         assert_eq!(find_group("a:x:5:bob\n", "a"), Some(5));
         assert_eq!(find_group("", "#9"), Some(9));
+    }
+
+    #[test]
+    fn the_caller_is_root_in_a_build() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert!(is_caller(map, 1000));
+        assert!(!is_caller(map, 0));
+        assert!(!is_caller(map, 100_000));
+        assert!(is_caller("0 0 4294967295\n", 0));
+        assert!(!is_caller("0 0 4294967295\n", 1000));
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(super) fn merge_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error
     }
     let services = merge(&maps, &distro)?;
     // JSON strings are YAML strings, so that every name survives.
-    let text: String = services
+    let mut text: String = services
         .iter()
         .map(|(service, name)| {
             format!(
@@ -161,6 +161,9 @@ pub(super) fn merge_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error
             )
         })
         .collect();
+    if text.is_empty() {
+        text.push_str("{}\n");
+    }
     std::fs::write(&output, text).map_err(|source| Error::Write {
         path: output,
         source,

@@ -97,18 +97,83 @@ fn every_option_of_disk_image_create_is_on_the_migration_page() {
     assert!(count >= 25, "{count} options");
 }
 
+/// The names that GitHub gives to the headings of a page, for links.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title.chars().filter_map(|c| match c {
+                ' ' => Some('-'),
+                '-' | '_' => Some(c),
+                _ => c.is_alphanumeric().then_some(c),
+            });
+            kept.collect()
+        })
+        .collect()
+}
+
 #[test]
 fn links_between_the_pages_lead_somewhere() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    for name in ["dib-migration.md", "cli.md", "environment.md"] {
-        for link in page(name).split("](").skip(1) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec!["README.md".to_owned()];
+    for directory in ["docs", "elements"] {
+        files_below(directory, &mut files);
+    }
+    let mut seen = 0;
+    for file in files.iter().filter(|name| name.ends_with(".md")) {
+        let text = fs::read_to_string(root.join(file)).expect("the page is there");
+        for link in text.split("](").skip(1) {
             let target = link.split(')').next().unwrap_or_default();
-            let target = target.split('#').next().unwrap_or_default();
-            if !target.contains("://") && !target.is_empty() {
-                assert!(docs.join(target).exists(), "{name}: {target}");
+            if target.contains("://") || target.is_empty() {
+                continue;
+            }
+            seen += 1;
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match path {
+                "" => root.join(file),
+                path => root.join(file).parent().expect("not the root").join(path),
+            };
+            assert!(path.exists(), "{file}: {target}");
+            if !anchor.is_empty() {
+                let there = anchors(&fs::read_to_string(path).expect("a page"));
+                assert!(there.contains(anchor), "{file}: {target}");
             }
         }
     }
+    assert!(seen > 60, "{seen}");
+}
+
+/// In pages and in what kiln prints.
+#[test]
+fn commands_that_pages_and_messages_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let help = World::new().kiln().words("--help").success();
+    let commands: BTreeSet<&str> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let mut files = vec!["README.md".to_owned()];
+    for directory in ["src", "helpers", "elements", "docs"] {
+        files_below(directory, &mut files);
+    }
+    let mut seen = 0;
+    for file in &files {
+        let Ok(text) = fs::read_to_string(root.join(file)) else {
+            continue;
+        };
+        for (at, start) in text.match_indices("`kiln ") {
+            let rest = &text[at + start.len()..];
+            let end = rest.find(|c: char| c != '-' && !c.is_ascii_lowercase());
+            let command = &rest[..end.unwrap_or(rest.len())];
+            if !command.is_empty() && !command.starts_with('-') {
+                seen += 1;
+                assert!(commands.contains(command), "{file}: `kiln {command}`");
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
 }
 
 /// Files below a directory of the repository, by their names in it.

@@ -29,6 +29,21 @@ const VARIANTS: [(&str, &str, &str); 9] = [
     ("a.vdi", "vdi", ""),
 ];
 
+/// What else options make of formats; each is written and read once.
+const MORE: [(&str, &str, &str); 3] = [
+    ("static.vdi", "vdi", "-o static=on"),
+    (
+        "fixed.vhdx",
+        "vhdx",
+        "-o subformat=fixed,block_size=2M,log_size=2M,block_state_zero=on",
+    ),
+    (
+        "wide.qcow2",
+        "qcow2",
+        "-o refcount_bits=64,lazy_refcounts=on,extended_l2=off",
+    ),
+];
+
 /// A disk with text, noise, and holes.
 fn disk(path: &Path) {
     let file = fs::File::create(path).expect("created");
@@ -55,12 +70,33 @@ fn every_format_is_converted_to_every_other() {
     disk(&world.work().join("source.raw"));
     let mut variants = VARIANTS.to_vec();
     variants.push(("a.vhdx", "vhdx", ""));
-    for (name, format, options) in &variants {
+    for (name, format, options) in variants.iter().chain(&MORE) {
         let line = format!("convert {options} source.raw {name}");
         world.kiln().words(&line).success();
         let line = format!("compare -f raw -F {format} source.raw {name}");
         world.command(&qemu).words(&line).success();
+        // QEMU has no check for these two.
+        if !matches!(*format, "raw" | "vpc") {
+            let line = format!("check -f {format} {name}");
+            world.command(&qemu).words(&line).success();
+        }
     }
+    let info = world
+        .command(&qemu)
+        .words("info -f qcow2 wide.qcow2")
+        .success();
+    for said in ["lazy refcounts: true", "refcount bits: 64"] {
+        assert!(info.contains(said), "{info}");
+    }
+    for (name, _, _) in MORE {
+        let line = format!("convert --overwrite {name} back.raw");
+        world.kiln().words(&line).success();
+        let line = "compare -f raw -F raw source.raw back.raw";
+        world.command(&qemu).words(line).success();
+    }
+    // The names that QEMU has for formats are names here.
+    let line = "convert --overwrite -f vpc -O vpc fixed.vhd from-vpc";
+    world.kiln().words(line).success();
     for (from, _, _) in &variants {
         for (to, format, options) in &variants {
             let target = format!("from-{to}");
@@ -225,6 +261,18 @@ fn what_cannot_be_converted_is_explained_and_leaves_nothing() {
             "convert -o subformat=flat a.raw b.vhd",
             2,
             "error: vhd option `subformat` cannot be `flat`\nhint: it is `dynamic`, `fixed`\n",
+        ),
+        (
+            "convert - b.raw",
+            2,
+            "error: an image cannot be read from standard input\n\
+             hint: name a file; one that is called `-` is `./-`\n",
+        ),
+        (
+            "convert -O raw a.raw -",
+            2,
+            "error: an image cannot be written to standard output\n\
+             hint: name a file; one that is called `-` is `./-`\n",
         ),
         (
             "convert -o compat a.raw b.qcow2",

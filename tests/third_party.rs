@@ -6,6 +6,8 @@ mod common;
 mod functions;
 #[path = "third_party/helpers.rs"]
 mod helpers;
+#[path = "third_party/scripts.rs"]
+mod scripts;
 
 use std::ffi::OsString;
 use std::fs;

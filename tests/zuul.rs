@@ -104,6 +104,30 @@ fn job_roles_and_configuration_fit_together() {
     let nodepool = parse(&docs("nodepool/nodepool.yaml"));
     let image = &list(map(&nodepool).get("diskimages").expect("images"))[0];
     assert_elements(list(map(image).get("elements").expect("elements")));
+    // nodepool refuses a provider whose images or labels are not declared at the top.
+    let names = |of: &Map, key: &str| -> Vec<String> {
+        let entries = list(of.get(key).unwrap_or_else(|| panic!("{key} are missing")));
+        entries
+            .iter()
+            .map(|entry| text(map(entry), "name"))
+            .collect()
+    };
+    let (images, labels) = (
+        names(map(&nodepool), "diskimages"),
+        names(map(&nodepool), "labels"),
+    );
+    for provider in list(map(&nodepool).get("providers").expect("providers"))
+        .iter()
+        .map(map)
+    {
+        assert_eq!(names(provider, "diskimages"), images);
+        for pool in list(provider.get("pools").expect("pools")).iter().map(map) {
+            assert_eq!(names(pool, "labels"), labels);
+            for label in list(pool.get("labels").expect("labels")) {
+                assert!(images.contains(&text(map(label), "diskimage")));
+            }
+        }
+    }
 }
 
 /// The bundled library has these elements.
@@ -156,8 +180,6 @@ fn ansible_builds_an_image_with_the_role_and_sends_it() {
         "ansible_python_interpreter": "/usr/bin/python3",
         "kiln_command": kiln(),
         "kiln_image_name": "toy image",
-        "kiln_image_dir": world.work().join("images"),
-        "kiln_cache_dir": world.work().join("cache"),
         "kiln_image_url": "https://images.example",
         "kiln_elements": ["toy"],
         "kiln_formats": ["qcow2", "raw"],
@@ -196,7 +218,7 @@ fn ansible_builds_an_image_with_the_role_and_sends_it() {
         assert_eq!(metadata["type"], "zuul_image");
         assert_eq!(metadata["image_name"], "toy image");
         assert_eq!(metadata["format"], format);
-        let image = world.work().join(format!("images/toy image.{format}"));
+        let image = world.home().join(format!("images/toy image.{format}"));
         let sums = fs::read_to_string(format!("{}.sha256", image.display())).expect("there");
         assert_eq!(metadata["sha256"], sums[..64]);
         let sums = fs::read_to_string(format!("{}.md5", image.display())).expect("there");
@@ -204,13 +226,15 @@ fn ansible_builds_an_image_with_the_role_and_sends_it() {
     }
     let release = world
         .kiln()
-        .args(["cat", "images/toy image.qcow2", "/etc/release"])
+        .arg("cat")
+        .arg(world.home().join("images/toy image.qcow2"))
+        .arg("/etc/release")
         .run();
     assert_eq!(release.success(), "release is trixie\n");
     let images = cloud.images();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].record["name"], "toy image");
     assert_eq!(images[0].record["disk_format"], "qcow2");
-    let sent = fs::metadata(world.work().join("images/toy image.qcow2")).expect("there");
+    let sent = fs::metadata(world.home().join("images/toy image.qcow2")).expect("there");
     assert_eq!(images[0].length as u64, sent.len());
 }

@@ -23,7 +23,7 @@ use kiln::sandbox::inside::Inside;
 use kiln::sandbox::limits::{Limits, Watch};
 use kiln::sandbox::network::Network;
 use kiln::sandbox::notify::{Options, Supervisor};
-use kiln::sandbox::{hide, host, identity, mounts, seccomp, sweep};
+use kiln::sandbox::{choice, hide, host, identity, mounts, seccomp, sweep};
 
 /// The program that does nothing.
 const NOTHING: &str = "/bin/true";
@@ -42,10 +42,10 @@ fn main() -> Result<()> {
 
 /// Enters a sandbox as a build does, and runs `work` as its engine.
 fn in_sandbox(mode: Option<&str>, work: impl FnOnce(&Path, File) -> u8) -> Result<String> {
-    let identity::Choice {
+    let choice::Choice {
         identity,
         own_processes,
-    } = identity::choose(mode)?;
+    } = choice::choose(mode)?;
     let parent = std::env::temp_dir();
     let directory = sweep::WorkDir::create(&parent)?;
     let view = host::View {

@@ -47,7 +47,7 @@ pub enum Step {
     Cleanup,
     /// Takes the image away as well.
     Delete,
-    /// Writes `fstab` into the state directory.
+    /// Writes `fstab` into the state directory and `built/etc`.
     WriteFstab,
 }
 
@@ -322,9 +322,12 @@ impl Tool {
         let disks = plan
             .assemble_tree(length, &tree, None, &planner)
             .map_err(|error| {
-                Failure::from_error(&error).hint(
-                    "`image-size` in the parameters makes the image larger, if it is too small",
-                )
+                let failure = Failure::from_error(&error);
+                if error.is_too_small() {
+                    failure.hint("`image-size` in the parameters makes the image larger")
+                } else {
+                    failure
+                }
             })?;
         let paths = [state.image_path].into_iter().chain(state.more_paths);
         let specs: Vec<sink::Spec> = paths
@@ -361,10 +364,15 @@ impl Tool {
         self.cleanup()
     }
 
+    /// Scripts look in either place: with the state, and in a tree that is being built.
     fn write_fstab(&self) -> Result<(), Failure> {
         let plan = self.layout()?;
-        make(&self.states())?;
-        write(&self.states().join("fstab"), plan.fstab().as_bytes())
+        let built = self.parameters.build_dir.join("built/etc");
+        for directory in [self.states(), built] {
+            make(&directory)?;
+            write(&directory.join("fstab"), plan.fstab().as_bytes())?;
+        }
+        Ok(())
     }
 }
 

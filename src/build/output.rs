@@ -341,16 +341,15 @@ fn assemble(
         .layout
         .assemble_tree(length, tree, boot, &planner);
     assembled.map_err(|error| match &error {
-        LayoutError::Filesystem { .. }
-        | LayoutError::Mbr(_)
-        | LayoutError::Gpt(_)
-        | LayoutError::Lvm(_) => Failure::from_error(&error).hint(
-            "`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger, if it is \
-             too small",
-        ),
+        LayoutError::Mbr(_) | LayoutError::Gpt(_) | LayoutError::Lvm(_) => {
+            Failure::from_error(&error).hint(format!("{LARGER}, if it is too small"))
+        }
+        _ if error.is_too_small() => Failure::from_error(&error).hint(LARGER),
         _ => Failure::from_error(&error),
     })
 }
+
+const LARGER: &str = "`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger";
 
 /// Refuses filesystems that kiln cannot make before anything runs.
 pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {

@@ -125,15 +125,7 @@ impl Plan {
         let hooks = element::hooks::merge(&elements).map_err(|e| element_failure(&e))?;
         let pattern = text_variable(&request, "RUN_PARTS_REGEX")?;
         let hook_names = NamePattern::new(pattern.as_deref()).map_err(|e| element_failure(&e))?;
-        let epoch = text_variable(&request, "SOURCE_DATE_EPOCH")?
-            .map(|text| {
-                text.parse::<i64>().map_err(|_| {
-                    Failure::new(format!(
-                        "`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds"
-                    ))
-                })
-            })
-            .transpose()?;
+        let epoch = epoch(&request)?;
         let mut outputs = outputs(&request)?;
         // A ramdisk's own files are made by its elements, as are those of elements
         // that say so by their name.
@@ -141,37 +133,7 @@ impl Plan {
         if request.ramdisk.is_some() || elements.names().iter().any(no_disk) {
             outputs.retain(|format| !format.is_disk());
         }
-        let mut warnings: Vec<String> = hooks
-            .notes()
-            .iter()
-            .map(|note| {
-                format!(
-                    "`{}` of element `{}` replaces that of `{}`",
-                    note.path.display(),
-                    note.winner,
-                    note.loser
-                )
-            })
-            .collect();
-        warnings.extend(
-            library
-                .replaced()
-                .iter()
-                .filter(|element| elements.names().contains(&element.name.as_str()))
-                .filter_map(|element| {
-                    let reason = element::replaced::reason(&element.name)?;
-                    Some(format!(
-                        "kiln's own element `{}` takes the place of `{}`: {reason}",
-                        element.name,
-                        element.location()
-                    ))
-                }),
-        );
-        warnings.extend(super::variables::misspelt(
-            request.environment.keys().filter_map(|name| name.to_str()),
-            &hooks,
-            &library,
-        ));
+        let mut warnings = odd_choices(&request, &library, &elements, &hooks);
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
@@ -419,6 +381,52 @@ fn block_device_config(
         }
     }
     Ok(crate::disk::config::FALLBACK.to_owned())
+}
+
+/// `SOURCE_DATE_EPOCH`, in seconds.
+fn epoch(request: &Request) -> Result<Option<i64>, Failure> {
+    text_variable(request, "SOURCE_DATE_EPOCH")?
+        .map(|text| {
+            text.parse::<i64>().map_err(|_| {
+                Failure::new(format!(
+                    "`SOURCE_DATE_EPOCH` is `{text}`, which is not a number of seconds"
+                ))
+            })
+        })
+        .transpose()
+}
+
+/// What may not be as the caller thinks: hooks and elements that others take the place
+/// of, and variables that look misspelt. One sentence each.
+fn odd_choices(
+    request: &Request,
+    library: &Library,
+    elements: &ElementSet,
+    hooks: &element::hooks::HookTree,
+) -> Vec<String> {
+    let notes = hooks.notes().iter().map(|note| {
+        format!(
+            "`{}` of element `{}` replaces that of `{}`",
+            note.path.display(),
+            note.winner,
+            note.loser
+        )
+    });
+    let replaced = library
+        .replaced()
+        .iter()
+        .filter(|element| elements.names().contains(&element.name.as_str()))
+        .filter_map(|element| {
+            let reason = element::replaced::reason(&element.name)?;
+            Some(format!(
+                "kiln's own element `{}` takes the place of `{}`: {reason}",
+                element.name,
+                element.location()
+            ))
+        });
+    let names = request.environment.keys().filter_map(|name| name.to_str());
+    let misspelt = super::variables::misspelt(names, hooks, library);
+    notes.chain(replaced).chain(misspelt).collect()
 }
 
 /// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.

@@ -427,32 +427,14 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     }
     paths.push(plan.request.current_dir.clone());
     paths.push(output.clone());
-    let canonical =
-        |path: &Path| fs_err::canonicalize(path).map_err(Failure::io("finding a directory"));
     let mut found = Vec::with_capacity(paths.len());
     for path in &paths {
         found.push(canonical(path)?);
     }
     // The whole host must not become writable because somebody stands at its root.
     found.retain(|path| path != Path::new("/"));
-    // Further disks may have a directory of their own.
-    for file in plan.output_files() {
-        let path = plan.request.current_dir.join(&file.path);
-        let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        if directory == output {
-            continue;
-        }
-        let disk = &plan.layout.disks()[file.disk].name;
-        access(directory.as_path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
-            Failure::new(format!(
-                "`{}` for the disk `{disk}` cannot be written to: {}",
-                directory.display(),
-                std::io::Error::from(error)
-            ))
-            .hint("`directory` of its `local_loop` names it")
-        })?;
-        let directory = canonical(&directory)?;
-        if found.iter().any(|path| directory.starts_with(path)) {
+    for (disk, directory) in directories_of_disks(plan, &output)? {
+        if directory == Path::new("/") || found.iter().any(|path| directory.starts_with(path)) {
             continue;
         }
         // Hooks can write there too, so that an element could open any directory to them.
@@ -464,9 +446,37 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
             ))
             .hint("if that is as it should be, give its layout in `DIB_BLOCK_DEVICE_CONFIG`"));
         }
-        if directory != Path::new("/") {
-            found.push(directory);
+        found.push(directory);
+    }
+    Ok(found)
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+    fs_err::canonicalize(path).map_err(Failure::io("finding a directory"))
+}
+
+/// Names of further disks whose images are not beside the output, and where they are.
+fn directories_of_disks<'p>(
+    plan: &'p Plan,
+    output: &Path,
+) -> Result<Vec<(&'p str, PathBuf)>, Failure> {
+    let mut found = Vec::new();
+    for file in plan.output_files() {
+        let path = plan.request.current_dir.join(&file.path);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if directory == output {
+            continue;
         }
+        let disk = plan.layout.disks()[file.disk].name.as_str();
+        access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
+            Failure::new(format!(
+                "`{}` for the disk `{disk}` cannot be written to: {}",
+                directory.display(),
+                std::io::Error::from(error)
+            ))
+            .hint("`directory` of its `local_loop` names it")
+        })?;
+        found.push((disk, canonical(directory)?));
     }
     Ok(found)
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::Context;
 use super::failure::{Failure, misused};
 use super::nearest::nearest;
+use super::{Context, argparse};
 use crate::build::block_device::{self, Step};
+use crate::helpers::arguments::{Known, added, flag, value};
 
 const USAGE: &str = "Usage: dib-block-device [--params FILE] STEP
 
@@ -19,7 +20,7 @@ Steps:
   umount          Writes what is in the directories into the image.
   cleanup         Forgets the state.
   delete          Takes the image away as well.
-  writefstab      Writes fstab into the state directory.
+  writefstab      Writes fstab into the state directory, and into built/etc of build-dir.
 
   -p, --params FILE  YAML file with the keys config, image-dir, mount-base and build-dir,
                      and optionally root-fs-type, root-fs-opts, root-label and image-size
@@ -38,41 +39,31 @@ const STEPS: [&str; 7] = [
     "writefstab",
 ];
 
+const OPTIONS: [Known; 2] = [
+    Known {
+        short: Some("-p"),
+        ..value("--params")
+    },
+    added(flag("--version", None)),
+];
+
 /// Runs `dib-block-device`.
 pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, Failure> {
-    let mut parameters = context
-        .caller
-        .var("DIB_BLOCK_DEVICE_PARAMS_YAML")
-        .map(PathBuf::from);
-    let mut words: Vec<&str> = Vec::new();
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        match argument.as_str() {
-            "-h" | "--help" => {
-                context.printer.data(USAGE);
-                return Ok(0);
-            }
-            "--version" => {
-                context.printer.line(env!("CARGO_PKG_VERSION"));
-                return Ok(0);
-            }
-            "-p" | "--params" => {
-                let file = rest.next().ok_or_else(|| {
-                    misused(format!("option `{argument}` needs a value"))
-                        .hint("write `--params FILE`")
-                })?;
-                parameters = Some(PathBuf::from(file));
-            }
-            option if option.starts_with("--params=") => {
-                parameters = Some(PathBuf::from(&option["--params=".len()..]));
-            }
-            option if option.len() > 1 && option.starts_with('-') => {
-                return Err(misused(format!("unknown option `{option}`"))
-                    .hint("`dib-block-device --help` lists the options"));
-            }
-            word => words.push(word),
-        }
+    let given = argparse::parse("dib-block-device", arguments, &OPTIONS)?;
+    if given.asks_for_help() {
+        context.printer.data(USAGE);
+        return Ok(0);
     }
+    if given.has("--version") {
+        context.printer.line(env!("CARGO_PKG_VERSION"));
+        return Ok(0);
+    }
+    let parameters = given
+        .get("--params")
+        .or_else(|| context.caller.var("DIB_BLOCK_DEVICE_PARAMS_YAML"))
+        .map(PathBuf::from);
+    let words = argparse::operands(&given);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let step = match words[..] {
         [] => {
             return Err(misused("no step is named").hint(format!("one of {}", STEPS.join(", "))));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueHint};
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
@@ -39,13 +39,13 @@ pub struct Arguments {
     /// Default: what the content of SOURCE shows. Name it where the image comes
     /// from a machine that you do not trust: a guest can write anything into a
     /// raw disk, the start of another format too.
-    #[arg(short = 'f', long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(sink::DISK_FORMATS))]
+    #[arg(short = 'f', long, value_name = "FORMAT", value_parser = format_names())]
     source_format: Option<String>,
 
     /// Format to write
     ///
     /// Default: the suffix of TARGET.
-    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(sink::DISK_FORMATS))]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = format_names())]
     target_format: Option<String>,
 
     /// Options of the format, as `qemu-img convert -o` takes them
@@ -81,8 +81,27 @@ pub struct Arguments {
     jobs: usize,
 }
 
+/// The names of formats, and QEMU's name of one.
+fn format_names() -> PossibleValuesParser {
+    let names = sink::DISK_FORMATS.map(|name| match name {
+        "vhd" => PossibleValue::new(name).alias("vpc"),
+        _ => PossibleValue::new(name),
+    });
+    PossibleValuesParser::new(names)
+}
+
 /// Runs `kiln convert`.
 pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
+    // Images are read and written in more than one place at once.
+    for (path, what) in [
+        (&arguments.source, "read from standard input"),
+        (&arguments.target, "written to standard output"),
+    ] {
+        if path.as_os_str() == "-" {
+            return Err(misused(format!("an image cannot be {what}"))
+                .hint("name a file; one that is called `-` is `./-`"));
+        }
+    }
     let format = target_format(&arguments)?;
     let source = context.caller.current_dir.join(&arguments.source);
     let known = arguments

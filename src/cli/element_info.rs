@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::Context;
 use super::elements::library;
 use super::failure::{Failure, misused};
 use super::given::arch;
+use super::{Context, argparse};
 use crate::element::{self, Element, Origin, info};
+use crate::helpers::arguments::{Known, flag};
 
 const USAGE: &str = "Usage: element-info [--env] ELEMENT...
 
@@ -17,26 +18,17 @@ Expands elements by their dependencies and prints the names on one line.
   -h, --help  Prints this text.
 ";
 
+const OPTIONS: [Known; 1] = [flag("--env", Some("-e"))];
+
 /// Runs `element-info`.
 pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, Failure> {
-    let mut env = false;
-    let mut names = Vec::new();
-    let mut options = true;
-    for argument in arguments {
-        match argument.as_str() {
-            "-h" | "--help" if options => {
-                context.printer.data(USAGE);
-                return Ok(0);
-            }
-            "-e" | "--env" if options => env = true,
-            "--" if options => options = false,
-            option if options && option.len() > 1 && option.starts_with('-') => {
-                return Err(misused(format!("unknown option `{option}`"))
-                    .hint("`element-info --help` lists the options"));
-            }
-            name => names.push(name.to_owned()),
-        }
+    let given = argparse::parse("element-info", arguments, &OPTIONS)?;
+    if given.asks_for_help() {
+        context.printer.data(USAGE);
+        return Ok(0);
     }
+    let env = given.has("--env");
+    let names = argparse::operands(&given);
     if names.is_empty() {
         return Err(misused("no elements are given").hint("usage: element-info [--env] ELEMENT..."));
     }

@@ -9,12 +9,13 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::Context;
 use super::failure::{Failure, misused};
 use super::given::ARCHES;
 use super::nearest::nearest;
-use crate::disk::yaml::{self, Map, Scalar, ScalarKind, Value};
+use super::{Context, argparse};
+use crate::disk::yaml::{self, Map, Number, Scalar, ScalarKind, Value};
 use crate::element::info::quote;
+use crate::helpers::arguments::{Known, added, flag};
 
 /// What the value of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,46 +192,32 @@ fn wrapped(text: &str) -> String {
     lines.join(&format!("\n{:<22}", ""))
 }
 
+const OPTIONS: [Known; 4] = [
+    flag("--dry-run", None),
+    flag("--stop-on-failure", None),
+    added(flag("--schema", None)),
+    added(flag("--version", None)),
+];
+
 /// Runs `diskimage-builder`.
 pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, Failure> {
-    let (mut dry, mut stop, mut options) = (false, false, true);
-    let mut files = Vec::new();
-    for argument in arguments {
-        match argument.as_str() {
-            "-h" | "--help" if options => {
-                context.printer.data(help());
-                return Ok(0);
-            }
-            "--version" if options => {
-                context.printer.line(env!("CARGO_PKG_VERSION"));
-                return Ok(0);
-            }
-            "--schema" if options => {
-                context
-                    .printer
-                    .line(serde_json::to_string_pretty(&schema())?);
-                return Ok(0);
-            }
-            "--dry-run" if options => dry = true,
-            "--stop-on-failure" if options => stop = true,
-            "--" if options => options = false,
-            option if options && option.len() > 1 && option.starts_with('-') => {
-                let known = [
-                    "--dry-run",
-                    "--stop-on-failure",
-                    "--schema",
-                    "--help",
-                    "--version",
-                ];
-                let failure = misused(format!("unknown option `{option}`"));
-                return Err(match nearest(option, known) {
-                    Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
-                    None => failure.hint("`diskimage-builder --help` lists the options"),
-                });
-            }
-            file => files.push(file.to_owned()),
-        }
+    let given = argparse::parse("diskimage-builder", arguments, &OPTIONS)?;
+    if given.asks_for_help() {
+        context.printer.data(help());
+        return Ok(0);
     }
+    if given.has("--version") {
+        context.printer.line(env!("CARGO_PKG_VERSION"));
+        return Ok(0);
+    }
+    if given.has("--schema") {
+        context
+            .printer
+            .line(serde_json::to_string_pretty(&schema())?);
+        return Ok(0);
+    }
+    let (dry, stop) = (given.has("--dry-run"), given.has("--stop-on-failure"));
+    let files = argparse::operands(&given);
     if files.is_empty() {
         return Err(misused("no file is given")
             .hint("usage: diskimage-builder [--dry-run] [--stop-on-failure] FILE..."));
@@ -415,14 +402,29 @@ fn check(name: &str, value: &Value) -> Result<(), Failure> {
                 text,
                 kind: ScalarKind::Number,
             }),
-        ) if text
-            .parse()
-            .is_ok_and(|number: u64| (low..=high).contains(&number)) =>
+        ) if whole(text).is_some_and(|(number, written)| {
+            // The schema takes `2.0` for a whole number, but nothing can be repeated so often.
+            let counted = !matches!(key.becomes, Becomes::Repeated(_)) || !written.contains('.');
+            counted && (i128::from(low)..=i128::from(high)).contains(&number)
+        }) =>
         {
             Ok(())
         }
         (_, Value::Scalar(scalar)) => wrong(format!("`{}`", scalar.text), None),
         (_, other) => wrong(other.kind_name().to_owned(), None),
+    }
+}
+
+/// A whole number, in any way that YAML has to write it, and how Python writes it.
+fn whole(text: &str) -> Option<(i128, String)> {
+    match Number::parse(text)? {
+        Number::Integer(number) => Some((number, number.to_string())),
+        Number::Float(number) if number.fract() == 0.0 => {
+            let written = format!("{number:.1}");
+            let number = written.strip_suffix(".0")?.parse().ok()?;
+            Some((number, written))
+        }
+        Number::Float(_) => None,
     }
 }
 
@@ -449,7 +451,10 @@ impl Image {
                 continue;
             };
             let joined = match value {
-                Value::Scalar(scalar) => scalar.text.clone(),
+                Value::Scalar(scalar) => match key.kind {
+                    Kind::Integer(..) => whole(&scalar.text).map_or_else(String::new, |n| n.1),
+                    _ => scalar.text.clone(),
+                },
                 Value::List(items) => texts(items).join(","),
                 Value::Map(map) => map
                     .iter()
@@ -575,6 +580,37 @@ mod tests {
               --image-size 5 --mkfs-options '-i 8192' --qemu-img-options compat=0.10,x=z -p a,b \
               -n vm debian-minimal"
             ]
+        );
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_in_every_way_of_yaml() {
+        for (text, option) in [
+            ("2", "2"),
+            ("2.0", "2.0"),
+            ("+5", "5"),
+            ("010", "8"),
+            ("0x10", "16"),
+            ("1_000", "1000"),
+            ("1.0e+3", "1000.0"),
+        ] {
+            assert_eq!(
+                lines(&format!("- image-size: {text}\n")),
+                [format!("disk-image-create --image-size {option}")]
+            );
+        }
+        for text in ["2.5", "0", "-1", "0.0", "1e3", "08", ".inf", ".nan", "'2'"] {
+            let mut images = Images::default();
+            let refused = images.add("f", &format!("- image-size: {text}\n"));
+            assert!(refused.is_err(), "{text}");
+        }
+        assert_eq!(lines("- debug-trace: 0x2\n"), ["disk-image-create -x -x"]);
+        let mut images = Images::default();
+        assert!(images.add("f", "- debug-trace: 1.0\n").is_err());
+        // What only newer rules take for numbers is text.
+        assert_eq!(
+            lines("- {imagename: 1e3, packages: [0o10, 08]}\n"),
+            ["disk-image-create -o 1e3 -p 0o10,08"]
         );
     }
 

@@ -4,6 +4,7 @@
 //! by; every command gets a [`Context`] and returns its exit status or a
 //! [`failure::Failure`], which is printed here and nowhere else.
 
+mod argparse;
 mod block_device;
 mod build;
 mod cache;

@@ -47,6 +47,126 @@ pub enum ScalarKind {
     Number,
 }
 
+/// What Python makes of a plain scalar that is a number to it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Number {
+    /// A whole number, written in any base.
+    Integer(i128),
+    /// One with a point, or one of the names of what is no finite number.
+    Float(f64),
+}
+
+impl Number {
+    /// Reads a number by the rules of YAML 1.1 as PyYAML has them, or `None` for
+    /// text: `1e3` and `0o10` are text there, `1_000`, `0b11` and `1:30` numbers.
+    pub fn parse(text: &str) -> Option<Number> {
+        let (negative, rest) = match text.as_bytes().first()? {
+            b'-' => (true, &text[1..]),
+            b'+' => (false, &text[1..]),
+            _ => (false, text),
+        };
+        match rest {
+            ".inf" | ".Inf" | ".INF" if negative => return Some(Number::Float(f64::NEG_INFINITY)),
+            ".inf" | ".Inf" | ".INF" => return Some(Number::Float(f64::INFINITY)),
+            _ => {}
+        }
+        if matches!(text, ".nan" | ".NaN" | ".NAN") {
+            return Some(Number::Float(f64::NAN));
+        }
+        if let Some((whole, fraction)) = rest.split_once('.') {
+            return float(whole, fraction, text == rest)
+                .map(|value| Number::Float(if negative { -value } else { value }));
+        }
+        let value = integer(rest)?;
+        Some(Number::Integer(if negative { -value } else { value }))
+    }
+}
+
+/// The digits of a whole number without its sign.
+fn integer(text: &str) -> Option<i128> {
+    let digits = |text: &str, base: u32| -> Option<i128> {
+        let clean = text.replace('_', "");
+        let all = clean.bytes().all(|byte| char::from(byte).is_digit(base));
+        all.then(|| i128::from_str_radix(&clean, base).ok())?
+    };
+    if text == "0" {
+        return Some(0);
+    }
+    if let Some(rest) = text.strip_prefix("0b") {
+        return digits(rest, 2);
+    }
+    if let Some(rest) = text.strip_prefix("0x") {
+        return digits(rest, 16);
+    }
+    if let Some(rest) = text.strip_prefix('0') {
+        return digits(rest, 8);
+    }
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let mut places = text.split(':');
+    let mut value = digits(places.next()?, 10)?;
+    for place in places {
+        value = value.checked_mul(60)?.checked_add(sixtieths(place)?)?;
+    }
+    Some(value)
+}
+
+/// A number with a point, without its sign; only one without a sign may begin with the point.
+fn float(whole: &str, fraction: &str, unsigned: bool) -> Option<f64> {
+    let is_digits = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+    };
+    if whole.is_empty() {
+        if !unsigned || !fraction.starts_with(|first: char| first.is_ascii_digit()) {
+            return None;
+        }
+    } else if !whole.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    if let Some((first, rest)) = whole.split_once(':') {
+        if !is_digits(first) || !is_digits(fraction) {
+            return None;
+        }
+        let mut value: f64 = first.replace('_', "").parse().ok()?;
+        let mut places: Vec<String> = rest.split(':').map(str::to_owned).collect();
+        for place in &places {
+            sixtieths(place)?;
+        }
+        let last = places.last_mut()?;
+        last.push('.');
+        last.push_str(&fraction.replace('_', ""));
+        for place in &places {
+            value = value * 60.0 + place.parse::<f64>().ok()?;
+        }
+        return Some(value);
+    }
+    let (digits, exponent) = match fraction.find(['e', 'E']) {
+        Some(at) => (&fraction[..at], Some(&fraction[at + 1..])),
+        None => (fraction, None),
+    };
+    let signed = |exponent: &str| {
+        exponent.starts_with(['+', '-'])
+            && exponent.len() > 1
+            && exponent[1..].bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !is_digits(whole) || !is_digits(digits) || !exponent.is_none_or(signed) {
+        return None;
+    }
+    let exponent = exponent.map_or_else(String::new, |exponent| format!("e{exponent}"));
+    format!("0{whole}.{digits}0{exponent}")
+        .replace('_', "")
+        .parse()
+        .ok()
+}
+
+/// A place of a number to the base 60.
+fn sixtieths(place: &str) -> Option<i128> {
+    let good = matches!(place.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
+    good.then(|| place.parse().ok())?
+}
+
 /// A mapping: keys are unique (of equal ones the last value counts) and keep the
 /// order of the document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -314,6 +434,10 @@ impl<'de> Visitor<'de> for TextVisitor {
         match self.0 {
             // PyYAML, and so DIB, takes `y` and `n` for text.
             Shape::Scalar(ScalarKind::Bool) if text.len() == 1 => Ok(Value::text(text)),
+            // So it does with numbers of newer rules, such as `1e3`, `0o10` and `08`.
+            Shape::Scalar(ScalarKind::Number) if Number::parse(text).is_none() => {
+                Ok(Value::text(text))
+            }
             Shape::Scalar(kind) => Ok(Value::Scalar(Scalar {
                 text: text.to_owned(),
                 kind,
@@ -422,6 +546,53 @@ mod tests {
             };
             assert_eq!((scalar.text.as_str(), scalar.kind), (text, kind));
         }
+    }
+
+    #[test]
+    fn numbers_are_those_of_yaml_1_1() {
+        for (text, value) in [
+            ("0", 0),
+            ("2", 2),
+            ("+5", 5),
+            ("-0", 0),
+            ("-7", -7),
+            ("010", 8),
+            ("0x10", 16),
+            ("+0x1F", 31),
+            ("0x_f", 15),
+            ("0b11", 3),
+            ("1_000", 1000),
+            ("2_", 2),
+            ("1:30", 90),
+            ("190:20:30", 685_230),
+        ] {
+            assert_eq!(Number::parse(text), Some(Number::Integer(value)), "{text}");
+        }
+        for (text, value) in [
+            ("2.0", 2.0),
+            ("-2.5", -2.5),
+            ("1.", 1.0),
+            (".5", 0.5),
+            ("1_0.5", 10.5),
+            ("1.0e+3", 1000.0),
+            ("190:20:30.15", 685_230.15),
+            ("-.inf", f64::NEG_INFINITY),
+        ] {
+            assert_eq!(Number::parse(text), Some(Number::Float(value)), "{text}");
+        }
+        for text in [
+            "", "-", "1e3", "12e03", "0o10", "08", "_2", "1,000", "1:60", "1.0e3", "+.5", ".",
+            "._5", "0x", "0b", "0b2", "0xg", "inf", "NaN", "1.5G", "2:", "1.2.3", "é", "-é",
+        ] {
+            assert_eq!(Number::parse(text), None, "{text}");
+        }
+        let kind = |text: &str| match value_of(&format!("a: {text}"), "a") {
+            Value::Scalar(scalar) => scalar.kind,
+            other => panic!("{text}: {other}"),
+        };
+        assert_eq!(kind("1e3"), ScalarKind::Text);
+        assert_eq!(kind("1_000"), ScalarKind::Number);
+        assert_eq!(kind("2.0"), ScalarKind::Number);
     }
 
     #[test]

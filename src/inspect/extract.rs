@@ -4,7 +4,8 @@
 //! below a directory that is open, no link there is followed, and a file gets its
 //! name when it is complete. Owners, set-id bits and devices stay behind. Modes are
 //! subject to the umask, and directories that were there before keep theirs: an
-//! image does not open the user's files to others.
+//! image does not open the user's files to others. Zeros become holes. Files that
+//! would fill the disk are refused before anything is written.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,9 +22,12 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::UnlinkatFlags;
 
 use super::fs::{Error as FsError, FileId, FileKind, FileSystem, Metadata, Walk};
+use crate::sink::{Bytes, free_bytes, is_zero};
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
+/// Unit of holes, which is that of common filesystems.
+const HOLE: usize = 4096;
 
 /// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +57,19 @@ pub enum ExtractError {
         /// The path.
         path: PathBuf,
     },
+    /// More than there is room for.
+    #[error(
+        "no space for `{}`: it needs up to {}, and {} are free there",
+        path.display(), Bytes(*needed), Bytes(*free)
+    )]
+    NoSpace {
+        /// The path as the user named it.
+        path: PathBuf,
+        /// Bytes of its files, without holes.
+        needed: u64,
+        /// Bytes that this user can still write there.
+        free: u64,
+    },
     /// The host's side.
     #[error("cannot write `{}`", path.display())]
     Host {
@@ -71,10 +88,9 @@ impl ExtractError {
             ExtractError::Directory { .. } => {
                 Some("`-r` copies directories with what is in them".to_owned())
             }
+            ExtractError::NoSpace { .. } => Some(FREE_SPACE.to_owned()),
+            ExtractError::Host { .. } if self.is_full() => Some(FREE_SPACE.to_owned()),
             ExtractError::Host { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Some("free some space there, or choose another place".to_owned())
-                }
                 io::ErrorKind::PermissionDenied => {
                     Some("choose a directory that you may write to".to_owned())
                 }
@@ -88,7 +104,17 @@ impl ExtractError {
             },
         }
     }
+
+    /// Whether it is about space on the host.
+    fn is_full(&self) -> bool {
+        matches!(self, ExtractError::Host { source, .. } if matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ))
+    }
 }
+
+const FREE_SPACE: &str = "free some space there, or choose another place";
 
 /// Where files go.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +129,8 @@ pub struct Target<'a> {
 
 /// Copies a file, or a directory if `recursive` is set, to a target.
 ///
-/// An older file of that name is replaced; a directory that is there is filled.
+/// An older file of that name is replaced; a directory that is there is filled. A
+/// directory that was not there and does not fit is removed again.
 ///
 /// # Errors
 /// See [`ExtractError`].
@@ -131,11 +158,13 @@ pub fn extract(
         Some(name) if !target.fill => {
             let parent = path.parent().unwrap_or(Path::new(""));
             let into = open(parent).map_err(|errno| host(path, errno))?;
+            extractor.check_space(file, &into, path)?;
             extractor.copy(file, into.as_fd(), name, path)?;
         }
         _ => {
             extractor.may_copy(path)?;
             let own = open(path).map_err(|errno| host(path, errno))?;
+            extractor.check_space(file, &own, path)?;
             extractor.fill(file, own.as_fd(), path)?;
             extractor.done.files += 1;
         }
@@ -152,6 +181,49 @@ struct Extractor<'a, 'd> {
 }
 
 impl Extractor<'_, '_> {
+    /// Refuses what is larger than the space that is free. What compresses well may
+    /// be many times larger than its image.
+    fn check_space(&self, file: FileId, into: &OwnedFd, path: &Path) -> Result<(), ExtractError> {
+        let free = free_bytes(into);
+        let needed = self.data_below(file, &mut Walk::default());
+        // 0 is also what a filesystem says that does not know.
+        if free > 0 && needed > free {
+            return Err(ExtractError::NoSpace {
+                path: path.to_owned(),
+                needed,
+                free,
+            });
+        }
+        Ok(())
+    }
+
+    /// Bytes of a file, or of all below a directory, without holes. What cannot be
+    /// read counts as nothing: copying comes to it and says so.
+    fn data_below(&self, file: FileId, walk: &mut Walk) -> u64 {
+        let Ok(metadata) = self.files.metadata(file) else {
+            return 0;
+        };
+        match metadata.kind {
+            FileKind::File => self.files.file(file).map_or(0, |open| {
+                let lengths = open.data_ranges().into_iter();
+                lengths.fold(0, |sum, range| {
+                    sum.saturating_add(range.end.saturating_sub(range.start))
+                })
+            }),
+            FileKind::Directory if self.recursive => {
+                let Ok(entries) = walk.enter(self.files, file) else {
+                    return 0;
+                };
+                let sum = entries.into_iter().fold(0u64, |sum, entry| {
+                    sum.saturating_add(self.data_below(entry.file, walk))
+                });
+                walk.leave();
+                sum
+            }
+            _ => 0,
+        }
+    }
+
     fn copy(
         &mut self,
         file: FileId,
@@ -200,7 +272,16 @@ impl Extractor<'_, '_> {
         };
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let own = nix::fcntl::openat(into, name, flags, Mode::empty()).map_err(host)?;
-        self.fill(directory, own.as_fd(), path)?;
+        let filled = self.fill(directory, own.as_fd(), path);
+        if let Err(error) = &filled
+            && is_new
+            && error.is_full()
+        {
+            // The error is what counts; what stays is seen.
+            let _ = empty(own.as_fd());
+            let _ = nix::unistd::unlinkat(into, name, UnlinkatFlags::RemoveDir);
+        }
+        filled?;
         if !is_new {
             return Ok(());
         }
@@ -288,7 +369,7 @@ impl Extractor<'_, '_> {
                     path: path.to_owned(),
                     source,
                 })?;
-                to.write_all_at(&part[..read], at).map_err(host)?;
+                write_data(&to, &part[..read], at).map_err(host)?;
                 at += read as u64;
                 self.done.bytes += read as u64;
                 if read == 0 {
@@ -305,6 +386,43 @@ impl Extractor<'_, '_> {
             source,
         })
     }
+}
+
+/// Writes `bytes` but for blocks of zeros, which the file has there already.
+fn write_data(to: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    let mut start = 0;
+    while start < bytes.len() {
+        let block = |at: usize| &bytes[at..bytes.len().min(at + HOLE)];
+        let mut end = start;
+        while end < bytes.len() && !is_zero(block(end)) {
+            end += block(end).len();
+        }
+        to.write_all_at(&bytes[start..end], at + start as u64)?;
+        start = end + HOLE;
+    }
+    Ok(())
+}
+
+/// Removes what is in a directory that was made here.
+fn empty(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut listing = nix::dir::Dir::openat(directory, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    for name in names {
+        let name = name.as_c_str();
+        if nix::unistd::unlinkat(directory, name, UnlinkatFlags::NoRemoveDir).is_err() {
+            let inner = nix::fcntl::openat(directory, name, flags, Mode::empty())?;
+            empty(inner.as_fd())?;
+            nix::unistd::unlinkat(directory, name, UnlinkatFlags::RemoveDir)?;
+        }
+    }
+    Ok(())
 }
 
 fn host(path: &Path, errno: Errno) -> ExtractError {

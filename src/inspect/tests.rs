@@ -42,6 +42,7 @@ fn all_formats() -> Vec<sink::Format> {
                     cluster_size,
                     compression_type,
                     compression,
+                    ..Options::default()
                 }));
             }
         }
@@ -171,14 +172,29 @@ fn what_is_not_read_is_named() {
             vec![0, 0, 0, 40],
             "damaged at byte 20: the cluster size is impossible",
         ),
-        (sink::Format::Vdi, 0x4C, vec![4], "has image type 4"),
-        (sink::Format::Vdi, 0x1A8, vec![4], "stands on another image"),
-        (sink::Format::Vhdx, 0x10030, vec![1], "no header"),
+        (
+            sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
+            0x4C,
+            vec![4],
+            "has image type 4",
+        ),
+        (
+            sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
+            0x1A8,
+            vec![4],
+            "stands on another image",
+        ),
+        (
+            sink::Format::Vhdx(sink::vhdx::Options::default()),
+            0x10030,
+            vec![1],
+            "no header",
+        ),
     ] {
         write(&disk, format, &path);
         let mut image = std::fs::read(&path).unwrap();
         image[at..at + value.len()].copy_from_slice(&value);
-        if format == sink::Format::Vhdx {
+        if matches!(format, sink::Format::Vhdx(_)) {
             // Both headers, neither with a right checksum.
             image[0x20030] = 1;
         }
@@ -201,7 +217,11 @@ fn what_is_not_read_is_named() {
 fn a_vhdx_with_changes_in_its_log_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
-    write(&Memory::sample(1 << 20, 14), sink::Format::Vhdx, &path);
+    write(
+        &Memory::sample(1 << 20, 14),
+        sink::Format::Vhdx(sink::vhdx::Options::default()),
+        &path,
+    );
     let mut image = std::fs::read(&path).unwrap();
     for at in crate::sink::vhdx::format::HEADERS {
         let at = at as usize;
@@ -297,7 +317,7 @@ fn damaged_images_never_cause_a_panic() {
             if round % 10 == 0 {
                 damaged.truncate(next(image.len()));
             }
-            if format == sink::Format::Vhdx {
+            if matches!(format, sink::Format::Vhdx(_)) {
                 repair_checksums(&mut damaged);
             }
             std::fs::write(&path, &damaged).unwrap();

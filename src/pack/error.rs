@@ -93,9 +93,7 @@ impl Error {
             Error::Owner(error) => return error.hint(),
             Error::Labels(error) => return error.hint(),
             Error::Sink(error) => return error.hint(),
-            Error::Layout(LayoutError::Filesystem { .. }) => {
-                "`--size` makes the image larger, if it is too small"
-            }
+            Error::Layout(error) if error.is_too_small() => "`--size` makes the image larger",
             Error::Tree(tree::Error::Io { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {

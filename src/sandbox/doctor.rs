@@ -111,8 +111,7 @@ pub fn examine(places: &Places) -> Report {
     }
     checks.push(temporary(&places.temporary, &chosen));
     checks.push(cache(&places.cache, &chosen));
-    checks.push(device("/dev/fuse", "`kiln mount` needs it"));
-    checks.push(device("/dev/kvm", "`kiln boot` is slow without it"));
+    checks.push(device("/dev/kvm", "images boot slowly in QEMU without it"));
     checks.push(control_groups());
     Report {
         builds: checks.iter().all(|check| check.status != Status::Missing),

@@ -156,7 +156,7 @@ pub(super) fn same_file(directory: &OwnedFd, name: &OsStr, file: &File) -> bool 
 }
 
 /// Bytes that this user can still write there; 0 where that is not known.
-pub(super) fn free_bytes(directory: &OwnedFd) -> u64 {
+pub(crate) fn free_bytes(directory: &OwnedFd) -> u64 {
     nix::sys::statvfs::fstatvfs(directory)
         .map(|space| {
             space

@@ -1,8 +1,8 @@
 //! Formats that keep a disk in blocks of one size and a table of where they are.
 //!
 //! A block gets its place when its first byte that is not zero comes, and chunks
-//! come in order, so the n-th block in use is the n-th in the file. Its holes stay
-//! holes. What remains for a format is its header and its table.
+//! come in order, so the n-th block in use is the n-th in the file. Where all blocks
+//! have places, those are in order too. Holes stay holes. What remains for a format is its header and its table.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -53,6 +53,11 @@ pub(crate) trait BlockFormat: Sync {
     /// Where blocks lie.
     fn geometry(&self) -> Geometry;
 
+    /// The number of blocks, if every one has a place, also where it is a hole.
+    fn fixed_blocks(&self) -> Option<u32> {
+        None
+    }
+
     /// Headers and tables, and the length of the file.
     fn finish(&self, blocks: &[u32]) -> Result<(Vec<Piece>, u64), Error>;
 }
@@ -93,11 +98,16 @@ impl<'a, F: BlockFormat> Blocks<'a, F> {
     fn place(&self, parts: Parts) -> Result<(Parts, Vec<u64>), Error> {
         let mut in_use = lock(&self.in_use);
         let mut offsets = Vec::with_capacity(parts.parts.len());
+        let is_fixed = self.format.fixed_blocks().is_some();
         for &(block, within, _) in &parts.parts {
-            if in_use.last() != Some(&block) {
-                in_use.push(block);
-            }
-            let place = in_use.len() as u64 - 1;
+            let place = if is_fixed {
+                u64::from(block)
+            } else {
+                if in_use.last() != Some(&block) {
+                    in_use.push(block);
+                }
+                in_use.len() as u64 - 1
+            };
             let offset = self.geometry.offset(place);
             let offset = offset.and_then(|offset| offset.checked_add(within));
             offsets.push(offset.ok_or_else(|| {
@@ -137,7 +147,10 @@ impl<F: BlockFormat> Writer for Blocks<'_, F> {
             in_use,
             ..
         } = *self;
-        let in_use = in_use.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let in_use = match format.fixed_blocks() {
+            Some(blocks) => (0..blocks).collect(),
+            None => in_use.into_inner().unwrap_or_else(PoisonError::into_inner),
+        };
         let (pieces, length) = format.finish(&in_use)?;
         output.set_length(length)?;
         pieces

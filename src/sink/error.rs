@@ -190,29 +190,27 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Error::Directory { .. } => {
-                "create the directory, or choose another output name with `-o`"
-            }
+            Error::Directory { .. } => "create the directory, or choose another output name",
             Error::Create { source, .. } => match source.raw_os_error() {
                 Some(libc::EACCES | libc::EPERM) => {
-                    "the directory must be writable for you: choose another with `-o`"
+                    "the directory must be writable for you: choose another one"
                 }
-                Some(libc::EROFS) => "the filesystem is read-only: choose another place with `-o`",
+                Some(libc::EROFS) => "the filesystem is read-only: choose another place",
                 Some(libc::ENOSPC | libc::EDQUOT) => {
-                    "free some space there, or choose another place with `-o`"
+                    "free some space there, or choose another place"
                 }
-                _ => "choose another output name with `-o`",
+                _ => "choose another output name",
             },
             Error::NoName { .. } | Error::NotAFile { .. } | Error::NameTooLong { .. } => {
-                "choose another output name with `-o`"
+                "choose another output name"
             }
             Error::Twice { .. } => "name each output format once",
-            Error::NoSpace { .. } => "free some space there, or choose another place with `-o`",
+            Error::NoSpace { .. } => "free some space there, or choose another place",
             Error::Quota { .. } => {
-                "see `quota -s`; remove files of yours there, or choose another place with `-o`"
+                "see `quota -s`; remove files of yours there, or choose another place"
             }
             Error::TooLarge { .. } => {
-                "see `ulimit -f`, and the largest file that the filesystem allows; or choose another place with `-o`"
+                "see `ulimit -f`, and the largest file that the filesystem allows; or choose another place"
             }
             Error::DiskTooLarge { .. } => "use a larger `cluster_size`, or a smaller disk",
             Error::TooLargeForFormat { .. } => "use `qcow2` or `raw`, or a smaller disk",

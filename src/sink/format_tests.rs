@@ -22,8 +22,25 @@ pub(crate) fn variants() -> Vec<(&'static str, Format)> {
         ("vmdk", vmdk(vmdk::Subformat::MonolithicSparse, None)),
         ("vpc", Format::Vhd(vhd::Subformat::Dynamic)),
         ("vpc", Format::Vhd(vhd::Subformat::Fixed)),
-        ("vhdx", Format::Vhdx),
-        ("vdi", Format::Vdi),
+        ("vhdx", Format::Vhdx(vhdx::Options::default())),
+        (
+            "vhdx",
+            Format::Vhdx(vhdx::Options {
+                subformat: vhdx::Subformat::Fixed,
+                block_size: Some(4 << 20),
+                log_size: 3 << 20,
+                zero_state: false,
+            }),
+        ),
+        (
+            "vhdx",
+            Format::Vhdx(vhdx::Options {
+                zero_state: true,
+                ..vhdx::Options::default()
+            }),
+        ),
+        ("vdi", Format::Vdi(vdi::Subformat::Dynamic)),
+        ("vdi", Format::Vdi(vdi::Subformat::Static)),
     ]
 }
 

@@ -36,11 +36,14 @@ pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
 
+pub(crate) use at::free_bytes;
 pub use checksum::{Checksums, Digests};
+pub(crate) use error::Bytes;
 pub use error::{Cause, Error};
 pub use files::{OutputFile, files};
 pub use options::{DISK_FORMATS, FormatError, NAMES, Request, formats};
 pub use output::{Committed, Existing, Output, local_stamp};
+pub(crate) use pass::is_zero;
 pub use source::{FileRange, Prefetch, ReadAt, Reader};
 
 /// Bytes that are rendered at once where something is compressed.
@@ -63,9 +66,9 @@ pub enum Format {
     /// Virtual PC's format, which Xen, Hyper-V and Azure take.
     Vhd(vhd::Subformat),
     /// Hyper-V's newer format.
-    Vhdx,
+    Vhdx(vhdx::Options),
     /// VirtualBox's format.
-    Vdi,
+    Vdi(vdi::Subformat),
     /// The tree in a pax archive.
     Tar,
     /// The same, compressed by gzip.
@@ -88,8 +91,8 @@ impl Format {
             Format::Qcow2(_) => "qcow2",
             Format::Vmdk(_) => "vmdk",
             Format::Vhd(_) => "vhd",
-            Format::Vhdx => "vhdx",
-            Format::Vdi => "vdi",
+            Format::Vhdx(_) => "vhdx",
+            Format::Vdi(_) => "vdi",
             Format::Tar => "tar",
             Format::Tgz => "tgz",
             Format::Squashfs(_) => "squashfs",
@@ -128,8 +131,8 @@ impl Format {
             Format::Tgz | Format::Squashfs(_) => true,
             Format::Raw
             | Format::Vhd(_)
-            | Format::Vhdx
-            | Format::Vdi
+            | Format::Vhdx(_)
+            | Format::Vdi(_)
             | Format::Tar
             | Format::Docker
             | Format::Oci
@@ -364,15 +367,19 @@ fn space_needed(format: Format, disk: &dyn ReadAt) -> u64 {
         .sum();
     match format {
         Format::Qcow2(options) => {
-            // Tables: eight bytes of L2 and two of reference counts a cluster.
-            let tables = data / u64::from(options.cluster_size) * 10;
+            // Tables: eight bytes of L2 and a reference count for each cluster.
+            let entry = u64::from(8 + options.refcount_bits / 8);
+            let tables = data / u64::from(options.cluster_size) * entry;
             data.saturating_add(tables)
                 .saturating_add(8 * u64::from(options.cluster_size))
         }
         // Blocks in use are whole in the file's size, but their zeros are holes;
         // the tables are small. A grain may grow by a marker and a sector.
         Format::Vmdk(_) => data.saturating_add(data / 64).saturating_add(1 << 20),
-        Format::Vhd(_) | Format::Vhdx | Format::Vdi => data.saturating_add(8 << 20),
+        Format::Vhd(_) | Format::Vdi(_) => data.saturating_add(8 << 20),
+        Format::Vhdx(options) => data
+            .saturating_add(8 << 20)
+            .saturating_add(options.log_size),
         Format::Raw
         | Format::Tar
         | Format::Tgz
@@ -441,16 +448,16 @@ fn write_disk(
                     threads.waiting,
                 )));
             }
-            Format::Vhdx => {
-                let format = vhdx::write::Vhdx::new(length, seed)?;
+            Format::Vhdx(options) => {
+                let format = vhdx::write::Vhdx::new(length, options, seed)?;
                 writers.push(Box::new(blocks::Blocks::create(
                     output,
                     format,
                     threads.waiting,
                 )));
             }
-            Format::Vdi => {
-                let format = vdi::write::Vdi::new(length, seed)?;
+            Format::Vdi(subformat) => {
+                let format = vdi::write::Vdi::new(length, subformat, seed)?;
                 writers.push(Box::new(blocks::Blocks::create(
                     output,
                     format,

@@ -4,7 +4,7 @@
 //! has, and an option (or a value) that no format takes is an error.
 
 use super::qcow2::{self, OptionsError};
-use super::{Format, squashfs, vhd, vmdk};
+use super::{Format, squashfs, vdi, vhd, vhdx, vmdk};
 
 /// Names of all formats.
 pub const NAMES: [&str; 12] = [
@@ -65,11 +65,13 @@ impl FormatError {
         match self {
             FormatError::Unknown { .. } => Some(format!("the formats are {}", NAMES.join(", "))),
             FormatError::UnknownOption { formats, .. } => {
-                let known: Vec<String> = formats
-                    .iter()
-                    .flat_map(|format| supported(format))
-                    .map(|option| format!("`{option}`"))
-                    .collect();
+                let mut known: Vec<String> = Vec::new();
+                for option in formats.iter().flat_map(|format| supported(format)) {
+                    let quoted = format!("`{option}`");
+                    if !known.contains(&quoted) {
+                        known.push(quoted);
+                    }
+                }
                 Some(if known.is_empty() {
                     format!("{} has no options", formats.join(", "))
                 } else {
@@ -88,11 +90,31 @@ fn supported(format: &str) -> &'static [&'static str] {
         "qcow2" => &qcow2::options::SUPPORTED,
         "vmdk" => &[
             "subformat=streamOptimized|monolithicSparse",
-            "adapter_type=ide|buslogic|lsilogic",
+            "adapter_type=ide|buslogic|lsilogic|legacyESX",
             "compression_level=N",
+            "hwversion=N",
+            "toolsversion=N",
+            "compat6=off",
+            "zeroed_grain=off",
+            "preallocation=off",
+            "nocow=off",
         ],
-        "vhd" => &["subformat=dynamic|fixed", "force_size=on"],
-        "vhdx" => &["subformat=dynamic"],
+        "vhd" => &[
+            "subformat=dynamic|fixed",
+            "force_size=on",
+            "preallocation=off",
+            "nocow=off",
+        ],
+        "vhdx" => &[
+            "subformat=dynamic|fixed",
+            "block_size=SIZE",
+            "log_size=SIZE",
+            "block_state_zero=on|off",
+            "preallocation=off",
+            "nocow=off",
+        ],
+        "vdi" => &["static=on|off", "preallocation=off", "nocow=off"],
+        "raw" => &["preallocation=off", "nocow=off"],
         "squashfs" => &["compression=xz|zstd|gzip"],
         _ => &[],
     }
@@ -106,9 +128,15 @@ fn has(format: &str, key: &str) -> bool {
         .any(|(name, _)| name == key)
 }
 
+/// Whether the values of an option are numbers, whose range [`format`] checks.
+fn is_number(values: &str) -> bool {
+    matches!(values, "N" | "SIZE")
+}
+
 /// Whether a format takes a value of an option that has a list of values.
 fn takes(format: &str, key: &str, value: &str) -> bool {
-    values(format, key).is_some_and(|values| values.split('|').any(|known| known == value))
+    values(format, key)
+        .is_some_and(|values| is_number(values) || values.split('|').any(|known| known == value))
 }
 
 fn values(format: &str, key: &str) -> Option<&'static str> {
@@ -159,19 +187,19 @@ fn check(names: &[&'static str], key: &str, value: &str) -> Result<(), FormatErr
             formats: names.to_vec(),
         });
     }
-    // A level is a number; the range depends on other options.
-    let open = |name: &str| name == "qcow2" || key == "compression_level";
     if having
         .iter()
-        .any(|name| open(name) || takes(name, key, value))
+        .any(|name| *name == "qcow2" || takes(name, key, value))
     {
         return Ok(());
     }
-    let expected: Vec<String> = having
-        .iter()
-        .filter_map(|name| values(name, key))
-        .map(|values| format!("`{}`", values.replace('|', "`, `")))
-        .collect();
+    let mut expected: Vec<String> = Vec::new();
+    for values in having.iter().filter_map(|name| values(name, key)) {
+        let quoted = format!("`{}`", values.replace('|', "`, `"));
+        if !expected.contains(&quoted) {
+            expected.push(quoted);
+        }
+    }
     Err(FormatError::Value {
         key: key.to_owned(),
         value: value.to_owned(),
@@ -187,10 +215,7 @@ fn format(
 ) -> Result<Format, FormatError> {
     let mine: Vec<(String, String)> = options
         .iter()
-        .filter(|(key, value)| {
-            has(name, key)
-                && (name == "qcow2" || key == "compression_level" || takes(name, key, value))
-        })
+        .filter(|(key, value)| has(name, key) && (name == "qcow2" || takes(name, key, value)))
         .cloned()
         .collect();
     let last = |key: &str| {
@@ -211,17 +236,15 @@ fn format(
             } else {
                 vmdk::Subformat::MonolithicSparse
             };
-            let level = last("compression_level")
-                .map(|value| {
-                    let level = value.parse().ok().filter(|level| (1..=12).contains(level));
-                    level.ok_or_else(|| FormatError::Value {
-                        key: "compression_level".to_owned(),
-                        value: value.to_owned(),
-                        formats: vec!["vmdk"],
-                        expected: "a number from 1 to 12".to_owned(),
-                    })
-                })
-                .transpose()?;
+            let level = number(
+                name,
+                "compression_level",
+                last,
+                "a number from 1 to 12",
+                |value| value.parse().ok().filter(|level| (1..=12).contains(level)),
+            )?;
+            let version = |key| number(name, key, last, "a number", |value| value.parse().ok());
+            let default_version = vmdk::Options::default().hardware_version;
             Format::Vmdk(vmdk::Options {
                 subformat: named(&vmdk::Subformat::NAMES, last("subformat"), default),
                 adapter: named(
@@ -230,6 +253,8 @@ fn format(
                     vmdk::Adapter::default(),
                 ),
                 level,
+                hardware_version: version("hwversion")?.unwrap_or(default_version),
+                tools_version: version("toolsversion")?,
             })
         }
         "vhd" => Format::Vhd(named(
@@ -237,8 +262,48 @@ fn format(
             last("subformat"),
             vhd::Subformat::default(),
         )),
-        "vhdx" => Format::Vhdx,
-        "vdi" => Format::Vdi,
+        "vhdx" => {
+            let default = vhdx::Options::default();
+            let block_size = number(
+                name,
+                "block_size",
+                last,
+                "a power of two from 1M to 256M, or 0",
+                |value| {
+                    parse_size(value).filter(|&size| {
+                        size == 0
+                            || vhdx::format::BLOCK_SIZES.contains(&size) && size.is_power_of_two()
+                    })
+                },
+            )?;
+            let log_size = number(
+                name,
+                "log_size",
+                last,
+                "whole MiB, from 1M to 1024M",
+                |value| {
+                    parse_size(value).filter(|&size| {
+                        size.is_multiple_of(vhdx::format::MIB)
+                            && vhdx::format::LOG_SIZES.contains(&size)
+                    })
+                },
+            )?;
+            Format::Vhdx(vhdx::Options {
+                subformat: named(
+                    &vhdx::Subformat::NAMES,
+                    last("subformat"),
+                    vhdx::Subformat::default(),
+                ),
+                block_size: block_size.filter(|&size| size > 0),
+                log_size: log_size.unwrap_or(default.log_size),
+                zero_state: last("block_state_zero") == Some("on"),
+            })
+        }
+        "vdi" => Format::Vdi(named(
+            &vdi::Subformat::NAMES,
+            last("static"),
+            vdi::Subformat::default(),
+        )),
         "tar" => Format::Tar,
         "tgz" => Format::Tgz,
         "squashfs" => Format::Squashfs(named(
@@ -251,6 +316,44 @@ fn format(
         "aci" => Format::Aci,
         _ => Format::Raw,
     })
+}
+
+/// The number that an option of a format has, if it is given.
+fn number<'a, T>(
+    format: &'static str,
+    key: &str,
+    given: impl Fn(&str) -> Option<&'a str>,
+    expected: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, FormatError> {
+    let Some(value) = given(key) else {
+        return Ok(None);
+    };
+    match parse(value) {
+        Some(number) => Ok(Some(number)),
+        None => Err(FormatError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            formats: vec![format],
+            expected: expected.to_owned(),
+        }),
+    }
+}
+
+/// Bytes from a number with an optional unit `k`, `M`, `KiB` or `MiB`, as QEMU reads sizes.
+pub(super) fn parse_size(text: &str) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match &text[digits..] {
+        "" | "b" | "B" => 1,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
 }
 
 fn named<T: Copy>(names: &[(&str, T)], given: Option<&str>, default: T) -> T {
@@ -305,6 +408,38 @@ mod tests {
     }
 
     #[test]
+    fn numbers_have_units_and_ranges() {
+        let formats = ask(
+            "vhdx,vdi,vmdk",
+            true,
+            "subformat=fixed,block_size=32M,log_size=2M,block_state_zero=on,static=on,\
+             hwversion=13,toolsversion=2147483647,adapter_type=legacyESX",
+        );
+        assert_eq!(
+            formats.unwrap(),
+            [
+                Format::Vhdx(vhdx::Options {
+                    subformat: vhdx::Subformat::Fixed,
+                    block_size: Some(32 << 20),
+                    log_size: 2 << 20,
+                    zero_state: true,
+                }),
+                Format::Vdi(vdi::Subformat::Static),
+                Format::Vmdk(vmdk::Options {
+                    adapter: vmdk::Adapter::LegacyEsx,
+                    hardware_version: 13,
+                    tools_version: Some(2_147_483_647),
+                    ..vmdk::Options::default()
+                }),
+            ]
+        );
+        assert_eq!(
+            ask("vhdx", true, "block_size=0").unwrap(),
+            [Format::Vhdx(vhdx::Options::default())]
+        );
+    }
+
+    #[test]
     fn what_no_format_takes_is_named() {
         for (names, options, message, hint) in [
             (
@@ -317,7 +452,7 @@ mod tests {
                 "raw,vdi",
                 "cluster_size=4k",
                 "no output format here has an option `cluster_size`",
-                "raw, vdi has no options",
+                "supported are `preallocation=off`, `nocow=off`, `static=on|off`",
             ),
             (
                 "vhd,raw",
@@ -335,7 +470,37 @@ mod tests {
                 "vhd",
                 "x=y",
                 "no output format here has an option `x`",
-                "supported are `subformat=dynamic|fixed`, `force_size=on`",
+                "supported are `subformat=dynamic|fixed`, `force_size=on`, `preallocation=off`, `nocow=off`",
+            ),
+            (
+                "vhdx",
+                "block_size=3M",
+                "vhdx option `block_size` cannot be `3M`",
+                "it is a power of two from 1M to 256M, or 0",
+            ),
+            (
+                "vhdx",
+                "log_size=1k",
+                "vhdx option `log_size` cannot be `1k`",
+                "it is whole MiB, from 1M to 1024M",
+            ),
+            (
+                "vmdk",
+                "hwversion=new",
+                "vmdk option `hwversion` cannot be `new`",
+                "it is a number",
+            ),
+            (
+                "vmdk",
+                "zeroed_grain=on",
+                "vmdk option `zeroed_grain` cannot be `on`",
+                "it is `off`",
+            ),
+            (
+                "raw,vhd",
+                "preallocation=full",
+                "raw and vhd option `preallocation` cannot be `full`",
+                "it is `off`",
             ),
         ] {
             let error = ask(names, true, options).unwrap_err();

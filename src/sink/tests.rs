@@ -71,6 +71,7 @@ fn variants() -> Vec<Options> {
                     cluster_size,
                     compression_type,
                     compression,
+                    ..Options::default()
                 });
             }
         }

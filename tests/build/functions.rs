@@ -41,6 +41,12 @@ const BUILD: &str = r#"
     echo line >"$TMP_MOUNT_PATH/var/log/messages"
     finalise_base
     echo "final: $(ls -A "$TMP_MOUNT_PATH/tmp" | grep -c . || :) $(stat -c %s "$TMP_MOUNT_PATH/var/log/messages") $(cat "$TMP_MOUNT_PATH/etc/resolv.conf")"
+    mkdir -p "$OUTPUT/host/log"
+    echo line >"$OUTPUT/host/log/messages"
+    mv "$TMP_MOUNT_PATH/var" "$TMP_MOUNT_PATH/old"
+    ln -s "$OUTPUT/host" "$TMP_MOUNT_PATH/var"
+    finalise_base
+    echo "outside: $(cat "$OUTPUT/host/log/messages")"
     own=$TMP_BUILD_DIR
     echo made >"$TMP_IMAGE_PATH"
     echo old >"$OUTPUT/second.raw"
@@ -100,6 +106,7 @@ fn every_function_of_dib_is_defined_and_does_what_hooks_call_it_for() {
         ("words: ", "+root"),
         ("inside: ", "/ /tmp/in_target.d/inside.d/50-inside"),
         ("final: ", "0 0 # own"),
+        ("outside: ", "line"),
         ("cleaned: ", "yes"),
         ("- local_loop: ", "{name: x}"),
         ("memory: ", "1"),

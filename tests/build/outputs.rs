@@ -358,3 +358,19 @@ fn an_output_that_cannot_be_written_is_told_with_its_path_and_leaves_nothing() {
     assert_eq!(toy.outputs(), ["toy.tar"]);
     toy.assert_swept();
 }
+
+#[test]
+fn no_final_image_runs_the_hooks_and_writes_no_image() {
+    let toy = Toy::basic();
+    toy.file("no-final-image/README.rst", "Nothing.\n");
+    toy.file("toy/element-deps", "no-final-image\n");
+    toy.hook("cleanup", "90-own-image", "echo the hooks ran to the end");
+    let built = toy.build("-t qcow2,raw").success();
+    let lines = built.lines().join("\n");
+    assert!(lines.contains("the hooks ran to the end"), "{lines}");
+    let outputs = toy.outputs();
+    let images = outputs
+        .iter()
+        .filter(|name| name.ends_with(".qcow2") || name.ends_with(".raw"));
+    assert_eq!(images.count(), 0, "{outputs:?}");
+}

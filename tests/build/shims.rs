@@ -44,11 +44,28 @@ systemctl enable a && readlink /etc/systemd/system/multi-user.target.wants/a.ser
 echo "state $(systemctl is-enabled a)"
 systemctl mask a.service && echo "state $(systemctl is-enabled a || true)"
 hostnamectl set-hostname toy && echo "name $(cat /etc/hostname)"
+mount -t proc none /proc && umount /proc && sudo umount -lf /proc && [ -e /proc/self/status ] && echo "proc stays"
+mkdir -p /etc /mnt/on && echo 'other:x:12:12::/home/other:/bin/sh' >>/etc/passwd
+mount -t tmpfs none /mnt/on && touch /mnt/on/x && umount /mnt/on && [ ! -e /mnt/on/x ] && echo "own mounts go"
+echo "homes $(sudo -u other sh -c 'echo $HOME') $(sudo -E -u other sh -c 'echo $HOME') $(sudo -D /etc sh -c 'echo $PWD')"
 "#,
+    );
+    let name = format!(
+        "awk -F: -v id={} '$3 == id {{ print $1; exit }}' /etc/passwd",
+        nix::unistd::geteuid()
+    );
+    toy.hook(
+        "cleanup",
+        "50-caller",
+        &format!(
+            "sudo -u \"$({name})\" touch \"$TMPDIR/y\"\n\
+             sudo -E -H -u \"$({name})\" stat -c 'caller %u' \"$TMPDIR/y\"\n"
+        ),
     );
     let built = toy.build("-t tar").success();
     let lines = built.lines();
     for line in [
+        "caller 0",
         "api mounted",
         "tmpfs mounted",
         "status 32",
@@ -62,6 +79,9 @@ hostnamectl set-hostname toy && echo "name $(cat /etc/hostname)"
         "state enabled",
         "state masked",
         "name toy",
+        "proc stays",
+        "own mounts go",
+        "homes /home/other /root /etc",
     ] {
         assert!(
             lines.iter().any(|said| said == line),

@@ -55,12 +55,10 @@ fn the_steps_make_an_image_of_what_is_in_the_mount_points() {
     fs::create_dir(world.work().join("mnt/etc")).expect("the mount point is there");
     fs::write(world.work().join("mnt/etc/motd"), "hello\n").expect("it can be written");
     step("writefstab").success();
-    let fstab = fs::read_to_string(world.work().join("build/states/block-device/fstab"));
-    assert!(
-        fstab
-            .expect("it was written")
-            .contains(" / ext4 defaults 0 1\n")
-    );
+    for place in ["build/states/block-device/fstab", "build/built/etc/fstab"] {
+        let fstab = fs::read_to_string(world.work().join(place)).expect("it was written");
+        assert!(fstab.contains(" / ext4 defaults 0 1\n"), "{place}: {fstab}");
+    }
     step("umount").success();
     assert_eq!(fs::metadata(&image).expect("it is there").len(), 128 << 20);
     if let Some(tool) = missing(&["sfdisk", "debugfs", "e2fsck"]) {
@@ -125,7 +123,18 @@ fn mistakes_of_the_caller_and_of_the_configuration_have_their_own_status() {
         ("creat", 2, "unknown step `creat`", "did you mean `create`?"),
         ("getval", 2, "`getval` needs a symbol", "getval root-label"),
         ("init more", 2, "`init` takes no more arguments", "--help"),
-        ("--parms x init", 2, "unknown option `--parms`", "--help"),
+        (
+            "--parms x init",
+            2,
+            "unknown option `--parms`",
+            "`--params`?",
+        ),
+        (
+            "--par absent init",
+            1,
+            "cannot read the parameters",
+            "--params",
+        ),
         (
             "getval rot-label",
             1,

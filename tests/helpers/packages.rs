@@ -158,7 +158,9 @@ fn textual_package_lists_are_installed_and_removed() {
 /// Every request for every package manager, and the commands that come of it.
 #[test]
 fn install_packages_drives_each_package_manager() {
-    let all = "dnf yum dnf5 yumdownloader zypper emerge etc-update apk rpm";
+    let all = "dnf yum dnf5 yumdownloader zypper emerge emerge-webrsync etc-update eselect apk rpm";
+    let emerge = "emerge --binpkg-respect-use --rebuilt-binaries=y --usepkg=y --with-bdeps=y \
+                  --binpkg-changed-deps=y --jobs=2 --verbose --autounmask=n";
     for (present, variable, line, expected) in [
         (
             "dnf",
@@ -227,22 +229,26 @@ fn install_packages_drives_each_package_manager() {
             "zypper --non-interactive --gpg-auto-import-keys --no-refresh install --no-recommends a",
         ),
         (
-            "emerge",
+            "emerge emerge-webrsync",
             "GENTOO_EMERGE_DEFAULT_OPTS=--quiet --jobs=2",
             "a/b",
-            "emerge --quiet --jobs=2 a/b",
+            "emerge-webrsync -q|emerge --quiet --jobs=2 --noreplace --changed-use a/b",
         ),
         (
             "emerge",
-            "",
-            "-e a/b",
-            "emerge --deselect a/b|emerge --depclean a/b",
+            "DIB_OFFLINE=1",
+            "-e a/b c/d",
+            &format!("{emerge} --deselect a/b|{emerge} --deselect c/d|{emerge} --depclean"),
         ),
         (
-            "emerge etc-update",
+            "emerge emerge-webrsync etc-update eselect",
             "",
             "-u",
-            "emerge --sync|emerge --update --deep --newuse @world|emerge --depclean|emerge @preserved-rebuild|etc-update --automode -5",
+            &format!(
+                "emerge-webrsync -q|{emerge} --update --deep --changed-use @world|\
+                 {emerge} --verbose=n --depclean|{emerge} --usepkg=n @preserved-rebuild|\
+                 etc-update --automode -5|eselect news read new"
+            ),
         ),
         ("apk", "", "a b", "apk add --no-progress a b"),
         (
@@ -331,9 +337,10 @@ fn install_packages_explains_what_it_cannot_do() {
         line.contains(" -o DPkg::Path=/tmp/in_target.d/.kiln/bin:"),
         "{line}"
     );
-    assert!(line.ends_with(" install -- a b\n"), "{line}");
-    assert!(apt("-e a").ends_with(" remove -- a\n"));
-    assert!(apt("-u a").ends_with(" dist-upgrade --\n"));
+    assert!(line.ends_with(" install a b\n"), "{line}");
+    assert!(apt("-e a").ends_with(" remove a\n"));
+    assert!(apt("-u a").ends_with(" dist-upgrade\n"));
+    assert!(apt("-- -t x-backports a").ends_with(" install -t x-backports a\n"));
     let output = run(&mut bench.helper("install-packages"));
     assert_eq!(
         (output.status.code(), stdout(&output).as_str()),
@@ -369,7 +376,7 @@ fn offline_builds_list_the_archives_they_miss() {
         .env("DIB_OFFLINE", "1")
         .arg("a"));
     assert!(
-        stdout(&output).contains(" -q --no-download install -- a\n"),
+        stdout(&output).contains(" -q --no-download install a\n"),
         "{}",
         stdout(&output)
     );

@@ -8,7 +8,10 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use nix::mount::MsFlags;
+
 use crate::common::filter::{failing_from, load, refusing};
+use crate::common::host::Host;
 use crate::common::image::{missing, run};
 use crate::common::{Outcome, Run as _, World, kiln, tool};
 
@@ -96,7 +99,7 @@ fn writing_that_fails_in_any_format_keeps_the_old_image() {
                 libc::ENOSPC,
                 [
                     "error: no space left for output `",
-                    "hint: free some space there, or choose another place with `-o`",
+                    "hint: free some space there, or choose another place",
                 ],
             ),
             (
@@ -132,6 +135,65 @@ fn one_output_of_several_that_fails_leaves_none() {
     );
     let expected = ["error: the disk quota leaves no space for output `"];
     assert_failed(&world, &outcome, &expected, &["out.qcow2", "out.raw"]);
+}
+
+#[test]
+fn what_does_not_fit_on_the_way_out_of_an_image_leaves_nothing() {
+    let world = world();
+    // Zeros that are there, and not a hole.
+    fs::write(world.work().join("tree/zeros"), vec![0; 3 << 20]).expect("written");
+    fs::create_dir(world.work().join("tree/some")).expect("made");
+    world.write("tree/some/file", "text");
+    world
+        .kiln()
+        .words("pack tree -o a -t raw --owner 0:0")
+        .success();
+    let line = "cp -r a.raw / out";
+    // A disk that is full before it said so.
+    let outcome = filtered(
+        &world,
+        failing_from(libc::SYS_pwrite64, 256 << 10, libc::ENOSPC),
+        line,
+    );
+    let expected = [
+        "a.raw: cannot write `out/large`: No space left on device (os error 28)",
+        "hint: free some space there, or choose another place\n",
+    ];
+    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    for text in expected {
+        assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    }
+    assert_eq!(names(&world), ["a.raw", "tree"]);
+
+    world.kiln().words(line).success();
+    let blocks = |name: &str| {
+        let path = world.work().join(name);
+        std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).expect("there"))
+    };
+    let read = |name: &str| fs::read(world.work().join(name)).expect("there");
+    for name in ["large", "zeros", "some/file"] {
+        assert!(read(&format!("tree/{name}")) == read(&format!("out/{name}")));
+    }
+    assert_eq!(blocks("out/zeros"), 0);
+
+    // A disk that is too small, and known to be. Only root makes one.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    fs::create_dir(world.work().join("small")).expect("made");
+    let small = world.work().join("small");
+    let host = Host::new().memory(&small, MsFlags::empty(), "size=1m,mode=777");
+    for (line, needed) in [
+        ("cp -r a.raw / small/out", "4.9 MiB"),
+        ("cp a.raw /large small", "1.9 MiB"),
+    ] {
+        let mut command = world.kiln();
+        host.confine(&mut command);
+        let outcome = command.words(line);
+        let said = format!("it needs up to {needed}, and 1 MiB are free there");
+        assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(&said), "{}", outcome.stderr);
+    }
 }
 
 #[test]

@@ -35,6 +35,24 @@ const CASES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "-b 4096 -g 8192 -i 8k",
+        &[
+            ("Blocks per group", "8192"),
+            ("Inodes per group", "4096"),
+            ("Inode count", "8192"),
+        ],
+    ),
+    // Groups get smaller until their bitmaps can count the inodes. These are the
+    // numbers that mke2fs 1.47 comes to; the resize inode is a large file.
+    (
+        "-b 4096 -i 1k -O ^large_file",
+        &[
+            ("Blocks per group", "14264"),
+            ("Inode count", "65536"),
+            ("Filesystem features", "+large_file"),
+        ],
+    ),
+    (
         "-b 4096 -U 6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f -e remount-ro -J checksum=3",
         &[
             ("Block size", "4096"),
@@ -61,7 +79,7 @@ const CASES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "-E lazy_itable_init,lazy_journal_init=1,discard,nodiscard,packed_meta_blocks",
+        "-E lazy_itable_init,lazy_journal_init=1,discard,nodiscard,packed_meta_blocks=1,assume_storage_prezeroed=1 -D -K",
         &[("Filesystem features", "+metadata_csum")],
     ),
     (
@@ -173,6 +191,31 @@ fn every_documented_option_of_mke2fs_does_what_it_says() {
         assert_eq!(outcome.code(), 1, "{option}");
         let named = format!("`-O {option}`");
         assert!(outcome.stderr.contains(&named), "{}", outcome.stderr);
+    }
+    for (options, said) in [
+        (
+            "-N 4000000",
+            "the 4000000 inodes that `-N 4000000` asks for leave no room for files in an ext4 filesystem of 64 MiB",
+        ),
+        (
+            "-i 1024 -I 1024",
+            "the ext4 option `-i 1024` is not usable: inodes alone",
+        ),
+        (
+            "-g 100",
+            "the ext4 option `-g 100` is not usable: the blocks of a group",
+        ),
+    ] {
+        let outcome = world
+            .kiln()
+            .args(["pack", "tree", "-t", "raw", "-o", "none", "--size", "64MiB"])
+            .args(["--mkfs-options", options])
+            .run();
+        assert_eq!(outcome.code(), 1, "{options}");
+        assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+        // Only what is too small gets larger by being made larger.
+        let hinted = outcome.stderr.contains("`--size` makes the image larger");
+        assert_eq!(hinted, options.starts_with("-N"), "{}", outcome.stderr);
     }
     assert!(!world.work().join("none.raw").exists());
 }

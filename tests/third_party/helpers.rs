@@ -12,10 +12,15 @@ use crate::skip;
 
 /// Runs programs in Python as if each had been started, in one process after the other:
 /// on standard input a list of `[program, arguments, variables]`, on standard output a
-/// list of `[status, standard output]`.
+/// list of `[status, what came out of the stream that the argument names]`.
 const DRIVER: &str = r#"
 import json, os, runpy, sys
 import argparse, collections, logging, yaml
+try:
+    import jsonschema, pkg_resources
+except ImportError:
+    pass
+stream = int(sys.argv[1])
 answers = []
 for program, arguments, variables in json.load(sys.stdin):
     child = os.fork()
@@ -23,8 +28,8 @@ for program, arguments, variables in json.load(sys.stdin):
         os.environ.update(variables)
         out = os.open("python.out", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         nothing = os.open("/dev/null", os.O_WRONLY)
-        os.dup2(out, 1)
-        os.dup2(nothing, 2)
+        os.dup2(nothing, 3 - stream)
+        os.dup2(out, stream)
         sys.argv = [program, *arguments]
         status = 0
         try:
@@ -60,8 +65,27 @@ impl Case {
 
 /// What both programs answer to each case: upstream's, then kiln's.
 fn answers(world: &World, program: &str, name: &str, cases: &[Case]) -> Vec<[(i32, String); 2]> {
+    let program = format!("diskimage_builder/elements/{program}");
+    answers_of(world, &program, name, Stream::Out, cases)
+}
+
+/// What a program is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Out = 1,
+    Err = 2,
+}
+
+/// Same, for any program of upstream's and either stream.
+fn answers_of(
+    world: &World,
+    program: &str,
+    name: &str,
+    stream: Stream,
+    cases: &[Case],
+) -> Vec<[(i32, String); 2]> {
     let library = upstream(true);
-    let script = library.join("diskimage_builder/elements").join(program);
+    let script = library.join(program);
     let asked: Vec<Value> = cases
         .iter()
         .map(|case| {
@@ -76,8 +100,9 @@ fn answers(world: &World, program: &str, name: &str, cases: &[Case]) -> Vec<[(i3
     let input = world.write("cases.json", &Value::Array(asked).to_string());
     let output = world
         .command("python3")
-        .args(["-c", DRIVER])
+        .args(["-c", DRIVER, &(stream as u8).to_string()])
         .env("PYTHONPATH", &library)
+        .env("PYTHONWARNINGS", "ignore")
         .stdin(fs::File::open(input).expect("it was written"))
         .stderr(Stdio::inherit())
         .output()
@@ -94,7 +119,11 @@ fn answers(world: &World, program: &str, name: &str, cases: &[Case]) -> Vec<[(i3
                 .envs(case.variables.iter().copied())
                 .output()
                 .expect("kiln can be started");
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let text = match stream {
+                Stream::Out => &output.stdout,
+                Stream::Err => &output.stderr,
+            };
+            let text = String::from_utf8_lossy(text).into_owned();
             [theirs, (output.status.code().unwrap_or(-1), text)]
         })
         .collect()
@@ -331,4 +360,266 @@ fn without_empty(mut merged: Value) -> Value {
     }
     phases.retain(|_, lists| lists.as_object().is_none_or(|lists| !lists.is_empty()));
     merged
+}
+
+#[test]
+fn map_packages_answers_as_upstreams() {
+    if let Some(why) = cannot_run() {
+        skip!("{why}");
+    }
+    let world = World::new();
+    let case = |line: &str| Case {
+        arguments: line.split_whitespace().map(str::to_owned).collect(),
+        variables: Vec::new(),
+    };
+    let cases = [
+        "apache2 vim snmp-mibs-downloader",
+        "build-essential python-dev libssl-dev libfoo-dev x-dev -dev dev",
+        "libldap2-dev grub-pc openstack-neutron-dhcp-agent vlan",
+        "",
+        "-h --help -- -x",
+    ]
+    .map(case);
+    let program = "redhat-common/bin/map-packages";
+    for (case, [theirs, ours]) in cases
+        .iter()
+        .zip(answers(&world, program, "map-packages", &cases))
+    {
+        assert_eq!(theirs, ours, "{:?}", case.arguments);
+    }
+}
+
+#[test]
+fn service_maps_are_merged_as_by_upstreams() {
+    if let Some(why) = cannot_run() {
+        skip!("{why}");
+    }
+    let world = World::new();
+    world.write(
+        "elements/one/svc-map",
+        "ssh:\n  debian: ssh\n  redhat: sshd\n  suse: sshd-suse\n  default: other\ncron:\n  fedora: crond\n",
+    );
+    world.write(
+        "elements/two/svc-map",
+        "web: {default: httpd, ubuntu: apache2}\n\"a b\": {default: \"c d\"}\n",
+    );
+    world.write("elements/three/svc-map", "web: {default: again}\n");
+    world.write("elements/four/README", "no map\n");
+    for distro in [
+        "debian", "ubuntu", "fedora", "centos", "rhel", "opensuse", "gentoo", "",
+    ] {
+        for names in ["one", "two", "one two", "two one four", "four", "two three"] {
+            let paths: String = names
+                .split(' ')
+                .map(|name| format!("{name}: {}/elements/{name}\n", world.work().display()))
+                .collect();
+            let theirs = upstream_merge(&world, &paths, distro);
+            let output = world
+                .kiln()
+                .args(["svc-map-merge", "--elements", names, "--path", "elements"])
+                .args(["--distro", distro, "ours.yaml"])
+                .output()
+                .expect("kiln can be started");
+            assert_eq!(theirs.0, output.status.code(), "{names} for {distro}");
+            if let Some(theirs) = theirs.1 {
+                let ours = fs::read_to_string(world.work().join("ours.yaml")).expect("written");
+                assert_eq!(theirs, entries(&ours), "{names} for {distro}");
+            }
+        }
+    }
+}
+
+/// Status of upstream's hook that merges, and what it has merged.
+fn upstream_merge(
+    world: &World,
+    paths: &str,
+    distro: &str,
+) -> (Option<i32>, Option<Vec<(String, String)>>) {
+    let library = upstream(true);
+    let hook = "diskimage_builder/elements/svc-map/extra-data.d/10-merge-svc-map-files";
+    fs::create_dir_all(world.work().join("target/tmp")).expect("it can be made");
+    let output = world
+        .command("python3")
+        .arg(library.join(hook))
+        .env("PYTHONPATH", &library)
+        .env("IMAGE_ELEMENT_YAML", paths)
+        .env("TMP_MOUNT_PATH", world.work().join("target"))
+        .env("DISTRO_NAME", distro)
+        .output()
+        .expect("Python can be started");
+    let merged = output.status.success().then(|| {
+        let file = world.work().join("target/tmp/svc-map-services");
+        entries(&fs::read_to_string(file).expect("it is written"))
+    });
+    (output.status.code(), merged)
+}
+
+/// The entries of a flat YAML mapping, sorted.
+fn entries(text: &str) -> Vec<(String, String)> {
+    let Ok(kiln::disk::yaml::Value::Map(map)) = kiln::disk::yaml::parse(text) else {
+        panic!("no mapping: {text}");
+    };
+    let pair = |(key, value): (&str, &kiln::disk::yaml::Value)| {
+        (
+            key.to_owned(),
+            value.as_text().unwrap_or_default().to_owned(),
+        )
+    };
+    let mut entries: Vec<_> = map.iter().map(pair).collect();
+    entries.sort();
+    entries
+}
+
+/// Values of keys, as YAML has them.
+const NUMBERS: &str = "2 2.0 2.5 0 -1 +5 010 08 0x10 0b11 1_000 1e3 1.0e+3 0o10 yes off y ~ '2' []";
+const VALUES: &str = "2 1e3 yes y ~ '' '2' abc [a] [] {} {a:\u{a0}b} {a:\u{a0}1} [qcow2,\u{a0}raw]";
+
+#[test]
+fn image_lists_become_the_commands_of_upstreams() {
+    if let Some(why) = cannot_run() {
+        skip!("{why}");
+    }
+    let world = World::new();
+    let mut cases = Vec::new();
+    let mut case = |line: &str| {
+        cases.push(Case {
+            arguments: line.split_whitespace().map(str::to_owned).collect(),
+            variables: Vec::new(),
+        });
+    };
+    let scalars = ["imagename", "image-size", "debug-trace", "ramdisk"].map(|key| (key, NUMBERS));
+    let others = [
+        "environment",
+        "types",
+        "packages",
+        "elements",
+        "qemu-img-options",
+        "arch",
+    ];
+    for (key, values) in scalars.into_iter().chain(others.map(|key| (key, VALUES))) {
+        for (number, value) in values.split(' ').enumerate() {
+            let name = format!("{key}-{number}.yaml");
+            world.write(
+                &name,
+                &format!("- {key}: {}\n", value.replace('\u{a0}', " ")),
+            );
+            case(&format!("--dry-run {name}"));
+        }
+    }
+    for (number, text) in [
+        "",
+        "[]",
+        "- {}\n",
+        "a: b\n",
+        "- null\n",
+        "- elements: [a]\n- elements: [b]\n",
+        "- {imagename: x, elements: [a]}\n- elements: [b]\n- imagename: y\n- {imagename: x, elements: [c]}\n",
+        "- &b {elements: [a], imagename: n}\n- {<<: *b, imagename: m}\n",
+        "- {imagename: a, ramdisk: true}\n- {imagename: a, ramdisk: false}\n",
+        "- environment: {A: \"two\\nlines\", B: 'two words'}\n",
+        "%YAML 1.1\n---\n- elements: [a]\n...\n",
+        "--- \n- {}\n--- \n- {}\n",
+        "- elements: [a\n",
+        "- elements: [a, b,]\n  elements: [c]\n",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("document-{number}.yaml");
+        world.write(&name, text);
+        case(&format!("--dry-run {name}"));
+    }
+    world.write("a.yaml", "- {imagename: a, elements: [x]}\n");
+    world.write("b.yaml", "- elements: [y]\n");
+    for line in [
+        "",
+        "--dry-run",
+        "--dry a.yaml",
+        "--d --s a.yaml b.yaml",
+        "a.yaml b.yaml --dry-run",
+        "--dry-run -- a.yaml",
+        "--dry-run=1 a.yaml",
+        "--unknown a.yaml",
+        "--dry-run absent.yaml",
+        "--dry-run a.yaml absent.yaml",
+    ] {
+        case(line);
+    }
+    let program = "bin/diskimage-builder";
+    let answers = answers_of(&world, program, "diskimage-builder", Stream::Err, &cases);
+    let library = upstream(true).join("diskimage_builder/lib/");
+    let started = format!("bash {}", library.display());
+    for (case, [theirs, ours]) in cases.iter().zip(&answers) {
+        let file = case.arguments.last().map(|name| world.work().join(name));
+        let text = file.and_then(|file| fs::read_to_string(file).ok());
+        let what = format!("{:?} {text:?}", case.arguments);
+        assert_eq!(theirs.0, ours.0, "{what}: {} {}", theirs.1, ours.1);
+        if theirs.0 == 0 {
+            assert_eq!(theirs.1.replace(&started, ""), ours.1, "{what}");
+        }
+    }
+    assert!(answers.iter().filter(|[theirs, _]| theirs.0 == 0).count() > 40);
+}
+
+#[test]
+fn elements_expand_as_by_upstreams() {
+    if let Some(why) = cannot_run() {
+        skip!("{why}");
+    }
+    let world = World::new();
+    world.write("mine/os/element-provides", "operating-system\n");
+    world.write("mine/needs-os/element-deps", "os\n\nother\n");
+    world.write("mine/other/README", "");
+    world.write("mine/second-os/element-provides", "operating-system\n");
+    world.write("mine/loop-a/element-deps", "loop-b\n");
+    world.write("mine/loop-b/element-deps", "loop-a\n");
+    world.write("mine/broken/element-deps", "nothing-has-this-name\n");
+    let elements = upstream(true).join("diskimage_builder/elements");
+    let path = format!("{}:mine", elements.display());
+    let cases: Vec<Case> = [
+        "vm block-device-mbr debian-minimal",
+        "vm block-device-gpt ubuntu-minimal",
+        "baremetal fedora-minimal",
+        "centos-minimal vm block-device-efi simple-init growroot",
+        "os needs-os",
+        "needs-os",
+        "os loop-a",
+        "os loop-a loop-b",
+        "os second-os",
+        "os operating-system",
+        "os broken",
+        "os absent",
+        "base",
+        "os os",
+        "--en os",
+        "",
+        "--unknown os",
+        "-e os",
+        "os -- needs-os",
+    ]
+    .iter()
+    .map(|line| Case {
+        arguments: line.split_whitespace().map(str::to_owned).collect(),
+        variables: Vec::new(),
+    })
+    .collect();
+    let mut world = world;
+    world.set("ELEMENTS_PATH", &path);
+    let program = "diskimage_builder/lib/element-info.py";
+    let answers = answers_of(&world, program, "element-info", Stream::Out, &cases);
+    let names = |text: &str| {
+        let line = text.lines().next().unwrap_or_default();
+        let line = line.strip_prefix("export IMAGE_ELEMENT='").unwrap_or(line);
+        let line = line.trim_end_matches('\'');
+        let mut names: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    for (case, [theirs, ours]) in cases.iter().zip(&answers) {
+        assert_eq!(theirs.0, ours.0, "{:?}: {}", case.arguments, ours.1);
+        if theirs.0 == 0 {
+            assert_eq!(names(&theirs.1), names(&ours.1), "{:?}", case.arguments);
+        }
+    }
+    assert!(answers.iter().filter(|[theirs, _]| theirs.0 == 0).count() >= 9);
 }

@@ -14,8 +14,10 @@ use zerocopy::IntoBytes as _;
 use zerocopy::little_endian::{U16, U32, U64};
 
 use super::mbr;
+pub use discoverable::discoverable;
 pub use mbr::Size;
 
+mod discoverable;
 pub mod format;
 pub mod types;
 

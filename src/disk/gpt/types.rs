@@ -19,33 +19,6 @@ pub fn by_code(code: u16) -> Option<Uuid> {
         .map(|at| CODES[at].1)
 }
 
-/// The discoverable-partition type of a mount point.
-///
-/// `arch` is Debian's name, and matters for `/` and `/usr`. See the
-/// [specification](https://uapi-group.org/specifications/specs/discoverable_partitions_specification/).
-pub fn discoverable(mount_point: &str, arch: &str) -> Option<Uuid> {
-    Some(match (mount_point, arch) {
-        ("/", "amd64" | "x86_64") => uuid!("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"),
-        ("/", "arm64" | "aarch64") => uuid!("B921B045-1DF0-41C3-AF44-4C6F280D3FAE"),
-        ("/", "i386") => uuid!("44479540-F297-41B2-9AF7-D131D5F0458A"),
-        ("/", "armhf" | "armel") => uuid!("69DAD710-2CE4-4E3C-B16C-21A1D49ABED3"),
-        ("/", "riscv64") => uuid!("72EC70A6-CF74-40E6-BD49-4BDA08E8F224"),
-        ("/", "ppc64el" | "ppc64le") => uuid!("C31C45E6-3F39-412E-80FB-4809C4980599"),
-        ("/", "s390x") => uuid!("5EEAD9A9-FE09-4A1E-A1D7-520D00531306"),
-        ("/", "loong64" | "loongarch64") => uuid!("77055800-792C-4F94-B39A-98C91B762BB6"),
-        ("/usr", "amd64" | "x86_64") => uuid!("8484680C-9521-48C6-9C11-B0720656F69E"),
-        ("/usr", "arm64" | "aarch64") => uuid!("B0E01050-EE5F-4390-949A-9101B17104E9"),
-        ("/efi" | "/boot/efi", _) => ESP,
-        ("/boot", _) => uuid!("BC13C2FF-59E6-4262-A352-B275FD6F7172"),
-        ("/home", _) => uuid!("933AC7E1-2EB4-4F13-B844-0E14E2AEF915"),
-        ("/srv", _) => uuid!("3B8F8425-20E0-4F3B-907F-1A25A76F98E8"),
-        ("/var", _) => uuid!("4D21B016-B534-45C2-A9FB-5C16E091FD2D"),
-        ("/var/tmp", _) => uuid!("7EC6F557-3BC5-4ACA-B293-16EF5DF639D1"),
-        ("swap", _) => uuid!("0657FD6D-A4AB-43C4-84E5-0933C84B4F4F"),
-        _ => return None,
-    })
-}
-
 /// Every code that sgdisk 1.0.9 knows, sorted.
 #[rustfmt::skip]
 const CODES: &[(u16, Uuid)] = &[
@@ -308,8 +281,6 @@ mod tests {
         assert_eq!(by_code(0xEF02), Some(BIOS_BOOT));
         assert_eq!(by_code(0x8300), Some(LINUX_FILESYSTEM));
         assert_eq!(by_code(0x8E00), Some(LINUX_LVM));
-        assert_eq!(by_code(0x8304), discoverable("/", "amd64"));
-        assert_eq!(by_code(0x8200), discoverable("swap", ""));
         assert_eq!(by_code(0xFFFF), None);
     }
 }

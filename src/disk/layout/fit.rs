@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{LayoutError, NativePlanner, Plan};
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
-use crate::disk::fs::{btrfs, ext4, xfs};
+use crate::disk::fs::{btrfs, ext4, fat, swap, xfs};
 use crate::tree::{Kind, Timestamp, Tree};
 
 /// How often a disk may turn out too small for its filesystems.
@@ -124,6 +124,27 @@ impl Plan {
     }
 }
 
+impl LayoutError {
+    /// Whether a larger image would do.
+    pub fn is_too_small(&self) -> bool {
+        let LayoutError::Filesystem { source, .. } = self else {
+            return false;
+        };
+        missing_bytes(self).is_some()
+            || matches!(
+                source.downcast_ref(),
+                Some(ext4::Error::TooFewInodes { .. } | ext4::Error::TooManyInodes { .. })
+            )
+            || matches!(
+                source.downcast_ref(),
+                Some(
+                    fat::Error::Size { .. } | fat::Error::Type { .. } | fat::Error::NoSpace { .. }
+                )
+            )
+            || matches!(source.downcast_ref(), Some(swap::Error::TooSmall { .. }))
+    }
+}
+
 /// What a filesystem lacks for its files, and a tenth of it to write to.
 fn missing_bytes(error: &LayoutError) -> Option<u64> {
     let LayoutError::Filesystem { source, .. } = error else {
@@ -139,6 +160,11 @@ fn missing_bytes(error: &LayoutError) -> Option<u64> {
         ext4::Error::TooSmall { needed, given } => {
             needed.checked_add(needed / 10)?.checked_sub(*given)
         }
+        ext4::Error::TooManyInodes {
+            needed: Some(needed),
+            given,
+            ..
+        } => needed.checked_sub(*given),
         _ => None,
     }
 }

@@ -234,7 +234,7 @@ fn discoverable_type(
         (_, Some(mount)) => &mount.mount_point,
         _ => "",
     };
-    gpt::types::discoverable(used_for, arch).ok_or_else(|| {
+    gpt::discoverable(used_for, arch).ok_or_else(|| {
         let what = match used_for {
             "" => "a partition that is not mounted".to_owned(),
             used_for => format!("`{used_for}` on {arch}"),

@@ -254,28 +254,7 @@ fn wanted_extents(lv: &Lv, space: &Space<'_>, stripes: u64) -> Result<u64, LvmEr
 /// # Errors
 /// See [`LvmError`].
 pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
-    for name in [&vg.name]
-        .into_iter()
-        .chain(vg.lvs.iter().map(|lv| &lv.name))
-    {
-        if !is_valid_name(name) {
-            return Err(LvmError::Name { name: name.clone() });
-        }
-    }
-    let limits = [
-        ("logical", vg.lvs.len(), vg.options.max_lv),
-        ("physical", vg.pvs.len(), vg.options.max_pv),
-    ];
-    for (what, count, most) in limits {
-        if most > 0 && u32::try_from(count).map_or(true, |count| count > most) {
-            return Err(LvmError::TooMany {
-                vg: vg.name.clone(),
-                what,
-                count,
-                most,
-            });
-        }
-    }
+    check_group(vg)?;
     let extent = vg.options.extent_size;
     let mut total: u64 = 0;
     for pv in &vg.pvs {
@@ -300,47 +279,7 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
     let mut places = Vec::with_capacity(vg.lvs.len());
     let mut pools: Vec<Pool> = Vec::new();
     for lv in &vg.lvs {
-        if lv.options.stripes.is_some() && lv.kind != Kind::Linear {
-            return Err(LvmError::StripedThin {
-                vg: vg.name.clone(),
-                lv: lv.name.clone(),
-            });
-        }
-        places.push(match &lv.kind {
-            Kind::Linear => match lv.options.stripes {
-                None => {
-                    let wanted = wanted_extents(lv, &space, 1)?;
-                    Place::Linear(space.take(&lv.name, wanted)?)
-                }
-                Some(stripes) => {
-                    let wanted = wanted_extents(lv, &space, stripes.count)?;
-                    Place::Striped {
-                        parts: space.take_striped(&lv.name, wanted, stripes)?,
-                        size: stripes.size,
-                    }
-                }
-            },
-            Kind::ThinPool => {
-                let spare = pools.iter().map(|pool| length_of(&pool.metadata)).max();
-                pools.push(place_pool(lv, spare.unwrap_or(0) / extent, &mut space)?);
-                Place::Pool(pools.len() - 1)
-            }
-            Kind::Thin(name) => {
-                let pool = pools.iter().position(|pool| pool.name == *name);
-                let pool = pool.ok_or_else(|| LvmError::NotAPool {
-                    lv: lv.name.clone(),
-                    pool: name.clone(),
-                    vg: vg.name.clone(),
-                })?;
-                let volume = pools[pool].volumes;
-                pools[pool].volumes += 1;
-                Place::Thin {
-                    pool,
-                    volume,
-                    bytes: wanted_extents(lv, &space, 1)?.saturating_mul(extent),
-                }
-            }
-        });
+        places.push(place(lv, &mut space, &mut pools)?);
     }
     // Only a group with pools has one; the largest of them can use it.
     let with_spare = pools.iter().filter(|pool| pool.options.spare);
@@ -369,6 +308,80 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
             })
         }
     }
+}
+
+/// Names that LVM takes, and as many volumes as the group's options allow.
+fn check_group(vg: &Vg) -> Result<(), LvmError> {
+    for name in [&vg.name]
+        .into_iter()
+        .chain(vg.lvs.iter().map(|lv| &lv.name))
+    {
+        if !is_valid_name(name) {
+            return Err(LvmError::Name { name: name.clone() });
+        }
+    }
+    let limits = [
+        ("logical", vg.lvs.len(), vg.options.max_lv),
+        ("physical", vg.pvs.len(), vg.options.max_pv),
+    ];
+    for (what, count, most) in limits {
+        if most > 0 && u32::try_from(count).map_or(true, |count| count > most) {
+            return Err(LvmError::TooMany {
+                vg: vg.name.clone(),
+                what,
+                count,
+                most,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Places one logical volume; pools come to the others.
+fn place(lv: &Lv, space: &mut Space<'_>, pools: &mut Vec<Pool>) -> Result<Place, LvmError> {
+    let extent = space.vg.options.extent_size;
+    if lv.options.stripes.is_some() && lv.kind != Kind::Linear {
+        return Err(LvmError::StripedThin {
+            vg: space.vg.name.clone(),
+            lv: lv.name.clone(),
+        });
+    }
+    Ok(match &lv.kind {
+        Kind::Linear => match lv.options.stripes {
+            None => {
+                let wanted = wanted_extents(lv, space, 1)?;
+                Place::Linear(space.take(&lv.name, wanted)?)
+            }
+            Some(stripes) => {
+                let wanted = wanted_extents(lv, space, stripes.count)?;
+                Place::Striped {
+                    parts: space.take_striped(&lv.name, wanted, stripes)?,
+                    size: stripes.size,
+                }
+            }
+        },
+        Kind::ThinPool => {
+            let with_spare = pools.iter().filter(|pool| pool.options.spare);
+            let spare = with_spare.map(|pool| length_of(&pool.metadata)).max();
+            pools.push(place_pool(lv, spare.unwrap_or(0) / extent, space)?);
+            Place::Pool(pools.len() - 1)
+        }
+        Kind::Thin(name) => {
+            let pool = pools.iter().position(|pool| pool.name == *name);
+            let pool = pool.ok_or_else(|| LvmError::NotAPool {
+                lv: lv.name.clone(),
+                pool: name.clone(),
+                vg: space.vg.name.clone(),
+            })?;
+            let volume = pools[pool].volumes;
+            pools[pool].volumes += 1;
+            Place::Thin {
+                pool,
+                volume,
+                bytes: wanted_extents(lv, space, 1)?.saturating_mul(extent),
+            }
+        }
+    })
 }
 
 /// Places a pool. `spare` is how many extents a group keeps for repairs already.

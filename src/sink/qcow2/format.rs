@@ -19,8 +19,8 @@ pub const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
 pub const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
 /// Incompatible feature: [`Header::compression_type`] is not zlib.
 pub const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
-/// Reference counts of 1 << 4 = 16 bits, the only width that version 2 has.
-pub const REFCOUNT_ORDER: u32 = 4;
+/// Compatible feature: reference counts may be behind, as the dirty bit says.
+pub const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
 /// [`Header::compression_type`] of raw deflate.
 pub const COMPRESSION_ZLIB: u8 = 0;
 /// [`Header::compression_type`] of zstd.
@@ -82,7 +82,7 @@ pub struct Header {
     pub compatible_features: U64,
     /// 0x58: bits that a writer must clear if it does not know them.
     pub autoclear_features: U64,
-    /// 0x60: [`REFCOUNT_ORDER`].
+    /// 0x60: binary logarithm of the bits of a reference count; 4 in version 2.
     pub refcount_order: U32,
     /// 0x64: [`HEADER_LENGTH_V3`].
     pub header_length: U32,

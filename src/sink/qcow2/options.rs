@@ -1,5 +1,6 @@
 //! Options of a qcow2 output, also in the notation of `qemu-img -o`.
 
+use super::super::options::parse_size;
 use super::format::CLUSTER_BITS;
 
 /// Default cluster size in bytes, QEMU's.
@@ -46,6 +47,11 @@ pub struct Options {
     /// Whether clusters are compressed, and at which level: zlib 1 to 12
     /// (default 1), zstd 1 to 19 (default 2).
     pub compression: Compression,
+    /// Bits of a reference count: 16, 32 or 64. Compressed clusters share a host
+    /// cluster, so that fewer would not do.
+    pub refcount_bits: u32,
+    /// Whether QEMU may postpone updates of reference counts while it writes.
+    pub lazy_refcounts: bool,
 }
 
 impl Default for Options {
@@ -55,6 +61,8 @@ impl Default for Options {
             cluster_size: DEFAULT_CLUSTER_SIZE,
             compression_type: CompressionType::Zlib,
             compression: Compression::Level(None),
+            refcount_bits: 16,
+            lazy_refcounts: false,
         }
     }
 }
@@ -84,9 +92,14 @@ pub enum OptionsError {
         /// What it takes.
         expected: &'static str,
     },
-    /// zstd in version 2.
-    #[error("qcow2 option `compression_type=zstd` needs `compat=1.1`")]
-    ZstdInVersion2,
+    /// What version 2 does not have.
+    #[error("qcow2 option `{option}` needs `compat=1.1`")]
+    NotInVersion2 {
+        /// The option with its value.
+        option: String,
+        /// What version 2 has.
+        instead: &'static str,
+    },
 }
 
 impl OptionsError {
@@ -98,21 +111,24 @@ impl OptionsError {
                 SUPPORTED.map(|option| format!("`{option}`")).join(", ")
             )),
             OptionsError::Value { .. } => None,
-            OptionsError::ZstdInVersion2 => {
-                Some("leave out `compat=0.10`, or use `compression_type=zlib`".to_owned())
+            OptionsError::NotInVersion2 { instead, .. } => {
+                Some(format!("leave out `compat=0.10`, or use `{instead}`"))
             }
         }
     }
 }
 
 /// What `--qemu-img-options` understands.
-pub(crate) const SUPPORTED: [&str; 6] = [
+pub(crate) const SUPPORTED: [&str; 9] = [
     "compat=0.10|1.1",
     "cluster_size=512..2M",
     "compression_type=zlib|zstd",
     "compression_level=N",
-    "lazy_refcounts=off",
+    "refcount_bits=16|32|64",
+    "lazy_refcounts=on|off",
+    "extended_l2=off",
     "preallocation=off",
+    "nocow=off",
 ];
 
 impl Options {
@@ -153,6 +169,7 @@ impl Options {
                 }
                 "cluster_size" => {
                     options.cluster_size = parse_size(value)
+                        .and_then(|size| u32::try_from(size).ok())
                         .filter(|size| {
                             size.is_power_of_two() && CLUSTER_BITS.contains(&size.ilog2())
                         })
@@ -171,10 +188,25 @@ impl Options {
                         options.compression = Compression::Level(Some(level));
                     }
                 }
-                "lazy_refcounts" if value == "off" => {}
-                "lazy_refcounts" => return Err(wrong("only `off` is supported")),
-                "preallocation" if value == "off" => {}
-                "preallocation" => return Err(wrong("only `off` is supported")),
+                "refcount_bits" => {
+                    options.refcount_bits = match value.as_str() {
+                        "16" => 16,
+                        "32" => 32,
+                        "64" => 64,
+                        _ => return Err(wrong("it is `16`, `32` or `64`")),
+                    }
+                }
+                "lazy_refcounts" => {
+                    options.lazy_refcounts = match value.as_str() {
+                        "on" => true,
+                        "off" => false,
+                        _ => return Err(wrong("it is `on` or `off`")),
+                    }
+                }
+                "extended_l2" | "preallocation" | "nocow" if value == "off" => {}
+                "extended_l2" | "preallocation" | "nocow" => {
+                    return Err(wrong("only `off` is supported"));
+                }
                 _ => return Err(OptionsError::Unknown { key: key.clone() }),
             }
         }
@@ -191,26 +223,31 @@ impl Options {
                 });
             }
         }
-        if options.version == Version::V2 && options.compression_type == CompressionType::Zstd {
-            return Err(OptionsError::ZstdInVersion2);
+        let newer = [
+            (
+                options.compression_type == CompressionType::Zstd,
+                "compression_type=zstd".to_owned(),
+                "compression_type=zlib",
+            ),
+            (
+                options.refcount_bits != 16,
+                format!("refcount_bits={}", options.refcount_bits),
+                "refcount_bits=16",
+            ),
+            (
+                options.lazy_refcounts,
+                "lazy_refcounts=on".to_owned(),
+                "lazy_refcounts=off",
+            ),
+        ];
+        let newer = newer.into_iter().find(|(asked, ..)| *asked);
+        match newer {
+            Some((_, option, instead)) if options.version == Version::V2 => {
+                Err(OptionsError::NotInVersion2 { option, instead })
+            }
+            _ => Ok(options),
         }
-        Ok(options)
     }
-}
-
-/// Bytes from a number with an optional unit `k`, `M`, `KiB` or `MiB`, as QEMU reads sizes.
-fn parse_size(text: &str) -> Option<u32> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u32 = text[..digits].parse().ok()?;
-    let unit = match &text[digits..] {
-        "" | "b" | "B" => 1,
-        "k" | "K" | "KiB" => 1 << 10,
-        "m" | "M" | "MiB" => 1 << 20,
-        _ => return None,
-    };
-    number.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -241,6 +278,14 @@ mod tests {
                 cluster_size: 2 << 20,
                 compression_type: CompressionType::Zstd,
                 compression: Compression::Level(Some(19)),
+                ..base
+            })
+        );
+        assert_eq!(
+            Options::parse("refcount_bits=32,lazy_refcounts=on,extended_l2=off", base),
+            Ok(Options {
+                refcount_bits: 32,
+                lazy_refcounts: true,
                 ..base
             })
         );
@@ -292,6 +337,22 @@ mod tests {
             (
                 "preallocation=full",
                 "qcow2 option `preallocation` cannot be `full`: only `off` is supported",
+            ),
+            (
+                "refcount_bits=1",
+                "qcow2 option `refcount_bits` cannot be `1`: it is `16`, `32` or `64`",
+            ),
+            (
+                "extended_l2=on",
+                "qcow2 option `extended_l2` cannot be `on`: only `off` is supported",
+            ),
+            (
+                "compat=0.10,refcount_bits=64",
+                "qcow2 option `refcount_bits=64` needs `compat=1.1`",
+            ),
+            (
+                "lazy_refcounts=on,compat=v2",
+                "qcow2 option `lazy_refcounts=on` needs `compat=1.1`",
             ),
             (
                 "compression_level=13",

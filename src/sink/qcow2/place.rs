@@ -7,9 +7,9 @@
 use zerocopy::IntoBytes as _;
 
 use super::format::{
-    COMPRESSION_ZLIB, COMPRESSION_ZSTD, FLAG_COPIED, HEADER_LENGTH_V2, HEADER_LENGTH_V3, Header,
-    INCOMPATIBLE_COMPRESSION, MAGIC, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, REFCOUNT_ORDER,
-    compressed_entry, feature_names,
+    COMPATIBLE_LAZY_REFCOUNTS, COMPRESSION_ZLIB, COMPRESSION_ZSTD, FLAG_COPIED, HEADER_LENGTH_V2,
+    HEADER_LENGTH_V3, Header, INCOMPATIBLE_COMPRESSION, MAGIC, MAX_L1_BYTES,
+    MAX_REFCOUNT_TABLE_BYTES, compressed_entry, feature_names,
 };
 use super::options::{CompressionType, Options, Version};
 
@@ -52,7 +52,7 @@ pub(crate) struct Placer {
     end: u64,
     /// Where the next compressed cluster may start within a cluster in use.
     fill: u64,
-    /// References of each host cluster.
+    /// References of each host cluster; stored with as many bits as the options say.
     refcounts: Vec<u16>,
     l1: Vec<u64>,
     l2: Option<CurrentL2>,
@@ -194,7 +194,8 @@ impl Placer {
 
         // Refcount blocks and their table count themselves too.
         let used = self.end >> self.cluster_bits;
-        let per_block = cluster_size / 2;
+        let bytes = usize::try_from(self.options.refcount_bits / 8).unwrap_or(2);
+        let per_block = cluster_size / bytes as u64;
         let (mut blocks, mut table_clusters) = (0_u64, 0_u64);
         loop {
             let all = used + blocks + table_clusters;
@@ -209,9 +210,9 @@ impl Placer {
         }
         let blocks_offset = self.allocate(blocks)?;
         let table_offset = self.allocate(table_clusters)?;
-        let mut counts = Vec::with_capacity(self.refcounts.len() * 2);
-        for count in &self.refcounts {
-            counts.extend_from_slice(&count.to_be_bytes());
+        let mut counts = Vec::with_capacity(self.refcounts.len() * bytes);
+        for &count in &self.refcounts {
+            counts.extend_from_slice(&u64::from(count).to_be_bytes()[8 - bytes..]);
         }
         tables.push(Table {
             offset: blocks_offset,
@@ -261,9 +262,14 @@ impl Placer {
             nb_snapshots: 0.into(),
             snapshots_offset: 0.into(),
             incompatible_features: incompatible.into(),
-            compatible_features: 0.into(),
+            compatible_features: if self.options.lazy_refcounts {
+                COMPATIBLE_LAZY_REFCOUNTS
+            } else {
+                0
+            }
+            .into(),
             autoclear_features: 0.into(),
-            refcount_order: REFCOUNT_ORDER.into(),
+            refcount_order: self.options.refcount_bits.ilog2().into(),
             header_length: (HEADER_LENGTH_V3 as u32).into(),
             compression_type,
             padding: [0; 7],

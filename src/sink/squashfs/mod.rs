@@ -9,7 +9,9 @@ use std::fmt;
 
 pub mod format;
 mod metadata;
+mod tables;
 mod write;
+mod xattrs;
 
 pub(crate) use write::write;
 

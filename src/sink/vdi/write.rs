@@ -6,8 +6,10 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::super::blocks::{BlockFormat, Geometry, Piece, table};
 use super::super::error::Error;
 use super::super::identity;
+use super::Subformat;
 use super::format::{
-    BLOCK_SIZE, HEADER_SIZE, Header, MAX_BLOCKS, SIGNATURE, TYPE_DYNAMIC, UNUSED, VERSION,
+    BLOCK_SIZE, HEADER_SIZE, Header, MAX_BLOCKS, SIGNATURE, TYPE_DYNAMIC, TYPE_STATIC, UNUSED,
+    VERSION,
 };
 
 /// What people see who look into the file.
@@ -15,17 +17,18 @@ const TEXT: &[u8] = b"<<< kiln VirtualBox disk image >>>\n";
 /// Where the map begins.
 const MAP: u64 = 512;
 
-/// A dynamic image.
+/// An image.
 pub(crate) struct Vdi {
     size: u64,
     entries: u32,
+    subformat: Subformat,
     geometry: Geometry,
     image: Uuid,
     snapshot: Uuid,
 }
 
 impl Vdi {
-    pub fn new(length: u64, seed: &Uuid) -> Result<Vdi, Error> {
+    pub fn new(length: u64, subformat: Subformat, seed: &Uuid) -> Result<Vdi, Error> {
         let block_size = u64::from(BLOCK_SIZE);
         let entries = u32::try_from(length.div_ceil(block_size)).ok();
         let entries = entries.filter(|&entries| entries <= MAX_BLOCKS);
@@ -35,6 +38,7 @@ impl Vdi {
             // Fits: the blocks do.
             size: length.next_multiple_of(512),
             entries,
+            subformat,
             geometry: Geometry {
                 block_size,
                 first: map_end.next_multiple_of(block_size),
@@ -59,6 +63,10 @@ impl BlockFormat for Vdi {
         self.geometry
     }
 
+    fn fixed_blocks(&self) -> Option<u32> {
+        (self.subformat == Subformat::Static).then_some(self.entries)
+    }
+
     fn finish(&self, blocks: &[u32]) -> Result<(Vec<Piece>, u64), Error> {
         let error = || too_large(self.size);
         let small = |value: u64| u32::try_from(value).map_err(|_| error());
@@ -66,7 +74,11 @@ impl BlockFormat for Vdi {
             signature: SIGNATURE.into(),
             version: VERSION.into(),
             header_size: HEADER_SIZE.into(),
-            image_type: TYPE_DYNAMIC.into(),
+            image_type: match self.subformat {
+                Subformat::Dynamic => TYPE_DYNAMIC,
+                Subformat::Static => TYPE_STATIC,
+            }
+            .into(),
             offset_bmap: small(MAP)?.into(),
             offset_data: small(self.geometry.first)?.into(),
             sector_size: 512.into(),

@@ -43,10 +43,14 @@ pub const PHYSICAL_SECTOR_SIZE: Uuid = uuid!("CDA348C7-445D-4471-9CC9-E9885251C5
 pub const IS_VIRTUAL_DISK: u32 = 2;
 /// [`MetadataEntry::flags`], [`RegionEntry::required`] has its own bit: a reader must know it.
 pub const IS_REQUIRED: u32 = 4;
+/// [`FileParameters::flags`]: every block has a place and keeps it.
+pub const LEAVE_BLOCKS_ALLOCATED: u32 = 1;
 /// [`FileParameters::flags`]: the image stands on a parent.
 pub const HAS_PARENT: u32 = 2;
 /// Smallest and largest block, in bytes.
 pub const BLOCK_SIZES: std::ops::RangeInclusive<u64> = MIB..=256 * MIB;
+/// Smallest and largest log, in bytes; the largest is what QEMU takes.
+pub const LOG_SIZES: std::ops::RangeInclusive<u64> = MIB..=1024 * MIB;
 /// Largest disk: 64 TiB.
 pub const MAX_SIZE: u64 = 64 << 40;
 /// State in an entry of the table (bits 0 to 2): not stored, zeros.
@@ -178,7 +182,7 @@ const _: () = assert!(size_of::<MetadataEntry>() == 32);
 pub struct FileParameters {
     /// 0x00: length of a block in bytes.
     pub block_size: U32,
-    /// 0x04: bit 0: blocks stay allocated; [`HAS_PARENT`].
+    /// 0x04: [`LEAVE_BLOCKS_ALLOCATED`], [`HAS_PARENT`].
     pub flags: U32,
 }
 

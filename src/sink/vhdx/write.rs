@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0      file type, headers and region tables, each twice
-//! 1 MiB  log (empty)
+//! 1 MiB  log (empty), of 1 MiB unless asked otherwise
 //! 2 MiB  metadata
 //! 3 MiB  block allocation table, then blocks
 //! ```
@@ -14,16 +14,16 @@ use super::super::blocks::{BlockFormat, Geometry, Piece};
 use super::super::error::Error;
 use super::super::identity;
 use super::format::{
-    BLOCK_FULLY_PRESENT, FILE_PARAMETERS, FILE_SIGNATURE, FileParameters, FileTypeIdentifier,
-    HEADER_SIGNATURE, HEADERS, Header, IS_REQUIRED, IS_VIRTUAL_DISK, LOGICAL_SECTOR_SIZE, MAX_SIZE,
-    METADATA_SIGNATURE, MIB, MetadataEntry, MetadataTableHeader, PAGE_83_DATA,
-    PHYSICAL_SECTOR_SIZE, REGION_BAT, REGION_METADATA, REGION_SIGNATURE, REGION_TABLES,
-    RegionEntry, RegionTableHeader, TABLE_LENGTH, VIRTUAL_DISK_SIZE, checksum, chunk_ratio,
+    BLOCK_FULLY_PRESENT, BLOCK_ZERO, FILE_PARAMETERS, FILE_SIGNATURE, FileParameters,
+    FileTypeIdentifier, HEADER_SIGNATURE, HEADERS, Header, IS_REQUIRED, IS_VIRTUAL_DISK,
+    LEAVE_BLOCKS_ALLOCATED, LOGICAL_SECTOR_SIZE, MAX_SIZE, METADATA_SIGNATURE, MIB, MetadataEntry,
+    MetadataTableHeader, PAGE_83_DATA, PHYSICAL_SECTOR_SIZE, REGION_BAT, REGION_METADATA,
+    REGION_SIGNATURE, REGION_TABLES, RegionEntry, RegionTableHeader, TABLE_LENGTH,
+    VIRTUAL_DISK_SIZE, checksum, chunk_ratio,
 };
+use super::{Options, Subformat};
 
 const LOG: u64 = MIB;
-const METADATA: u64 = 2 * MIB;
-const TABLE: u64 = 3 * MIB;
 /// Disks in kiln have such sectors whatever their filesystem's blocks are.
 const LOGICAL_SECTOR: u32 = 512;
 /// What the writer of a block should aim at.
@@ -35,13 +35,14 @@ const SMALL_BLOCK: u64 = MIB;
 const LARGE_BLOCK: u64 = 32 * MIB;
 const LARGE_DISK: u64 = 2 << 40;
 
-/// A dynamic image.
+/// An image.
 pub(crate) struct Vhdx {
     size: u64,
     entries: u64,
     /// Payload entries between two entries for sector bitmaps.
     chunk_ratio: u64,
     geometry: Geometry,
+    options: Options,
     seed: Uuid,
 }
 
@@ -54,22 +55,23 @@ fn too_large(length: u64) -> Error {
 }
 
 impl Vhdx {
-    pub fn new(length: u64, seed: &Uuid) -> Result<Vhdx, Error> {
+    pub fn new(length: u64, options: Options, seed: &Uuid) -> Result<Vhdx, Error> {
         if length > MAX_SIZE {
             return Err(too_large(length));
         }
         let size = length.max(1).next_multiple_of(u64::from(LOGICAL_SECTOR));
-        let block_size = if size > LARGE_DISK {
-            LARGE_BLOCK
-        } else {
-            SMALL_BLOCK
+        let block_size = match options.block_size {
+            Some(block_size) => block_size,
+            None if size > LARGE_DISK => LARGE_BLOCK,
+            None => SMALL_BLOCK,
         };
         let chunk_ratio = chunk_ratio(block_size, u64::from(LOGICAL_SECTOR))
             .filter(|&ratio| ratio > 0)
             .ok_or_else(|| too_large(length))?;
         let blocks = size.div_ceil(block_size);
         let entries = blocks + (blocks - 1) / chunk_ratio;
-        let table_end = TABLE + (entries * 8).next_multiple_of(MIB);
+        let table = LOG + options.log_size + MIB;
+        let table_end = table + (entries * 8).next_multiple_of(MIB);
         Ok(Vhdx {
             size,
             entries,
@@ -79,11 +81,23 @@ impl Vhdx {
                 first: table_end,
                 stride: block_size,
             },
+            options,
             seed: *seed,
         })
     }
 
-    fn header(&self, sequence: u64) -> Header {
+    /// Where the metadata is.
+    fn metadata_offset(&self) -> u64 {
+        LOG + self.options.log_size
+    }
+
+    /// Where the block allocation table is.
+    fn table_offset(&self) -> u64 {
+        self.metadata_offset() + MIB
+    }
+
+    fn header(&self, sequence: u64) -> Result<Header, Error> {
+        let log_length = u32::try_from(self.options.log_size).map_err(|_| too_large(self.size))?;
         let id = |what| identity::id(&self.seed, what).to_bytes_le();
         let mut header = Header {
             signature: HEADER_SIGNATURE,
@@ -91,19 +105,23 @@ impl Vhdx {
             file_write_guid: id("vhdx/file"),
             data_write_guid: id("vhdx/data"),
             version: 1.into(),
-            log_length: (MIB as u32).into(),
+            log_length: log_length.into(),
             log_offset: LOG.into(),
             ..Header::new_zeroed()
         };
         header.checksum = checksum(header.as_bytes()).into();
-        header
+        Ok(header)
     }
 
     fn region_table(&self) -> Result<Vec<u8>, Error> {
         let length = |bytes: u64| u32::try_from(bytes).map_err(|_| too_large(self.size));
         let regions = [
-            (REGION_BAT, TABLE, length(self.geometry.first - TABLE)?),
-            (REGION_METADATA, METADATA, length(MIB)?),
+            (
+                REGION_BAT,
+                self.table_offset(),
+                length(self.geometry.first - self.table_offset())?,
+            ),
+            (REGION_METADATA, self.metadata_offset(), length(MIB)?),
         ];
         let mut table = vec![0; TABLE_LENGTH];
         let header = RegionTableHeader {
@@ -130,7 +148,11 @@ impl Vhdx {
         let block_size = u32::try_from(self.geometry.block_size);
         let parameters = FileParameters {
             block_size: block_size.map_err(|_| too_large(self.size))?.into(),
-            flags: 0.into(),
+            flags: match self.options.subformat {
+                Subformat::Dynamic => 0,
+                Subformat::Fixed => LEAVE_BLOCKS_ALLOCATED,
+            }
+            .into(),
         };
         let page_83 = identity::id(&self.seed, "vhdx/disk").to_bytes_le();
         let items: [(Uuid, u32, &[u8]); 5] = [
@@ -186,6 +208,13 @@ impl BlockFormat for Vhdx {
         self.geometry
     }
 
+    fn fixed_blocks(&self) -> Option<u32> {
+        let blocks = self.size.div_ceil(self.geometry.block_size);
+        (self.options.subformat == Subformat::Fixed)
+            .then(|| u32::try_from(blocks).ok())
+            .flatten()
+    }
+
     fn finish(&self, blocks: &[u32]) -> Result<(Vec<Piece>, u64), Error> {
         let error = || too_large(self.size);
         let mut file_type = FileTypeIdentifier {
@@ -196,12 +225,21 @@ impl BlockFormat for Vhdx {
             put(&mut file_type.creator, 2 * at, &unit.to_le_bytes());
         }
         let mut pieces = vec![Piece {
-            offset: METADATA,
+            offset: self.metadata_offset(),
             bytes: self.metadata()?,
         }];
-        // What is not stored has state 0 and is a hole in the table.
+        // What is not stored has state 0 and is a hole in the table, unless asked
+        // otherwise.
         let length = usize::try_from(self.entries * 8).map_err(|_| error())?;
         let mut table = vec![0; length];
+        if self.options.zero_state {
+            for (index, entry) in (1..).zip(table.chunks_exact_mut(8)) {
+                // Those of sector bitmaps, after each chunk, stay 0.
+                if index % (self.chunk_ratio + 1) != 0 {
+                    entry.copy_from_slice(&BLOCK_ZERO.to_le_bytes());
+                }
+            }
+        }
         for (place, &block) in (0..).zip(blocks) {
             let block = u64::from(block);
             let index = block + block / self.chunk_ratio;
@@ -217,7 +255,7 @@ impl BlockFormat for Vhdx {
             );
         }
         pieces.push(Piece {
-            offset: TABLE,
+            offset: self.table_offset(),
             bytes: table,
         });
         let regions = self.region_table()?;
@@ -230,7 +268,7 @@ impl BlockFormat for Vhdx {
         for (sequence, offset) in (0..).zip(HEADERS) {
             pieces.push(Piece {
                 offset,
-                bytes: self.header(sequence).as_bytes().to_vec(),
+                bytes: self.header(sequence)?.as_bytes().to_vec(),
             });
         }
         pieces.push(Piece {

@@ -21,6 +21,7 @@ pub(super) fn bytes(options: &Options, capacity: u64, target: &Path, seed: &Uuid
     let content = content.min(u32::MAX - 1);
     let kind = options.subformat.name();
     let adapter = options.adapter.name();
+    let hardware = options.hardware_version;
     // Readers of images in one file take no notice of the name.
     let name = target
         .file_name()
@@ -49,13 +50,16 @@ pub(super) fn bytes(options: &Options, capacity: u64, target: &Path, seed: &Uuid
          # The Disk Data Base\n\
          #DDB\n\
          \n\
-         ddb.virtualHWVersion = \"4\"\n\
+         ddb.virtualHWVersion = \"{hardware}\"\n\
          ddb.geometry.cylinders = \"{cylinders}\"\n\
          ddb.geometry.heads = \"{heads}\"\n\
          ddb.geometry.sectors = \"{track}\"\n\
          ddb.adapterType = \"{adapter}\"\n"
-    )
-    .into_bytes();
+    );
+    if let Some(version) = options.tools_version {
+        text.push_str(&format!("ddb.toolsVersion = \"{version}\"\n"));
+    }
+    let mut text = text.into_bytes();
     text.resize((SECTORS * SECTOR) as usize, 0);
     text
 }

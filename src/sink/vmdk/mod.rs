@@ -42,14 +42,17 @@ pub enum Adapter {
     /// LSI Logic SCSI, which ESXi wants.
     #[default]
     LsiLogic,
+    /// What old machines of ESX have.
+    LegacyEsx,
 }
 
 impl Adapter {
     /// All, with the names that `adapter_type=` and the descriptor have for them.
-    pub(crate) const NAMES: [(&'static str, Adapter); 3] = [
+    pub(crate) const NAMES: [(&'static str, Adapter); 4] = [
         ("ide", Adapter::Ide),
         ("buslogic", Adapter::BusLogic),
         ("lsilogic", Adapter::LsiLogic),
+        ("legacyESX", Adapter::LegacyEsx),
     ];
 
     fn name(self) -> &'static str {
@@ -57,12 +60,13 @@ impl Adapter {
             Adapter::Ide => "ide",
             Adapter::BusLogic => "buslogic",
             Adapter::LsiLogic => "lsilogic",
+            Adapter::LegacyEsx => "legacyESX",
         }
     }
 }
 
 /// Options of a VMDK output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// How the disk is stored.
     pub subformat: Subformat,
@@ -70,6 +74,22 @@ pub struct Options {
     pub adapter: Adapter,
     /// Level of zlib, 1 to 12 (default 1).
     pub level: Option<i32>,
+    /// Version of the virtual hardware that a machine gets.
+    pub hardware_version: u32,
+    /// Version of the guest's tools, which machines compare with their own.
+    pub tools_version: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            subformat: Subformat::default(),
+            adapter: Adapter::default(),
+            level: None,
+            hardware_version: 4,
+            tools_version: None,
+        }
+    }
 }
 
 /// Sectors of a disk of `length` bytes.

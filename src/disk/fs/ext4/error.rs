@@ -38,6 +38,20 @@ pub enum Error {
         /// Inodes there are.
         given: u64,
     },
+    /// More inodes were asked for than there is room for.
+    #[error(
+        "the {inodes} inodes that `{option}` asks for leave no room for files in an ext4 filesystem of {} MiB; ask for fewer, or make it larger", mib_down(*given)
+    )]
+    TooManyInodes {
+        /// The option with its value.
+        option: String,
+        /// Inodes asked for.
+        inodes: u64,
+        /// Smallest size that would do, if it is known.
+        needed: Option<u64>,
+        /// Size of the filesystem.
+        given: u64,
+    },
     /// An option's value is not possible.
     #[error("the ext4 option `{option}` is not usable: {reason}")]
     BadOption {
@@ -48,7 +62,7 @@ pub enum Error {
     },
     /// An option of mke2fs that kiln does not know.
     #[error(
-        "kiln's ext4 writer does not support `{option}`; it knows -b, -e, -i, -I, -G, -M, -N, -m, -L, -U, -J size=, -O [^]FEATURE and of -E hash_seed, mount_opts, quotatype, resize, root_owner, stride and stripe_width"
+        "kiln's ext4 writer does not support `{option}`; it knows -b, -e, -g, -i, -I, -G, -M, -N, -m, -L, -U, -J size=, -O [^]FEATURE and of -E hash_seed, mount_opts, quotatype, resize, root_owner, stride and stripe_width"
     )]
     UnsupportedOption {
         /// The option with its value.

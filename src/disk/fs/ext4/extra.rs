@@ -9,8 +9,9 @@ use zerocopy::IntoBytes as _;
 
 use super::Error;
 use super::alloc::Allocator;
+use super::attributes::describe;
 use super::format::{Compat, FIRST_INODE, Incompat, ORPHAN_BLOCK_MAGIC, OrphanBlockTail};
-use super::layout::{Layout, describe};
+use super::layout::Layout;
 use super::mapping::Run;
 use super::options::Options;
 use super::quota;

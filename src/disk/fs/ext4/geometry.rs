@@ -7,7 +7,7 @@
 
 use super::Error;
 use super::format::{Compat, Incompat, RoCompat};
-use super::options::{JournalSize, Options};
+use super::options::{JournalSize, MIN_GROUP, Options};
 use super::units::{FsBlock, GroupNo, count, index};
 
 /// Filesystems with fewer blocks than this have the smallest journal, or none.
@@ -60,8 +60,6 @@ impl Geometry {
         let block_size = options.block();
         let incompat = options.features.incompat;
         let first_data_block = u64::from(options.block_size == 1024);
-        let blocks_per_group = 8 * options.block_size;
-        let per_group = u64::from(blocks_per_group);
         let descriptor_size: u16 = if incompat.contains(Incompat::BIT64) {
             64
         } else {
@@ -85,7 +83,7 @@ impl Geometry {
             block_size: options.block_size,
             first_data_block,
             blocks: blocks.max(first_data_block + 1),
-            blocks_per_group,
+            blocks_per_group: options.blocks_per_group.unwrap_or(8 * options.block_size),
             inodes_per_group: 0,
             table_blocks: 0,
             descriptor_blocks: 0,
@@ -100,12 +98,23 @@ impl Geometry {
             reserved: Vec::new(),
             sparse_super: options.features.ro_compat.contains(RoCompat::SPARSE_SUPER),
         };
+        let asked = geometry.inodes_asked(options)?;
         loop {
             let groups = geometry.groups();
             let per_block = block_size / u64::from(descriptor_size);
             geometry.descriptor_blocks =
                 u32::try_from(u64::from(groups).div_ceil(per_block)).map_err(|_| too_large())?;
             geometry.reserved_descriptor_blocks = geometry.growth(options);
+            // A group's inodes have one block of bitmap, so that for many there must be
+            // many groups; mke2fs looks for their size in the same way.
+            if asked.div_ceil(u64::from(groups)) > 8 * u64::from(options.block_size) {
+                if geometry.blocks_per_group < MIN_GROUP + 8 {
+                    return Err(geometry.too_many_inodes(options));
+                }
+                geometry.blocks_per_group -= 8;
+                geometry.blocks = blocks.max(first_data_block + 1);
+                continue;
+            }
             geometry.set_inodes(options, inodes)?;
             // A last group without room for its own metadata is left out.
             let last = GroupNo(groups - 1);
@@ -114,9 +123,19 @@ impl Geometry {
                 geometry.blocks = geometry.group_start(last);
                 continue;
             }
-            if geometry.super_blocks(GroupNo(0)) + 2 + u64::from(geometry.table_blocks) > per_group
-            {
-                return Err(too_large());
+            let overhead = geometry.super_blocks(GroupNo(0)) + 2 + u64::from(geometry.table_blocks);
+            if overhead > u64::from(geometry.blocks_per_group) {
+                return Err(match options.blocks_per_group {
+                    Some(blocks) => Error::BadOption {
+                        option: format!("-g {blocks}"),
+                        reason: "groups of so few blocks have no room for their own metadata"
+                            .to_owned(),
+                    },
+                    None if geometry.blocks_per_group < 8 * options.block_size => {
+                        geometry.too_many_inodes(options)
+                    }
+                    None => too_large(),
+                });
             }
             break;
         }
@@ -146,6 +165,36 @@ impl Geometry {
         u32::try_from(wanted.min(most)).unwrap_or(0)
     }
 
+    /// The number of inodes that the options ask for.
+    fn inodes_asked(&self, options: &Options) -> Result<u64, Error> {
+        let bytes = self.blocks.saturating_mul(options.block());
+        let asked = match options.inodes {
+            Some(inodes) => u64::from(inodes),
+            None => bytes / u64::from(options.bytes_per_inode),
+        };
+        if asked.saturating_mul(u64::from(options.inode_size)) >= bytes {
+            return Err(self.too_many_inodes(options));
+        }
+        Ok(asked)
+    }
+
+    fn too_many_inodes(&self, options: &Options) -> Error {
+        let given = self.blocks.saturating_mul(options.block());
+        let (option, inodes) = match options.inodes {
+            Some(inodes) => (format!("-N {inodes}"), u64::from(inodes)),
+            None => (
+                format!("-i {}", options.bytes_per_inode),
+                given / u64::from(options.bytes_per_inode),
+            ),
+        };
+        Error::TooManyInodes {
+            option,
+            inodes,
+            needed: None,
+            given,
+        }
+    }
+
     /// Inodes of each group: `needed` at least, and whole blocks of them.
     fn set_inodes(&mut self, options: &Options, needed: u64) -> Result<(), Error> {
         let groups = u64::from(self.groups());
@@ -163,7 +212,7 @@ impl Geometry {
                 (self.blocks.saturating_mul(block) / u64::from(options.bytes_per_inode)).max(needed)
             }
         };
-        let most = u64::from(self.blocks_per_group).min(65528);
+        let most = (8 * block).min(65528);
         let per_group = wanted.max(16).div_ceil(groups);
         // A multiple of 8, so that the bitmap ends with a byte.
         let step = (block / size).max(8);

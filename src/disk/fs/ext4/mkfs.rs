@@ -34,10 +34,11 @@ impl Options {
     /// | `-E quotatype=TYPE:…` | `usrquota`, `grpquota`, `prjquota`: what `-O quota` keeps |
     /// | `-J checksum=3` | checksums in the journal from the start (kiln's own) |
     /// | `-e continue`, `remount-ro`, `panic` | what the kernel does about errors |
+    /// | `-g BLOCKS` | blocks of a group |
     /// | `-G GROUPS` | groups whose metadata is stored together |
     /// | `-M DIRECTORY` | where it was last mounted |
     /// | `-O [^]FEATURE,…` | features; `none` switches all off |
-    /// | `-E lazy_itable_init`, `lazy_journal_init`, `discard`, `nodiscard`, `-E packed_meta_blocks`, `-F`, `-q`, `-v` | accepted; nothing to do |
+    /// | `-E lazy_itable_init`, `lazy_journal_init`, `discard`, `nodiscard`, `packed_meta_blocks`, `assume_storage_prezeroed`, `-D`, `-F`, `-K`, `-q`, `-v` | accepted; nothing to do |
     ///
     /// Numbers take the suffixes k, m, g and t (powers of 1024).
     ///
@@ -57,13 +58,13 @@ impl Options {
             let mut rest = letters.chars();
             while let Some(letter) = rest.next() {
                 match letter {
-                    'F' | 'q' | 'v' => continue,
+                    'D' | 'F' | 'K' | 'q' | 'v' => continue,
                     'j' => {
                         self.features.compat.insert(Compat::HAS_JOURNAL);
                         continue;
                     }
-                    'b' | 'i' | 'I' | 'N' | 'm' | 'L' | 'U' | 'J' | 'E' | 'O' | 'e' | 'G' | 'M' => {
-                    }
+                    'b' | 'i' | 'I' | 'N' | 'm' | 'L' | 'U' | 'J' | 'E' | 'O' | 'e' | 'g' | 'G'
+                    | 'M' => {}
                     _ => {
                         return Err(Error::UnsupportedOption {
                             option: format!("-{letter}"),
@@ -98,6 +99,10 @@ impl Options {
             'L' => self.label = value.to_owned(),
             'U' => self.uuid = uuid(&option, value)?,
             'M' => self.last_mounted = value.to_owned(),
+            'g' => {
+                let blocks = u32::try_from(number(&option, value)?).map_err(too_large)?;
+                self.blocks_per_group = Some(blocks);
+            }
             'G' => {
                 self.groups_per_flex = u32::try_from(number(&option, value)?).map_err(too_large)?;
             }
@@ -179,7 +184,13 @@ impl Options {
                 self.root_owner = Some(ids.ok_or_else(|| bad(&option, "it is UID:GID"))?);
             }
             // Everything is initialised: there is nothing to be lazy about.
-            Some(("lazy_itable_init" | "lazy_journal_init", "0" | "1")) => {}
+            Some((
+                "lazy_itable_init"
+                | "lazy_journal_init"
+                | "packed_meta_blocks"
+                | "assume_storage_prezeroed",
+                "0" | "1",
+            )) => {}
             None if matches!(
                 part,
                 "lazy_itable_init"

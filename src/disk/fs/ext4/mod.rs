@@ -16,6 +16,7 @@
 //! | `options`, `mkfs` | what is wanted, as data and as mke2fs options |
 //! | `geometry` | groups and where their metadata is |
 //! | `layout` | where everything else is |
+//! | `attributes` | where attributes are |
 //! | `mapping`, `directory`, `hash`, `xattr`, `inode`, `extra`, `quota`, `resize`, `superblock` | the bytes of each |
 //! | `generated` | what is computed while it is written |
 
@@ -27,6 +28,7 @@ use crate::disk::{Extent, Source, Volume};
 use crate::tree::{Kind, Tree};
 
 mod alloc;
+mod attributes;
 mod checksum;
 mod directory;
 mod error;
@@ -86,6 +88,14 @@ pub fn plan(tree: &Arc<Tree>, options: &Options, size: u64) -> Result<Volume, Er
                 error
             });
         }
+        Err(Error::TooManyInodes { option, inodes, .. }) => {
+            return Err(Error::TooManyInodes {
+                option,
+                inodes,
+                needed: minimum_size(tree, options).ok(),
+                given: size,
+            });
+        }
         Err(error) => return Err(error),
     };
     Ok(volume(layout, size))
@@ -122,6 +132,11 @@ pub fn minimum_size(tree: &Arc<Tree>, options: &Options) -> Result<u64, Error> {
                 let per_group = 8 * options.block();
                 let groups = (needed / per_group).max(blocks / per_group + 1);
                 groups.saturating_mul(per_group)
+            }
+            // So many inodes need no more than a filesystem that is large enough.
+            Err(Error::TooManyInodes { inodes, .. }) if options.inodes.is_some() => {
+                let tables = inodes.saturating_mul(u64::from(options.inode_size)) / options.block();
+                tables.max(blocks.saturating_add(blocks / 8))
             }
             Err(error) => return Err(error),
         };

@@ -109,6 +109,9 @@ impl Features {
     }
 }
 
+/// Fewest blocks of a group.
+pub(super) const MIN_GROUP: u32 = 256;
+
 /// How much room the journal gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum JournalSize {
@@ -187,6 +190,9 @@ pub struct Options {
     pub mount_options: String,
     /// Groups whose metadata is stored together, a power of two.
     pub groups_per_flex: u32,
+    /// Blocks of a group; `None` is as many as the block of its bitmap has bits, or
+    /// what the number of inodes allows.
+    pub blocks_per_group: Option<u32>,
     /// Blocks of a RAID that are on one disk before the next disk's turn.
     pub stride: u16,
     /// Blocks of data in a stripe of a RAID.
@@ -220,6 +226,7 @@ impl Options {
             last_mounted: String::new(),
             mount_options: String::new(),
             groups_per_flex: 16,
+            blocks_per_group: None,
             stride: 0,
             stripe_width: 0,
             root_owner: None,
@@ -254,6 +261,20 @@ impl Options {
             return bad(
                 format!("-i {}", self.bytes_per_inode),
                 "the ratio is 1024 to 67108864",
+            );
+        }
+        if self.inodes.is_none() && self.bytes_per_inode <= u32::from(self.inode_size) {
+            return bad(
+                format!("-i {}", self.bytes_per_inode),
+                "inodes alone would take all of the filesystem; give a larger ratio, or smaller inodes with `-I`",
+            );
+        }
+        if let Some(blocks) = self.blocks_per_group
+            && (blocks % 8 != 0 || !(MIN_GROUP..=8 * self.block_size).contains(&blocks))
+        {
+            return bad(
+                format!("-g {blocks}"),
+                "the blocks of a group are a multiple of 8, from 256 to 8 times the block size",
             );
         }
         if self.label.len() > 16 {

@@ -15,17 +15,22 @@ pub(super) struct ResizeMap {
     pub(super) root: MapRoot,
 }
 
+/// The resize inode's size in bytes: it reaches to the end of the double-indirect
+/// tree.
+pub(super) fn size(block_size: u64) -> u64 {
+    let per_block = block_size / 4;
+    (per_block * per_block + per_block + 12) * block_size
+}
+
 /// The resize inode's map; `None` if there is none.
 pub(super) fn owned(layout: &Layout) -> Option<ResizeMap> {
     let double_indirect = layout.resize_block?;
     let geometry = &layout.geometry;
-    let per_block = layout.options.block() / 4;
     let mut root = [0; 60];
     root[13 * 4..14 * 4].copy_from_slice(&double_indirect.low().to_le_bytes());
     let kept = u64::from(geometry.reserved_descriptor_blocks);
     Some(ResizeMap {
-        // Reaches to the end of the double-indirect tree.
-        size: (per_block * per_block + per_block + 12) * layout.options.block(),
+        size: size(layout.options.block()),
         blocks: 1 + kept * (1 + count(geometry.backups().count())),
         root,
     })

@@ -48,15 +48,17 @@ pub(super) fn groups(layout: &Layout) -> Groups {
         }
         bitmap.fill(0);
         layout.block_bitmap(group, &mut bitmap);
-        let used = bitmap
+        // What is beyond the group's blocks counts as used.
+        let free = bitmap
             .iter()
-            .fold(0, |sum, byte| sum + u64::from(byte.count_ones()));
-        let free = u64::from(geometry.blocks_per_group).saturating_sub(used);
+            .fold(0, |sum, byte| sum + u64::from(byte.count_zeros()));
         free_blocks += free;
         let (mut block_sum, mut inode_sum) = (0, 0);
         if let Some(checksums) = layout.checksums {
             if !state.contains(GroupFlags::BLOCK_UNINIT) {
-                block_sum = checksums.bitmap(&bitmap);
+                // Only the part that stands for blocks.
+                let part = index(geometry.blocks_per_group) / 8;
+                block_sum = checksums.bitmap(&bitmap[..part]);
             }
             if !state.contains(GroupFlags::INODE_UNINIT) {
                 bitmap.fill(0);

@@ -38,6 +38,8 @@ fn every_supported_set_of_options_is_clean_and_reads_back_equal() {
         "-I 512",
         "-I 1024",
         "-i 1024",
+        "-g 8192",
+        "-b 1024 -g 512 -O ^flex_bg",
         "-i 65536",
         "-N 20000",
         "-E resize=1000000000",

@@ -2,8 +2,9 @@ use std::process::Command;
 
 use super::super::output::Existing;
 use super::super::tests::{have, run};
+use super::member::decimal;
 use super::*;
-use crate::tree::{Origin, ScanOptions, TreeBuilder};
+use crate::tree::{Device, Origin, ScanOptions, Timestamp, TreeBuilder};
 
 fn archive(tree: Tree, path: &std::path::Path) -> (Arc<Tree>, Report) {
     let tree = Arc::new(tree);
