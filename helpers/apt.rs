@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::Explain;
 
 /// Directory of kiln's links as hooks in the target see it.
-pub(super) const HELPER_DIR: &str = "/tmp/in_target.d/.kiln/bin";
+const HELPER_DIR: &str = "/tmp/in_target.d/.kiln/bin";
 
 /// Why packages cannot be installed.
 #[derive(Debug, Error)]

@@ -290,17 +290,6 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
         },
         None => return Err(Error::User { name }),
     };
-    // In the target its name is another's.
-    let is_outside = !std::path::Path::new(super::apt::HELPER_DIR).is_dir();
-    let user = if is_outside && is_caller(&read("/proc/self/uid_map"), user.uid) {
-        User {
-            uid: 0,
-            gid: 0,
-            ..user
-        }
-    } else {
-        user
-    };
     let group = call
         .group
         .as_ref()
@@ -370,15 +359,6 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     Err(Error::Exec {
         command: program.to_string_lossy().into_owned(),
         source,
-    })
-}
-
-/// Whether a user of the host is the one who builds: that one is root in a build, by
-/// this id and no other.
-fn is_caller(uid_map: &str, uid: u32) -> bool {
-    uid_map.lines().any(|line| {
-        let mut words = line.split_whitespace().map(str::parse::<u32>);
-        words.next() == Some(Ok(0)) && words.next() == Some(Ok(uid))
     })
 }
 
@@ -452,16 +432,6 @@ mod tests {
         );
         assert_eq!(find_group("a:x:5:bob\n", "a"), Some(5));
         assert_eq!(find_group("", "#9"), Some(9));
-    }
-
-    #[test]
-    fn the_caller_is_root_in_a_build() {
-        let map = "         0       1000          1\n         1     100000      65536\n";
-        assert!(is_caller(map, 1000));
-        assert!(!is_caller(map, 0));
-        assert!(!is_caller(map, 100_000));
-        assert!(is_caller("0 0 4294967295\n", 0));
-        assert!(!is_caller("0 0 4294967295\n", 1000));
     }
 
     #[test]
