@@ -324,8 +324,11 @@ fn cache_url_asks_and_stores_as_upstreams() {
         theirs.2.retain(|(name, _)| !is_left(name));
         let what = format!("{options} {url} {destination}");
         // A client's own status says what curl met; upstream's callers look at 0 and 44.
-        let looked_at = |status: &i32| [0, 44].contains(status);
-        let status = |status: Option<i32>| status.filter(looked_at).unwrap_or(1);
+        let status = |status: Option<i32>| {
+            status
+                .filter(|status| [0, 44].contains(status))
+                .unwrap_or(1)
+        };
         assert_eq!(status(theirs.0), status(ours.0), "{what}");
         assert_eq!(theirs.1, ours.1, "{what}");
         assert_eq!(theirs.2, ours.2, "{what}");
