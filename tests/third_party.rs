@@ -33,7 +33,9 @@ const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud
     openssh-server runtime-ssh-host-keys local-config sysctl modprobe svc-map install-types \
     element-manifest enable-serial-console journal-to-console fail2ban stable-interface-names \
     dkms posix dynamic-login disable-nouveau apt-conf baremetal cleanup-kernel-initrd \
-    deploy-baremetal growvols ramdisk";
+    deploy-baremetal growvols ramdisk apt-preferences apt-sources selinux-permissive \
+    disable-selinux selinux-fixfiles-restore grub2 ilo select-boot-kernel-initrd uboot \
+    nm-dhcp-ib-interfaces";
 
 /// Looks at the finished root and leaves what it misses beside the image.
 const PROBE: &str = r#"#!/bin/bash
@@ -73,6 +75,10 @@ says etc/dib-manifests/dib-element-manifest 'journal-to-console'
 has usr/sbin/dkms
 has etc/systemd/system/multi-user.target.wants/fail2ban.service
 says etc/systemd/journald.conf.d/log-to-console.conf 'ForwardToConsole=true'
+# disable-selinux after selinux-permissive, nm-dhcp-ib-interfaces, select-boot-kernel-initrd
+says etc/selinux/config '^SELINUX=disabled$'
+has etc/NetworkManager/system-connections/infiniband.nmconnection
+has usr/local/bin/select-boot-kernel-initrd
 # growvols
 has usr/local/sbin/growvols
 has etc/systemd/system/multi-user.target.wants/growvols.service
