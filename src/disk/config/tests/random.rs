@@ -2,80 +2,45 @@
 
 use super::*;
 
+/// Names that configurations are made of.
+const KEYS: [&str; 16] = [
+    "local_loop",
+    "partitioning",
+    "lvm",
+    "mkfs",
+    "mount",
+    "fstab",
+    "name",
+    "base",
+    "label",
+    "partitions",
+    "size",
+    "flags",
+    "type",
+    "pvs",
+    "vgs",
+    "lvs",
+];
+
 /// Text that is likely to be a configuration, with mistakes.
 fn any_config() -> impl Strategy<Value = String> {
-    let word = prop::sample::select(vec![
-        "local_loop",
-        "partitioning",
-        "lvm",
-        "mkfs",
-        "mount",
-        "fstab",
-        "name",
-        "base",
-        "label",
-        "partitions",
-        "size",
-        "flags",
-        "type",
-        "pvs",
-        "vgs",
-        "lvs",
-        "options",
-        "extents",
-        "mbr",
-        "gpt",
-        "image0",
-        "100%",
-        "1G",
-        "boot",
-        "primary",
-        "ext4",
-        "swap",
-        "/",
-        "none",
-        "[",
-        "]",
-        "{",
-        "}",
-        ":",
-        ",",
-        "-",
-        "\n",
-        "\n- ",
-        "\n  ",
-        "\n    ",
-        "&a",
-        "*a",
-        "<<",
-        "~",
-        "0x83",
-    ]);
+    let word = prop::sample::select(
+        [
+            &KEYS[..],
+            &[
+                "options", "extents", "mbr", "gpt", "image0", "100%", "1G", "boot", "primary",
+                "ext4", "swap", "/", "none", "[", "]", "{", "}", ":", ",", "-", "\n", "\n- ",
+                "\n  ", "\n    ", "&a", "*a", "<<", "~", "0x83",
+            ],
+        ]
+        .concat(),
+    );
     prop::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
 }
 
 /// A value of the shapes that configurations have.
 fn any_value() -> impl Strategy<Value = Value> {
-    let key = prop::sample::select(vec![
-        "local_loop",
-        "partitioning",
-        "lvm",
-        "mkfs",
-        "mount",
-        "fstab",
-        "name",
-        "base",
-        "label",
-        "partitions",
-        "size",
-        "flags",
-        "type",
-        "pvs",
-        "vgs",
-        "lvs",
-        "mount_point",
-        "align",
-    ]);
+    let key = prop::sample::select([&KEYS[..], &["mount_point", "align"]].concat());
     let leaf = prop_oneof![
         Just(Value::Null),
         prop::sample::select(vec![
