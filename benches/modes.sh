@@ -82,6 +82,7 @@ with_debootstrap() {
     PATH=$PATH:/usr/sbin:/sbin
     export DIB_PACKAGES="$directory/packages-$suite.tar"
     if [ ! -e "$DIB_PACKAGES" ]; then
+        rm -rf "$directory/download" # of a download that failed
         # It wants to be root, but only to download.
         unshare --map-root-user debootstrap --variant=minbase --make-tarball="$DIB_PACKAGES.part" \
             "$suite" "$directory/download" \
