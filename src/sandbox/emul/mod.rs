@@ -45,7 +45,7 @@ use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
 use table::{Dispatch, Groups};
-use tracee::{Named, RootId, Target, View};
+use tracee::{Glance, Named, RootId, Target, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
@@ -302,6 +302,20 @@ impl Call<'_> {
         };
         let roots = &self.listener.roots;
         self.worker.view.target(self.pid, roots, named)
+    }
+
+    /// What a first look at a path finds.
+    fn glance(&mut self, directory: i32, path: &[u8], follow: bool) -> Glance {
+        if self.leads_elsewhere(path) {
+            return Glance::Unsure;
+        }
+        let named = Named {
+            directory,
+            path,
+            follow,
+        };
+        let roots = &self.listener.roots;
+        self.worker.view.glance(self.pid, roots, named)
     }
 
     /// The directory that relative paths start from, with the task's root taken.
