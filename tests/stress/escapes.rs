@@ -265,7 +265,11 @@ pub fn run() {
     );
     must("chdir", call!(libc::SYS_chdir, c"/".as_ptr()));
     for way in 0..4 {
-        same("the twin inside", super::program::owner(c"/twin", way), (7, 8));
+        same(
+            "the twin inside",
+            super::program::owner(c"/twin", way),
+            (7, 8),
+        );
     }
     let links = [
         ("/dev/fd", "/proc/self/fd".to_owned()),

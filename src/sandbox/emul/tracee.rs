@@ -194,12 +194,7 @@ pub struct Status {
 
 impl Status {
     fn parse(text: &str) -> Option<Status> {
-        let field = |name: &str| {
-            let mut lines = text.lines();
-            lines
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::trim)
-        };
+        let field = |name: &str| status_field(text, name);
         // Real, effective, saved and filesystem id.
         let last = |value: &str| value.split_whitespace().nth(3)?.parse().ok();
         Some(Status {
@@ -207,6 +202,27 @@ impl Status {
             uid: last(field("Uid:")?)?,
             gid: last(field("Gid:")?)?,
             capabilities: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+        })
+    }
+}
+
+/// What `/proc/PID/status` says of a task's signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sandbox) struct Signals {
+    /// Those that have handlers, a bit each.
+    pub caught: u64,
+    /// Whether it is traced.
+    pub traced: bool,
+    /// The process that it was forked from, as far as that is alive.
+    pub parent: u32,
+}
+
+impl Signals {
+    fn parse(text: &str) -> Option<Signals> {
+        Some(Signals {
+            caught: u64::from_str_radix(status_field(text, "SigCgt:")?, 16).ok()?,
+            traced: status_number(text, "TracerPid:")? != 0,
+            parent: status_number(text, "PPid:")?,
         })
     }
 }
@@ -252,7 +268,7 @@ struct Known {
 
 /// The time since some start, by a clock that costs no call but is only good to some
 /// milliseconds.
-fn coarse_time() -> Duration {
+pub(in crate::sandbox) fn coarse_time() -> Duration {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -483,6 +499,12 @@ impl View {
         Status::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
     }
 
+    /// What signals do to a task.
+    pub(in crate::sandbox) fn signals(&self, pid: u32) -> Result<Signals, Errno> {
+        let file = self.of_process(pid, "status")?;
+        Signals::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
+    }
+
     /// The number of the process that a task belongs to.
     pub(super) fn group(&self, pid: u32) -> Result<u32, Errno> {
         let file = self.of_process(pid, "status")?;
@@ -505,8 +527,12 @@ pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
 
 /// A line of `/proc/PID/status` that starts with `field`, as a number.
 pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
+    status_field(text, field)?.parse().ok()
+}
+
+fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
     let value = text.lines().find_map(|line| line.strip_prefix(field))?;
-    value.trim().parse().ok()
+    Some(value.trim())
 }
 
 pub(super) fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
@@ -658,6 +684,14 @@ mod tests {
         } = status;
         assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
         assert!(Status::parse("Umask:\t0022\n").is_none());
+        let text = "PPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";
+        let signals = Signals {
+            caught: 1 << 16,
+            traced: false,
+            parent: 7,
+        };
+        assert_eq!(Signals::parse(text), Some(signals));
+        assert_eq!(Signals::parse("PPid:\t7\n"), None);
     }
 
     #[test]
