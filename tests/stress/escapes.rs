@@ -247,6 +247,11 @@ pub fn run() {
         )
     };
     must("mount", Errno::result(mounted));
+    // What a name leads to changes with the root, also for one that was just looked up.
+    create(c"jail/twin", "of the jail");
+    super::program::chown(c"jail/twin", 7, 8, 4);
+    let outside = nix::sys::stat::stat(c"/twin").map(|found| found.st_ino);
+    same("the twin outside", outside, Err(Errno::ENOENT));
     // The number of this process as its `/proc` has it.
     same(
         "numbers",
@@ -259,6 +264,13 @@ pub fn run() {
         Errno::result(unsafe { libc::chroot(c"jail".as_ptr()) }).map(i64::from),
     );
     must("chdir", call!(libc::SYS_chdir, c"/".as_ptr()));
+    for way in 0..4 {
+        same(
+            "the twin inside",
+            super::program::owner(c"/twin", way),
+            (7, 8),
+        );
+    }
     let links = [
         ("/dev/fd", "/proc/self/fd".to_owned()),
         ("/link-to-self", "/proc/self".to_owned()),

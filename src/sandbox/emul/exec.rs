@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::cred::Credentials;
-use super::tracee::statx_of;
+use super::tracee::{Glance, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::store::Key;
 
@@ -46,14 +46,22 @@ impl Call<'_> {
             return Err(Errno::ENOENT);
         }
         let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+        match self.glance(directory, &path, follow) {
+            // Shells try all directories of `PATH`, and hardly a program has set-id bits.
+            Glance::Nothing => return Err(Errno::ENOENT),
+            Glance::File(found) if found.stx_mode & (SET_UID | SET_GID) == 0 => {
+                return plain_program(&found);
+            }
+            Glance::File(_) | Glance::Unsure => {}
+        }
         let target = self.target(directory, &path, follow)?;
         let found = target.statx(0)?;
-        if found.stx_mode & 0o111 == 0 {
-            return Err(Errno::EACCES);
-        }
         let sets_group = found.stx_mode & SET_GID != 0 && found.stx_mode & GROUP_EXECUTE != 0;
         if found.stx_mode & SET_UID == 0 && !sets_group {
-            return Ok((None, None));
+            return plain_program(&found);
+        }
+        if found.stx_mode & 0o111 == 0 {
+            return Err(Errno::EACCES);
         }
         // Files of the host act as nobody else than who runs them.
         if found.stx_uid != 0 {
@@ -66,6 +74,15 @@ impl Call<'_> {
         let record = self.record_of(&found).unwrap_or_default();
         let uid = (found.stx_mode & SET_UID != 0).then_some(record.uid);
         Ok((uid, sets_group.then_some(record.gid)))
+    }
+}
+
+/// What a file without set-id bits changes, if the kernel starts it at all.
+fn plain_program(found: &libc::statx) -> Result<(Option<u32>, Option<u32>), Errno> {
+    if found.stx_mode & 0o111 == 0 {
+        Err(Errno::EACCES)
+    } else {
+        Ok((None, None))
     }
 }
 

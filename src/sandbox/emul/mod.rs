@@ -26,6 +26,7 @@ mod naming;
 mod overlay;
 mod own;
 mod place;
+mod signal;
 mod socket;
 mod stat;
 pub mod table;
@@ -45,7 +46,7 @@ use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
 use table::{Dispatch, Groups};
-use tracee::{Named, RootId, Target, View};
+use tracee::{Glance, Named, RootId, Target, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
@@ -153,6 +154,17 @@ impl Worker {
         self.shared.dispatch.changes(call.data.arch, number)
     }
 
+    /// What a call may change for the guard of a program.
+    pub(super) fn step(&self, call: &libc::seccomp_notif) -> table::Step {
+        let number = call.data.nr.cast_unsigned();
+        self.shared.dispatch.step(call.data.arch, number)
+    }
+
+    /// What this thread sees of tasks.
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
     /// Answers one call.
     pub fn answer(&mut self, listener: &Listener, call: &libc::seccomp_notif) -> Answer {
         let number = call.data.nr.cast_unsigned();
@@ -213,12 +225,14 @@ impl Call<'_> {
     fn clone3(&mut self) -> Outcome {
         let flags = tracee::read(self.pid, self.arguments[0], size_of::<u64>());
         // What cannot be read, the kernel refuses.
-        let new_mounts = flags.is_ok_and(|flags| {
-            flags
-                .first_chunk()
-                .is_some_and(|&flags| u64::from_ne_bytes(flags) & libc::CLONE_NEWNS as u64 != 0)
-        });
-        if new_mounts {
+        let flags = flags.ok().and_then(|flags| flags.first_chunk().copied());
+        let Some(flags) = flags.map(u64::from_ne_bytes) else {
+            return Ok(Answer::Continue);
+        };
+        if flags & libc::CLONE_THREAD as u64 == 0 {
+            self.fork()?;
+        }
+        if flags & libc::CLONE_NEWNS as u64 != 0 {
             return self.change_root();
         }
         Ok(Answer::Continue)
@@ -302,6 +316,20 @@ impl Call<'_> {
         };
         let roots = &self.listener.roots;
         self.worker.view.target(self.pid, roots, named)
+    }
+
+    /// What a first look at a path finds.
+    fn glance(&mut self, directory: i32, path: &[u8], follow: bool) -> Glance {
+        if self.leads_elsewhere(path) {
+            return Glance::Unsure;
+        }
+        let named = Named {
+            directory,
+            path,
+            follow,
+        };
+        let roots = &self.listener.roots;
+        self.worker.view.glance(self.pid, roots, named)
     }
 
     /// The directory that relative paths start from, with the task's root taken.

@@ -1,7 +1,7 @@
 //! The `stat(2)` family: owners, types and device numbers as recorded.
 
 use super::layout::Layout;
-use super::tracee::{Named, Target};
+use super::tracee::{Glance, Target};
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
 
 impl Call<'_> {
@@ -51,20 +51,14 @@ impl Call<'_> {
         Ok((path, flags & libc::AT_SYMLINK_NOFOLLOW == 0))
     }
 
-    /// Whether a first look, which costs one call, finds a file that is shown as it is.
-    /// Most are. Nothing but that is concluded from it.
+    /// Whether a first look finds a file that is shown as it is, or none. So it is with
+    /// most.
     fn is_as_the_kernel_says(&mut self, directory: i32, path: &[u8], follow: bool) -> bool {
-        if self.leads_elsewhere(path) {
-            return false;
+        match self.glance(directory, path, follow) {
+            Glance::File(mut found) => !self.correct(&mut found),
+            Glance::Nothing => true,
+            Glance::Unsure => false,
         }
-        let named = Named {
-            directory,
-            path,
-            follow,
-        };
-        let roots = &self.listener.roots;
-        let found = self.worker.view.glance(self.pid, roots, named);
-        found.is_some_and(|mut found| !self.correct(&mut found))
     }
 
     fn stat(&mut self, target: Result<Target, Errno>, address: u64, layout: Layout) -> Outcome {

@@ -10,6 +10,7 @@
 
 use super::cred::Kind::{Group, User};
 use super::layout::Layout;
+use super::signal::Action;
 use super::{Answer, Call, Outcome, naming, socket};
 use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS};
 
@@ -29,6 +30,8 @@ bitflags::bitflags! {
         const NAMING = 1 << 4;
         /// Sockets whose family a filter cannot see.
         const SOCKETS = 1 << 5;
+        /// Handlers of signals, and children.
+        const SIGNALS = 1 << 6;
     }
 }
 
@@ -84,6 +87,8 @@ pub struct Abi {
     /// `sync_file_range`. `msync` stays: databases in a hook may rely on its
     /// `MS_INVALIDATE`.
     pub syncs: [u32; 5],
+    /// `execve` and `execveat`.
+    pub executions: [u32; 2],
     /// Bits in a number that mark another convention, whose calls do not exist
     /// here (`__X32_SYSCALL_BIT`).
     pub foreign_bit: u32,
@@ -106,7 +111,11 @@ const OWN: Groups = Groups::OWNERS;
 const STAT: Groups = Groups::STAT;
 const MAKE: Groups = Groups::OWNERS.union(Groups::DEVICES);
 const ATTR: Groups = Groups::ATTRIBUTES;
+const SIGNALS: Groups = Groups::SIGNALS;
 const CWD: i32 = libc::AT_FDCWD;
+/// `sigaction` that does not only ask: structures do not begin where the lower half of an
+/// address is 0.
+const ACTION: When = AnyBit(1, u32::MAX);
 /// `clone` and `unshare` with a mount namespace of its own.
 const NEW_MOUNTS: When = AnyBit(0, libc::CLONE_NEWNS as u32);
 const KEEP_CAPS: When = Equal(0, libc::PR_SET_KEEPCAPS as u32);
@@ -116,6 +125,7 @@ pub const X86_64: Abi = Abi {
     audit: 0xC000_003E,
     naming: &naming::X86_64,
     syncs: [74, 75, 162, 306, 277],
+    executions: [59, 322],
     foreign_bit: 0x4000_0000,
     traps: &[
         trap(262, STAT, Always, |c| c.stat_at(Layout::Native)),
@@ -131,6 +141,10 @@ pub const X86_64: Abi = Abi {
         trap(104, OWN, Always, |c| c.show(|of| of.group.real)),
         trap(59, OWN, Always, |c| c.execute(CWD, 0, 0)),
         trap(322, OWN, Always, |c| c.execute_at()),
+        trap(13, SIGNALS, ACTION, |c| c.set_handler(Action::Wide)),
+        trap(56, SIGNALS, Always, |c| c.clone_process()),
+        trap(57, SIGNALS, Always, |c| c.fork()),
+        trap(58, SIGNALS, Always, |c| c.fork()),
         trap(437, OWN, Always, |c| c.open2()),
         trap(85, OWN, Always, |c| c.creat()),
         trap(92, OWN, Always, |c| c.chown_path(true)),
@@ -168,7 +182,7 @@ pub const X86_64: Abi = Abi {
         trap(429, OWN, Always, |c| c.change_mounts()),
         trap(272, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(56, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(435, OWN, Always, |c| c.clone3()),
+        trap(435, OWN.union(SIGNALS), Always, |c| c.clone3()),
         trap(188, ATTR, Always, |c| c.set_xattr(true)),
         trap(189, ATTR, Always, |c| c.set_xattr(false)),
         trap(190, ATTR, Always, |c| c.set_xattr_descriptor()),
@@ -193,6 +207,7 @@ pub const AARCH64: Abi = Abi {
     audit: 0xC000_00B7,
     naming: &naming::AARCH64,
     syncs: [82, 83, 81, 267, 84],
+    executions: [221, 281],
     foreign_bit: 0,
     traps: &[
         trap(79, STAT, Always, |c| c.stat_at(Layout::Native)),
@@ -205,6 +220,8 @@ pub const AARCH64: Abi = Abi {
         trap(176, OWN, Always, |c| c.show(|of| of.group.real)),
         trap(221, OWN, Always, |c| c.execute(CWD, 0, 0)),
         trap(281, OWN, Always, |c| c.execute_at()),
+        trap(134, SIGNALS, ACTION, |c| c.set_handler(Action::Wide)),
+        trap(220, SIGNALS, Always, |c| c.clone_process()),
         trap(437, OWN, Always, |c| c.open2()),
         trap(55, OWN, Always, |c| c.chown_descriptor()),
         trap(54, OWN, Always, |c| c.chown_at()),
@@ -236,7 +253,7 @@ pub const AARCH64: Abi = Abi {
         trap(429, OWN, Always, |c| c.change_mounts()),
         trap(97, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(220, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(435, OWN, Always, |c| c.clone3()),
+        trap(435, OWN.union(SIGNALS), Always, |c| c.clone3()),
         trap(5, ATTR, Always, |c| c.set_xattr(true)),
         trap(6, ATTR, Always, |c| c.set_xattr(false)),
         trap(7, ATTR, Always, |c| c.set_xattr_descriptor()),
@@ -263,6 +280,7 @@ pub const I386: Abi = Abi {
     audit: 0x4000_0003,
     naming: &naming::I386,
     syncs: [118, 148, 36, 344, 314],
+    executions: [11, 358],
     foreign_bit: 0,
     traps: &[
         trap(300, STAT, Always, |c| c.stat_at(Layout::Stat64)),
@@ -278,6 +296,12 @@ pub const I386: Abi = Abi {
         trap(200, OWN, Always, |c| c.show(|of| of.group.real)),
         trap(11, OWN, Always, |c| c.execute(CWD, 0, 0)),
         trap(358, OWN, Always, |c| c.execute_at()),
+        trap(174, SIGNALS, ACTION, |c| c.set_handler(Action::Narrow)),
+        trap(120, SIGNALS, Always, |c| c.clone_process()),
+        trap(2, SIGNALS, Always, |c| c.fork()),
+        trap(190, SIGNALS, Always, |c| c.fork()),
+        trap(67, SIGNALS, ACTION, |c| c.set_handler(Action::Old)),
+        trap(48, SIGNALS, ACTION, |c| c.set_handler(Action::Plain)),
         trap(437, OWN, Always, |c| c.open2()),
         trap(8, OWN, Always, |c| c.creat()),
         trap(212, OWN, Always, |c| c.chown_path(true)),
@@ -319,7 +343,7 @@ pub const I386: Abi = Abi {
         trap(429, OWN, Always, |c| c.change_mounts()),
         trap(310, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(120, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(435, OWN, Always, |c| c.clone3()),
+        trap(435, OWN.union(SIGNALS), Always, |c| c.clone3()),
         trap(226, ATTR, Always, |c| c.set_xattr(true)),
         trap(227, ATTR, Always, |c| c.set_xattr(false)),
         trap(228, ATTR, Always, |c| c.set_xattr_descriptor()),
@@ -378,6 +402,17 @@ impl Abi {
     }
 }
 
+/// What a call may change for the guard of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sandbox) enum Step {
+    /// The program is replaced.
+    Start,
+    /// Its handler says what it changes.
+    Told,
+    /// Nothing.
+    Other,
+}
+
 /// Calls by ABI and number.
 #[derive(Debug)]
 pub(super) struct Dispatch(Vec<(&'static Abi, Vec<Option<&'static Trap>>)>);
@@ -407,10 +442,25 @@ impl Dispatch {
         self.trap(audit, number).map(|trap| trap.handler)
     }
 
+    pub(super) fn step(&self, audit: u32, number: u32) -> Step {
+        let abi = self.0.iter().map(|(abi, _)| abi);
+        let starts = abi
+            .filter(|abi| abi.audit == audit)
+            .any(|abi| abi.executions.contains(&number));
+        let trap = self.trap(audit, number);
+        if starts {
+            Step::Start
+        } else if trap.is_some_and(|trap| trap.groups.contains(SIGNALS)) {
+            Step::Told
+        } else {
+            Step::Other
+        }
+    }
+
     /// Whether a call may do more than show what a file is.
     pub(super) fn changes(&self, audit: u32, number: u32) -> bool {
         self.trap(audit, number)
-            .is_some_and(|trap| trap.groups != STAT)
+            .is_some_and(|trap| trap.groups != STAT && !trap.groups.contains(SIGNALS))
     }
 }
 
@@ -451,14 +501,14 @@ mod tests {
     const MODERN: &str = "fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
-        mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr setfsgid setfsuid \
+        mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs umount2 unshare";
     const LEGACY: &str =
-        "chmod access readlink chown creat lchown lstat mkdir mknod open stat symlink";
+        "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
-        utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 socketcall \
+        utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
         stat64 ugetrlimit";
 
     fn expect(abi: &Abi, paths: &[&str], expected: &[&str]) {

@@ -4,7 +4,8 @@ use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -117,6 +118,20 @@ pub(super) fn names_self(path: &[u8]) -> bool {
     path.windows(4).any(|part| part == b"self")
 }
 
+/// Whether a path may lead through `/proc`, as far as can be told from it: `/dev/fd` is
+/// a link to there.
+fn may_pass_proc(path: &[u8]) -> bool {
+    [&b"/dev/"[..], b"/proc/"]
+        .iter()
+        .any(|start| path.starts_with(start))
+}
+
+/// Whether a path is the name of an entry of the directory that it starts from, and no
+/// more, so that neither links nor the root of a process matter.
+fn is_plain_name(path: &[u8], follow: bool) -> bool {
+    !follow && !path.contains(&b'/') && !matches!(path, b"" | b"." | b"..")
+}
+
 /// What identifies a root directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RootId(u32, u32, u64, u64);
@@ -145,14 +160,15 @@ impl RootId {
 #[derive(Debug, Default)]
 pub struct Roots {
     first: OnceLock<RootId>,
-    differ: AtomicBool,
+    /// How many such calls there were.
+    changes: AtomicU64,
     moved: AtomicBool,
 }
 
 impl Roots {
     /// From now on each program has to be looked at.
     pub fn differ(&self) {
-        self.differ.store(true, Ordering::Release);
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// From now on the root of any program may be changed by another one, ours
@@ -178,12 +194,7 @@ pub struct Status {
 
 impl Status {
     fn parse(text: &str) -> Option<Status> {
-        let field = |name: &str| {
-            let mut lines = text.lines();
-            lines
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::trim)
-        };
+        let field = |name: &str| status_field(text, name);
         // Real, effective, saved and filesystem id.
         let last = |value: &str| value.split_whitespace().nth(3)?.parse().ok();
         Some(Status {
@@ -191,6 +202,27 @@ impl Status {
             uid: last(field("Uid:")?)?,
             gid: last(field("Gid:")?)?,
             capabilities: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+        })
+    }
+}
+
+/// What `/proc/PID/status` says of a task's signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sandbox) struct Signals {
+    /// Those that have handlers, a bit each.
+    pub caught: u64,
+    /// Whether it is traced.
+    pub traced: bool,
+    /// The process that it was forked from, as far as that is alive.
+    pub parent: u32,
+}
+
+impl Signals {
+    fn parse(text: &str) -> Option<Signals> {
+        Some(Signals {
+            caught: u64::from_str_radix(status_field(text, "SigCgt:")?, 16).ok()?,
+            traced: status_number(text, "TracerPid:")? != 0,
+            parent: status_number(text, "PPid:")?,
         })
     }
 }
@@ -206,6 +238,47 @@ pub(super) struct Named<'p> {
     pub follow: bool,
 }
 
+/// What a first look at a name finds, which costs one call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Glance {
+    /// Most likely this file. Only good for finding out that there is nothing to tell of it.
+    File(libc::statx),
+    /// Nothing, so that the kernel's own answer is right.
+    Nothing,
+    /// Something that a process may see otherwise.
+    Unsure,
+}
+
+/// How long a task is taken to have the root that it was found to have, if nobody made a
+/// call that changes roots. Numbers of tasks are given again after all others, which
+/// takes much longer.
+const LATELY: Duration = Duration::from_millis(100);
+/// Tasks whose roots are remembered.
+const TASKS: usize = 64;
+
+/// The root of a task, for looking only.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    pid: u32,
+    root: RootId,
+    /// Calls that changed roots, and the time, when it was found.
+    changes: u64,
+    when: Duration,
+}
+
+/// The time since some start, by a clock that costs no call but is only good to some
+/// milliseconds.
+pub(in crate::sandbox) fn coarse_time() -> Duration {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel fills the structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
 /// The calling thread's view of the files of others. Its root directory is that
 /// of the process last looked at, so that the kernel itself resolves paths as it
 /// would for that process, and no path leads out of a target. Its working
@@ -216,6 +289,7 @@ pub struct View {
     root: RootId,
     /// The root of the sandbox itself.
     own_root: RootId,
+    known: [Option<Known>; TASKS],
 }
 
 impl View {
@@ -230,6 +304,7 @@ impl View {
             proc,
             root,
             own_root,
+            known: [None; TASKS],
         })
     }
 
@@ -260,7 +335,7 @@ impl View {
 
     /// Takes the root directory of a process, which is one of those in `roots`.
     pub fn enter_root(&mut self, pid: u32, roots: &Roots) -> Result<(), Errno> {
-        let same = !roots.differ.load(Ordering::Acquire);
+        let same = roots.changes.load(Ordering::Acquire) == 0;
         if same && roots.first.get() == Some(&self.root) {
             return Ok(());
         }
@@ -274,6 +349,30 @@ impl View {
             self.root = found;
         }
         let _ = roots.first.set(found);
+        Ok(())
+    }
+
+    /// The same for looking only: the root that the process had a moment ago will do.
+    fn enter_root_to_look(&mut self, pid: u32, roots: &Roots) -> Result<(), Errno> {
+        let changes = roots.changes.load(Ordering::Acquire);
+        if changes == 0 || roots.moved.load(Ordering::Acquire) {
+            return self.enter_root(pid, roots);
+        }
+        let place = pid as usize % TASKS;
+        let now = coarse_time();
+        let is_known = self.known[place].is_some_and(|known| {
+            (known.pid, known.changes, known.root) == (pid, changes, self.root)
+                && now.saturating_sub(known.when) < LATELY
+        });
+        if !is_known {
+            self.enter_root(pid, roots)?;
+            self.known[place] = Some(Known {
+                pid,
+                root: self.root,
+                changes,
+                when: now,
+            });
+        }
         Ok(())
     }
 
@@ -303,7 +402,7 @@ impl View {
             self.enter_root(pid, roots)?;
             return self.resolve(pid, None, path, follow).map(Target::File);
         }
-        if !follow && !path.contains(&b'/') && path != b"." && path != b".." {
+        if is_plain_name(path, follow) {
             let full = [start.as_bytes(), path].join(&b'/');
             return self.below_proc(full, false);
         }
@@ -314,45 +413,54 @@ impl View {
             .map(Target::File)
     }
 
-    /// What a name leads to, at a glance: `None` for all that a process may see
-    /// otherwise. That is a path that does not exist, one that names `self`, which is
-    /// the engine here, and whatever a link of `/proc` led to on another mount than the
-    /// root's. Only good for finding out that there is nothing to tell of a file.
-    pub(super) fn glance(
-        &mut self,
-        pid: u32,
-        roots: &Roots,
-        named: Named<'_>,
-    ) -> Option<libc::statx> {
+    /// What a name leads to, at a glance. [`Glance::Unsure`] are all that a process may see
+    /// otherwise: a path that names `self`, which is the engine here, and whatever a link
+    /// of `/proc` led to on another mount than the root's.
+    pub(super) fn glance(&mut self, pid: u32, roots: &Roots, named: Named<'_>) -> Glance {
         let Named {
             directory,
             path,
             follow,
         } = named;
         if path.is_empty() || names_self(path) {
-            return None;
+            return Glance::Unsure;
         }
-        self.enter_root(pid, roots).ok()?;
+        let plain = is_plain_name(path, follow);
+        if !plain && self.enter_root_to_look(pid, roots).is_err() {
+            return Glance::Unsure;
+        }
         let mut from = Vec::with_capacity(path.len() + 32);
         if path[0] != b'/' {
             // Writing to a vector cannot fail.
             let _ = match directory {
                 libc::AT_FDCWD => write!(from, "{pid}/cwd/"),
                 0.. => write!(from, "{pid}/fd/{directory}/"),
-                _ => return None,
+                _ => return Glance::Unsure,
             };
         }
         from.extend_from_slice(path);
+        let Ok(from) = c_string(from) else {
+            return Glance::Unsure;
+        };
         let nofollow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         let found = statx(
             self.proc.as_raw_fd(),
-            &c_string(from).ok()?,
+            &from,
             libc::AT_NO_AUTOMOUNT | nofollow,
             libc::STATX_BASIC_STATS | libc::STATX_MNT_ID,
-        )
-        .ok()?;
-        let is_known = found.stx_mask & libc::STATX_MNT_ID != 0;
-        (is_known && found.stx_mnt_id == self.root.3).then_some(found)
+        );
+        match found {
+            Ok(found) => {
+                let is_known = found.stx_mask & libc::STATX_MNT_ID != 0;
+                if plain || is_known && found.stx_mnt_id == self.root.3 {
+                    Glance::File(found)
+                } else {
+                    Glance::Unsure
+                }
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) if plain || !may_pass_proc(path) => Glance::Nothing,
+            Err(_) => Glance::Unsure,
+        }
     }
 
     /// A file below `/proc/PID`, up to a length.
@@ -391,6 +499,12 @@ impl View {
         Status::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
     }
 
+    /// What signals do to a task.
+    pub(in crate::sandbox) fn signals(&self, pid: u32) -> Result<Signals, Errno> {
+        let file = self.of_process(pid, "status")?;
+        Signals::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
+    }
+
     /// The number of the process that a task belongs to.
     pub(super) fn group(&self, pid: u32) -> Result<u32, Errno> {
         let file = self.of_process(pid, "status")?;
@@ -413,8 +527,12 @@ pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
 
 /// A line of `/proc/PID/status` that starts with `field`, as a number.
 pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
+    status_field(text, field)?.parse().ok()
+}
+
+fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
     let value = text.lines().find_map(|line| line.strip_prefix(field))?;
-    value.trim().parse().ok()
+    Some(value.trim())
 }
 
 pub(super) fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
@@ -566,6 +684,14 @@ mod tests {
         } = status;
         assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
         assert!(Status::parse("Umask:\t0022\n").is_none());
+        let text = "PPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";
+        let signals = Signals {
+            caught: 1 << 16,
+            traced: false,
+            parent: 7,
+        };
+        assert_eq!(Signals::parse(text), Some(signals));
+        assert_eq!(Signals::parse("PPid:\t7\n"), None);
     }
 
     #[test]

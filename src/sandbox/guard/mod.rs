@@ -6,7 +6,7 @@
 //! end so, and shells then take a file for absent.
 //!
 //! A process of its own therefore traces the programs, but no system calls: it
-//! is asked when they fork and when a signal is delivered. If the signal
+//! is asked when a signal is delivered. If the signal
 //! interrupted a call of the table, the result that the kernel is about to look
 //! at is changed from "restart if the handler says so" to "restart in any case".
 //! The handler runs, then the call is made again.
@@ -20,6 +20,10 @@
 //! of the two would take the other's news of them. It is forked from a process
 //! with several threads, so it only makes system calls. It ends with the last
 //! program that it traces. See `ptrace(2)`.
+//!
+//! Tracing costs a program more than all its answered calls, so only those are traced
+//! that have such a handler: see [`watch`]. Where that is not allowed, the guard traces
+//! the first program and all that it starts.
 //!
 //! How a call is made again depends on the architecture: see [`machine`].
 
@@ -35,6 +39,7 @@ use machine::Restarts;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod machine;
+pub(super) mod watch;
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("kiln's sandbox knows x86_64 and aarch64");
@@ -60,10 +65,62 @@ pub(super) fn print_of(number: u32, arguments: &[u64; 6]) -> u64 {
     print | 1
 }
 
+/// Memory that this process shares with those that it forks later, zeroes at first.
+#[derive(Debug)]
+struct Common<T>(NonNull<T>);
+
+// SAFETY: it owns the memory, of which only shared references are given out.
+unsafe impl<T: Sync> Send for Common<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Common<T> {}
+
+impl<T> Common<T> {
+    /// # Safety
+    /// The type must be valid when all its bytes are zero, and need no more alignment than
+    /// pages have.
+    unsafe fn new() -> io::Result<Common<T>> {
+        // SAFETY: new memory, wherever the kernel likes.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<T>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        match NonNull::new(memory.cast()) {
+            Some(memory) => Ok(Common(memory)),
+            None => Err(io::ErrorKind::OutOfMemory.into()),
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Common<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: mapped as long as this lives, aligned as pages are, and valid by the
+        // promise of who called `new`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> Drop for Common<T> {
+    fn drop(&mut self) {
+        // SAFETY: the memory that `new` got, which nothing borrows any more.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<T>()) };
+    }
+}
+
 /// Calls that signals interrupted, as the guards of a supervisor tell it. Two
 /// tasks of one place are rare, and then a call is at worst made twice.
 #[derive(Debug)]
-pub(super) struct Interruptions(NonNull<Table>);
+pub(super) struct Interruptions(Common<Table>);
 
 /// How many tasks have a place of their own.
 const PLACES: usize = 1024;
@@ -76,50 +133,23 @@ struct Table {
     last: [AtomicU64; PLACES],
 }
 
-// SAFETY: it owns the memory, which is only used through atomics.
-unsafe impl Send for Interruptions {}
-// SAFETY: as above.
-unsafe impl Sync for Interruptions {}
-
 impl Interruptions {
     /// None yet. Processes that are forked later share it.
     pub(super) fn new() -> io::Result<Interruptions> {
-        // SAFETY: new memory, wherever the kernel likes. Its zeroes are a valid
-        // value, and pages are aligned more than enough.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size_of::<Table>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        match NonNull::new(memory.cast()) {
-            Some(table) => Ok(Interruptions(table)),
-            None => Err(io::ErrorKind::OutOfMemory.into()),
-        }
-    }
-
-    fn table(&self) -> &Table {
-        // SAFETY: mapped and valid as long as this lives.
-        unsafe { self.0.as_ref() }
+        // SAFETY: integers.
+        unsafe { Common::new() }.map(Interruptions)
     }
 
     /// Notes one. Makes no system call and needs no memory.
     fn note(&self, pid: u32, print: u64) {
-        let table = self.table();
+        let table = &self.0;
         table.count.fetch_add(1, Ordering::Relaxed);
         table.last[pid as usize % PLACES].store(print, Ordering::Release);
     }
 
     /// Whether this call of a task was interrupted before. It counts as seen then.
     pub(super) fn take(&self, pid: u32, call: impl Fn() -> u64) -> bool {
-        let last = &self.table().last[pid as usize % PLACES];
+        let last = &self.0.last[pid as usize % PLACES];
         match last.load(Ordering::Acquire) {
             0 => false,
             print => print == call() && last.swap(0, Ordering::AcqRel) == print,
@@ -128,14 +158,7 @@ impl Interruptions {
 
     /// How many there were.
     pub(super) fn count(&self) -> u64 {
-        self.table().count.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Interruptions {
-    fn drop(&mut self) {
-        // SAFETY: the memory that `new` got, which nothing borrows any more.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Table>()) };
+        self.0.count.load(Ordering::Relaxed)
     }
 }
 
@@ -209,7 +232,7 @@ pub(super) fn start(pid: u32, interruptions: &Interruptions) -> io::Result<()> {
             let result = reader.read_exact(&mut said);
             let error = i32::from_ne_bytes(said);
             if result.is_ok() && error == 0 {
-                reap(child);
+                reap(child, || ());
                 return Ok(());
             }
             // SAFETY: a child of ours that is not reaped yet.
@@ -221,14 +244,15 @@ pub(super) fn start(pid: u32, interruptions: &Interruptions) -> io::Result<()> {
     }
 }
 
-/// Takes the exit status of a guard whenever it ends.
-fn reap(child: libc::pid_t) {
+/// Takes the exit status of a guard whenever it ends, then calls `ended`.
+fn reap(child: libc::pid_t, ended: impl FnOnce() + Send + 'static) {
     let waiting = std::thread::Builder::new()
         .name("guard".to_owned())
         .stack_size(64 * 1024)
         .spawn(move || {
             // SAFETY: a child of ours that nobody else waits for.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+            ended();
         });
     // It stays a zombie then, until this process ends.
     drop(waiting);
@@ -248,43 +272,39 @@ impl Guard<'_> {
             libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
         // SAFETY: system calls with numbers, and with addresses of locals.
         unsafe {
-            // Others wait for the end of pipes that were open in the parent.
-            close_others(tell);
-            libc::prctl(libc::PR_SET_NAME, c"kiln-guard".as_ptr(), 0, 0, 0);
-            let seized = libc::ptrace(
-                libc::PTRACE_SEIZE,
-                first,
-                std::ptr::null_mut::<libc::c_void>(),
-                options as usize as *mut libc::c_void,
-            );
-            let error: i32 = if seized < 0 {
-                *libc::__errno_location()
-            } else {
-                0
-            };
+            become_guard(tell);
+            let error = seize(first, options);
             let said = error.to_ne_bytes();
             libc::write(tell, said.as_ptr().cast(), said.len());
             libc::close(tell);
             if error != 0 {
                 libc::_exit(1);
             }
-            loop {
-                let mut status = 0;
-                let pid = libc::waitpid(-1, &raw mut status, libc::__WALL);
-                if pid < 0 {
-                    if *libc::__errno_location() == libc::EINTR {
-                        continue;
-                    }
-                    // Nobody is left.
-                    libc::_exit(0);
-                }
-                if libc::WIFSTOPPED(status) {
-                    self.proceed(pid, libc::WSTOPSIG(status), status >> 16);
-                } else {
-                    self.restarts.forget(pid);
-                }
+            while self.attend() {}
+            // Nobody is left.
+            libc::_exit(0)
+        }
+    }
+
+    /// Waits for something to happen to a program; false if there is none.
+    ///
+    /// # Safety
+    /// Only makes system calls.
+    unsafe fn attend(&mut self) -> bool {
+        let mut status = 0;
+        // SAFETY: what was waited for is a tracee.
+        unsafe {
+            let pid = libc::waitpid(-1, &raw mut status, libc::__WALL);
+            if pid < 0 {
+                return *libc::__errno_location() == libc::EINTR;
+            }
+            if libc::WIFSTOPPED(status) {
+                self.proceed(pid, libc::WSTOPSIG(status), status >> 16);
+            } else {
+                self.restarts.forget(pid);
             }
         }
+        true
     }
 
     /// Lets a stopped task go on.
@@ -318,11 +338,12 @@ impl Guard<'_> {
     }
 }
 
-/// Closes all descriptors but one.
+/// Makes the child of a fork a guard: it gets a name, and closes all descriptors but one,
+/// since others wait for the end of pipes that were open in the parent.
 ///
 /// # Safety
-/// Whatever owns them must not be used any more.
-unsafe fn close_others(but: RawFd) {
+/// Whatever owns the descriptors must not be used any more.
+unsafe fn become_guard(but: RawFd) {
     let but = but as libc::c_uint;
     let last = libc::c_uint::MAX;
     // SAFETY: by the caller's promise.
@@ -331,6 +352,24 @@ unsafe fn close_others(but: RawFd) {
             libc::syscall(libc::SYS_close_range, 0, but - 1, 0);
         }
         libc::syscall(libc::SYS_close_range, but + 1, last, 0);
+        libc::prctl(libc::PR_SET_NAME, c"kiln-guard".as_ptr(), 0, 0, 0);
+    }
+}
+
+/// Starts to trace a task; 0, or the number of the error.
+///
+/// # Safety
+/// Only makes a system call.
+unsafe fn seize(task: libc::pid_t, options: libc::c_int) -> i32 {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    let options = options as usize as *mut libc::c_void;
+    // SAFETY: numbers alone.
+    unsafe {
+        if libc::ptrace(libc::PTRACE_SEIZE, task, none, options) < 0 {
+            *libc::__errno_location()
+        } else {
+            0
+        }
     }
 }
 

@@ -12,9 +12,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::super::emul::tracee::Roots;
+use super::super::emul::table::Step;
+use super::super::emul::tracee::{Roots, View};
 use super::super::emul::{Answer, Emulation, Worker};
 use super::super::guard;
+use super::watched::Watched;
 use super::{Shared, Traits};
 
 /// After how many such times nobody waits for it any more.
@@ -71,6 +73,8 @@ pub struct Listener {
     /// A signal cannot end the wait for an answer.
     killable: bool,
     guarded: bool,
+    /// Programs are traced only if signals could interrupt their calls.
+    watched: Option<Watched>,
     /// Number of the worker that receives.
     receiver: AtomicUsize,
     /// Its thread's number, for a signal.
@@ -79,7 +83,9 @@ pub struct Listener {
     workers: AtomicUsize,
     numbers: AtomicUsize,
     spares: Mutex<Vec<(usize, Thread)>>,
-    /// Calls received and calls answered.
+    /// The receiver waits for a call.
+    receiving: AtomicBool,
+    /// Calls received, and calls of which the answer is known.
     received: AtomicU64,
     answered: AtomicU64,
     /// Each call goes to a worker of its own.
@@ -108,11 +114,13 @@ impl Listener {
             roots: Roots::default(),
             killable: traits.killable,
             guarded: traits.guarded,
+            watched: (traits.guarded && shared.selective).then(Watched::default),
             receiver: AtomicUsize::new(0),
             receiver_task: AtomicI32::new(0),
             workers: AtomicUsize::new(0),
             numbers: AtomicUsize::new(0),
             spares: Mutex::default(),
+            receiving: AtomicBool::new(false),
             received: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             concurrent: AtomicBool::new(false),
@@ -236,7 +244,10 @@ impl Listener {
             let task = unsafe { libc::gettid() };
             self.receiver_task.store(task, Ordering::Relaxed);
             while self.receiver.load(Ordering::Acquire) == number {
-                let Some(call) = self.receive() else {
+                self.receiving.store(true, Ordering::Relaxed);
+                let call = self.receive();
+                self.receiving.store(false, Ordering::Relaxed);
+                let Some(call) = call else {
                     return self.close();
                 };
                 let received = self.received.fetch_add(1, Ordering::Relaxed);
@@ -245,11 +256,16 @@ impl Listener {
                 if self.concurrent.load(Ordering::Relaxed) {
                     self.pass_on();
                 }
-                if received == 0 && self.guarded {
-                    self.guard(call.pid);
+                match (&self.watched, worker.step(&call)) {
+                    (Some(watched), Step::Other) => {
+                        watched.look_after(call.pid, worker.view(), &self.interruptions);
+                    }
+                    (Some(watched), Step::Start) => watched.starts(call.pid),
+                    (Some(_), Step::Told) => {}
+                    (None, _) if self.guarded && received == 0 => self.guard(call.pid),
+                    (None, _) => {}
                 }
                 self.answer(worker, &call, missed);
-                self.answered.fetch_add(1, Ordering::Relaxed);
             }
             if !self.wait_as_spare(number) {
                 return;
@@ -260,6 +276,8 @@ impl Listener {
     fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64) {
         if self.killable {
             let answer = self.first_answer(worker, call, missed);
+            // Not later: the task may get the processor before this thread goes on.
+            self.answered.fetch_add(1, Ordering::Relaxed);
             // That the task was killed meanwhile is the only likely error.
             let _ = self.send(call.id, &answer);
         } else {
@@ -323,6 +341,7 @@ impl Listener {
             }
             _ => self.first_answer(worker, call, missed),
         };
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let sent = self.send(call.id, &answer);
         let done = matches!(answer, Answer::Value(_) | Answer::Descriptor { .. });
         let started = worker.started(call.pid);
@@ -343,6 +362,21 @@ impl Listener {
         self.answered_one.notify_all();
     }
 
+    /// A task is about to install a handler after which calls are not restarted.
+    pub(in crate::sandbox) fn handles(&self, pid: u32, signal: i32, view: &View) {
+        if let Some(watched) = &self.watched {
+            watched.handles(pid, signal, view, &self.interruptions);
+        }
+    }
+
+    /// A task is about to fork.
+    pub(in crate::sandbox) fn forks(&self, pid: u32, view: &View) {
+        if let Some(watched) = &self.watched {
+            watched.forks(pid, view, &self.interruptions);
+        }
+    }
+
+    /// Traces a program and all that it will start.
     fn guard(&self, pid: u32) {
         if let Err(error) = guard::start(pid, &self.interruptions) {
             tracing::warn!("signals may interrupt system calls of hooks: {error}");
@@ -394,7 +428,9 @@ impl Listener {
         let answered = self.answered.load(Ordering::Relaxed);
         let stuck = received != answered && (received, answered) == (seen.0, seen.1);
         (seen.0, seen.1) = (received, answered);
-        if !stuck {
+        // On a busy machine it may only be waiting for a processor. More workers would take
+        // turns for nothing then, at twice the price.
+        if !stuck || self.receiving.load(Ordering::Relaxed) || self.receiver_is_runnable() {
             return;
         }
         self.pass_on();
@@ -402,6 +438,16 @@ impl Listener {
         if seen.2 >= OFTEN_STUCK {
             self.concurrent.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the receiver is not asleep. If that cannot be found out, it is.
+    fn receiver_is_runnable(&self) -> bool {
+        let task = self.receiver_task.load(Ordering::Relaxed);
+        // The name, which may have any characters, is in parentheses.
+        fs_err::read_to_string(format!("/proc/self/task/{task}/stat")).is_ok_and(|text| {
+            text.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
+        })
     }
 
     /// Starts a worker that receives.

@@ -20,6 +20,7 @@
 //! `seccomp_unotify(2)`.
 
 mod listener;
+mod watched;
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -82,7 +84,7 @@ impl Options {
     /// For a namespace with a single id.
     pub fn single() -> Options {
         Options {
-            groups: Groups::all() - Groups::NAMING,
+            groups: Groups::all() - Groups::NAMING - Groups::SIGNALS,
             journal: None,
             guarded: true,
             killable: true,
@@ -92,7 +94,7 @@ impl Options {
     /// For a container's root without namespaces and mounts.
     pub fn chroot() -> Options {
         Options {
-            groups: Groups::all(),
+            groups: Groups::all() - Groups::SIGNALS,
             ..Options::single()
         }
     }
@@ -113,6 +115,8 @@ impl Options {
 struct Shared {
     emulation: Arc<Emulation>,
     interruptions: Arc<guard::Interruptions>,
+    /// Guards may choose what they trace; else only what the first program starts.
+    selective: bool,
     /// Why it does not work any more.
     failure: Arc<OnceLock<String>>,
 }
@@ -156,13 +160,16 @@ impl Supervisor {
                 .map_err(Error::system("opening the journal of owners"))?,
         };
         // Without owners a filter may come to hand over more than at first.
-        let answered = options.groups | Groups::STAT;
+        let answered = options.groups | Groups::STAT | Groups::SIGNALS;
         let emulation = Emulation::new(proc, answered, Arc::new(store))
             .map_err(io::Error::from)
             .map_err(failed())?;
         let shared = Shared {
             emulation: Arc::new(emulation),
             interruptions: Arc::new(guard::Interruptions::new().map_err(failed())?),
+            // Yama lets others trace only their children.
+            selective: caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE)
+                .unwrap_or(false),
             failure: Arc::default(),
         };
         install_wake_signal();
@@ -184,6 +191,9 @@ impl Supervisor {
         if self.store().has_devices() {
             // Programs have to see that they are devices.
             groups |= Groups::STAT;
+        }
+        if self.options.guarded && self.shared.selective {
+            groups |= Groups::SIGNALS;
         }
         let traits = Traits {
             killable: self.options.killable,

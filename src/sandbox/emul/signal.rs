@@ -1,0 +1,80 @@
+//! `sigaction(2)` and `fork(2)`: which programs have handlers after which calls are not
+//! restarted, and children whose ends call them. The kernel does what is asked; the
+//! [`guard`](crate::sandbox::guard) has to know.
+
+use super::{Answer, Call, Errno, Outcome, tracee};
+
+/// How a call tells of a handler.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    /// `struct sigaction` of the kernel, 64-bit: handler, flags.
+    Wide,
+    /// The same, 32-bit.
+    Narrow,
+    /// `struct old_sigaction`: handler, mask, flags.
+    Old,
+    /// The handler is an argument.
+    Plain,
+}
+
+/// No handler, and none that is ever called (`SIG_DFL`, `SIG_IGN`).
+const NO_HANDLER: [u64; 2] = [0, 1];
+
+impl Call<'_> {
+    pub(super) fn set_handler(&mut self, action: Action) -> Outcome {
+        // What cannot be read, the kernel refuses.
+        if self.interrupts(action).unwrap_or(false) {
+            let signal = self.int(0);
+            self.listener.handles(self.pid, signal, &self.worker.view);
+        }
+        Ok(Answer::Continue)
+    }
+
+    /// `fork`, `vfork`, and `clone` with its flags in the first argument.
+    pub(super) fn fork(&mut self) -> Outcome {
+        self.listener.forks(self.pid, &self.worker.view);
+        Ok(Answer::Continue)
+    }
+
+    pub(super) fn clone_process(&mut self) -> Outcome {
+        let flags = self.word(0);
+        // A thread is none of the children that signals tell of.
+        if flags & libc::CLONE_THREAD as u32 == 0 {
+            self.fork()?;
+        }
+        if flags & libc::CLONE_NEWNS as u32 != 0 {
+            return self.change_root();
+        }
+        Ok(Answer::Continue)
+    }
+
+    /// Whether calls that the handler interrupts are not made again.
+    fn interrupts(&self, action: Action) -> Result<bool, Errno> {
+        let address = self.arguments[1];
+        let words = |size: usize, count: usize| -> Result<Vec<u64>, Errno> {
+            let bytes = tracee::read(self.pid, address, size * count)?;
+            let word = |bytes: &[u8]| {
+                let mut whole = [0; 8];
+                whole[..size].copy_from_slice(bytes);
+                u64::from_le_bytes(whole)
+            };
+            Ok(bytes.chunks_exact(size).map(word).collect())
+        };
+        let (handler, flags) = match action {
+            Action::Wide => {
+                let words = words(8, 2)?;
+                (words[0], words[1])
+            }
+            Action::Narrow => {
+                let words = words(4, 2)?;
+                (words[0], words[1])
+            }
+            Action::Old => {
+                let words = words(4, 3)?;
+                (words[0], words[2])
+            }
+            Action::Plain => (address, 0),
+        };
+        Ok(!NO_HANDLER.contains(&handler) && flags & libc::SA_RESTART as u64 == 0)
+    }
+}
