@@ -22,6 +22,8 @@ mod fuse;
 mod hazards;
 #[path = "stress/keeper.rs"]
 mod keeper;
+#[path = "stress/lists.rs"]
+mod lists;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,6 +171,15 @@ fn each_call_leaves_the_same_tree_in_every_mode() {
         assert!(count(&kept.tree, "trusted.kiln=0x") > 0, "{}", kept.tree);
         assert!(count(&kept.tree, "security.kiln=0x") > 0, "{}", kept.tree);
         assert_eq!(count(&kept.tree, " socket "), 2, "{}", kept.tree);
+    }
+}
+
+#[test]
+fn what_is_told_of_a_directory_is_what_is_told_of_each_file() {
+    for kept in compare("lists", &[]) {
+        // The directory of a group, and what was made in it.
+        assert_eq!(count(&kept.tree, " 0:7 "), 3, "{}", kept.tree);
+        assert!(count(&kept.tree, " 1:0 ") > 0, "{}", kept.tree);
     }
 }
 

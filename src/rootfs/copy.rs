@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
@@ -16,11 +15,14 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
 
 use super::beneath::kind;
+use super::owners::Special;
 
 /// Directories may be nested this deep.
 const DEPTH: usize = 512;
 /// Bytes that are copied at once.
 const BUFFER: usize = 256 * 1024;
+/// Largest list of attributes' names, and largest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const ATTRIBUTE_MAX: usize = 64 * 1024;
 
 /// What could not be copied, and why.
 #[derive(Debug)]
@@ -49,8 +51,34 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
         links: HashMap::new(),
         top: open(to)?,
         buffer: vec![0; BUFFER],
+        attributes: vec![0; ATTRIBUTE_MAX],
     };
-    copier.directory(open(from)?, open(to)?, &mut PathBuf::new(), 0)
+    let from = open(from)?;
+    let stat = nix::sys::stat::fstat(&from).map_err(|errno| CopyError {
+        path: PathBuf::new(),
+        source: errno.into(),
+    })?;
+    let top = Pair {
+        from,
+        to: open(to)?,
+        stat,
+        plain: false,
+        // It is not of our making.
+        owner: Some((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))),
+    };
+    copier.directory(top, &mut PathBuf::new(), 0)
+}
+
+/// A directory and its copy.
+struct Pair {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// Facts of the original.
+    stat: FileStat,
+    /// It is known to have no attributes.
+    plain: bool,
+    /// What the copy has to be given.
+    owner: Option<(Uid, Gid)>,
 }
 
 /// A directory that is being filled.
@@ -62,9 +90,9 @@ struct Filled {
 }
 
 impl Filled {
-    /// Gives a new file the owner of the original. Nearly all have it already, and each
+    /// The owner that a new entry has to be given. Nearly all have it already, and each
     /// call costs several microseconds below a supervisor.
-    fn give_owner(&mut self, name: &OsStr, like: &FileStat) -> io::Result<()> {
+    fn lacks_owner(&mut self, name: &OsStr, like: &FileStat) -> io::Result<Option<(Uid, Gid)>> {
         let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
         let makes = match self.makes {
             Some(makes) => makes,
@@ -73,12 +101,26 @@ impl Filled {
                 *self.makes.insert((made.st_uid, made.st_gid))
             }
         };
-        if makes != (like.st_uid, like.st_gid) {
-            let (uid, gid) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
+        let wanted = (like.st_uid, like.st_gid);
+        Ok((makes != wanted).then(|| (Uid::from_raw(wanted.0), Gid::from_raw(wanted.1))))
+    }
+
+    /// Gives a new file the owner of the original.
+    fn give_owner(&mut self, name: &OsStr, like: &FileStat) -> io::Result<()> {
+        if let Some((uid, gid)) = self.lacks_owner(name, like)? {
+            let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
             nix::unistd::fchownat(&self.directory, name, Some(uid), Some(gid), nofollow)?;
         }
         Ok(())
     }
+}
+
+/// What is copied next.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    name: &'a OsStr,
+    /// It is known to have no attributes.
+    plain: bool,
 }
 
 struct Copier {
@@ -87,16 +129,19 @@ struct Copier {
     top: OwnedFd,
     /// For file data.
     buffer: Vec<u8>,
+    /// For the names of attributes.
+    attributes: Vec<u8>,
 }
 
 impl Copier {
-    fn directory(
-        &mut self,
-        from: OwnedFd,
-        to: OwnedFd,
-        path: &mut PathBuf,
-        depth: usize,
-    ) -> Result<(), CopyError> {
+    fn directory(&mut self, pair: Pair, path: &mut PathBuf, depth: usize) -> Result<(), CopyError> {
+        let Pair {
+            from,
+            to,
+            stat,
+            plain,
+            owner,
+        } = pair;
         let fail = |path: &Path, source: io::Error| CopyError {
             path: path.to_owned(),
             source,
@@ -104,25 +149,29 @@ impl Copier {
         if depth > DEPTH {
             return Err(fail(path, io::Error::from(io::ErrorKind::FileTooLarge)));
         }
-        let stat = nix::sys::stat::fstat(&from).map_err(|errno| fail(path, errno.into()))?;
         let mut into = Filled {
             directory: to,
             makes: None,
         };
-        for name in names(&from).map_err(|source| fail(path, source))? {
+        let special = Special::of(&from).map_err(|source| fail(path, source))?;
+        for (name, _) in entries(&from).map_err(|source| fail(path, source))? {
             path.push(&name);
-            self.entry(&from, &mut into, &name, path, depth)?;
+            let entry = Entry {
+                name: &name,
+                plain: special.excludes(&name),
+            };
+            self.entry(&from, &mut into, entry, path, depth)?;
             path.pop();
         }
         let to = into.directory;
         // Last, since making entries changes the time.
-        let attributes = || -> io::Result<()> {
-            copy_xattrs(&from, &to)?;
-            nix::unistd::fchown(
-                &to,
-                Some(Uid::from_raw(stat.st_uid)),
-                Some(Gid::from_raw(stat.st_gid)),
-            )?;
+        let mut attributes = || -> io::Result<()> {
+            if !plain {
+                copy_xattrs(&from, &to, &mut self.attributes)?;
+            }
+            if let Some((uid, gid)) = owner {
+                nix::unistd::fchown(&to, Some(uid), Some(gid))?;
+            }
             nix::sys::stat::fchmod(&to, Mode::from_bits_truncate(stat.st_mode))?;
             let (atime, mtime) = times(&stat);
             nix::sys::stat::futimens(&to, &atime, &mtime)?;
@@ -135,33 +184,41 @@ impl Copier {
         &mut self,
         from: &OwnedFd,
         into: &mut Filled,
-        name: &OsString,
+        entry: Entry<'_>,
         path: &mut PathBuf,
         depth: usize,
     ) -> Result<(), CopyError> {
-        let to = &into.directory;
-        let name_os = name.as_os_str();
-        let stat = nix::sys::stat::fstatat(from, name_os, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(
-            |errno| CopyError {
-                path: path.clone(),
-                source: errno.into(),
-            },
-        )?;
+        let name = entry.name;
+        let stat =
+            nix::sys::stat::fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|errno| {
+                CopyError {
+                    path: path.clone(),
+                    source: errno.into(),
+                }
+            })?;
         if kind(&stat) == SFlag::S_IFDIR {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
-                let source = nix::fcntl::openat(from, name_os, flags, Mode::empty())?;
-                nix::sys::stat::mkdirat(to, name_os, Mode::from_bits_truncate(0o700))?;
-                let target = nix::fcntl::openat(to, name_os, flags, Mode::empty())?;
-                Ok((source, target))
+            let mut pair = || -> io::Result<Pair> {
+                let from = nix::fcntl::openat(from, name, flags, Mode::empty())?;
+                let above = &into.directory;
+                nix::sys::stat::mkdirat(above, name, Mode::from_bits_truncate(0o700))?;
+                let to = nix::fcntl::openat(above, name, flags, Mode::empty())?;
+                let owner = into.lacks_owner(name, &stat)?;
+                Ok(Pair {
+                    from,
+                    to,
+                    stat,
+                    plain: entry.plain,
+                    owner,
+                })
             };
-            let (source, target) = pair().map_err(|source| CopyError {
+            let pair = pair().map_err(|source| CopyError {
                 path: path.clone(),
                 source,
             })?;
-            return self.directory(source, target, path, depth + 1);
+            return self.directory(pair, path, depth + 1);
         }
-        self.leaf(from, into, name, path, &stat)
+        self.leaf(from, into, entry, path, &stat)
             .map_err(|source| CopyError {
                 path: path.clone(),
                 source,
@@ -172,11 +229,11 @@ impl Copier {
         &mut self,
         from: &OwnedFd,
         into: &mut Filled,
-        name: &OsString,
+        entry: Entry<'_>,
         path: &Path,
         stat: &FileStat,
     ) -> io::Result<()> {
-        let name = name.as_os_str();
+        let name = entry.name;
         let to = &into.directory;
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
@@ -204,7 +261,9 @@ impl Copier {
                 into.give_owner(name, stat)?;
                 nix::sys::stat::fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
                 // After the owner: changing it drops capabilities.
-                copy_xattrs(&source, &target)?;
+                if !entry.plain {
+                    copy_xattrs(&source, &target, &mut self.attributes)?;
+                }
                 let (atime, mtime) = times(stat);
                 nix::sys::stat::futimens(&target, &atime, &mtime)?;
                 return Ok(());
@@ -246,19 +305,52 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
     )
 }
 
-/// Names in a directory, sorted.
-pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
-    let mut stream = Dir::from_fd(directory.try_clone()?)?;
-    let mut names = Vec::new();
-    for entry in stream.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_owned());
+/// Names in a directory that was just opened, sorted, and what they are if the
+/// filesystem says so. The C library would also look at the directory first, which
+/// costs more than reading it where a supervisor answers.
+pub(super) fn entries(directory: &OwnedFd) -> io::Result<Vec<(OsString, Option<SFlag>)>> {
+    /// Where length, type and name are in `struct linux_dirent64` (`getdents(2)`).
+    const LENGTH: std::ops::Range<usize> = 16..18;
+    const TYPE: usize = 18;
+    const NAME: usize = 19;
+    let mut buffer = vec![0_u8; 32 * 1024];
+    let mut entries = Vec::new();
+    loop {
+        // SAFETY: pointer and length describe `buffer`, which lives across the call.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_getdents64,
+                directory.as_raw_fd(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        if count == 0 {
+            break;
+        }
+        let mut rest = &buffer[..count.min(buffer.len())];
+        while !rest.is_empty() {
+            let broken = || io::Error::from(io::ErrorKind::InvalidData);
+            let length = rest.get(LENGTH).ok_or_else(broken)?;
+            let length = usize::from(u16::from_ne_bytes([length[0], length[1]]));
+            let entry = rest.get(..length).ok_or_else(broken)?;
+            let name = entry.get(NAME..).ok_or_else(broken)?;
+            let end = name.iter().position(|&byte| byte == 0);
+            let name = &name[..end.ok_or_else(broken)?];
+            if name != b"." && name != b".." {
+                // `DT_*` are the upper bits of a mode.
+                let kind = match entry[TYPE] {
+                    libc::DT_UNKNOWN => None,
+                    kind => Some(SFlag::from_bits_truncate(u32::from(kind) << 12)),
+                };
+                entries.push((OsStr::from_bytes(name).to_owned(), kind));
+            }
+            rest = &rest[length..];
         }
     }
-    names.sort();
-    Ok(names)
+    entries.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(entries)
 }
 
 /// Copies the data ranges of a file, sharing blocks where the filesystem can.
@@ -313,25 +405,24 @@ fn copy_range(
     Ok(())
 }
 
-fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+/// `list` is as large as a list of names can be. One call says that there are none,
+/// as nearly always.
+fn copy_xattrs(from: &OwnedFd, to: &OwnedFd, list: &mut [u8]) -> io::Result<()> {
     let check = |result: isize| usize::try_from(result).map_err(|_| io::Error::last_os_error());
-    // SAFETY: a null buffer of size 0 asks for the size only.
-    let size = check(unsafe { libc::flistxattr(from.as_raw_fd(), std::ptr::null_mut(), 0) });
+    // SAFETY: pointer and length describe `list`, which lives across the call.
+    let size =
+        check(unsafe { libc::flistxattr(from.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) });
     let size = match size {
         Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => return Ok(()),
         size => size?,
     };
-    let mut list = vec![0_u8; size];
-    // SAFETY: pointer and length describe `list`, which lives across the call.
-    let size =
-        check(unsafe { libc::flistxattr(from.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) })?;
-    list.truncate(size);
+    let list = &list[..size.min(list.len())];
     for name in list
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
     {
         let name = std::ffi::CString::new(name)?;
-        let mut value = vec![0_u8; 64 * 1024];
+        let mut value = vec![0_u8; ATTRIBUTE_MAX];
         // SAFETY: the name ends with NUL; pointer and length describe `value`.
         let size = check(unsafe {
             libc::fgetxattr(

@@ -5,7 +5,7 @@
 //! list beside it, by path, so that it does not depend on inode numbers. Listing
 //! and applying use plain system calls, which the supervisor answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -19,6 +19,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 
 use super::beneath::{Place, Root, kind};
+use crate::sandbox::store::SPECIAL;
 
 /// Directories may be nested this deep.
 const DEPTH: usize = 512;
@@ -105,15 +106,61 @@ fn walk(
     if depth == 0 {
         examine(directory, OsStr::new("."), Path::new("."), found)?;
     }
-    for name in super::copy::names(directory)? {
+    let special = Special::of(directory)?;
+    for (name, kind) in super::copy::entries(directory)? {
         let path = path.join(&name);
-        if examine(directory, &name, &path, found)? {
+        let is_directory = match kind {
+            Some(kind) if special.excludes(&name) => kind == SFlag::S_IFDIR,
+            _ => examine(directory, &name, &path, found)?,
+        };
+        if is_directory {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let below = nix::fcntl::openat(directory, name.as_os_str(), flags, Mode::empty())?;
             walk(&below, &path, depth + 1, found)?;
         }
     }
     Ok(())
+}
+
+/// Which entries of a directory may have another owner than root, be devices or have
+/// attributes, if a supervisor tells: asking about each file would take longer than
+/// making it did.
+pub(super) struct Special(Option<HashSet<OsString>>);
+
+impl Special {
+    /// Asks.
+    pub(super) fn of(directory: &OwnedFd) -> io::Result<Special> {
+        let mut names = vec![0_u8; ATTRIBUTE_MAX];
+        // SAFETY: the name is terminated; pointer and length describe `names`.
+        let count = unsafe {
+            libc::fgetxattr(
+                directory.as_raw_fd(),
+                SPECIAL.as_ptr(),
+                names.as_mut_ptr().cast(),
+                names.len(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                // Nobody tells, or there are more than fit.
+                Some(libc::ENODATA | libc::ENOTSUP | libc::EPERM | libc::ERANGE) => {
+                    Ok(Special(None))
+                }
+                _ => Err(error),
+            };
+        };
+        let names = names[..count.min(names.len())]
+            .split(|&byte| byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| OsStr::from_bytes(name).to_owned());
+        Ok(Special(Some(names.collect())))
+    }
+
+    /// Whether an entry is known to be none of them.
+    pub(super) fn excludes(&self, name: &OsStr) -> bool {
+        self.0.as_ref().is_some_and(|names| !names.contains(name))
+    }
 }
 
 /// Reports a file if it is special; true for a directory.

@@ -14,6 +14,7 @@
 //! is killed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::CStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -73,6 +74,11 @@ pub struct Record {
 
 /// The name of an access control list.
 pub const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+/// Shows which files of a directory are not simply root's, to those who ask for
+/// exactly this attribute of the open directory: names, each with a zero behind it.
+/// So nobody has to ask file by file for what the supervisor knows.
+pub const SPECIAL: &CStr = c"trusted.kiln.special";
 
 /// Device and inode number.
 type Slot = (u64, u64);

@@ -16,6 +16,7 @@ pub fn run() -> i32 {
         Ok("races") => super::hazards::races(),
         Ok("overlay") => super::hazards::overlay(),
         Ok("escapes") => super::escapes::run(),
+        Ok("lists") => super::lists::run(),
         Ok("fuse") => super::fuse::run(),
         _ => return 2,
     }

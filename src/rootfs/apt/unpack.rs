@@ -21,8 +21,11 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
 
+use self::directories::{Chain, Known};
 use super::members::{self, ENTRIES};
 use crate::rootfs::beneath::{self, Place, Root};
+
+mod directories;
 
 /// Why a data archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +96,16 @@ struct Attributes {
     mtime: i64,
 }
 
+impl Attributes {
+    fn ids(self) -> (u32, u32) {
+        (self.owner.as_raw(), self.group.as_raw())
+    }
+
+    fn mode(self) -> Mode {
+        Mode::from_bits_truncate(self.mode)
+    }
+}
+
 /// A root into which packages are being unpacked.
 #[derive(Debug)]
 pub struct Unpacker<'a> {
@@ -104,6 +117,7 @@ pub struct Unpacker<'a> {
     conflicts: Mutex<BTreeSet<usize>>,
     skipped: Mutex<BTreeSet<PathBuf>>,
     merged: Mutex<BTreeSet<PathBuf>>,
+    known: Known,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -121,6 +135,7 @@ impl<'a> Unpacker<'a> {
             conflicts: Mutex::default(),
             skipped: Mutex::default(),
             merged: Mutex::default(),
+            known: Known::default(),
         }
     }
 
@@ -149,7 +164,7 @@ impl<'a> Unpacker<'a> {
         conffiles: &BTreeSet<Vec<u8>>,
     ) -> Result<Unpacked, UnpackError> {
         let mut unpacked = Unpacked::default();
-        let mut parents = Parents::new(self.root);
+        let mut chain = Chain::new(self.root, &self.known);
         members::each(data, declared, |entry| {
             let raw = entry.path_bytes().into_owned();
             let path = beneath::clean(&raw).ok_or_else(|| UnpackError::Path {
@@ -180,10 +195,12 @@ impl<'a> Unpacker<'a> {
                 source,
             };
             if kind.is_dir() {
-                self.directory(package, &path, attributes).map_err(create)?;
+                chain.make(&path).map_err(create)?;
+                self.record_directory(package, path, attributes);
                 return Ok(());
             }
-            if kind.is_symlink() && self.keeps_directory(&path).map_err(create)? {
+            // As with dpkg, a directory stays where a package ships a link.
+            if kind.is_symlink() && chain.is_directory(&path).map_err(create)? {
                 return Ok(());
             }
             if !self.claim(package, &path) {
@@ -200,11 +217,17 @@ impl<'a> Unpacker<'a> {
                 _ => 0,
             };
             let xattrs = attributes_of(entry).map_err(UnpackError::Read)?;
-            let place = parents.place(&path).map_err(create)?;
+            let place = chain.place(&path).map_err(create)?;
+            let above = path.parent().unwrap_or(Path::new(""));
+            let owner = Owner {
+                chain: &chain,
+                above,
+                attributes,
+            };
             let result = match kind {
                 tar::EntryType::Regular | tar::EntryType::Continuous => {
                     let digest = conffiles.contains(&listed);
-                    match self.file(&place, entry, attributes, &xattrs, digest) {
+                    match self.file(&place, entry, &owner, &xattrs, digest) {
                         Ok(Some(md5)) => {
                             unpacked.conffiles.insert(listed, md5);
                             Ok(())
@@ -214,7 +237,7 @@ impl<'a> Unpacker<'a> {
                         Err(FileError::Write(error)) => Err(error),
                     }
                 }
-                tar::EntryType::Symlink => symlink(&place, OsStr::from_bytes(&link), attributes),
+                tar::EntryType::Symlink => symlink(&place, OsStr::from_bytes(&link), &owner),
                 tar::EntryType::Link => {
                     let target = beneath::clean(&link)
                         .filter(|target| !target.as_os_str().is_empty())
@@ -254,6 +277,7 @@ impl<'a> Unpacker<'a> {
 
     /// Gives directories the attributes that the first package in order wants.
     pub fn finish(&self) -> Result<(), UnpackError> {
+        let mut chain = Chain::new(self.root, &self.known);
         // Deepest first, since creating nothing more changes their times.
         for (path, (_, attributes)) in lock(&self.directories).iter().rev() {
             let create = |source| UnpackError::Create {
@@ -263,7 +287,7 @@ impl<'a> Unpacker<'a> {
             let fd = if path.as_os_str().is_empty() {
                 self.root.open_dir(path).map_err(create)?
             } else {
-                let place = self.root.place(path).map_err(create)?;
+                let place = chain.place(path).map_err(create)?;
                 let flags =
                     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 match nix::fcntl::openat(&place.parent, place.name, flags, Mode::empty()) {
@@ -273,9 +297,18 @@ impl<'a> Unpacker<'a> {
                     Err(errno) => return Err(create(errno.into())),
                 }
             };
-            set_attributes(&fd, *attributes).map_err(create)?;
+            self.set_attributes(&fd, path, *attributes)
+                .map_err(create)?;
         }
         Ok(())
+    }
+
+    fn set_attributes(&self, fd: &OwnedFd, path: &Path, attributes: Attributes) -> io::Result<()> {
+        if !self.known.was_made_for(path, attributes.ids()) {
+            nix::unistd::fchown(fd, Some(attributes.owner), Some(attributes.group))?;
+        }
+        nix::sys::stat::fchmod(fd, attributes.mode())?;
+        set_time(fd, attributes)
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {
@@ -307,20 +340,6 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    fn directory(&self, package: usize, path: &Path, attributes: Attributes) -> io::Result<()> {
-        self.root.make_dirs(path)?;
-        self.record_directory(package, path.to_owned(), attributes);
-        Ok(())
-    }
-
-    /// Tells whether a directory is where a package ships a link; as with dpkg, it stays.
-    fn keeps_directory(&self, path: &Path) -> io::Result<bool> {
-        Ok(self
-            .root
-            .stat(path)?
-            .is_some_and(|stat| beneath::kind(&stat) == SFlag::S_IFDIR))
-    }
-
     fn is_link_to(&self, path: &Path, target: &[u8]) -> bool {
         self.root
             .read_link(path)
@@ -331,7 +350,7 @@ impl<'a> Unpacker<'a> {
         &self,
         place: &Place<'_>,
         data: &mut impl Read,
-        attributes: Attributes,
+        owner: &Owner<'_>,
         xattrs: &[(Vec<u8>, Vec<u8>)],
         digest: bool,
     ) -> Result<Option<String>, FileError> {
@@ -359,12 +378,16 @@ impl<'a> Unpacker<'a> {
             file.write_all(&buffer[..count]).map_err(FileError::Write)?;
         }
         let fd = OwnedFd::from(file);
-        set_owner_and_mode(&fd, attributes).map_err(FileError::Write)?;
-        // After the owner: changing it drops capabilities.
+        if owner.is_lacking(place).map_err(FileError::Write)? {
+            let Attributes { owner, group, .. } = owner.attributes;
+            nix::unistd::fchown(&fd, Some(owner), Some(group)).map_err(write)?;
+        }
+        // After the owner: changing it drops set-id bits and capabilities.
+        nix::sys::stat::fchmod(&fd, owner.attributes.mode()).map_err(write)?;
         for (name, value) in xattrs {
             set_xattr(&fd, name, value).map_err(FileError::Write)?;
         }
-        set_time(&fd, attributes).map_err(FileError::Write)?;
+        set_time(&fd, owner.attributes).map_err(FileError::Write)?;
         Ok(hasher.map(|hasher| {
             let digest: [u8; 16] = hasher.finalize().into();
             digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -409,7 +432,7 @@ impl<'a> Unpacker<'a> {
         nix::sys::stat::fchmodat(
             &place.parent,
             place.name,
-            Mode::from_bits_truncate(attributes.mode),
+            attributes.mode(),
             nix::sys::stat::FchmodatFlags::FollowSymlink,
         )?;
         date(place, attributes)
@@ -421,38 +444,19 @@ enum FileError {
     Write(io::Error),
 }
 
-/// Remembers the directory of the last entries, since archives are sorted.
-struct Parents<'a> {
-    root: &'a Root,
-    last: Option<(PathBuf, OwnedFd)>,
+/// Who a new entry of a directory is to belong to.
+struct Owner<'a> {
+    chain: &'a Chain<'a>,
+    /// The directory.
+    above: &'a Path,
+    attributes: Attributes,
 }
 
-impl<'a> Parents<'a> {
-    fn new(root: &'a Root) -> Parents<'a> {
-        Parents { root, last: None }
-    }
-
-    fn place<'p>(&mut self, path: &'p Path) -> io::Result<Place<'p>> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        if let Some((last, fd)) = &self.last
-            && last == parent
-        {
-            return Ok(Place {
-                parent: fd.try_clone()?,
-                name,
-            });
-        }
-        let fd = match self.root.open_dir(parent) {
-            // Archives may leave their directories out.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.root.make_dirs(parent)?;
-                self.root.open_dir(parent)?
-            }
-            result => result?,
-        };
-        self.last = Some((parent.to_owned(), fd.try_clone()?));
-        Ok(Place { parent: fd, name })
+impl Owner<'_> {
+    /// Whether a file that was made a moment ago has to be given its owner. Most have
+    /// it by themselves.
+    fn is_lacking(&self, place: &Place<'_>) -> io::Result<bool> {
+        Ok(self.chain.makes(self.above, place)? != self.attributes.ids())
     }
 }
 
@@ -483,10 +487,12 @@ fn attributes_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(Vec<
     Ok(all)
 }
 
-fn symlink(place: &Place<'_>, target: &OsStr, attributes: Attributes) -> io::Result<()> {
+fn symlink(place: &Place<'_>, target: &OsStr, owner: &Owner<'_>) -> io::Result<()> {
     nix::unistd::symlinkat(target, &place.parent, place.name)?;
-    own(place, attributes)?;
-    date(place, attributes)
+    if owner.is_lacking(place)? {
+        own(place, owner.attributes)?;
+    }
+    date(place, owner.attributes)
 }
 
 fn own(place: &Place<'_>, attributes: Attributes) -> io::Result<()> {
@@ -510,21 +516,9 @@ fn date(place: &Place<'_>, attributes: Attributes) -> io::Result<()> {
     )?)
 }
 
-fn set_owner_and_mode(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
-    nix::unistd::fchown(fd, Some(attributes.owner), Some(attributes.group))?;
-    // After the owner: changing it drops set-id bits.
-    nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(attributes.mode))?;
-    Ok(())
-}
-
 fn set_time(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
     let time = TimeSpec::new(attributes.mtime, 0);
     Ok(nix::sys::stat::futimens(fd, &time, &time)?)
-}
-
-fn set_attributes(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
-    set_owner_and_mode(fd, attributes)?;
-    set_time(fd, attributes)
 }
 
 fn set_xattr(fd: &OwnedFd, name: &[u8], value: &[u8]) -> io::Result<()> {

@@ -5,17 +5,22 @@
 //! security modules, access control lists that name ids.
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 
-use super::tracee::{self, Target, by_descriptor, statx_of};
+use nix::dir::Dir;
+
+use super::tracee::{self, Target, by_descriptor, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::journal;
-use crate::sandbox::store::{ACCESS_ACL, Key, Record, acl_mode, acl_with_mode};
+use crate::sandbox::store::{ACCESS_ACL, Key, Record, SPECIAL, acl_mode, acl_with_mode};
 
 /// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
 /// (`XATTR_SIZE_MAX`).
 const NAME_MAX: usize = 256;
 const VALUE_MAX: usize = 65536;
+/// Of a directory with more entries it is not told which are special.
+const ENTRIES_MAX: usize = 100_000;
 /// `CAP_SYS_ADMIN`, from `linux/capability.h`.
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -186,6 +191,9 @@ impl Call<'_> {
     }
 
     fn get_attribute(&mut self, way: Way, name: usize, buffer: Buffer) -> Outcome {
+        if way == Way::Descriptor && self.asks_for(name, SPECIAL) {
+            return self.special_entries(buffer);
+        }
         if !self.store().has_attributes() {
             return Ok(Answer::Continue);
         }
@@ -209,6 +217,83 @@ impl Call<'_> {
             return self.give_bytes(&acl_with_mode(value, found.stx_mode), buffer);
         }
         self.give_bytes(value, buffer)
+    }
+
+    /// Whether exactly this attribute is named.
+    fn asks_for(&self, argument: usize, name: &CStr) -> bool {
+        let wanted = name.to_bytes_with_nul();
+        // Shorter names may end where memory does.
+        let given = tracee::read(self.pid, self.arguments[argument], wanted.len());
+        given.is_ok_and(|given| given == wanted)
+    }
+
+    /// Names of the entries of an open directory that are not simply root's. Whoever may
+    /// not see `trusted.*`, or has no directory, gets the kernel's answer: there is none.
+    fn special_entries(&mut self, buffer: Buffer) -> Outcome {
+        if !self.may(CAP_SYS_ADMIN)? {
+            return Ok(Answer::Continue);
+        }
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let opened = self
+            .target_of_descriptor(self.int(0))
+            .and_then(|target| target.reopen(flags, 0));
+        let Ok(directory) = opened else {
+            return Ok(Answer::Continue);
+        };
+        let mut list = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+        let mut names = Vec::new();
+        for (count, entry) in list.iter().enumerate() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            if count > ENTRIES_MAX {
+                return Err(Errno::ERANGE);
+            }
+            if self.is_special(&directory, name)? {
+                names.extend_from_slice(name.to_bytes_with_nul());
+            }
+            if names.len() > VALUE_MAX {
+                return Err(Errno::ERANGE);
+            }
+        }
+        self.give_bytes(&names, buffer)
+    }
+
+    /// Whether a file is shown with another owner than root, is a device, or has
+    /// attributes that a copy of it might not get from the kernel.
+    fn is_special(&mut self, directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+        let nofollow = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+        let mut found = match statx(directory.as_raw_fd(), name, nofollow, 0) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => return Ok(false),
+            Err(errno) => return Err(errno),
+        };
+        let recorded = self.record_of(&found);
+        if recorded.is_some_and(|record| record.node.is_some() || !record.xattrs.is_empty()) {
+            return Ok(true);
+        }
+        self.correct(&mut found);
+        let kind = u32::from(found.stx_mode) & libc::S_IFMT;
+        if (found.stx_uid, found.stx_gid) != (0, 0) || matches!(kind, libc::S_IFBLK | libc::S_IFCHR)
+        {
+            return Ok(true);
+        }
+        if kind == libc::S_IFLNK {
+            return Ok(false);
+        }
+        let mut path = by_descriptor(directory)?.into_bytes();
+        path.push(b'/');
+        path.extend_from_slice(name.to_bytes());
+        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the path is terminated; a null buffer of size 0 asks for the size only.
+        let size = unsafe { libc::llistxattr(path.as_ptr(), std::ptr::null_mut(), 0) };
+        match Errno::result(size) {
+            Ok(size) => Ok(size > 0),
+            Err(Errno::ENOTSUP | Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Writes a result into a buffer, or tells its size if there is none.
@@ -263,7 +348,7 @@ impl Call<'_> {
         if !self.may(CAP_SYS_ADMIN)? {
             return Ok(Answer::Continue);
         }
-        if name == DEVICE.to_bytes() {
+        if name == DEVICE.to_bytes() || name == SPECIAL.to_bytes() {
             return Err(Errno::EPERM);
         }
         let length = usize::try_from(buffer.size).unwrap_or(usize::MAX);
