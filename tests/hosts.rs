@@ -148,6 +148,8 @@ macro_rules! as_user {
 // Behind the macros, which it uses.
 #[path = "hosts/owners.rs"]
 mod owners;
+#[path = "hosts/places.rs"]
+mod places;
 #[path = "hosts/told.rs"]
 mod told;
 
@@ -549,84 +551,6 @@ fn a_normal_user_without_more_namespaces_is_told_the_setting() {
         &toy,
         "",
         &["user.max_user_namespaces (0)", "sysctl -w"],
-    );
-}
-
-#[test]
-fn odd_temporary_directories_work_in_memory_and_are_refused_on_disk() {
-    as_root!();
-    let toy = toy();
-    let tmp = toy.world.tmp();
-    let open = "mode=0777";
-    let noexec = user(&toy, 65536)
-        .memory(&tmp, MsFlags::MS_NOEXEC, open)
-        .user(USER);
-    works(&noexec, &toy, "--overwrite", "subordinate", &[]);
-    std::fs::remove_file(toy.output("tar")).expect("ours");
-    refuses(&noexec, &toy, "--no-tmpfs", &["noexec", "TMPDIR"]);
-    let small = user(&toy, 65536)
-        .memory(&tmp, MsFlags::empty(), "mode=0777,size=8m")
-        .user(USER);
-    works(&small, &toy, "--overwrite", "subordinate", &[]);
-    std::fs::remove_file(toy.output("tar")).expect("ours");
-    refuses(&small, &toy, "--no-tmpfs", &["8 MiB are free", "TMPDIR"]);
-    let nosuid = user(&toy, 0)
-        .memory(&tmp, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, open)
-        .user(USER);
-    works(&nosuid, &toy, "--no-tmpfs --overwrite", "single", &[]);
-}
-
-#[test]
-fn shared_memory_can_be_where_a_build_is() {
-    let mut toy = toy();
-    toy.world.set("TMPDIR", "/dev/shm");
-    let host = Host::new()
-        .nested_with_one_id()
-        .memory("/dev/shm", MsFlags::empty(), "mode=1777");
-    for place in ["", "--no-tmpfs"] {
-        works(&host, &toy, &format!("--overwrite {place}"), "single", &[]);
-    }
-}
-
-#[test]
-fn a_home_without_birth_times_and_attributes_serves() {
-    as_root!();
-    let toy = toy();
-    let cache = toy.world.home().join(".cache");
-    std::fs::create_dir_all(&cache).expect("made");
-    for (ids, mode) in [(65536, "subordinate"), (0, "single")] {
-        works(
-            &user(&toy, ids)
-                .plain_filesystem(toy.world.tmp())
-                .plain_filesystem(&cache)
-                .user(USER),
-            &toy,
-            "--overwrite",
-            mode,
-            &[],
-        );
-    }
-}
-
-#[test]
-fn a_read_only_host_needs_a_place_to_build_in() {
-    as_root!();
-    let toy = toy();
-    let top: PathBuf = toy.world.work().parent().expect("it has one").to_owned();
-    works(
-        &user(&toy, 65536).read_only(&[top]).user(USER),
-        &toy,
-        "--overwrite",
-        "subordinate",
-        &[],
-    );
-    std::fs::remove_file(toy.output("tar")).expect("ours");
-    let parts = [toy.world.work(), toy.world.home()];
-    refuses(
-        &user(&toy, 65536).read_only(&parts).user(USER),
-        &toy,
-        "--overwrite -o other",
-        &["making a build directory", "TMPDIR"],
     );
 }
 

@@ -102,7 +102,14 @@ pub struct Engine<'a> {
 }
 
 /// The sandbox's engine: runs the plan, tells main everything, returns the exit status.
-pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File) -> u8 {
+/// `in_memory` is the hint that makes a build in memory of this one.
+pub fn main(
+    plan: &Plan,
+    view: &sandbox::host::View,
+    in_memory: Option<&str>,
+    watch: Watch,
+    events: File,
+) -> u8 {
     let started = Instant::now();
     let mut events = Events(events);
     let result = sandbox::host::restrict(view)
@@ -116,7 +123,7 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File)
                 .try_clone()
                 .map_err(Failure::io("duplicating a descriptor"))?;
             let variables = plan.variables.clone();
-            let supervisor = supervise(&view.work)?;
+            let supervisor = supervise(&view.work, in_memory)?;
             Engine {
                 plan,
                 dirs,
@@ -155,12 +162,12 @@ pub fn main(plan: &Plan, view: &sandbox::host::View, watch: Watch, events: File)
 /// with them where there is one id, for `/proc` too where nothing can be mounted,
 /// for devices where the kernel makes none. Hooks do without those where nobody may
 /// look into programs (Yama's `ptrace_scope` of 3).
-fn supervise(work: &Path) -> Result<Option<Supervisor>, Failure> {
+fn supervise(work: &Path, in_memory: Option<&str>) -> Result<Option<Supervisor>, Failure> {
     let refused = |what: &str| {
         let parent = work.parent().unwrap_or(work).display();
-        Failure::new(format!("files in `{parent}` {what}"))
-            .hint(super::place::ADVICE)
-            .hint("or let kiln build in memory: leave `--no-tmpfs` out")
+        let refusal =
+            Failure::new(format!("files in `{parent}` {what}")).hint(super::place::ADVICE);
+        in_memory.into_iter().fold(refusal, Failure::hint)
     };
     let ownership = sandbox::identity::ownership(work);
     if ownership == Ownership::Other {

@@ -20,7 +20,7 @@ use super::confinement::Privacy;
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
-use super::place;
+use super::place::{self, Memory, OnDisk};
 use super::plan::{Plan, host_arch};
 use super::request::Request;
 
@@ -67,12 +67,13 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let swept = sweep::stale(&parent, &identity);
     let writable = writable(plan)?;
     let memory = if identity.has_namespaces() {
-        memory_for_build(plan)
+        let request = &plan.request;
+        Memory::of_host().serves(request.no_tmpfs, request.min_tmpfs)
     } else {
-        Err("building on disk: no filesystem in memory can be mounted here".to_owned())
+        Err(OnDisk::without_mounts())
     };
-    if memory.is_err() {
-        place::require(&parent)?;
+    if let Err(why) = &memory {
+        place::require(&parent, why)?;
     }
     let work = sweep::WorkDir::create(&parent)
         .map_err(|error| Failure::from(error).hint(place::ADVICE))?;
@@ -120,7 +121,10 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         },
     ];
     remarks.extend(identity.notice().map(|text| Event::Info { text }));
-    remarks.extend(memory.err().map(|text| Event::Info { text }));
+    let in_memory = memory.as_ref().err().and_then(|why| why.hint);
+    remarks.extend(memory.err().map(|why| Event::Info {
+        text: format!("building on disk: {}", why.reason),
+    }));
     remarks.extend(confined(&watch, plan).map(|text| Event::Info { text }));
     remarks.extend(foreign(&plan.arch).map(|text| Event::Warning { text }));
     remarks.extend(swept.iter().map(|path| Event::Info {
@@ -143,7 +147,8 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         terminal: plan.variables.contains_key(std::ffi::OsStr::new("break")),
     };
     let started = Instant::now();
-    let (events, running) = sandbox.enter(|events| engine::main(plan, &view, watch, events))?;
+    let (events, running) =
+        sandbox.enter(|events| engine::main(plan, &view, in_memory, watch, events))?;
     remarks.into_iter().for_each(&mut *on_event);
     let deadline = confinement.build.map(|limit| (started + limit, limit));
     follow(events, running, deadline, on_event)
@@ -519,35 +524,6 @@ fn foreign(arch: &str) -> Option<String> {
             handlers.display()
         )
     })
-}
-
-/// Whether the build fits into memory; the reason where it does not.
-fn memory_for_build(plan: &Plan) -> Result<(), String> {
-    if plan.request.no_tmpfs {
-        return Err("building on disk, as asked for".to_owned());
-    }
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |name: &str| -> u64 {
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .unwrap_or(0)
-    };
-    let (total, available) = (kib("MemTotal:"), kib("MemAvailable:"));
-    let wanted = plan.request.min_tmpfs.saturating_mul(1024 * 1024);
-    if total >= wanted.saturating_mul(2) && available >= wanted {
-        return Ok(());
-    }
-    Err(format!(
-        "building on disk: {} MiB of memory are available, {} GiB are wanted to build there",
-        available / 1024,
-        plan.request.min_tmpfs
-    ))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::Context;
 use super::failure::{self, Failure};
+use super::given;
 use super::printer::{Colour, Tone};
 use crate::build::place;
 use crate::sandbox::doctor::{self, Places, Report, Status};
@@ -22,9 +23,14 @@ pub struct Arguments {
 /// Runs `kiln doctor`.
 pub fn run(arguments: &Arguments, context: &mut Context) -> Result<u8, Failure> {
     let caller = &context.caller;
+    let temporary = place::parent(&caller.current_dir, |name| caller.var(name));
+    let in_memory = given::in_memory(caller)?;
     let places = Places {
-        temporary: place::parent(&caller.current_dir, |name| caller.var(name)),
         cache: caller.image_cache()?,
+        unfit: place::unfit(&temporary),
+        in_memory: in_memory.is_ok(),
+        in_memory_advice: in_memory.err().and_then(|why| why.hint),
+        temporary,
     };
     let found = doctor::examine(&places);
     if arguments.json {

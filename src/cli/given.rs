@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::confine::Confine;
 use super::failure::Failure;
 use super::nearest::nearest;
+use crate::build::place::{Memory, OnDisk};
 use crate::build::plan::host_arch;
 use crate::build::request::Request;
 use crate::sandbox::network::Network;
@@ -220,8 +221,7 @@ impl Given {
         let confinement = self.confine.resolve(&caller)?;
         let unplugged = confinement.network == Network::None;
         let offline = self.offline || unplugged || caller.var("DIB_OFFLINE").is_some();
-        let no_tmpfs =
-            self.no_tmpfs || caller.var("DIB_NO_TMPFS").is_some_and(|value| value != "0");
+        let no_tmpfs = self.no_tmpfs || no_tmpfs(&caller);
         for (said, name) in [
             (self.skip_base, "SKIP_BASE"),
             (self.checksum, "DIB_CHECKSUM"),
@@ -357,7 +357,7 @@ impl Given {
             image_cache: image_cache.map(|cache| caller.current_dir.join(cache)),
             offline,
             no_tmpfs,
-            min_tmpfs: min_tmpfs.map_or(Ok(2), |text| whole(&text, "a number of GiB"))?,
+            min_tmpfs: gib(min_tmpfs)?,
             install_type: install_type.map_or_else(|| "source".to_owned(), |kind| kind.text),
             debug_trace,
             elements_path,
@@ -518,6 +518,23 @@ fn whole<N: std::str::FromStr>(setting: &Setting, what: &str) -> Result<N, Failu
         ))
         .hint("give a whole number, without a unit")
     })
+}
+
+/// Whether the environment wants builds on disk.
+fn no_tmpfs(caller: &Caller) -> bool {
+    caller.var("DIB_NO_TMPFS").is_some_and(|value| value != "0")
+}
+
+/// The GiB without which no build is made in memory.
+fn gib(setting: Option<Setting>) -> Result<u64, Failure> {
+    setting.map_or(Ok(2), |setting| whole(&setting, "a number of GiB"))
+}
+
+/// Whether a build without options is made in memory, as far as that decides.
+pub fn in_memory(caller: &Caller) -> Result<Result<(), OnDisk>, Failure> {
+    let from = "DIB_MIN_TMPFS";
+    let min_tmpfs = gib(caller.text(from)?.map(|text| Setting { text, from }))?;
+    Ok(Memory::of_host().serves(no_tmpfs(caller), min_tmpfs))
 }
 
 /// Checks that a size is a positive number and returns it as it was written.

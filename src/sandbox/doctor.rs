@@ -80,6 +80,12 @@ pub struct Places {
     pub temporary: PathBuf,
     /// The image cache.
     pub cache: PathBuf,
+    /// Whether builds are made in memory, where that can be mounted.
+    pub in_memory: bool,
+    /// What would have them made there, if they are not.
+    pub in_memory_advice: Option<&'static str>,
+    /// Why a build in the temporary directory would be refused, of which it is said.
+    pub unfit: Option<String>,
 }
 
 /// Looks at everything that a build needs. Must run before the first thread.
@@ -109,7 +115,7 @@ pub fn examine(places: &Places) -> Report {
     } else if chosen.is_ok() {
         checks.extend(yama());
     }
-    checks.push(temporary(&places.temporary, &chosen));
+    checks.push(temporary(places, &chosen));
     checks.push(cache(&places.cache, &chosen));
     checks.push(device("/dev/kvm", "images boot slowly in QEMU without it"));
     checks.push(control_groups());
@@ -455,7 +461,8 @@ fn overlay(identity: &Identity) -> Check {
     }
 }
 
-fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
+fn temporary(places: &Places, chosen: &Result<choice::Choice, Error>) -> Check {
+    let path = &places.temporary;
     let name = "temporary directory";
     let shown = path.display();
     let advice = TEMPORARY_ADVICE;
@@ -472,13 +479,9 @@ fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
         .saturating_mul(found.fragment_size())
         >> 20;
     let mut lacks = Vec::new();
-    if found
-        .flags()
-        .contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)
-    {
-        lacks.push("hooks on it cannot be run (noexec)".to_owned());
-    }
-    if found.blocks() > 0 && free < 4096 {
+    if let Some(unfit) = &places.unfit {
+        lacks.push(format!("it {unfit}"));
+    } else if found.blocks() > 0 && free < 4096 {
         lacks.push(format!("only {free} MiB are free"));
     }
     let records = chosen
@@ -497,14 +500,26 @@ fn temporary(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
         let detail = format!("`{shown}`, {free} MiB free");
         return check(name, Status::Ok, detail);
     }
-    // Builds in memory do not use it.
-    let found = check(
-        name,
-        Status::Degraded,
-        format!("`{shown}`: {}", lacks.join("; ")),
-    )
-    .remedy("builds in memory (without `--no-tmpfs`) do not mind")
-    .remedy(advice);
+    let mountable = chosen
+        .as_ref()
+        .is_ok_and(|choice| choice.identity.has_namespaces());
+    let detail = format!("`{shown}`: {}", lacks.join("; "));
+    let found = if mountable && places.in_memory {
+        // Such a build does not use the directory.
+        check(name, Status::Degraded, detail)
+            .remedy("builds in memory (without `--no-tmpfs`) do not mind")
+            .remedy(advice)
+    } else {
+        let refused = places.unfit.is_some() || ownership != Ownership::Anybody;
+        let status = if refused {
+            Status::Missing
+        } else {
+            Status::Degraded
+        };
+        let hint = places.in_memory_advice.filter(|_| mountable);
+        let found = check(name, status, detail).remedy(advice);
+        hint.into_iter().fold(found, Check::remedy)
+    };
     if ownership == Ownership::Maker {
         found.remedy(SINGLE_ADVICE)
     } else {
@@ -639,7 +654,11 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_written_is_missing() {
-        let found = temporary(Path::new("/nonexistent/tmp"), &choice::choose(Some("none")));
+        let places = Places {
+            temporary: "/nonexistent/tmp".into(),
+            ..Places::default()
+        };
+        let found = temporary(&places, &choice::choose(Some("none")));
         assert_eq!(found.status, Status::Missing);
         assert!(found.remedy[0].contains("TMPDIR"));
     }

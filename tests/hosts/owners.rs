@@ -3,7 +3,7 @@
 use super::*;
 
 /// A check of the doctor.
-fn check<'a>(report: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+pub fn check<'a>(report: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
     let checks = report["checks"].as_array().expect("a list");
     let found = checks.iter().find(|check| check["name"] == name);
     found.expect("it is there")
