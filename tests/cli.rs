@@ -432,6 +432,29 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
+fn output_that_a_full_disk_loses_is_a_failure() {
+    let world = World::new();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("every Linux has it");
+    let output = world
+        .kiln()
+        .args(["completions", "bash"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("kiln runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("cannot write to standard output: No space left on device"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("hint: "), "{stderr}");
+}
+
+#[test]
 fn the_cache_is_shown_and_cleared_but_a_home_is_not() {
     let world = World::new();
     let cache = world.home().join(".cache/image-create");

@@ -299,32 +299,7 @@ impl Engine<'_> {
                 .hint("its first line names an interpreter that must exist where the hook runs")
         })?;
         if status != 0 {
-            let mut failure =
-                Failure::status(format!("{what} failed with exit status {status}"), status);
-            if status == CANNOT_FORK {
-                failure = failure.hint(format!(
-                    "bash ends so when it cannot start another process: `--processes` (or \
-                     `KILN_PROCESSES`) allows this build {}",
-                    self.watch.limits.processes
-                ));
-            }
-            if let Some(bytes) = self
-                .watch
-                .limits
-                .memory
-                .filter(|_| !self.watch.group.memory)
-            {
-                // The kernel tells nobody but the program.
-                failure = failure.hint(format!(
-                    "if it says that it ran out of memory: `--memory` (or `KILN_MEMORY`) allows \
-                     each of its programs {} MiB",
-                    bytes >> 20
-                ));
-            }
-            return Err(failure.hint(format!(
-                "to look around, run again with `break={}` in the environment",
-                break_hint(directory)
-            )));
+            return Err(self.hook_failure(&what, status, directory));
         }
         let seconds = started.elapsed().as_secs_f64();
         self.events.send(&Event::HookFinished {
@@ -334,6 +309,32 @@ impl Engine<'_> {
             seconds,
         });
         Ok(seconds)
+    }
+
+    /// A hook of this directory ended with this status.
+    fn hook_failure(&self, what: &str, status: i32, directory: &str) -> Failure {
+        let limits = &self.watch.limits;
+        let mut failure =
+            Failure::status(format!("{what} failed with exit status {status}"), status);
+        if status == CANNOT_FORK {
+            failure = failure.hint(format!(
+                "bash ends so when it cannot start another process: `--processes` (or \
+                 `KILN_PROCESSES`) allows this build {}",
+                limits.processes
+            ));
+        }
+        if let Some(bytes) = limits.memory.filter(|_| !self.watch.group.memory) {
+            // The kernel tells nobody but the program.
+            failure = failure.hint(format!(
+                "if it says that it ran out of memory: `--memory` (or `KILN_MEMORY`) allows \
+                 each of its programs {} MiB",
+                bytes >> 20
+            ));
+        }
+        failure.hint(format!(
+            "to look around, run again with `break={}` in the environment",
+            break_hint(directory)
+        ))
     }
 
     /// Runs a program with its output as events; the status is a shell's.

@@ -99,28 +99,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         work_in_memory: view.work_in_memory,
         group: group.as_ref().map(Group::counted).unwrap_or_default(),
     };
-    let mut remarks = vec![
-        Event::Info {
-            text: format!("kiln {}", env!("CARGO_PKG_VERSION")),
-        },
-        Event::Info {
-            text: format!("Building elements: {}", plan.request.elements.join(" ")),
-        },
-        Event::Info {
-            text: format!(
-                "Expanded element dependencies to: {}",
-                plan.elements.names().join(" ")
-            ),
-        },
-        Event::Info {
-            text: format!(
-                "Building in {} as mode `{}`",
-                view.work.display(),
-                identity.name()
-            ),
-        },
-    ];
-    remarks.extend(identity.notice().map(|text| Event::Info { text }));
+    let mut remarks = opening(plan, &view.work, &identity);
     let in_memory = memory.as_ref().err().and_then(|why| why.hint);
     remarks.extend(memory.err().map(|why| Event::Info {
         text: format!("building on disk: {}", why.reason),
@@ -152,6 +131,28 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     remarks.into_iter().for_each(&mut *on_event);
     let deadline = confinement.build.map(|limit| (started + limit, limit));
     follow(events, running, deadline, on_event)
+}
+
+/// What a build is and where, before anything else is said.
+fn opening(plan: &Plan, work: &Path, identity: &Identity) -> Vec<Event> {
+    let texts = [
+        format!("kiln {}", env!("CARGO_PKG_VERSION")),
+        format!("Building elements: {}", plan.request.elements.join(" ")),
+        format!(
+            "Expanded element dependencies to: {}",
+            plan.elements.names().join(" ")
+        ),
+        format!(
+            "Building in {} as mode `{}`",
+            work.display(),
+            identity.name()
+        ),
+    ];
+    texts
+        .into_iter()
+        .chain(identity.notice())
+        .map(|text| Event::Info { text })
+        .collect()
 }
 
 /// What a user should know about the limits of this build.

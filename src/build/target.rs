@@ -147,7 +147,7 @@ fn empty_directory(path: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
+            sandbox::sweep::remove_tree(&entry.path())?;
         } else {
             std::fs::remove_file(entry.path())?;
         }

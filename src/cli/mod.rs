@@ -195,13 +195,27 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     start_tracing();
     let mut printer = Printer::standard();
-    match run(&program, args, &mut printer) {
+    let result = run(&program, args, &mut printer);
+    match result.and_then(|status| complete(status, &mut printer)) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             failure::print(&failure, &mut printer);
             ExitCode::from(failure.status)
         }
     }
+}
+
+/// The status of a command, unless what it printed did not arrive.
+fn complete(status: u8, printer: &mut Printer) -> Result<u8, Failure> {
+    let Some(error) = printer.take_lost() else {
+        return Ok(status);
+    };
+    let failure = Failure::new(format!("cannot write to standard output: {error}"))
+        .hint("what was printed is not complete; if it goes to a file, free some space there");
+    Err(Failure {
+        status: status.max(failure.status),
+        ..failure
+    })
 }
 
 /// Sends diagnostics for developers to standard error if `KILN_LOG` asks for them.

@@ -2,7 +2,8 @@
 //!
 //! Standard output carries data, standard error the rest. A reader that went
 //! away (`kiln … | head`) is no failure: what is printed after that is dropped
-//! and the command goes on to its own exit status. `print!` and its kin are not
+//! and the command goes on to its own exit status. Output that is lost in another
+//! way, such as on a full disk, makes the command fail. `print!` and its kin are not
 //! used anywhere in kiln, since they panic there.
 
 use std::env;
@@ -75,6 +76,8 @@ pub struct Printer {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
     out_open: bool,
+    /// Why output is missing, if its reader did not go away.
+    lost: Option<io::Error>,
     /// Colour of standard output.
     pub out_colour: Colour,
     /// Colour of standard error.
@@ -100,6 +103,7 @@ impl Printer {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             out_open: true,
+            lost: None,
         }
     }
 
@@ -109,6 +113,7 @@ impl Printer {
             out,
             err,
             out_open: true,
+            lost: None,
             out_colour: Colour::OFF,
             err_colour: Colour::OFF,
         }
@@ -118,9 +123,7 @@ impl Printer {
     pub fn data(&mut self, text: impl Display) {
         if self.out_open {
             let sent = write!(self.out, "{text}").and_then(|()| self.out.flush());
-            // A full disk behind a redirection cannot be reported anywhere
-            // better than by what is missing there; a closed pipe is normal.
-            self.out_open = sent.is_ok();
+            self.note_end(sent);
         }
     }
 
@@ -128,9 +131,23 @@ impl Printer {
     pub fn bytes(&mut self, bytes: &[u8]) -> bool {
         if self.out_open {
             let sent = self.out.write_all(bytes).and_then(|()| self.out.flush());
-            self.out_open = sent.is_ok();
+            self.note_end(sent);
         }
         self.out_open
+    }
+
+    /// Ends standard output with the first error.
+    fn note_end(&mut self, sent: io::Result<()>) {
+        let Err(error) = sent else { return };
+        self.out_open = false;
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            self.lost = Some(error);
+        }
+    }
+
+    /// Why a part of standard output is missing where somebody wanted it.
+    pub fn take_lost(&mut self) -> Option<io::Error> {
+        self.lost.take()
     }
 
     /// Writes `text` and a newline to standard output.
@@ -193,6 +210,20 @@ mod tests {
         printer.line("two");
         printer.note("three");
         assert!(!printer.out_open);
+        assert!(printer.take_lost().is_none());
+    }
+
+    #[test]
+    fn output_that_is_lost_on_a_full_disk_is_remembered() {
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("every Linux has it");
+        let mut printer = Printer::to(Box::new(full), Box::new(Closed));
+        assert!(!printer.bytes(b"one"));
+        printer.line("two");
+        let lost = printer.take_lost().expect("an error");
+        assert_eq!(lost.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::inside::Inside;
 use super::limits::Watch;
@@ -125,27 +126,30 @@ impl Program {
         let mut lines = Lines::default();
         let mut open = true;
         let mut exited = false;
-        while open && !exited {
+        // A program that has closed its output still has its limits.
+        while !exited {
             let mut polled = [
-                PollFd::new(reader.as_fd(), PollFlags::POLLIN),
                 PollFd::new(ended.as_fd(), PollFlags::POLLIN),
+                PollFd::new(reader.as_fd(), PollFlags::POLLIN),
             ];
+            let watched = if open { 2 } else { 1 };
             let patience = clock
                 .as_ref()
                 .map_or(PollTimeout::NONE, |clock| clock.patience());
-            match poll(&mut polled, patience) {
+            match poll(&mut polled[..watched], patience) {
                 Ok(_) => {}
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            exited = polled[1].any().unwrap_or(false);
+            exited = polled[0].any().unwrap_or(false);
             // Once, and no more than the pipe holds: who writes faster than we read
             // would keep us from looking at the clock, or at the end.
-            open = if exited {
-                lines.take_rest(&mut reader, line)?
-            } else {
-                lines.take_some(&mut reader, line)?
-            };
+            open = open
+                && if exited {
+                    lines.take_rest(&mut reader, line)?
+                } else {
+                    lines.take_some(&mut reader, line)?
+                };
             if let Some(clock) = &mut clock
                 && !exited
                 && let Err(exceeded) = clock.check()
@@ -172,17 +176,17 @@ impl Program {
         let theirs = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
         // Handing the terminal over and back raises SIGTTOU in a background job.
         // SAFETY: ignoring a signal installs no handler.
-        let _ = unsafe {
-            nix::sys::signal::signal(
-                nix::sys::signal::SIGTTOU,
-                nix::sys::signal::SigHandler::SigIgn,
-            )
-        };
+        let before = unsafe { signal(Signal::SIGTTOU, SigHandler::SigIgn) };
         let interactive = nix::unistd::tcsetpgrp(terminal.as_fd(), theirs).is_ok();
         let _ = nix::sys::signal::kill(theirs, nix::sys::signal::SIGCONT);
         let status = child.wait();
         if interactive {
             let _ = nix::unistd::tcsetpgrp(terminal.as_fd(), ours);
+        }
+        // Hooks that run later would inherit what is ignored.
+        if let Ok(before) = before {
+            // SAFETY: what was there before this call.
+            let _ = unsafe { signal(Signal::SIGTTOU, before) };
         }
         status
     }
@@ -414,10 +418,10 @@ mod tests {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
     }
 
-    #[test]
-    fn a_program_that_never_stops_printing_is_ended_by_its_limit() {
-        let mut flood = program("yes & yes & exec yes");
-        flood.watch = Some(Watch {
+    /// A program that may take a second.
+    fn for_a_second(script: &str) -> Program {
+        let mut program = program(script);
+        program.watch = Some(Watch {
             limits: super::super::limits::Limits {
                 hook: Some(std::time::Duration::from_secs(1)),
                 ..Default::default()
@@ -429,6 +433,22 @@ mod tests {
                 processes: true,
             },
         });
+        program
+    }
+
+    #[test]
+    fn a_program_that_closes_its_output_is_still_ended_by_its_limit() {
+        let silent = for_a_second("exec >&- 2>&-; exec sleep 20");
+        let error = silent.run(&mut |_| {}).expect_err("it is ended");
+        assert!(error.to_string().contains("--timeout"), "{error}");
+        let short = for_a_second("exec >&- 2>&-; sleep 0.2; exit 3");
+        let status = short.run(&mut |_| {}).expect("a shell runs");
+        assert_eq!(shell_status(status), 3);
+    }
+
+    #[test]
+    fn a_program_that_never_stops_printing_is_ended_by_its_limit() {
+        let flood = for_a_second("yes & yes & exec yes");
         // Slower than who writes.
         let mut slow = |_: &[u8]| std::thread::sleep(std::time::Duration::from_micros(1));
         let error = flood.run(&mut slow).expect_err("it is ended");
@@ -448,6 +468,15 @@ mod tests {
         let status = program(script).run(&mut slow).expect("a shell runs");
         assert_eq!(shell_status(status), 3);
         kill(&first.expect("it printed"));
+    }
+
+    #[test]
+    fn programs_after_a_shell_at_a_break_point_ignore_no_more_signals_than_before_it() {
+        let ignored = || lines("grep SigIgn: /proc/self/status").1;
+        let before = ignored();
+        let status = program("exit 4").interact().expect("a shell runs");
+        assert_eq!(shell_status(status), 4);
+        assert_eq!(ignored(), before);
     }
 
     #[test]

@@ -144,71 +144,9 @@ fn keeper(
     // A process group of its own: the terminal's Ctrl-C goes to main, which
     // decides, and not to every process at once.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    let spaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | sandbox.network.namespace();
-    let has_namespaces = sandbox.identity.has_namespaces();
-    let confined = sandbox
-        .group
-        .as_ref()
-        .map_or(Ok(()), Group::enter)
-        .map_err(Error::system("entering the control group"))
-        .and_then(|()| {
-            wall::leave_keyring().map_err(Error::system("leaving the session's keyring"))
-        });
-    let entered = confined.and_then(|()| become_root(&sandbox.identity, spaces));
-    let started = entered.and_then(|()| {
-        if has_namespaces {
-            if sandbox.network == Network::None {
-                network::loopback_up()
-                    .map_err(Error::system("switching the loopback device on"))?;
-            }
-            // podman's filter refuses it: then hooks see the name of the container.
-            let _ = nix::unistd::sethostname("localhost");
-            mounts::mount(
-                None,
-                "/".as_ref(),
-                None,
-                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                None,
-            )
-            .map_err(|source| Error::Mount {
-                what: "private propagation",
-                path: PathBuf::from("/"),
-                source,
-            })?;
-        }
-        if !sandbox.own_processes {
-            family::adopt();
-        }
-        // Init watches this pipe to learn that the keeper died before init asked
-        // to be told by a signal.
-        let (alive, keeper_alive) = pipe()?;
-        let mut flags = 0;
-        if has_namespaces {
-            flags |= libc::CLONE_NEWNS;
-        }
-        if sandbox.own_processes {
-            flags |= libc::CLONE_NEWPID;
-        }
-        let init = clone_process(flags).map_err(explain_refusal)?;
-        if init.is_none() {
-            drop(keeper_alive);
-            let output = events
-                .try_clone()
-                .map_err(Error::system("duplicating a descriptor"))?;
-            let status = if sandbox.own_processes {
-                init_process(&alive, sandbox.terminal, output, engine)
-            } else {
-                shared_init(&alive, sandbox.terminal, output, engine)
-            };
-            exit_now(status);
-        }
-        Ok((init, keeper_alive))
-    });
+    let started = become_keeper(&sandbox).and_then(|()| start_init(&sandbox, &events, engine));
     let status = match started {
-        Ok((Some(init), _keeper_alive)) => {
+        Ok((init, _keeper_alive)) => {
             drop(events);
             let status = watch(init, &lifeline);
             if !sandbox.own_processes {
@@ -216,7 +154,6 @@ fn keeper(
             }
             status
         }
-        Ok((None, _)) => 125,
         Err(error) => {
             // Main shows it as if the engine had said it.
             let failure = failure_line(&error);
@@ -233,6 +170,76 @@ fn keeper(
         group.leave();
     }
     status
+}
+
+/// Gives the calling process the limits, ids and namespaces of the sandbox.
+fn become_keeper(sandbox: &Sandbox) -> Result<(), Error> {
+    if let Some(group) = &sandbox.group {
+        group
+            .enter()
+            .map_err(Error::system("entering the control group"))?;
+    }
+    wall::leave_keyring().map_err(Error::system("leaving the session's keyring"))?;
+    let spaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | sandbox.network.namespace();
+    become_root(&sandbox.identity, spaces)?;
+    if sandbox.identity.has_namespaces() {
+        if sandbox.network == Network::None {
+            network::loopback_up().map_err(Error::system("switching the loopback device on"))?;
+        }
+        // podman's filter refuses it: then hooks see the name of the container.
+        let _ = nix::unistd::sethostname("localhost");
+        mounts::mount(
+            None,
+            "/".as_ref(),
+            None,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None,
+        )
+        .map_err(|source| Error::Mount {
+            what: "private propagation",
+            path: PathBuf::from("/"),
+            source,
+        })?;
+    }
+    if !sandbox.own_processes {
+        family::adopt();
+    }
+    Ok(())
+}
+
+/// Starts init, which starts the engine. Returns it with the descriptor that tells it,
+/// by being closed, of the keeper's end.
+fn start_init(
+    sandbox: &Sandbox,
+    events: &File,
+    engine: impl FnOnce(File) -> u8,
+) -> Result<(Pid, OwnedFd), Error> {
+    // Init watches this pipe to learn that the keeper died before init asked
+    // to be told by a signal.
+    let (alive, keeper_alive) = pipe()?;
+    let mut flags = 0;
+    if sandbox.identity.has_namespaces() {
+        flags |= libc::CLONE_NEWNS;
+    }
+    if sandbox.own_processes {
+        flags |= libc::CLONE_NEWPID;
+    }
+    let output = events
+        .try_clone()
+        .map_err(Error::system("duplicating a descriptor"))?;
+    if let Some(init) = clone_process(flags).map_err(explain_refusal)? {
+        return Ok((init, keeper_alive));
+    }
+    drop(keeper_alive);
+    let status = if sandbox.own_processes {
+        init_process(&alive, sandbox.terminal, output, engine)
+    } else {
+        shared_init(&alive, sandbox.terminal, output, engine)
+    };
+    exit_now(status)
 }
 
 /// An [`Error`] as the engine's event stream carries failures.

@@ -99,24 +99,9 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     for path in &writable {
         mounts::bind_to_itself(path).map_err(failed("a writable directory", *path))?;
     }
-    if view.work_in_memory {
-        let mut options = OsString::from("mode=0700");
-        if let Some(size) = view.work_size {
-            options.push(format!(",size={size}"));
-        }
-        mounts::mount(
-            Some(Path::new("kiln")),
-            &view.work,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(&options),
-        )
-        .map_err(failed("a filesystem in memory", &view.work))?;
-    } else {
-        mounts::bind_to_itself(&view.work).map_err(failed("the build directory", &view.work))?;
-    }
-    let given = writable.iter().copied().chain([view.work.as_path()]);
-    let given = in_shared_memory(given)?;
+    mount_work(view)?;
+    writable.push(&view.work);
+    let given = in_shared_memory(writable.iter().copied())?;
     private_dev()?;
     for (path, directory) in given {
         std::fs::create_dir_all(path)
@@ -124,50 +109,75 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
             .and_then(|place| mounts::attach(&directory, std::os::fd::AsFd::as_fd(&place)))
             .map_err(failed("a writable directory", path))?;
     }
+    remarks.extend(own_proc());
+    mounts::make_read_only(root, true).map_err(failed("the host's tree read-only", root))?;
+    for path in ["/dev/shm", "/dev/pts", "/proc"].map(Path::new) {
+        mounts::make_writable(path).map_err(failed("a writable directory", path))?;
+    }
+    for path in writable {
+        mounts::make_writable(path).map_err(failed("a writable directory", path))?;
+    }
+    hide_kernel_secrets()?;
+    lock_kernel_switches()?;
+    super::userns::lock_mounts()?;
+    remarks.extend(raise_wall(view.network, view.network == Network::None)?);
+    Ok(remarks)
+}
+
+/// Makes the build's own directory a mount: in memory, or as it is.
+fn mount_work(view: &View) -> Result<(), Error> {
+    if !view.work_in_memory {
+        return mounts::bind_to_itself(&view.work)
+            .map_err(failed("the build directory", &view.work));
+    }
+    let mut options = OsString::from("mode=0700");
+    if let Some(size) = view.work_size {
+        options.push(format!(",size={size}"));
+    }
+    mounts::mount(
+        Some(Path::new("kiln")),
+        &view.work,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some(&options),
+    )
+    .map_err(failed("a filesystem in memory", &view.work))
+}
+
+/// Mounts a `/proc` of the sandbox's processes; a remark where the host's stays.
+fn own_proc() -> Option<String> {
     // With the process numbers of the host, its `/proc` is the one that fits.
     if !super::process::has_own_processes() {
-        remarks.push(
+        return Some(
             "no process numbers of its own: the container masks parts of /proc, so a fresh one \
              is refused"
                 .to_owned(),
         );
-    } else if let Err(error) = mounts::mount(
+    }
+    let mounted = mounts::mount(
         Some(Path::new("proc")),
         Path::new("/proc"),
         Some("proc"),
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         None,
-    ) {
-        // A container that masks parts of /proc refuses a fresh one.
-        remarks.push(format!(
-            "using the host's /proc: a fresh one is refused ({error})"
-        ));
-    }
-    mounts::make_read_only(root, true).map_err(failed("the host's tree read-only", root))?;
-    let memory = [
-        Path::new("/dev/shm"),
-        Path::new("/dev/pts"),
-        Path::new("/proc"),
-    ];
-    for path in memory
-        .into_iter()
-        .chain(writable)
-        .chain([view.work.as_path()])
-    {
-        mounts::make_writable(path).map_err(failed("a writable directory", path))?;
-    }
-    hide_kernel_secrets()?;
-    for switch in KERNEL_SWITCHES {
-        let path = Path::new(switch);
+    );
+    // A container that masks parts of /proc refuses a fresh one.
+    let error = mounted.err()?;
+    Some(format!(
+        "using the host's /proc: a fresh one is refused ({error})"
+    ))
+}
+
+/// Makes what changes the running kernel read-only.
+fn lock_kernel_switches() -> Result<(), Error> {
+    for path in KERNEL_SWITCHES.map(Path::new) {
         if path.exists() {
-            mounts::bind_to_itself(path).map_err(failed("a read-only part of /proc", path))?;
-            mounts::make_read_only(path, true)
+            mounts::bind_to_itself(path)
+                .and_then(|()| mounts::make_read_only(path, true))
                 .map_err(failed("a read-only part of /proc", path))?;
         }
     }
-    super::userns::lock_mounts()?;
-    remarks.extend(raise_wall(view.network, view.network == Network::None)?);
-    Ok(remarks)
+    Ok(())
 }
 
 fn raise_wall(network: Network, own_network_namespace: bool) -> Result<Vec<String>, Error> {

@@ -357,7 +357,7 @@ fn parse_mountinfo(text: &[u8]) -> Vec<PathBuf> {
 }
 
 /// Undoes the kernel's `\040` notation.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {

@@ -5,12 +5,14 @@
 //! left over from a power cut or from several `kill -9` at once, and the next
 //! build removes it.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, renameat};
 
 use super::Error;
 use super::identity::Identity;
@@ -107,9 +109,96 @@ fn lock(path: &Path) -> io::Result<Flock<OwnedFd>> {
 /// Removes a tree, never following a link. Nothing happens if it is not there.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // It keeps a descriptor open for each level.
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
+            flatten(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        removed => removed,
     }
+}
+
+/// Directories below one another after [`flatten`], the first included.
+const LEVELS: usize = 64;
+
+/// Moves what lies deep in a tree to its top, under names of its own, so that what is
+/// left can be walked with few descriptors. Only for trees that are removed then.
+fn flatten(top: &Path) -> io::Result<()> {
+    let top = open_directory(nix::fcntl::AT_FDCWD, top)?;
+    let mut moved = 0_u64;
+    let mut waiting = directories(&top)?;
+    while let Some(name) = waiting.pop() {
+        // Each with the directories in it that are still to be visited.
+        let mut open = vec![(top.try_clone()?, vec![name])];
+        loop {
+            let levels = open.len();
+            let Some((directory, names)) = open.last_mut() else {
+                break;
+            };
+            let Some(name) = names.pop() else {
+                open.pop();
+                continue;
+            };
+            if levels < LEVELS {
+                let below = open_directory(&*directory, name.as_c_str())?;
+                let names = directories(&below)?;
+                open.push((below, names));
+                continue;
+            }
+            let place = loop {
+                let place = CString::new(format!("kiln-deep-{moved}"))?;
+                moved += 1;
+                match renameat(&*directory, name.as_c_str(), &top, place.as_c_str()) {
+                    // The tree has that name itself.
+                    Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+                    result => break result.map(|()| place)?,
+                }
+            };
+            waiting.push(place);
+        }
+    }
+    Ok(())
+}
+
+fn open_directory<P: nix::NixPath + ?Sized>(at: impl AsFd, path: &P) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(at, path, flags, nix::sys::stat::Mode::empty())
+}
+
+/// Names of the directories in a directory.
+fn directories(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
+    let mut found = Vec::new();
+    for entry in nix::dir::Dir::openat(
+        directory,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )?
+    .iter()
+    {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let is_directory = match entry.file_type() {
+            Some(kind) => kind == nix::dir::Type::Directory,
+            // Some filesystems do not say.
+            None => {
+                let stat = nix::sys::stat::fstatat(
+                    directory,
+                    name,
+                    nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
+                )?;
+                stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+            }
+        };
+        if is_directory {
+            found.push(name.to_owned());
+        }
+    }
+    Ok(found)
 }
 
 /// Removes a tree that may hold files of mapped ids.
@@ -198,6 +287,50 @@ mod tests {
         let path = work.path().to_owned();
         drop(work);
         assert!(lock(&path).is_ok(), "the lock outlived its holder");
+    }
+
+    /// A directory with so many below one another in it, and a link out of the lowest.
+    fn deep(parent: &Path, levels: usize, outside: &Path) -> PathBuf {
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        let mut directory = open_directory(nix::fcntl::AT_FDCWD, parent).expect("there");
+        for _ in 0..levels {
+            nix::sys::stat::mkdirat(&directory, "d", mode).expect("made");
+            directory = open_directory(&directory, "d").expect("there");
+        }
+        nix::unistd::symlinkat(outside, &directory, "out").expect("linked");
+        parent.join("d")
+    }
+
+    #[test]
+    fn a_tree_that_is_deeper_than_descriptors_may_be_open_is_removed() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let outside = tempfile::tempdir().expect("a directory");
+        std::fs::write(outside.path().join("kept"), "x").expect("written");
+        let tree = deep(parent.path(), 1000, outside.path());
+        std::fs::create_dir(tree.join("kiln-deep-0")).expect("made");
+        flatten(&tree).expect("flattened");
+        let mut levels = 0;
+        let mut below = vec![(tree.clone(), 1)];
+        while let Some((directory, depth)) = below.pop() {
+            levels = levels.max(depth);
+            for name in
+                directories(&open_directory(nix::fcntl::AT_FDCWD, &directory).expect("there"))
+                    .expect("listed")
+            {
+                let name = name.into_string().expect("text");
+                below.push((directory.join(name), depth + 1));
+            }
+        }
+        assert_eq!(levels, LEVELS);
+        remove_tree(&tree).expect("removed");
+        // As deep as a limit that is often met.
+        let (descriptors, _) =
+            nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+                .expect("a limit");
+        let levels = usize::try_from(descriptors.min(1500)).expect("a number");
+        remove_tree(&deep(parent.path(), levels, outside.path())).expect("removed");
+        assert_eq!(std::fs::read_dir(parent.path()).expect("there").count(), 0);
+        assert!(outside.path().join("kept").exists());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 
 use super::tracee::{open_at, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::mounts::unescape;
 use crate::sandbox::store::{Key, Record};
 
 /// A lower layer may be nested this deep.
@@ -194,29 +195,6 @@ fn plain(text: &[u8]) -> Vec<u8> {
             b'\\' => bytes.next().copied().unwrap_or(byte),
             _ => byte,
         });
-    }
-    plain
-}
-
-/// Turns `\040` and the like of a mount table back.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::new();
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digits = tail.get(..3).filter(|_| byte == b'\\');
-        let number = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        rest = match number {
-            Some(number) => {
-                plain.push(number);
-                &tail[3..]
-            }
-            None => {
-                plain.push(byte);
-                tail
-            }
-        };
     }
     plain
 }
