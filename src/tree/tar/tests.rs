@@ -176,7 +176,7 @@ fn access_control_lists_have_the_numbers_of_the_archive() {
     assert_eq!(list("file", ACCESS), (0o770, Some(resolved)));
     assert_eq!(list("file", DEFAULT).1, None);
     assert_eq!(list("plain", ACCESS), (0o640, None));
-    assert_eq!(list("link", ACCESS), (0o640, None));
+    assert_eq!(list("link", ACCESS), (0o777, None));
     assert_eq!(list("exact", ACCESS), (0o640, Some(String::new())));
     assert_eq!(list("minimal", ACCESS), (0o664, None));
     assert_eq!(list("nfs", ACCESS), (0o640, None));
