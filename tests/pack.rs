@@ -385,6 +385,21 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
             1,
             "error: cannot read layout `./gone.yaml`",
         ),
+        (
+            "pack tree -o out/",
+            1,
+            "error: output name `out/` is a directory",
+        ),
+        (
+            "pack tree -o none/out",
+            1,
+            "hint: create the directory, or choose another output name",
+        ),
+        (
+            "pack tree -o no.tar/out",
+            1,
+            "hint: something else has this name: choose a directory",
+        ),
         ("pack tree --size 0", 2, "error: `--size` must not be 0"),
         ("pack tree --size 5k", 2, "error: `--size` is wrong: "),
         (

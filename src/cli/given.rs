@@ -453,9 +453,8 @@ fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
     Ok(types)
 }
 
-/// The output name: as given, from `IMAGE_NAME`, or `image`.
-///
-/// As in DIB, a suffix that the only format would add again is taken off.
+/// The output name: as given, from `IMAGE_NAME`, or `image`; and as in DIB, without
+/// the suffix of the only format.
 fn image_name(
     given: Option<PathBuf>,
     caller: &Caller,
@@ -464,6 +463,12 @@ fn image_name(
     let name = given
         .or_else(|| caller.var("IMAGE_NAME").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("image"));
+    output_name(name, types)
+}
+
+/// A name that outputs can have: one of a file, without the suffix that the only
+/// format would add again.
+pub fn output_name(name: PathBuf, types: &[String]) -> Result<PathBuf, Failure> {
     let invalid = |why: &str| {
         Failure::new(format!("output name `{}` {why}", name.display()))
             .hint("give a file name, without the format's suffix, as in `-o images/debian`")

@@ -237,7 +237,7 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
             directory.join(arguments.source)
         },
         formats,
-        name: directory.join(arguments.output),
+        name: directory.join(given::output_name(arguments.output, &types)?),
         layout,
         size,
         sector_size: arguments.sector_size,

@@ -94,11 +94,7 @@ impl Error {
             Error::Labels(error) => return error.hint(),
             Error::Sink(error) => return error.hint(),
             Error::Layout(error) if error.is_too_small() => "`--size` makes the image larger",
-            Error::Tree(tree::Error::Io { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                "run as the owner of the files or as root, or pack a tar archive of the tree"
-            }
+            Error::Tree(error) => error.hint()?,
             _ => return None,
         };
         Some(text.to_owned())

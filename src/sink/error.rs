@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::tree;
+
 /// Why a disk could not be read; the disk's own error.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -186,19 +188,28 @@ pub enum Error {
     Stopped,
 }
 
+/// What to do about a quota that is used up.
+const QUOTA: &str = "see `quota -s`; remove files of yours there, or choose another place";
+
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Error::Directory { .. } => "create the directory, or choose another output name",
+            Error::Directory { source, .. } => match source.raw_os_error() {
+                Some(libc::EACCES | libc::EPERM) => "choose a directory that you may write to",
+                Some(libc::ENOTDIR) => "something else has this name: choose a directory",
+                _ => "create the directory, or choose another output name",
+            },
             Error::Create { source, .. } => match source.raw_os_error() {
                 Some(libc::EACCES | libc::EPERM) => {
                     "the directory must be writable for you: choose another one"
                 }
                 Some(libc::EROFS) => "the filesystem is read-only: choose another place",
-                Some(libc::ENOSPC | libc::EDQUOT) => {
-                    "free some space there, or choose another place"
+                // There may be bytes enough and no inode.
+                Some(libc::ENOSPC) => {
+                    "see `df -i` and `df`: remove files there, or choose another place"
                 }
+                Some(libc::EDQUOT) => QUOTA,
                 _ => "choose another output name",
             },
             Error::NoName { .. } | Error::NotAFile { .. } | Error::NameTooLong { .. } => {
@@ -206,15 +217,24 @@ impl Error {
             }
             Error::Twice { .. } => "name each output format once",
             Error::NoSpace { .. } => "free some space there, or choose another place",
-            Error::Quota { .. } => {
-                "see `quota -s`; remove files of yours there, or choose another place"
-            }
+            Error::Quota { .. } => QUOTA,
             Error::TooLarge { .. } => {
                 "see `ulimit -f`, and the largest file that the filesystem allows; or choose another place"
             }
             Error::DiskTooLarge { .. } => "use a larger `cluster_size`, or a smaller disk",
             Error::TooLargeForFormat { .. } => "use `qcow2` or `raw`, or a smaller disk",
             Error::NoDisk { .. } => "add the element `vm`, or ask for `tar` only",
+            Error::Write { source, .. } | Error::ReadBack { source, .. }
+                if source.raw_os_error() == Some(libc::EIO) =>
+            {
+                "the device or filesystem there fails: see the kernel's messages (`dmesg`), or choose another place"
+            }
+            Error::Commit { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "the directory was removed meanwhile: create it, and run this again"
+            }
+            Error::Disk { source, .. } | Error::Tree { source, .. } => {
+                tree::Error::behind(source.as_ref())?.hint()?
+            }
             Error::Compressor { .. } => "leave the level at its default",
             _ => return None,
         };
@@ -262,6 +282,43 @@ mod tests {
             (u64::MAX, "16777215 TiB"),
         ] {
             assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_own_hint() {
+        let target = PathBuf::from("out/a.raw");
+        let directory = |errno| Error::Directory {
+            target: target.clone(),
+            directory: "out".into(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let create = |errno| Error::Create {
+            target: target.clone(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let changed = |errno| Error::Disk {
+            offset: 0,
+            length: 512,
+            source: Box::new(tree::Error::Io {
+                action: "open",
+                path: "file".into(),
+                source: io::Error::from_raw_os_error(errno),
+            }),
+        };
+        for (error, hint) in [
+            (directory(libc::ENOENT), "create the directory"),
+            (directory(libc::EACCES), "you may write to"),
+            (directory(libc::ENOTDIR), "choose a directory"),
+            (create(libc::ENOSPC), "df -i"),
+            (create(libc::EDQUOT), "quota -s"),
+            (changed(libc::ENOENT), "keep the tree unchanged"),
+            (changed(libc::ELOOP), "keep the tree unchanged"),
+            (changed(libc::EIO), "dmesg"),
+            (changed(libc::EACCES), "owner of the files"),
+        ] {
+            let said = error.hint().unwrap_or_default();
+            assert!(said.contains(hint), "{error}: {said}");
         }
     }
 

@@ -252,10 +252,15 @@ impl Output {
             Existing::Rename { stamp } => self.rename_old(stamp)?,
             Existing::Replace => None,
         };
-        self.give_name().map_err(|source| Error::Commit {
-            target: self.target.clone(),
-            source,
-        })?;
+        if let Err(source) = self.give_name() {
+            if let Some(kept) = &renamed {
+                self.put_back(kept);
+            }
+            return Err(Error::Commit {
+                target: self.target.clone(),
+                source,
+            });
+        }
         if durable {
             self.sync_directory()?;
         }
@@ -310,6 +315,17 @@ impl Output {
         }
         let kept = stamped(&self.name, stamp, 0);
         Err(self.rename_error(&self.name, &kept, io::ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Gives the old file, and its checksum files, their names again. It has a
+    /// name of its own if that fails, so nothing is lost then either.
+    fn put_back(&self, kept: &Path) {
+        let Some(kept) = kept.file_name() else { return };
+        let _ = rename(&self.directory, kept, &self.name, libc::RENAME_NOREPLACE);
+        for suffix in super::checksum::SUFFIXES {
+            let (from, to) = (with_suffix(kept, suffix), with_suffix(&self.name, suffix));
+            let _ = rename(&self.directory, &from, &to, libc::RENAME_NOREPLACE);
+        }
     }
 
     fn rename_error(&self, from: &OsStr, to: &OsStr, source: io::Error) -> Error {
@@ -497,6 +513,25 @@ mod tests {
         let output = Output::create(&target, 3).unwrap();
         let kept = output.commit(&stamp, false).unwrap().renamed.unwrap();
         assert_eq!(kept, place.path().join("a.b-2026.11.21-08.30.00-1.raw"));
+    }
+
+    #[test]
+    fn an_old_output_has_its_name_again_if_the_new_one_cannot_take_it() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("a.raw");
+        for (name, text) in [("a.raw", "old"), ("a.raw.md5", "m")] {
+            std::fs::write(place.path().join(name), text).unwrap();
+        }
+        let mut output = Output::create(&target, 3).unwrap();
+        // Somebody removed it.
+        output.temporary = Some("gone".into());
+        let stamp = Existing::Rename {
+            stamp: "2026.11.21-08.30.00".into(),
+        };
+        let error = output.commit(&stamp, false).unwrap_err();
+        assert!(matches!(error, Error::Commit { .. }), "{error}");
+        assert_eq!(names(place.path()), ["a.raw", "a.raw.md5"]);
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
     }
 
     #[test]

@@ -88,3 +88,37 @@ pub enum Error {
         path: PathBuf,
     },
 }
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        let Error::Io { source, .. } = self else {
+            return None;
+        };
+        match source.raw_os_error()? {
+            libc::EACCES | libc::EPERM => {
+                Some("run as the owner of the files or as root, or pack a tar archive of the tree")
+            }
+            // It was a regular file, or a directory, when its name was read.
+            libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EISDIR | libc::ESPIPE => {
+                Some("it changed meanwhile: keep the tree unchanged until the image is written")
+            }
+            libc::EIO => Some(
+                "its device or filesystem fails: see the kernel's messages (`dmesg`), and copy the file from elsewhere",
+            ),
+            _ => None,
+        }
+    }
+
+    /// The failure of a tree that another error came from.
+    pub fn behind<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}

@@ -196,3 +196,55 @@ fn extract_image_reads_roots_in_squashfs_and_btrfs() {
         }
     }
 }
+
+#[test]
+fn extract_image_refuses_what_does_not_fit() {
+    let bench = Bench::new();
+    bench.file("tree/etc/os-release", "ID=toy\n");
+    // Small in its image, and not where it goes.
+    bench.file("tree/etc/long", &"a line of many\n".repeat(200_000));
+    let packed = run(Command::new(env!("CARGO_BIN_EXE_kiln"))
+        .current_dir(bench.dir.path())
+        .args(["pack", "tree", "-o", "root", "-t", "tgz", "--owner", "0:0"]));
+    assert!(packed.status.success(), "{}", stderr(&packed));
+    fs::create_dir(bench.path("target")).unwrap();
+    // A mount namespace of its own, in which any user may make a small filesystem.
+    let within = |size: &str| {
+        let inner = bench.helper("extract-image");
+        let script = "mount -t tmpfs -o size=\"$1\" none \"$2\" || exit 99; shift 2; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--map-root-user", "--mount", "sh", "-c", script, "sh", size])
+            .arg(bench.path("target"))
+            .arg(inner.get_program())
+            .args(["image", "image.tgz"])
+            .arg(format!("file://{}", bench.path("root.tgz").display()))
+            .arg(bench.path("cache/image"))
+            .current_dir(bench.dir.path())
+            .env("DIB_IMAGE_CACHE", bench.path("cache"))
+            .env("TARGET_ROOT", bench.path("target"));
+        command.output()
+    };
+    let output = match within("2m") {
+        Ok(output)
+            if output.status.code() != Some(99) && !stderr(&output).starts_with("unshare:") =>
+        {
+            output
+        }
+        _ => return println!("SKIP: no filesystem in memory can be mounted here"),
+    };
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let expected = [
+        "2.8 MiB",
+        "2 MiB",
+        "hint: free some space there, or choose another place with TMP_DIR",
+    ];
+    for expected in expected {
+        assert!(text.contains(expected), "{text}");
+    }
+    assert!(!bench.path("cache/image.tgz").exists());
+    let output = within("4m").unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(bench.path("cache/image.tgz").exists());
+}

@@ -207,7 +207,12 @@ fn a_source_that_cannot_be_read_is_named() {
             failing_from(libc::SYS_pread64, 1 << 20, libc::EIO),
             &format!("pack tree -o out -t {format} --owner 0:0"),
         );
-        assert_failed(&world, &outcome, &["large`", "Input/output error"], &[&old]);
+        let expected = [
+            "large`",
+            "Input/output error",
+            "hint: its device or filesystem fails: see the kernel's messages",
+        ];
+        assert_failed(&world, &outcome, &expected, &[&old]);
         fs::remove_file(world.work().join(&old)).expect("removed");
     }
     for (call, expected) in [

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::common::image::{assert_clean, debugfs, missing, run};
-use crate::common::{Run as _, World};
+use crate::common::{Run as _, World, tool};
 use crate::skip;
 
 const UUID: &str = "6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f";
@@ -218,6 +218,96 @@ fn every_documented_option_of_mke2fs_does_what_it_says() {
         assert_eq!(hinted, options.starts_with("-N"), "{}", outcome.stderr);
     }
     assert!(!world.work().join("none.raw").exists());
+}
+
+/// What a filesystem of Debian 12 is made with, whatever this machine's mke2fs has.
+const DEBIAN_12: &str = "[defaults]
+base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
+default_mntopts = acl,user_xattr
+enable_periodic_fsck = 0
+blocksize = 4096
+inode_size = 256
+inode_ratio = 16384
+[fs_types]
+ext4 = {
+features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+}
+";
+
+#[test]
+fn the_superblock_is_that_of_mke2fs() {
+    if let Some(name) = missing(&["mke2fs", "dumpe2fs"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    world.write("tree/etc/hostname", "packed\n");
+    world.write("mke2fs.conf", DEBIAN_12);
+    let config = world.work().join("mke2fs.conf");
+    let compared = [
+        "Filesystem features",
+        "Filesystem flags",
+        "Default mount options",
+        "Inode count",
+        "Block count",
+        "Reserved block count",
+        "Overhead clusters",
+        "First block",
+        "Block size",
+        "Group descriptor size",
+        "Reserved GDT blocks",
+        "Blocks per group",
+        "Inodes per group",
+        "Inode blocks per group",
+        "RAID stride",
+        "RAID stripe width",
+        "Flex block group size",
+        "First inode",
+        "Inode size",
+        "Required extra isize",
+        "Journal inode",
+        "Default directory hash",
+        "Journal backup",
+        "Checksum type",
+        "Journal features",
+        "Total journal size",
+        "Total journal blocks",
+        "Max transaction length",
+    ];
+    for size in ["24M", "300M", "3G", "130G"] {
+        for options in [
+            "",
+            "-b 1024",
+            "-b 2048 -i 4096 -m 2.5",
+            "-b 4096 -N 5000 -m 0 -J size=4",
+            "-I 512 -G 4 -O ^64bit",
+            "-b 1024 -g 4096 -O ^flex_bg",
+            "-O ^resize_inode,^has_journal",
+            "-O ^metadata_csum,^extent,^64bit",
+            "-O ^huge_file,^large_file,^ext_attr",
+            "-O ^dir_index,^dir_nlink",
+            "-O quota,metadata_csum_seed -E stride=8,stripe_width=32",
+        ] {
+            world
+                .kiln()
+                .args(["pack", "tree", "-t", "raw", "-o", "own", "--overwrite"])
+                .args(["--owner", "0:0", "--size", &format!("{size}iB")])
+                .args(["--mkfs-options", options])
+                .run()
+                .success();
+            let mut command = world.command(tool("mke2fs").expect("it was found"));
+            command
+                .env("MKE2FS_CONFIG", &config)
+                .args(["-q", "-F", "-t", "ext4", "-T", "default"])
+                .args(options.split_whitespace())
+                .args(["theirs.raw", size])
+                .run()
+                .success();
+            let (own, theirs) = (fields(&world, "own.raw"), fields(&world, "theirs.raw"));
+            for name in compared {
+                assert_eq!(own.get(name), theirs.get(name), "{size} {options}: {name}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::tree;
+
 /// An archive that cannot be made a tree of.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,15 +58,29 @@ pub enum Error {
         problem: &'static str,
     },
     /// A member's name or place is impossible.
-    #[error("archive `{}` has a member that cannot be put into a tree", path.display())]
+    #[error("archive `{}` has member `{}`, which cannot be put into a tree", path.display(), member.display())]
+    Misplaced {
+        /// The archive.
+        path: PathBuf,
+        /// The member's name.
+        member: PathBuf,
+        /// Why.
+        #[source]
+        source: tree::Error,
+    },
+    /// All members together make no tree.
+    #[error("archive `{}` cannot be made a tree of", path.display())]
     Tree {
         /// The archive.
         path: PathBuf,
         /// Why.
         #[source]
-        source: crate::tree::Error,
+        source: tree::Error,
     },
 }
+
+/// What to do about an archive that ends too early.
+const CUT_OFF: &str = "the archive may be cut off: compare its size or checksum";
 
 impl Error {
     /// What the user can do about it.
@@ -74,10 +90,23 @@ impl Error {
             Error::Damaged { offset: 0, .. } => {
                 "a tree is a directory, or a tar archive: plain or by gzip, xz or zstd"
             }
-            Error::Damaged { .. } => "the archive may be cut off: compare its size or checksum",
+            Error::Damaged { .. } => CUT_OFF,
+            Error::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => CUT_OFF,
             Error::Spool { .. } => {
                 "the files of a compressed archive lie beside the output while it is written"
             }
+            Error::Misplaced { source, .. } => match source {
+                tree::Error::Missing { .. } => {
+                    "a hard link comes after the file that it names: make the archive again with that file"
+                }
+                tree::Error::NotADirectory { .. } => {
+                    "links of the archive are not followed: unpack it, and pack the directory"
+                }
+                tree::Error::BadPath { .. } => {
+                    "make the archive again from within the tree, as by `tar -C TREE -cf NAME .`"
+                }
+                _ => "unpack it, and pack the directory",
+            },
             Error::Unsupported { .. } | Error::Tree { .. } => {
                 "make the archive again with `tar --format=pax`"
             }

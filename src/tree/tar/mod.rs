@@ -350,8 +350,10 @@ impl<'a> Archive<'a> {
     fn read(mut self) -> Result<Archived, Error> {
         let mut before = Before::default();
         let mut empty = true;
+        let mut ended = false;
         while let Some(block) = self.input.block()? {
             if block.iter().all(|&byte| byte == 0) {
+                ended = true;
                 break;
             }
             self.member(&block, &mut before)?;
@@ -369,6 +371,13 @@ impl<'a> Archive<'a> {
             source,
         })?;
         let mut warnings = Vec::new();
+        if !ended {
+            warnings.push(format!(
+                "archive `{}` has no blocks of zeros at its end: it may be cut off; compare its \
+                 size or checksum",
+                path.display()
+            ));
+        }
         let tree = if self.unresolved {
             acl::resolve_all(tree, &mut warnings)
         } else {
@@ -495,9 +504,16 @@ impl<'a> Archive<'a> {
             }
             *count += 1;
         }
+        // Links have no mode of their own, and every kernel shows this one; some
+        // writers of archives put another.
+        let mode = if matches!(kind, Kind::Symlink(_)) {
+            0o777
+        } else {
+            mode & 0o7777
+        };
         let mut inode = Inode {
             kind,
-            mode: u16::try_from(mode & 0o7777).unwrap_or(0),
+            mode: u16::try_from(mode).unwrap_or(0),
             uid,
             gid,
             mtime,
@@ -506,12 +522,13 @@ impl<'a> Archive<'a> {
         };
         self.unresolved |= acl::give(&records, &mut inode).map_err(unsupported)?;
         let inserted = self.builder.insert(&path, inode).map(drop);
-        inserted.map_err(|source| self.misplaced(source))
+        inserted.map_err(|source| self.misplaced(&path, source))
     }
 
-    fn misplaced(&self, source: super::Error) -> Error {
-        Error::Tree {
+    fn misplaced(&self, member: &[u8], source: super::Error) -> Error {
+        Error::Misplaced {
             path: self.input.path.to_owned(),
+            member: member_name(member),
             source,
         }
     }
@@ -531,7 +548,7 @@ impl<'a> Archive<'a> {
             return Ok(());
         }
         let linked = self.builder.hard_link(path, to).map(drop);
-        linked.map_err(|source| self.misplaced(source))
+        linked.map_err(|source| self.misplaced(path, source))
     }
 
     /// The data of a regular file, perhaps sparse in one of the pax forms.

@@ -135,7 +135,11 @@ impl Records {
             b"SCHILY.acl.access" => self.access_acl = bytes,
             b"SCHILY.acl.default" => self.default_acl = bytes,
             b"SCHILY.acl.ace" => self.nfs4_acl = bytes.is_some(),
-            b"RHT.security.selinux" => self.xattr(b"security.selinux", value)?,
+            // The label as text; stored, it ends in a zero byte.
+            b"RHT.security.selinux" => {
+                let text = value.strip_suffix(b"\0").unwrap_or(value);
+                self.xattr(b"security.selinux", &[text, b"\0"].concat())?;
+            }
             _ => {
                 if let Some(name) = attribute(key) {
                     self.xattr(&name, value)?;

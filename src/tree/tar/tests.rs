@@ -84,6 +84,7 @@ fn members_become_what_they_are() {
                 ("uid", "70000"),
                 ("mtime", "-1.5"),
                 ("SCHILY.xattr.user.a", "b=c\n"),
+                ("RHT.security.selinux", "u:r:t:s0"),
                 (
                     "SCHILY.acl.access",
                     "user::rw-,user:7:r-x,group::r--,mask::r-x,other::---\n",
@@ -108,6 +109,8 @@ fn members_become_what_they_are() {
     );
     assert_eq!(tree.inode_of(find("/a")).links, 2);
     assert!(tree.inode_of(find("/a old directory")).is_directory());
+    // The header says 0640, as it does for all others.
+    assert_eq!(tree.inode_of(find("/dir/link")).mode, 0o777);
     let device = Kind::CharDevice(Device { major: 1, minor: 3 });
     assert_eq!(tree.inode_of(find("/null")).kind, device);
     let pax = tree.inode_of(find("/pax/file"));
@@ -118,6 +121,7 @@ fn members_become_what_they_are() {
     };
     assert_eq!(pax.mtime, before);
     let xattrs = pax.xattrs.as_ref().unwrap();
+    assert_eq!(&xattrs[&b"security.selinux"[..]][..], b"u:r:t:s0\0");
     assert_eq!(&xattrs[&b"user.a"[..]][..], b"b=c\n");
     let acl = Acl::from_xattr(&xattrs[ACCESS]).unwrap();
     assert_eq!(
@@ -172,7 +176,7 @@ fn access_control_lists_have_the_numbers_of_the_archive() {
     assert_eq!(list("file", ACCESS), (0o770, Some(resolved)));
     assert_eq!(list("file", DEFAULT).1, None);
     assert_eq!(list("plain", ACCESS), (0o640, None));
-    assert_eq!(list("link", ACCESS), (0o640, None));
+    assert_eq!(list("link", ACCESS), (0o777, None));
     assert_eq!(list("exact", ACCESS), (0o640, Some(String::new())));
     assert_eq!(list("minimal", ACCESS), (0o664, None));
     assert_eq!(list("nfs", ACCESS), (0o640, None));
@@ -270,6 +274,10 @@ fn what_is_wrong_is_named_with_its_place() {
         format!("{error} {}", cause.unwrap_or_default())
     };
     for (members, expected) in [
+        (
+            vec![member(b'1', "second", "gone", b"")],
+            "has member `second`, which cannot be put into a tree",
+        ),
         (
             vec![bad_sum],
             "damaged at byte 0: there is no header of a member",
@@ -373,4 +381,24 @@ fn what_is_wrong_is_named_with_its_place() {
     packed.write_all(&whole[..1500]).unwrap();
     let said = message(read_bytes(&packed.finish().unwrap()));
     assert!(said.contains("it ends within a file"), "{said}");
+}
+
+#[test]
+fn an_archive_that_is_cut_off_is_refused_or_warned_of() {
+    let mut whole = member(b'0', "a", "", &[1; 2000]);
+    // Between two members nothing shows whether more should follow.
+    let archived = read_bytes(&whole).unwrap();
+    assert_eq!(archived.warnings.len(), 1);
+    assert!(archived.warnings[0].contains("it may be cut off"));
+    whole.resize(whole.len() + 1024, 0);
+    assert_eq!(read_bytes(&whole).unwrap().warnings, [""; 0]);
+
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&whole).unwrap();
+    let zstd = zstd::bulk::compress(&whole, 3).unwrap();
+    for packed in [gzip.finish().unwrap(), zstd] {
+        let error = read_bytes(&packed[..packed.len() / 2]).unwrap_err();
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("may be cut off"), "{error:?}");
+    }
 }
