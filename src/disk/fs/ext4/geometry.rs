@@ -214,9 +214,16 @@ impl Geometry {
         };
         let most = (8 * block).min(65528);
         let per_group = wanted.max(16).div_ceil(groups);
-        // A multiple of 8, so that the bitmap ends with a byte.
+        // Whole blocks of them and, so that the bitmap ends with a byte, a multiple of 8:
+        // the lower one, as mke2fs has it, where that is enough.
         let step = (block / size).max(8);
-        let per_group = per_group.next_multiple_of(step).min(most - most % step);
+        let lower = per_group.next_multiple_of((block / size).max(1)) / 8 * 8;
+        let per_group = if lower > 0 && lower * groups >= needed {
+            lower
+        } else {
+            per_group.next_multiple_of(step)
+        };
+        let per_group = per_group.min(most - most % step);
         let total = per_group * groups;
         if total < needed || total > u64::from(u32::MAX) {
             return Err(Error::TooFewInodes {
