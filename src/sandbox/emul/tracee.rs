@@ -240,6 +240,10 @@ pub(super) struct Named<'p> {
 
 /// What a first look at a name finds, which costs one call.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and memory for it would cost as much as the look"
+)]
 pub(super) enum Glance {
     /// Most likely this file. Only good for finding out that there is nothing to tell of it.
     File(libc::statx),
