@@ -99,7 +99,7 @@ fn make(root: &Path) -> std::io::Result<()> {
         attribute(&path, c"security.kiln", "label")?;
     }
     fs::write(root.join("of/acl"), "")?;
-    attribute(&root.join("of/acl"), c"system.posix_acl_access", &acl())?;
+    attribute(&root.join("of/acl"), c"system.posix_acl_access", acl())?;
     Ok(())
 }
 
