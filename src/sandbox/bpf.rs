@@ -190,8 +190,10 @@ mod tests {
             (
                 libc::SYS_clone,
                 [libc::CLONE_VM as u32, 0, 0, 0, 0, 0],
-                allow,
+                notify,
             ),
+            (libc::SYS_rt_sigaction, [17, 4096, 0, 0, 0, 0], notify),
+            (libc::SYS_rt_sigaction, [17, 0, 4096, 0, 0, 0], allow),
         ] {
             let nr = nr as u32;
             assert_eq!(run(&program, native, nr, arguments), expected, "call {nr}");
@@ -209,6 +211,17 @@ mod tests {
             ),
             allow
         );
+        // Where all programs are traced, or none.
+        let untold = supervised(Groups::all() - Groups::SIGNALS, true);
+        let flags = |flags: libc::c_int| [flags as u32, 0, 0, 0, 0, 0];
+        for (nr, arguments, expected) in [
+            (libc::SYS_clone, flags(libc::CLONE_VM), allow),
+            (libc::SYS_clone, flags(libc::CLONE_NEWNS), notify),
+            (libc::SYS_rt_sigaction, [17, 4096, 0, 0, 0, 0], allow),
+        ] {
+            let nr = nr as u32;
+            assert_eq!(run(&untold, native, nr, arguments), expected, "call {nr}");
+        }
         let naming = supervised(Groups::all(), true);
         assert!(naming.len() < 4096, "longer than BPF_MAXINSNS");
         for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
