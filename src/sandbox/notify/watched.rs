@@ -25,6 +25,15 @@ const fn bit(signal: libc::c_int) -> u64 {
 /// install handlers for them before anything else, and most of them never fork.
 const QUIET: u64 = bit(libc::SIGCHLD) | bit(libc::SIGINT);
 
+/// Signals that a program gives itself by what it does, but for jokes: runtimes of languages
+/// catch them to tell of faults.
+const FAULTS: u64 = bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGSYS);
+
 bitflags::bitflags! {
     /// What is known of a task.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +42,7 @@ bitflags::bitflags! {
         const HANDLES = 1 << 0;
         /// It may have children.
         const FORKED = 1 << 1;
-        /// It has a guard.
+        /// It has a guard, or none could be had for it.
         const TRACED = 1 << 2;
         /// It has started another program, or tried to: then it has no handlers.
         const STARTED = 1 << 3;
@@ -93,11 +102,12 @@ impl Watched {
     fn find(&self, pid: u32, view: &View) -> Result<State, Errno> {
         let signals = view.signals(pid)?;
         let parent = || self.known(signals.parent);
+        let caught = signals.caught & !FAULTS;
         Ok(if signals.traced {
             State::TRACED
-        } else if signals.caught == 0 || parent().is_some_and(State::is_plain) {
+        } else if caught == 0 || parent().is_some_and(State::is_plain) {
             State::empty()
-        } else if signals.caught & !QUIET != 0 {
+        } else if caught & !QUIET != 0 {
             State::HANDLES | State::FORKED
         } else {
             State::HANDLES
@@ -147,9 +157,19 @@ impl Watched {
         view: &View,
         interruptions: &Interruptions,
     ) {
+        let signal = u32::try_from(signal)
+            .ok()
+            .filter(|signal| (1..=64).contains(signal));
+        // The kernel refuses others.
+        let Some(signal) = signal.map(|signal| 1_u64 << (signal - 1)) else {
+            return;
+        };
+        if signal & FAULTS != 0 {
+            return;
+        }
         let mut state = self.known(pid).unwrap_or(State::FORKED) | State::HANDLES;
         state.remove(State::STARTED);
-        if !(1..64).contains(&signal) || QUIET & bit(signal) == 0 {
+        if signal & QUIET == 0 {
             state |= State::FORKED;
         }
         self.settle(pid, state, view, interruptions);
@@ -157,31 +177,30 @@ impl Watched {
 
     /// Notes the state of a task, after what that takes.
     fn settle(&self, pid: u32, state: State, view: &View, interruptions: &Interruptions) {
-        let traced = state.contains(State::TRACED)
-            || state.contains(State::HANDLES | State::FORKED)
-                && self.trace(pid, view, interruptions);
+        let interruptible = state.contains(State::HANDLES | State::FORKED);
+        if interruptible && !state.contains(State::TRACED) {
+            self.trace(pid, view, interruptions);
+        }
+        // What failed once, and was said, is not tried for each call.
+        let traced = interruptible || state.contains(State::TRACED);
         self.note(pid, if traced { State::TRACED } else { state });
     }
 
-    /// Has the program of a task traced; false if that cannot be.
-    fn trace(&self, pid: u32, view: &View, interruptions: &Interruptions) -> bool {
+    /// Has the program of a task traced, or says why not.
+    fn trace(&self, pid: u32, view: &View, interruptions: &Interruptions) {
         let guard = self.guard.get_or_init(|| {
             Watch::start(interruptions, super::wake_signal())
                 .inspect_err(|error| self.warn(error))
                 .ok()
         });
-        let Some(guard) = guard else { return false };
-        let Err(error) = guard.add(pid) else {
-            return true;
+        let Some(Err(error)) = guard.as_ref().map(|guard| guard.add(pid)) else {
+            return;
         };
-        let refused = error.raw_os_error() == Some(Errno::EPERM as i32);
-        if refused && view.signals(pid).is_ok_and(|signals| signals.traced) {
-            return true;
-        }
-        if error.raw_os_error() != Some(Errno::ESRCH as i32) {
+        let is = |errno: Errno| error.raw_os_error() == Some(errno as i32);
+        let has_tracer = || view.signals(pid).is_ok_and(|signals| signals.traced);
+        if !is(Errno::ESRCH) && !(is(Errno::EPERM) && has_tracer()) {
             self.warn(&error);
         }
-        false
     }
 
     fn warn(&self, error: &std::io::Error) {
