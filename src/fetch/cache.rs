@@ -271,12 +271,13 @@ impl Cache {
             }
             return Err(error);
         }
-        file.set_permissions(Permissions::from_mode(0o444))
-            .map_err(|source| store("write", &partial, source))?;
         if let Some(parent) = path.parent() {
             fs_err::create_dir_all(parent).map_err(|source| store("create", parent, source))?;
         }
         fs_err::rename(&partial, &path).map_err(|source| store("write", &path, source))?;
+        // Not before: whoever waits for the partial file has to open it.
+        file.set_permissions(Permissions::from_mode(0o444))
+            .map_err(|source| store("write", &path, source))?;
         Ok(Blob {
             path,
             size: item.size,
@@ -585,16 +586,24 @@ fn lock_partial(path: &Path) -> Result<Flock<File>, Error> {
     if let Some(parent) = path.parent() {
         fs_err::create_dir_all(parent).map_err(lock)?;
     }
+    let mut removed = false;
     loop {
-        let mut file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(path)
-            .map_err(lock)?
-            .into_parts()
-            .0;
+            .open(path);
+        let mut file = match opened {
+            Ok(file) => file.into_parts().0,
+            // Whole, but its build ended before it got its name.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !removed => {
+                removed = true;
+                fs_err::remove_file(path).map_err(lock)?;
+                continue;
+            }
+            Err(error) => return Err(lock(error)),
+        };
         let locked = loop {
             file = match Flock::lock(file, FlockArg::LockExclusive) {
                 Ok(locked) => break locked,

@@ -301,6 +301,21 @@ fn what_a_power_cut_left_of_a_document_is_not_cached() {
 }
 
 #[test]
+fn a_partial_file_that_may_not_be_written_is_made_anew() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_dir, cache, server) = scene();
+    server.put("/a", b"0123456789".to_vec());
+    let item = item(&server, "/a", b"0123456789");
+    let partial = cache.root().join("partial").join(item.sha256.to_string());
+    fs_err::create_dir_all(partial.parent().expect("a directory")).expect("made");
+    fs_err::write(&partial, b"0123456789").expect("written");
+    let read_only = std::fs::Permissions::from_mode(0o444);
+    fs_err::set_permissions(&partial, read_only).expect("ours");
+    assert_eq!(fetch(&cache, &item).expect("fetched"), b"0123456789");
+    assert!(!partial.exists());
+}
+
+#[test]
 fn two_builds_share_one_download() {
     let (_dir, cache, server) = scene();
     let bytes = vec![7; 200_000];
