@@ -198,7 +198,8 @@ impl Watched {
         };
         let is = |errno: Errno| error.raw_os_error() == Some(errno as i32);
         let has_tracer = || view.signals(pid).is_ok_and(|signals| signals.traced);
-        if !is(Errno::ESRCH) && !(is(Errno::EPERM) && has_tracer()) {
+        let is_over = is(Errno::ESRCH) || is(Errno::EPERM) && has_tracer();
+        if !is_over {
             self.warn(&error);
         }
     }
