@@ -8,9 +8,10 @@ use clap::{ArgAction, Args, ValueHint};
 use super::Context;
 use super::confine::Confine;
 use super::failure::Failure;
-use super::given::{Given, MODES, TYPES};
+use super::given::Given;
 use super::printer::Printer;
 use super::render::{Display, Options};
+use super::values::{MODES, TYPES};
 use crate::build::event::Event;
 use crate::build::request::Request;
 
@@ -304,7 +305,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::cli::given::Caller;
+    use crate::cli::caller::Caller;
     use crate::cli::render::Style;
 
     #[derive(Clone, Default)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
+use super::caller::Caller;
 use super::failure::Failure;
-use super::given::Caller;
 use super::nearest::nearest;
 use crate::build::confinement::Confinement;
 use crate::sandbox::limits::{DEFAULT_PROCESSES, Limits};

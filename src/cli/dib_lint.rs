@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Context;
+use super::caller::Caller;
 use super::failure::{Failure, misused};
-use super::given::Caller;
 use crate::element::lint::{self, Finding, RULES};
 
 /// Directory that is checked when nothing is said.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::caller::arch;
 use super::elements::library;
 use super::failure::{Failure, misused};
-use super::given::arch;
 use super::{Context, argparse};
 use crate::element::{self, Element, Origin, info};
 use crate::helpers::arguments::{Known, flag};

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand, ValueHint};
 use serde_json::json;
 
 use super::Context;
+use super::caller::{Caller, arch};
 use super::failure::Failure;
-use super::given::{Caller, arch};
 use super::printer::{Tone, table};
 use crate::element::metadata::{self, Metadata, readme};
 use crate::element::{self, Element, ElementSet, Error, Library, Reason};

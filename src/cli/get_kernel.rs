@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
+use super::caller::Caller;
 use super::failure::{Failure, misused};
 use super::getopt::{self, Flag, Part};
-use super::given::Caller;
 use crate::inspect::fs::{self, Error as FsError, FileKind, FileSystem};
 use crate::inspect::kernel::{self, Boot, Family, Pair};
 use crate::inspect::{self, Contents};

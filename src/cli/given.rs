@@ -4,36 +4,23 @@
 //! [`Request`] is the one place that knows DIB's variables and defaults.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::caller::Caller;
 use super::confine::Confine;
 use super::failure::Failure;
-use super::nearest::nearest;
+use super::values::{
+    MODES, Setting, checked_size, comma_list, image_types, known_arch, output_name, pairs, whole,
+};
 use crate::build::place::{Memory, OnDisk};
-use crate::build::plan::host_arch;
 use crate::build::request::Request;
 use crate::sandbox::network::Network;
 
-/// Image types that kiln writes.
-pub const TYPES: [&str; 12] = crate::sink::NAMES;
-/// Identities that can be asked for instead of the probed one.
-pub use crate::sandbox::choice::MODES;
 /// Variables that survive when a build starts with a cleared environment: without
 /// ELEMENTS_PATH, which no option of DIB's stands for, the elements are not found.
 const KEPT: [&str; 6] = ["ELEMENTS_PATH", "HOME", "LOGNAME", "PATH", "TERM", "USER"];
-
-/// The process that asks: its environment and directory.
-#[derive(Debug, Clone, Default)]
-pub struct Caller {
-    /// Its environment.
-    pub environment: BTreeMap<OsString, OsString>,
-    /// Its current directory.
-    pub current_dir: PathBuf,
-}
 
 /// The arguments of a build; what was not said is `None`, `false` or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,154 +89,91 @@ pub struct Given {
     pub arguments: Vec<String>,
 }
 
-impl Caller {
-    /// This process.
-    pub fn current() -> Result<Self, Failure> {
-        let current_dir = env::current_dir().map_err(|error| {
-            Failure::new(format!("cannot tell the current directory: {error}"))
-                .hint("change to a directory that exists")
-        })?;
-        Ok(Self {
-            environment: env::vars_os().collect(),
-            current_dir,
-        })
+/// Variables that hooks get because of options; what was not said comes from the caller.
+struct Exports<'a> {
+    caller: &'a Caller,
+    list: BTreeMap<&'static str, OsString>,
+}
+
+impl Exports<'_> {
+    fn add(&mut self, name: &'static str, value: impl AsRef<OsStr>) {
+        self.list.insert(name, value.as_ref().to_owned());
     }
 
-    /// A variable that is set and not empty.
-    pub fn var(&self, name: &str) -> Option<&OsStr> {
-        self.environment
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
-    }
-
-    /// A variable that is set, not empty, and text.
-    pub fn text(&self, name: &str) -> Result<Option<String>, Failure> {
-        self.var(name)
-            .map(|value| {
-                value.to_str().map(str::to_owned).ok_or_else(|| {
-                    Failure::new(format!("variable `{name}` is not valid UTF-8"))
-                        .hint(format!("unset `{name}` or correct its value"))
-                })
-            })
-            .transpose()
-    }
-
-    /// The image cache: `DIB_IMAGE_CACHE`, else `~/.cache/image-create`.
-    pub fn image_cache(&self) -> Result<PathBuf, Failure> {
-        if let Some(cache) = self.var("DIB_IMAGE_CACHE") {
-            return Ok(self.current_dir.join(cache));
+    /// A value from an option, which is exported, or else from the variable.
+    fn setting(
+        &mut self,
+        given: Option<String>,
+        option: &'static str,
+        name: &'static str,
+    ) -> Result<Option<Setting>, Failure> {
+        match given {
+            Some(text) => {
+                self.add(name, &text);
+                Ok(Some(Setting { text, from: option }))
+            }
+            None => Ok(self
+                .caller
+                .text(name)?
+                .map(|text| Setting { text, from: name })),
         }
-        match self.var("HOME") {
-            Some(home) => Ok(self.current_dir.join(home).join(".cache/image-create")),
-            None => Err(
-                Failure::new("no place for the image cache: `HOME` is not set").hint(
-                    "set `HOME`, or name a directory with `--image-cache` or `DIB_IMAGE_CACHE`",
-                ),
-            ),
-        }
-    }
-
-    /// Directories of `ELEMENTS_PATH` in order.
-    pub fn elements_path(&self) -> Result<Vec<PathBuf>, Failure> {
-        let Some(list) = self.var("ELEMENTS_PATH") else {
-            return Ok(Vec::new());
-        };
-        list.as_bytes()
-            .split(|&byte| byte == b':')
-            .map(|part| match part {
-                [] => Err(Failure::new(format!(
-                    "`ELEMENTS_PATH` has an empty entry: `{}`",
-                    list.display()
-                ))
-                .hint("remove the superfluous `:`; the current directory is written `.`")),
-                part => Ok(self.current_dir.join(OsStr::from_bytes(part))),
-            })
-            .collect()
     }
 }
 
 impl Given {
     /// Fills what was not said from the environment and checks every value.
     pub fn into_request(self, caller: &Caller) -> Result<Request, Failure> {
-        let mut caller = caller.clone();
-        if self.clear_environment || caller.var("CLEAR_ENV").is_some_and(|value| value == "1") {
-            caller
-                .environment
-                .retain(|name, _| KEPT.iter().any(|kept| name == kept));
-        }
-        let mut exported: BTreeMap<&str, OsString> = BTreeMap::new();
-        let mut export = |name: &'static str, value: &OsStr| {
-            exported.insert(name, value.to_owned());
+        let caller = self.cleared(caller);
+        let mut exports = Exports {
+            caller: &caller,
+            list: BTreeMap::new(),
         };
-
-        let mut elements = Vec::new();
-        if self.inherit_elements
-            && let Some(inherited) = caller.text("IMAGE_ELEMENT")?
-        {
-            elements.extend(inherited.split_whitespace().map(str::to_owned));
-        }
-        elements.extend(self.elements);
-        if elements.is_empty() {
-            return Err(
-                Failure::new("at least one distribution root element must be specified").hint(
-                    "for a bootable Debian: `vm debian-minimal`; `kiln elements list` shows all",
-                ),
-            );
-        }
-
+        let elements = self.all_elements(&caller)?;
         let image_types = image_types(&self.image_types)?;
-        let image_name = image_name(self.image_name, &caller, &image_types)?;
-        export("IMAGE_NAME", image_name.as_os_str());
-
-        let arch = match self.arch {
-            Some(arch) if arch.is_empty() => {
-                return Err(Failure::new("the architecture is empty")
-                    .hint("name one, such as `amd64` or `arm64`, or leave the option out"));
-            }
-            Some(arch) => Some(arch),
-            None => caller.text("ARCH")?,
-        };
-        if let Some(arch) = &arch {
-            known_arch(arch)?;
-            export("ARCH", OsStr::new(arch));
-        }
-
-        let skip_base = self.skip_base || caller.var("SKIP_BASE").is_some_and(|value| value == "1");
-        let checksum =
-            self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0");
-        let confinement = self.confine.resolve(&caller)?;
+        let image_name = image_name(self.image_name.clone(), &caller, &image_types)?;
+        exports.add("IMAGE_NAME", &image_name);
+        let arch = self.arch(&mut exports)?;
+        let confinement = self.confine.clone().resolve(&caller)?;
         let unplugged = confinement.network == Network::None;
-        let offline = self.offline || unplugged || caller.var("DIB_OFFLINE").is_some();
-        let no_tmpfs = self.no_tmpfs || no_tmpfs(&caller);
-        for (said, name) in [
-            (self.skip_base, "SKIP_BASE"),
-            (self.checksum, "DIB_CHECKSUM"),
-            (self.offline || unplugged, "DIB_OFFLINE"),
-            (self.no_tmpfs, "DIB_NO_TMPFS"),
-            (self.overwrite, "OVERWRITE_OLD_IMAGE"),
-        ] {
-            if said {
-                export(name, OsStr::new("1"));
-            }
+        self.export_flags(unplugged, &mut exports);
+        let debug_trace = self.debug_trace(&mut exports)?;
+        if let Some(cache) = &self.image_cache {
+            exports.add("DIB_IMAGE_CACHE", caller.current_dir.join(cache));
         }
+        if let Some(jobs) = self.jobs {
+            exports.add("KILN_JOBS", jobs.to_string());
+        }
+        let ramdisk = self.ramdisk(&caller)?;
+        let mode = self.mode()?;
+        let mut elements_path: Vec<PathBuf> = self
+            .elements_path
+            .iter()
+            .map(|path| caller.current_dir.join(path))
+            .collect();
+        elements_path.extend(caller.elements_path()?);
+        let image_cache = self
+            .image_cache
+            .or_else(|| caller.var("DIB_IMAGE_CACHE").map(PathBuf::from));
 
-        let mut setting = |given: Option<String>, option: &'static str, name: &'static str| {
-            Ok::<_, Failure>(match given {
-                Some(text) => {
-                    export(name, OsStr::new(&text));
-                    Some(Setting { text, from: option })
-                }
-                None => caller.text(name)?.map(|text| Setting { text, from: name }),
-            })
+        let mut size = |given, option, name, fraction| {
+            let setting = exports.setting(given, option, name)?;
+            let checked = setting.map(|setting| checked_size(setting, fraction));
+            checked.transpose()
         };
-        let image_size = setting(self.image_size, "--image-size", "DIB_IMAGE_SIZE")?;
-        let extra_size = setting(
+        let image_size = size(self.image_size, "--image-size", "DIB_IMAGE_SIZE", true)?;
+        let image_extra_size = size(
             self.image_extra_size,
             "--image-extra-size",
             "DIB_IMAGE_EXTRA_SIZE",
+            false,
         )?;
-        let journal_size = setting(self.journal_size, "--mkfs-journal-size", "DIB_JOURNAL_SIZE")?;
+        let journal_size = size(
+            self.journal_size,
+            "--mkfs-journal-size",
+            "DIB_JOURNAL_SIZE",
+            false,
+        )?;
+        let mut setting = |given, option, name| exports.setting(given, option, name);
         let max_online_resize = setting(
             self.max_online_resize,
             "--max-online-resize",
@@ -267,96 +191,35 @@ impl Given {
             "--install-type",
             "DIB_DEFAULT_INSTALLTYPE",
         )?;
-        if let Some(cache) = &self.image_cache {
-            export(
-                "DIB_IMAGE_CACHE",
-                caller.current_dir.join(cache).as_os_str(),
-            );
-        }
 
-        let inherited_trace = match caller.text("DIB_DEBUG_TRACE")? {
-            Some(text) => whole::<u32>(
-                &Setting {
-                    text,
-                    from: "DIB_DEBUG_TRACE",
-                },
-                "a level",
-            )?,
-            None => 0,
-        };
-        let debug_trace = inherited_trace.saturating_add(self.trace);
-        if self.trace > 0 {
-            export("DIB_DEBUG_TRACE", OsStr::new(&debug_trace.to_string()));
-        }
-        if let Some(jobs) = self.jobs {
-            export("KILN_JOBS", OsStr::new(&jobs.to_string()));
-        }
+        // The face's own come last: they win.
         for (name, value) in &self.variables {
-            export(name, OsStr::new(value));
+            exports.add(name, value);
         }
-
-        let ramdisk = match self
-            .variables
-            .iter()
-            .find(|(name, _)| *name == "RAMDISK_ELEMENT")
-        {
-            _ if !self.ramdisk => None,
-            Some((_, element)) => Some(element.clone()),
-            None => Some(
-                caller
-                    .text("RAMDISK_ELEMENT")?
-                    .unwrap_or_else(|| "ramdisk".to_owned()),
-            ),
-        };
-
-        let mut elements_path: Vec<PathBuf> = self
-            .elements_path
-            .iter()
-            .map(|path| caller.current_dir.join(path))
-            .collect();
-        elements_path.extend(caller.elements_path()?);
-
-        let mode = match self.mode.as_deref() {
-            None | Some("auto") => None,
-            Some(mode) if MODES.contains(&mode) => self.mode,
-            Some(mode) => {
-                return Err(Failure::new(format!("unknown mode `{mode}`"))
-                    .hint(format!("known are auto, {}", MODES.join(", "))));
-            }
-        };
-
-        let image_cache = match self.image_cache {
-            Some(cache) => Some(cache),
-            None => caller.var("DIB_IMAGE_CACHE").map(PathBuf::from),
-        };
-        let request = Request {
+        let exported = exports.list;
+        let is_one = |name| caller.var(name).is_some_and(|value| value == "1");
+        let mut request = Request {
             elements,
             image_name,
             image_types,
             arch,
-            skip_base,
+            skip_base: self.skip_base || is_one("SKIP_BASE"),
             ramdisk,
             packages: comma_list(&self.packages),
             compress: !self.uncompressed,
             qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
-            checksum,
-            image_size: image_size
-                .map(|size| checked_size(size, true))
-                .transpose()?,
-            image_extra_size: extra_size
-                .map(|size| checked_size(size, false))
-                .transpose()?,
-            journal_size: journal_size
-                .map(|size| checked_size(size, false))
-                .transpose()?,
+            checksum: self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0"),
+            image_size,
+            image_extra_size,
+            journal_size,
             max_online_resize: max_online_resize
                 .map(|text| whole(&text, "a number of blocks"))
                 .transpose()?,
             mkfs_options: self.mkfs_options.unwrap_or_default(),
             root_label: root_label.map(|label| label.text),
             image_cache: image_cache.map(|cache| caller.current_dir.join(cache)),
-            offline,
-            no_tmpfs,
+            offline: self.offline || unplugged || caller.var("DIB_OFFLINE").is_some(),
+            no_tmpfs: self.no_tmpfs || no_tmpfs(&caller),
             min_tmpfs: gib(min_tmpfs)?,
             install_type: install_type.map_or_else(|| "source".to_owned(), |kind| kind.text),
             debug_trace,
@@ -367,90 +230,109 @@ impl Given {
             arguments: self.arguments,
             current_dir: caller.current_dir,
         };
-        let mut environment = caller.environment;
-        environment.extend(
-            exported
-                .into_iter()
-                .map(|(name, value)| (name.into(), value)),
-        );
-        Ok(Request {
-            environment,
-            ..request
-        })
+        request.environment = caller.environment;
+        let exported = exported.into_iter();
+        request
+            .environment
+            .extend(exported.map(|(name, value)| (name.into(), value)));
+        Ok(request)
     }
-}
 
-/// The architecture to look elements up for: `ARCH`, else the host's.
-pub fn arch(caller: &Caller) -> Result<String, Failure> {
-    Ok(caller.text("ARCH")?.unwrap_or_else(host_arch))
-}
-
-/// Architectures of the distributions that elements are for, in Debian's names and
-/// in the kernel's, which some elements take as well.
-pub const ARCHES: [&str; 22] = [
-    "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "mipsel", "powerpc",
-    "ppc64", "ppc64el", "ppc64le", "riscv64", "s390x", "x86", "x86_64", "aarch64", "arm", "armv7l",
-    "i686", "ppc", "s390",
-];
-
-/// Refuses an architecture that no distribution has, before anything is fetched.
-fn known_arch(arch: &str) -> Result<(), Failure> {
-    if ARCHES.contains(&arch) {
-        return Ok(());
+    /// The caller, with almost no environment where that was asked for.
+    fn cleared(&self, caller: &Caller) -> Caller {
+        let mut caller = caller.clone();
+        if self.clear_environment || caller.var("CLEAR_ENV").is_some_and(|value| value == "1") {
+            caller
+                .environment
+                .retain(|name, _| KEPT.iter().any(|kept| name == kept));
+        }
+        caller
     }
-    let failure = Failure::new(format!("unknown architecture `{arch}`"));
-    Err(match nearest(arch, ARCHES) {
-        Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
-        None => failure.hint("for example: `amd64`, `arm64`, `armhf`, `ppc64el`, `riscv64`"),
-    })
-}
 
-/// A value and the option or variable that it came from.
-struct Setting {
-    text: String,
-    from: &'static str,
-}
-
-/// Splits comma lists and drops empty parts.
-fn comma_list(lists: &[String]) -> Vec<String> {
-    lists
-        .iter()
-        .flat_map(|list| list.split(','))
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-fn image_types(given: &[String]) -> Result<Vec<String>, Failure> {
-    if given.is_empty() {
-        return Ok(vec!["qcow2".to_owned()]);
+    fn all_elements(&self, caller: &Caller) -> Result<Vec<String>, Failure> {
+        let mut elements = Vec::new();
+        if self.inherit_elements
+            && let Some(inherited) = caller.text("IMAGE_ELEMENT")?
+        {
+            elements.extend(inherited.split_whitespace().map(str::to_owned));
+        }
+        elements.extend(self.elements.iter().cloned());
+        if elements.is_empty() {
+            return Err(
+                Failure::new("at least one distribution root element must be specified").hint(
+                    "for a bootable Debian: `vm debian-minimal`; `kiln elements list` shows all",
+                ),
+            );
+        }
+        Ok(elements)
     }
-    let supported = || format!("supported are {}", TYPES.join(", "));
-    let mut types: Vec<String> = Vec::new();
-    for kind in comma_list(given) {
-        if !TYPES.contains(&kind.as_str()) {
-            let failure = Failure::new(format!("unknown image type `{kind}`"));
-            // As qemu-img calls it, which DIB passes such words on to.
-            let meant = if kind == "vpc" {
-                Some("vhd")
-            } else {
-                nearest(&kind, TYPES)
-            };
-            return Err(match meant {
-                Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
-                None => failure,
+
+    fn arch(&self, exports: &mut Exports<'_>) -> Result<Option<String>, Failure> {
+        let arch = match &self.arch {
+            Some(arch) if arch.is_empty() => {
+                return Err(Failure::new("the architecture is empty")
+                    .hint("name one, such as `amd64` or `arm64`, or leave the option out"));
             }
-            .hint(supported()));
+            Some(arch) => Some(arch.clone()),
+            None => exports.caller.text("ARCH")?,
+        };
+        if let Some(arch) = &arch {
+            known_arch(arch)?;
+            exports.add("ARCH", arch);
         }
-        if !types.contains(&kind) {
-            types.push(kind);
+        Ok(arch)
+    }
+
+    fn export_flags(&self, unplugged: bool, exports: &mut Exports<'_>) {
+        for (said, name) in [
+            (self.skip_base, "SKIP_BASE"),
+            (self.checksum, "DIB_CHECKSUM"),
+            (self.offline || unplugged, "DIB_OFFLINE"),
+            (self.no_tmpfs, "DIB_NO_TMPFS"),
+            (self.overwrite, "OVERWRITE_OLD_IMAGE"),
+        ] {
+            if said {
+                exports.add(name, "1");
+            }
         }
     }
-    if types.is_empty() {
-        return Err(Failure::new("the list of image types is empty").hint(supported()));
+
+    /// The level of tracing: what is inherited, and what was asked for on top.
+    fn debug_trace(&self, exports: &mut Exports<'_>) -> Result<u32, Failure> {
+        let from = "DIB_DEBUG_TRACE";
+        let inherited: u32 = match exports.caller.text(from)? {
+            Some(text) => whole(&Setting { text, from }, "a level")?,
+            None => 0,
+        };
+        let level = inherited.saturating_add(self.trace);
+        if self.trace > 0 {
+            exports.add(from, level.to_string());
+        }
+        Ok(level)
     }
-    Ok(types)
+
+    /// The element that makes the ramdisk, where one is built.
+    fn ramdisk(&self, caller: &Caller) -> Result<Option<String>, Failure> {
+        const NAME: &str = "RAMDISK_ELEMENT";
+        if !self.ramdisk {
+            return Ok(None);
+        }
+        let mut variables = self.variables.iter();
+        if let Some((_, element)) = variables.find(|(name, _)| *name == NAME) {
+            return Ok(Some(element.clone()));
+        }
+        let inherited = caller.text(NAME)?;
+        Ok(Some(inherited.unwrap_or_else(|| "ramdisk".to_owned())))
+    }
+
+    fn mode(&self) -> Result<Option<String>, Failure> {
+        match self.mode.as_deref() {
+            None | Some("auto") => Ok(None),
+            Some(mode) if MODES.contains(&mode) => Ok(Some(mode.to_owned())),
+            Some(mode) => Err(Failure::new(format!("unknown mode `{mode}`"))
+                .hint(format!("known are auto, {}", MODES.join(", ")))),
+        }
+    }
 }
 
 /// The output name: as given, from `IMAGE_NAME`, or `image`; and as in DIB, without
@@ -464,65 +346,6 @@ fn image_name(
         .or_else(|| caller.var("IMAGE_NAME").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("image"));
     output_name(name, types)
-}
-
-/// A name that outputs can have: one of a file, without the suffix that the only
-/// format would add again.
-pub fn output_name(name: PathBuf, types: &[String]) -> Result<PathBuf, Failure> {
-    let invalid = |why: &str| {
-        Failure::new(format!("output name `{}` {why}", name.display()))
-            .hint("give a file name, without the format's suffix, as in `-o images/debian`")
-    };
-    if name.as_os_str().is_empty() {
-        return Err(invalid("is empty"));
-    }
-    let ends_in_directory =
-        name.file_name().is_none() || name.as_os_str().as_bytes().ends_with(b"/");
-    if ends_in_directory {
-        return Err(invalid("is a directory"));
-    }
-    if let [only] = types {
-        let suffix = format!(".{only}");
-        if let Some(stem) = name.as_os_str().as_bytes().strip_suffix(suffix.as_bytes()) {
-            let stem = Path::new(OsStr::from_bytes(stem));
-            if stem.file_name().is_some() && !stem.as_os_str().as_bytes().ends_with(b"/") {
-                return Ok(stem.to_owned());
-            }
-        }
-    }
-    Ok(name)
-}
-
-fn pairs(setting: &Setting) -> Result<Vec<(String, String)>, Failure> {
-    options(&setting.text, &setting.from)
-}
-
-/// Options of image writers: `key=value`, separated by commas. `from` is where
-/// they were given, for messages.
-pub fn options(
-    text: &str,
-    from: &(impl std::fmt::Display + ?Sized),
-) -> Result<Vec<(String, String)>, Failure> {
-    comma_list(&[text.to_owned()])
-        .into_iter()
-        .map(|pair| match pair.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(Failure::new(format!(
-                "`{from}` has `{pair}` where `key=value` is expected"
-            ))
-            .hint("write it as in `compat=1.1,cluster_size=65536`")),
-        })
-        .collect()
-}
-
-fn whole<N: std::str::FromStr>(setting: &Setting, what: &str) -> Result<N, Failure> {
-    setting.text.trim().parse().map_err(|_| {
-        Failure::new(format!(
-            "`{}` is `{}`, which is not {what}",
-            setting.from, setting.text
-        ))
-        .hint("give a whole number, without a unit")
-    })
 }
 
 /// Whether the environment wants builds on disk.
@@ -542,35 +365,10 @@ pub fn in_memory(caller: &Caller) -> Result<Result<(), OnDisk>, Failure> {
     Ok(Memory::of_host().serves(no_tmpfs(caller), min_tmpfs))
 }
 
-/// Checks that a size is a positive number and returns it as it was written.
-fn checked_size(setting: Setting, fraction: bool) -> Result<String, Failure> {
-    let Setting { text, from } = setting;
-    let text = text.trim();
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let valid = match text.split_once('.') {
-        Some((whole, part)) => {
-            fraction && digits(whole) && digits(part) && !(whole.is_empty() && part.is_empty())
-        }
-        None => !text.is_empty() && digits(text),
-    };
-    // The longest that could mean anything is far below; it keeps parsers of
-    // the number free of overflow.
-    if valid && text.len() <= 15 {
-        return Ok(text.to_owned());
-    }
-    let unit = if fraction { "GiB" } else { "MiB" };
-    Err(Failure::new(format!(
-        "`{from}` is `{text}`, which is not a size in {unit}"
-    ))
-    .hint(if fraction {
-        "give a number without a unit, such as `5` or `2.5`"
-    } else {
-        "give a whole number without a unit, such as `512`"
-    }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn caller(variables: &[(&str, &str)]) -> Caller {

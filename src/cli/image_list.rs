@@ -10,8 +10,8 @@ use std::process::Command;
 use serde_json::json;
 
 use super::failure::{Failure, misused};
-use super::given::ARCHES;
 use super::nearest::nearest;
+use super::values::ARCHES;
 use super::{Context, argparse};
 use crate::disk::yaml::{self, Map, Number, Scalar, ScalarKind, Value};
 use crate::element::info::quote;

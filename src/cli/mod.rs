@@ -8,6 +8,7 @@ mod argparse;
 mod block_device;
 mod build;
 mod cache;
+mod caller;
 mod cat;
 mod completions;
 mod confine;
@@ -35,6 +36,7 @@ mod printer;
 mod push;
 mod render;
 mod units;
+mod values;
 mod written;
 
 use std::ffi::OsString;
@@ -46,7 +48,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use failure::Failure;
 
-use given::Caller;
+use caller::Caller;
 use printer::Printer;
 
 use crate::helpers;

@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::Context;
 use super::failure::{Failure, misused};
-use super::given::{self, TYPES};
+use super::values::{self, TYPES};
 use super::written;
 use crate::disk::config;
 use crate::pack::{self, LAYOUTS, Layout, Rules};
@@ -176,7 +176,7 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
     if types.is_empty() {
         types.push("qcow2".to_owned());
     }
-    let options = given::options(
+    let options = values::options(
         arguments.format_options.as_deref().unwrap_or_default(),
         "--format-options",
     )?;
@@ -237,7 +237,7 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
             directory.join(arguments.source)
         },
         formats,
-        name: directory.join(given::output_name(arguments.output, &types)?),
+        name: directory.join(values::output_name(arguments.output, &types)?),
         layout,
         size,
         sector_size: arguments.sector_size,

@@ -22,8 +22,8 @@ use std::path::PathBuf;
 
 pub use record::Record;
 
+use super::caller::Caller;
 use super::failure::{self, Failure};
-use super::given::Caller;
 use super::printer::{self, Printer};
 use crate::build::event::Event;
 

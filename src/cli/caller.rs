@@ -1,0 +1,91 @@
+//! The process that asks for something: what its environment says.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use super::failure::Failure;
+use crate::build::plan::host_arch;
+
+/// The process that asks: its environment and directory.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Its environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Its current directory.
+    pub current_dir: PathBuf,
+}
+
+impl Caller {
+    /// This process.
+    pub fn current() -> Result<Self, Failure> {
+        let current_dir = env::current_dir().map_err(|error| {
+            Failure::new(format!("cannot tell the current directory: {error}"))
+                .hint("change to a directory that exists")
+        })?;
+        Ok(Self {
+            environment: env::vars_os().collect(),
+            current_dir,
+        })
+    }
+
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&OsStr> {
+        self.environment
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// A variable that is set, not empty, and text.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Failure> {
+        self.var(name)
+            .map(|value| {
+                value.to_str().map(str::to_owned).ok_or_else(|| {
+                    Failure::new(format!("variable `{name}` is not valid UTF-8"))
+                        .hint(format!("unset `{name}` or correct its value"))
+                })
+            })
+            .transpose()
+    }
+
+    /// The image cache: `DIB_IMAGE_CACHE`, else `~/.cache/image-create`.
+    pub fn image_cache(&self) -> Result<PathBuf, Failure> {
+        if let Some(cache) = self.var("DIB_IMAGE_CACHE") {
+            return Ok(self.current_dir.join(cache));
+        }
+        match self.var("HOME") {
+            Some(home) => Ok(self.current_dir.join(home).join(".cache/image-create")),
+            None => Err(
+                Failure::new("no place for the image cache: `HOME` is not set").hint(
+                    "set `HOME`, or name a directory with `--image-cache` or `DIB_IMAGE_CACHE`",
+                ),
+            ),
+        }
+    }
+
+    /// Directories of `ELEMENTS_PATH` in order.
+    pub fn elements_path(&self) -> Result<Vec<PathBuf>, Failure> {
+        let Some(list) = self.var("ELEMENTS_PATH") else {
+            return Ok(Vec::new());
+        };
+        list.as_bytes()
+            .split(|&byte| byte == b':')
+            .map(|part| match part {
+                [] => Err(Failure::new(format!(
+                    "`ELEMENTS_PATH` has an empty entry: `{}`",
+                    list.display()
+                ))
+                .hint("remove the superfluous `:`; the current directory is written `.`")),
+                part => Ok(self.current_dir.join(OsStr::from_bytes(part))),
+            })
+            .collect()
+    }
+}
+
+/// The architecture to look elements up for: `ARCH`, else the host's.
+pub fn arch(caller: &Caller) -> Result<String, Failure> {
+    Ok(caller.text("ARCH")?.unwrap_or_else(host_arch))
+}
