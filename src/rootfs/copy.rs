@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,12 @@ use nix::unistd::{Gid, Uid};
 
 use super::beneath::kind;
 use super::owners::Special;
+use crate::tree::live::read_directory;
 
 /// Directories may be nested this deep.
 const DEPTH: usize = 512;
+/// Bytes of a directory that are read at once.
+const LIST: usize = 32 * 1024;
 /// Bytes that are copied at once.
 const BUFFER: usize = 256 * 1024;
 /// Largest list of attributes' names, and largest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
@@ -306,49 +309,18 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
 }
 
 /// Names in a directory that was just opened, sorted, and what they are if the
-/// filesystem says so. The C library would also look at the directory first, which
-/// costs more than reading it where a supervisor answers.
+/// filesystem says so.
 pub(super) fn entries(directory: &OwnedFd) -> io::Result<Vec<(OsString, Option<SFlag>)>> {
-    /// Where length, type and name are in `struct linux_dirent64` (`getdents(2)`).
-    const LENGTH: std::ops::Range<usize> = 16..18;
-    const TYPE: usize = 18;
-    const NAME: usize = 19;
-    let mut buffer = vec![0_u8; 32 * 1024];
     let mut entries = Vec::new();
-    loop {
-        // SAFETY: pointer and length describe `buffer`, which lives across the call.
-        let count = unsafe {
-            libc::syscall(
-                libc::SYS_getdents64,
-                directory.as_raw_fd(),
-                buffer.as_mut_ptr(),
-                buffer.len(),
-            )
+    read_directory(directory.as_fd(), &mut [0; LIST], |name, kind| {
+        let kind = match kind {
+            libc::DT_UNKNOWN => None,
+            // The upper bits of a mode.
+            kind => Some(SFlag::from_bits_truncate(u32::from(kind) << 12)),
         };
-        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        if count == 0 {
-            break;
-        }
-        let mut rest = &buffer[..count.min(buffer.len())];
-        while !rest.is_empty() {
-            let broken = || io::Error::from(io::ErrorKind::InvalidData);
-            let length = rest.get(LENGTH).ok_or_else(broken)?;
-            let length = usize::from(u16::from_ne_bytes([length[0], length[1]]));
-            let entry = rest.get(..length).ok_or_else(broken)?;
-            let name = entry.get(NAME..).ok_or_else(broken)?;
-            let end = name.iter().position(|&byte| byte == 0);
-            let name = &name[..end.ok_or_else(broken)?];
-            if name != b"." && name != b".." {
-                // `DT_*` are the upper bits of a mode.
-                let kind = match entry[TYPE] {
-                    libc::DT_UNKNOWN => None,
-                    kind => Some(SFlag::from_bits_truncate(u32::from(kind) << 12)),
-                };
-                entries.push((OsStr::from_bytes(name).to_owned(), kind));
-            }
-            rest = &rest[length..];
-        }
-    }
+        entries.push((OsStr::from_bytes(name.to_bytes()).to_owned(), kind));
+        Ok(())
+    })?;
     entries.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(entries)
 }

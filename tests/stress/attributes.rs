@@ -105,24 +105,7 @@ pub fn run() {
         same("names", ours, 2);
     }
     // A list that names an id, and a mode that changes it.
-    let entry = |tag: u16, bits: u16, id: u32| {
-        [
-            &tag.to_le_bytes()[..],
-            &bits.to_le_bytes(),
-            &id.to_le_bytes(),
-        ]
-        .concat()
-    };
-    let none = u32::MAX;
-    let acl = [
-        2_u32.to_le_bytes().to_vec(),
-        entry(1, 6, none),
-        entry(2, 7, 42),
-        entry(4, 4, none),
-        entry(16, 7, none),
-        entry(32, 0, none),
-    ]
-    .concat();
+    let acl = super::program::acl([6, 7, 0, 7, 0]);
     let name = c"system.posix_acl_access".as_ptr();
     match call!(libc::SYS_setxattr, at, name, acl.as_ptr(), acl.len(), 0) {
         Err(Errno::EOPNOTSUPP) => {}

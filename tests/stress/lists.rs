@@ -14,7 +14,7 @@ use kiln::sandbox::store::SPECIAL;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use super::program::{must, same};
+use super::program::{acl, must, same};
 
 /// Names of this length do not all fit into an attribute.
 const LONG: usize = 240;
@@ -99,29 +99,12 @@ fn make(root: &Path) -> std::io::Result<()> {
         attribute(&path, c"security.kiln", "label")?;
     }
     fs::write(root.join("of/acl"), "")?;
-    attribute(&root.join("of/acl"), c"system.posix_acl_access", acl())?;
+    attribute(
+        &root.join("of/acl"),
+        c"system.posix_acl_access",
+        acl([6, 4, 4, 4, 4]),
+    )?;
     Ok(())
-}
-
-/// An access control list that names user 42.
-fn acl() -> Vec<u8> {
-    let entry = |tag: u16, bits: u16, id: u32| {
-        [
-            &tag.to_le_bytes()[..],
-            &bits.to_le_bytes(),
-            &id.to_le_bytes(),
-        ]
-        .concat()
-    };
-    let none = u32::MAX;
-    let entries = [
-        entry(1, 6, none),
-        entry(2, 4, 42),
-        entry(4, 4, none),
-        entry(0x10, 4, none),
-        entry(0x20, 4, none),
-    ];
-    [vec![2, 0, 0, 0], entries.concat()].concat()
 }
 
 fn c_path(path: &Path) -> CString {

@@ -667,3 +667,29 @@ fn stat_at(name: &CStr) -> Result<libc::stat, Errno> {
     )?;
     Ok(found)
 }
+
+/// An access control list that names user 42, as its attribute has it: bits of the owner,
+/// of that user, of the group, of the mask and of others (`linux/posix_acl_xattr.h`).
+pub fn acl(bits: [u16; 5]) -> Vec<u8> {
+    const NONE: u32 = u32::MAX;
+    let tags = [
+        (0x01_u16, NONE),
+        (0x02, 42),
+        (0x04, NONE),
+        (0x10, NONE),
+        (0x20, NONE),
+    ];
+    let entry = |((tag, id), bits): ((u16, u32), u16)| {
+        [
+            &tag.to_le_bytes()[..],
+            &bits.to_le_bytes(),
+            &id.to_le_bytes(),
+        ]
+        .concat()
+    };
+    let version = 2_u32.to_le_bytes().to_vec();
+    std::iter::once(version)
+        .chain(tags.into_iter().zip(bits).map(entry))
+        .collect::<Vec<_>>()
+        .concat()
+}

@@ -19,6 +19,7 @@ mod sys;
 mod walk;
 mod xattrs;
 
+pub use sys::read_directory;
 pub use walk::scan;
 
 /// What to scan and how.

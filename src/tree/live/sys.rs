@@ -82,18 +82,20 @@ pub(super) fn statx(directory: BorrowedFd<'_>, name: &CStr) -> Result<libc::stat
     Ok(unsafe { found.assume_init() })
 }
 
-/// Names of a directory's entries, without `.` and `..`: each with its
-/// terminating zero, one after the other, and the start of each.
-pub(super) fn names(
+/// Reads a directory that was just opened: the name of each entry without `.` and `..`,
+/// and its type (`DT_*`). The C library would also look at the directory first, which
+/// costs more than reading it where a supervisor answers. See `getdents(2)`.
+pub fn read_directory(
     directory: BorrowedFd<'_>,
-    buffer: &mut Vec<u8>,
-) -> Result<(Vec<u8>, Vec<u32>), Errno> {
+    buffer: &mut [u8],
+    mut each: impl FnMut(&CStr, u8) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     /// Offset of `d_name` in `struct linux_dirent64`.
     const NAME: usize = 19;
+    /// Offset of `d_type`.
+    const TYPE: usize = 18;
     /// Offset of the 16-bit `d_reclen`.
     const RECLEN: usize = 16;
-    buffer.resize(256 * 1024, 0);
-    let (mut names, mut starts) = (Vec::new(), Vec::new());
     loop {
         // SAFETY: the descriptor is open and the buffer has the length given.
         let read = unsafe {
@@ -106,7 +108,7 @@ pub(super) fn names(
         };
         let read = usize::try_from(Errno::result(read)?).map_err(|_| Errno::EIO)?;
         if read == 0 {
-            return Ok((names, starts));
+            return Ok(());
         }
         let mut records = buffer.get(..read).ok_or(Errno::EIO)?;
         while !records.is_empty() {
@@ -117,12 +119,27 @@ pub(super) fn names(
             let record = records.get(NAME..length).ok_or(Errno::EIO)?;
             let name = CStr::from_bytes_until_nul(record).map_err(|_| Errno::EIO)?;
             if name != c"." && name != c".." {
-                starts.push(u32::try_from(names.len()).map_err(|_| Errno::EOVERFLOW)?);
-                names.extend_from_slice(name.to_bytes_with_nul());
+                each(name, records[TYPE])?;
             }
             records = &records[length..];
         }
     }
+}
+
+/// Names of a directory's entries: each with its terminating zero, one after the other,
+/// and the start of each.
+pub(super) fn names(
+    directory: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> Result<(Vec<u8>, Vec<u32>), Errno> {
+    buffer.resize(256 * 1024, 0);
+    let (mut names, mut starts) = (Vec::new(), Vec::new());
+    read_directory(directory, buffer, |name, _| {
+        starts.push(u32::try_from(names.len()).map_err(|_| Errno::EOVERFLOW)?);
+        names.extend_from_slice(name.to_bytes_with_nul());
+        Ok(())
+    })?;
+    Ok((names, starts))
 }
 
 /// Target of a symbolic link in a directory.
