@@ -51,30 +51,20 @@ impl Call<'_> {
     /// Whether calls that the handler interrupts are not made again.
     fn interrupts(&self, action: Action) -> Result<bool, Errno> {
         let address = self.arguments[1];
-        let words = |size: usize, count: usize| -> Result<Vec<u64>, Errno> {
-            let bytes = tracee::read(self.pid, address, size * count)?;
-            let word = |bytes: &[u8]| {
-                let mut whole = [0; 8];
-                whole[..size].copy_from_slice(bytes);
-                u64::from_le_bytes(whole)
-            };
-            Ok(bytes.chunks_exact(size).map(word).collect())
+        // Size of the structure's words, and which of them has the flags.
+        let (size, place) = match action {
+            Action::Wide => (8, 1),
+            Action::Narrow => (4, 1),
+            Action::Old => (4, 2),
+            Action::Plain => return Ok(!NO_HANDLER.contains(&address)),
         };
-        let (handler, flags) = match action {
-            Action::Wide => {
-                let words = words(8, 2)?;
-                (words[0], words[1])
-            }
-            Action::Narrow => {
-                let words = words(4, 2)?;
-                (words[0], words[1])
-            }
-            Action::Old => {
-                let words = words(4, 3)?;
-                (words[0], words[2])
-            }
-            Action::Plain => (address, 0),
+        let bytes = tracee::read(self.pid, address, size * (place + 1))?;
+        let word = |place: usize| {
+            let mut whole = [0; 8];
+            whole[..size].copy_from_slice(&bytes[size * place..][..size]);
+            u64::from_le_bytes(whole)
         };
+        let (handler, flags) = (word(0), word(place));
         Ok(!NO_HANDLER.contains(&handler) && flags & libc::SA_RESTART as u64 == 0)
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! What a program inherits is looked at when it makes its first answered call. So one
 //! corner is left: a process that was forked by a program with handlers of other signals
-//! than `SIGCHLD`, and has not started another, is traced from that call on. A signal that
-//! comes in the microseconds before it is received interrupts it.
+//! than `SIGCHLD` and `SIGINT`, and has not started another, is traced from that call on.
+//! A signal that comes in the microseconds before it is received interrupts it.
 
 use std::io;
 use std::sync::Arc;
