@@ -1,9 +1,10 @@
 //! What tests of several filesystems share: a tree with everything in it, images
 //! in files, and the kernel's view of them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, Volume};
 use crate::tree::{Device, Inode, Kind, ScanOptions, Timestamp, Tree, TreeBuilder, scan};
@@ -130,42 +131,15 @@ pub(crate) fn write(volume: Volume, path: &Path) {
 
 /// Compares what the kernel sees with the tree, where mounting is allowed.
 pub(crate) fn assert_kernel_sees(image: &Path, fstype: &str, tree: &Arc<Tree>) {
-    if !nix::unistd::geteuid().is_root() {
-        println!("SKIP: mounting needs root");
-        return;
-    }
-    let directory = tempfile::tempdir().expect("made");
     // XFS is mounted once by each UUID, and these images have theirs from the test.
     let options = match fstype {
         "xfs" => "loop,ro,nouuid",
         _ => "loop,ro",
     };
-    let output = Command::new("mount")
-        .args(["-t", fstype, "-o", options])
-        .arg(image)
-        .arg(directory.path())
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(
-                said.contains("unknown filesystem")
-                    || said.contains("ermission denied")
-                    || said.contains("loop device")
-                    || said.contains("not permitted"),
-                "{said}"
-            );
-            println!("SKIP: cannot mount {fstype} here: {said}");
-            return;
-        }
-        Err(error) => {
-            println!("SKIP: cannot run mount: {error}");
-            return;
-        }
-    }
-    let mounted = Mounted(directory.path().to_owned());
-    let found = Arc::new(scan(&mounted.0, &ScanOptions::default()).expect("scanned"));
+    let Some(mounted) = Mounted::new(image, fstype, options) else {
+        return;
+    };
+    let found = Arc::new(scan(mounted.path(), &ScanOptions::default()).expect("scanned"));
     // XFS shows how it stores access control lists, too.
     let own_form = |word: &&str| !word.starts_with("trusted.SGI_ACL_");
     let found_text: Vec<String> = found
@@ -203,15 +177,73 @@ pub(crate) fn assert_kernel_sees(image: &Path, fstype: &str, tree: &Arc<Tree>) {
     }
 }
 
-/// A mount point that is unmounted again.
-struct Mounted(PathBuf);
+/// A mounted image; unmounts when dropped.
+pub(crate) struct Mounted {
+    directory: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// `None` (with a message) where this is not allowed.
+    pub(crate) fn new(image: &Path, fstype: &str, options: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP: mounting needs root");
+            return None;
+        }
+        let directory = tempfile::tempdir().expect("made");
+        let output = Command::new("mount")
+            .args(["-t", fstype, "-o", options])
+            .arg(image)
+            .arg(directory.path())
+            .output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self { directory }),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(
+                    [
+                        "unknown filesystem",
+                        "ermission denied",
+                        "loop device",
+                        "not permitted"
+                    ]
+                    .iter()
+                    .any(|reason| said.contains(reason)),
+                    "{said}"
+                );
+                println!("SKIP: cannot mount {fstype} here: {said}");
+                None
+            }
+            Err(error) => {
+                println!("SKIP: cannot run mount: {error}");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
 
 impl Drop for Mounted {
+    /// Other tests of this process fork at any moment, and such a child holds what
+    /// is open here until it executes a program or closes it: a busy filesystem is
+    /// tried again.
     fn drop(&mut self) {
-        let status = Command::new("umount").arg(&self.0).status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "cannot unmount"
-        );
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let output = Command::new("umount").arg(self.path()).output();
+            let said = match output {
+                Ok(output) if output.status.success() => return,
+                Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            // A test that has failed already says why better than this can.
+            if std::thread::panicking() {
+                return;
+            }
+            assert!(said.contains("busy") && Instant::now() < end, "{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }

@@ -1,56 +1,8 @@
 //! Mounts images and lets the kernel read and change them.
 
 use super::*;
+use crate::disk::fs::testing::Mounted;
 use crate::tree::{ScanOptions, scan};
-
-/// A mounted image; unmounts when dropped.
-pub(super) struct Mounted {
-    directory: tempfile::TempDir,
-}
-
-impl Mounted {
-    /// `None` (with a message) where this is not allowed.
-    pub(super) fn new(image: &Path, options: &str) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            println!("SKIP: mounting needs root");
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let status = Command::new("mount")
-            .args(["-t", "ext4", "-o", options])
-            .arg(image)
-            .arg(directory.path())
-            .output();
-        match status {
-            Ok(output) if output.status.success() => Some(Self { directory }),
-            Ok(output) => {
-                println!(
-                    "SKIP: cannot mount here: {}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
-                None
-            }
-            Err(error) => {
-                println!("SKIP: cannot run mount: {error}");
-                None
-            }
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg(self.directory.path()).status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "cannot unmount"
-        );
-    }
-}
 
 /// A tree as text, without `/lost+found`.
 fn text(tree: &Tree) -> String {
@@ -72,7 +24,7 @@ fn assert_same_text(found: &str, expected: &str) {
 }
 
 pub(super) fn compare(image: &Path, tree: &Arc<Tree>) {
-    let Some(mounted) = Mounted::new(image, "loop,ro") else {
+    let Some(mounted) = Mounted::new(image, "ext4", "loop,ro") else {
         return;
     };
     let found = Arc::new(scan(mounted.path(), &ScanOptions::default()).unwrap());
@@ -120,7 +72,7 @@ fn the_kernel_reads_an_image_of_the_smallest_size() {
 fn the_kernel_may_change_everything_and_e2fsck_stays_silent() {
     let image = Image::new(&images::nasty(), &options(), 512 * MIB);
     {
-        let Some(mounted) = Mounted::new(&image.path(), "loop") else {
+        let Some(mounted) = Mounted::new(&image.path(), "ext4", "loop") else {
             return;
         };
         for number in 0..2000 {
