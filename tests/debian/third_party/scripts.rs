@@ -12,10 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use kiln::fetch::{format_http_date, parse_date};
 
+use super::script;
 use crate::common::image::missing;
 use crate::common::online::{has_pip, upstream};
 use crate::common::{World, has_network, kiln};
-use crate::{script, skip};
+use crate::skip;
 
 fn cannot_run(tools: &[&'static str]) -> Option<String> {
     if let Some(tool) = missing(tools) {

@@ -1,8 +1,6 @@
 //! The same elements and arguments, built by diskimage-builder as root and by kiln:
 //! the trees are the same but for the differences that are listed here.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
@@ -12,10 +10,12 @@ use std::process::{Command, Stdio};
 
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
-use common::image::missing;
-use common::online::{has_pip, upstream};
-use common::toy::Built;
-use common::{World, cache, has_network};
+use crate::common;
+use crate::common::image::missing;
+use crate::common::online::{has_pip, upstream};
+use crate::common::toy::Built;
+use crate::common::{World, cache, has_network};
+use crate::skip;
 
 /// A private `/dev` for diskimage-builder, which binds the host's into the root,
 /// packs it and deletes what is below the root at the end.

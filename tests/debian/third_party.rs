@@ -1,8 +1,7 @@
 //! Elements that nobody here wrote: diskimage-builder's own, from its wheel, in
 //! place of the bundled ones.
 
-mod common;
-#[path = "common/functions.rs"]
+#[path = "../common/functions.rs"]
 mod functions;
 #[path = "third_party/helpers.rs"]
 mod helpers;
@@ -19,12 +18,14 @@ use kiln::build::event::Event;
 use kiln::element::replaced::ELSEWHERE;
 use kiln::rootfs::apt::sources::{HOST_APT, Mirrors};
 
-use common::image::missing;
-use common::listing::listing_of;
-use common::online::{has_pip, upstream, wheels};
-use common::qemu::{Firmware, boot};
-use common::toy::Built;
-use common::{Run as _, World, cache, has_network, ramdisk, tool};
+use crate::common;
+use crate::common::image::missing;
+use crate::common::listing::listing_of;
+use crate::common::online::{has_pip, upstream, wheels};
+use crate::common::qemu::{Firmware, boot};
+use crate::common::toy::Built;
+use crate::common::{Run as _, World, cache, has_network, ramdisk, tool};
+use crate::skip;
 
 /// What is built in one image. All are diskimage-builder's.
 const ELEMENTS: &str = "vm debian-minimal block-device-mbr base bootloader cloud-init \
