@@ -113,35 +113,11 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
     );
     // A build or a boot costs a minute, so root and a normal user do not repeat what
     // depends on neither.
-    let is_root = nix::unistd::geteuid().is_root();
-    let console = std::thread::scope(|scope| {
-        // A guest needs no more than the finished file, so the next build runs beside it.
-        let booted = scope.spawn(|| boot(&world, "debian.qcow2", Firmware::Bios, "login:"));
+    if nix::unistd::geteuid().is_root() {
         assert_on_mbr(&world);
-        if is_root {
-            without_namespaces(&world);
-        } else {
-            build(
-                &world,
-                &format!("block-device-efi vm debian-minimal {MORE},lvm2 -o efi -t qcow2,raw,tar"),
-            );
-        }
-        booted
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    assert!(
-        console.contains("Linux version"),
-        "the kernel's messages are not on the console"
-    );
-    if !is_root {
-        assert_on_gpt(&world);
-        std::thread::scope(|scope| {
-            scope.spawn(|| boot(&world, "efi.qcow2", Firmware::Bios, "login:"));
-            scope.spawn(|| boot(&world, "efi.qcow2", Firmware::Uefi, "login:"));
-            build(&world, &format!("{} --mode single", again("single")));
-        });
-        assert_same_but_for_chance(&world, "debian.tar", "single.tar");
+        without_namespaces(&world);
+    } else {
+        with_a_single_id_and_boots(&world);
     }
     other_layouts_boot(&world);
     assert_eq!(common::toy::names(&world.tmp()), Vec::<String>::new());
@@ -151,6 +127,34 @@ fn debian_minimal_is_built_checked_and_booted_by_bios_and_uefi() {
 /// there. A mode without subordinate ids makes a root of its own from them.
 fn again(name: &str) -> String {
     format!("vm debian-minimal {MORE} -o {name} -t tar --offline")
+}
+
+/// The image boots, as does one that BIOS and UEFI start; and it is the same when it
+/// is built with one id alone.
+fn with_a_single_id_and_boots(world: &World) {
+    let console = std::thread::scope(|scope| {
+        // A guest needs no more than the finished file, so the next build runs beside it.
+        let booted = scope.spawn(|| boot(world, "debian.qcow2", Firmware::Bios, "login:"));
+        assert_on_mbr(world);
+        build(
+            world,
+            &format!("block-device-efi vm debian-minimal {MORE},lvm2 -o efi -t qcow2,raw,tar"),
+        );
+        booted
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    assert!(
+        console.contains("Linux version"),
+        "the kernel's messages are not on the console"
+    );
+    assert_on_gpt(world);
+    std::thread::scope(|scope| {
+        scope.spawn(|| boot(world, "efi.qcow2", Firmware::Bios, "login:"));
+        scope.spawn(|| boot(world, "efi.qcow2", Firmware::Uefi, "login:"));
+        build(world, &format!("{} --mode single", again("single")));
+    });
+    assert_same_but_for_chance(world, "debian.tar", "single.tar");
 }
 
 /// The same image as root of a default container, where nothing can be mounted.
