@@ -65,11 +65,11 @@ pub enum CpioError {
         size: u64,
     },
     /// A file of the tree cannot be read.
-    #[error("cannot read `{}` of the tree", path.display())]
+    #[error("cannot read the tree")]
     Tree {
         /// Its path in the tree.
         path: PathBuf,
-        /// Why.
+        /// Why, with the path.
         source: tree::Error,
     },
     /// The archive cannot be written.

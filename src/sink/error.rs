@@ -136,11 +136,11 @@ pub enum Error {
         source: Cause,
     },
     /// A file of the tree could not be read.
-    #[error("cannot read `{}` of the tree", path.display())]
+    #[error("cannot read the tree")]
     Tree {
         /// Its path in the tree.
         path: PathBuf,
-        /// Why.
+        /// Why, with the path.
         source: Cause,
     },
     /// A disk format was asked for where there is no disk.

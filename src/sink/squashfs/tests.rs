@@ -252,5 +252,7 @@ fn a_file_that_shrank_is_an_error() {
     let time = Timestamp::default();
     let error = write(&tree, &output, Compression::Gzip, time, 1, &mut |_| {});
     let error = error.expect_err("it is too short");
-    assert_eq!(error.to_string(), "cannot read `/file` of the tree");
+    assert_eq!(error.to_string(), "cannot read the tree");
+    let cause = std::error::Error::source(&error).expect("there is one");
+    assert!(cause.to_string().contains("`/file`"), "{cause}");
 }
