@@ -418,7 +418,7 @@ fn write_outputs(
             path: file.path,
             checksums,
             existing: existing.clone(),
-            durable: false,
+            durable: plan.request.fsync,
             seed: file.seed,
         })
         .collect();

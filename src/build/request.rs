@@ -34,6 +34,9 @@ pub struct Request {
     pub qemu_img_options: Vec<(String, String)>,
     /// Write checksum files beside the outputs (`--checksum`).
     pub checksum: bool,
+    /// Wait until outputs are on their disk before they get their names (`--fsync`).
+    #[serde(default)]
+    pub fsync: bool,
     /// Image size in GiB as the user wrote it (`--image-size`, `DIB_IMAGE_SIZE`).
     pub image_size: Option<String>,
     /// Extra size in MiB as the user wrote it (`--image-extra-size`, `DIB_IMAGE_EXTRA_SIZE`).

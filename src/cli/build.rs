@@ -46,6 +46,13 @@ pub struct Image {
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
 
+    /// Wait until the outputs are on their disk before they get their names
+    ///
+    /// A disk that fails to take what was written, or has less space than it promised, is
+    /// an error then; without the option it may be noticed only later.
+    #[arg(long, help_heading = "Output")]
+    fsync: bool,
+
     /// Options for the writer of a format, in the notation of qemu-img
     #[arg(
         long,
@@ -228,6 +235,7 @@ impl Image {
             mode: self.mode,
             confine: self.confine,
             overwrite: self.overwrite,
+            fsync: self.fsync,
             jobs: self.jobs,
             variables: Vec::new(),
             arguments: arguments.to_vec(),

@@ -70,6 +70,13 @@ pub struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
+    /// Wait until TARGET is on its disk before it gets its name
+    ///
+    /// A disk that fails to take what was written, or has less space than it promised, is
+    /// an error then; without the option it may be noticed only later.
+    #[arg(long)]
+    fsync: bool,
+
     /// Threads to use; 0 is one for each processor
     #[arg(
         short,
@@ -127,7 +134,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
             sha256: arguments.checksum,
         },
         existing,
-        durable: false,
+        durable: arguments.fsync,
         seed: seed(&image, &source)?,
     };
     let tree = TreeBuilder::new()

@@ -81,6 +81,8 @@ pub struct Given {
     pub confine: Confine,
     /// Replace outputs instead of renaming the old ones.
     pub overwrite: bool,
+    /// Wait until outputs are on their disk.
+    pub fsync: bool,
     /// Threads.
     pub jobs: Option<NonZeroUsize>,
     /// Variables that the face sets for hooks.
@@ -228,6 +230,7 @@ impl Given {
             confinement,
             environment: BTreeMap::new(),
             arguments: self.arguments,
+            fsync: self.fsync,
             current_dir: caller.current_dir,
         };
         request.environment = caller.environment;

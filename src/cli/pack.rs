@@ -45,6 +45,13 @@ pub struct Arguments {
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
 
+    /// Wait until the outputs are on their disk before they get their names
+    ///
+    /// A disk that fails to take what was written, or has less space than it promised, is
+    /// an error then; without the option it may be noticed only later.
+    #[arg(long, help_heading = "Output")]
+    fsync: bool,
+
     /// Options for the writer of a format, in the notation of qemu-img
     #[arg(
         long,
@@ -259,6 +266,7 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
                 stamp: sink::local_stamp(std::time::SystemTime::now()),
             }
         },
+        fsync: arguments.fsync,
         jobs: arguments.jobs,
     })
 }

@@ -68,6 +68,8 @@ pub struct Request {
     pub existing: sink::Existing,
     /// Threads; 0 is one for each processor.
     pub jobs: usize,
+    /// Wait until outputs are on their disk before they get their names.
+    pub fsync: bool,
 }
 
 /// What was packed.
@@ -149,7 +151,7 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
             path: file.path,
             checksums: request.checksums,
             existing: request.existing.clone(),
-            durable: false,
+            durable: request.fsync,
             seed: file.seed,
         })
         .collect();

@@ -287,10 +287,17 @@ pub fn write_all_about(
     for one in open.iter().filter(|one| !one.spec.durable) {
         one.output.settle()?;
     }
-    for one in open.iter().filter(|one| one.spec.durable) {
+    for (one, files) in open.iter().zip(&checksum_files) {
+        if !one.spec.durable {
+            continue;
+        }
         let step = format!("syncing {}", short_name(&one.spec.path));
         progress(&step, 0, 1);
-        one.output.sync()?;
+        // All before the first name is given: what fails here leaves nothing behind.
+        [&one.output]
+            .into_iter()
+            .chain(files)
+            .try_for_each(Output::sync)?;
         progress(&step, 1, 1);
     }
     open.into_iter()
@@ -559,9 +566,6 @@ fn finish(one: Open<'_>, checksums: Vec<Output>, virtual_size: u64) -> Result<Wr
     let mut checksum_files = Vec::with_capacity(checksums.len());
     for file in checksums {
         checksum_files.push(file.target().to_owned());
-        if spec.durable {
-            file.sync()?;
-        }
         // The old ones went with the old output.
         file.commit(&Existing::Replace, spec.durable)?;
     }

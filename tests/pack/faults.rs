@@ -121,6 +121,43 @@ fn writing_that_fails_in_any_format_keeps_the_old_image() {
     under_a_quota_of_the_kernel();
 }
 
+/// A disk that fails only when what was written is sent to it is found out by `--fsync`,
+/// and by nothing else.
+#[test]
+fn a_late_fault_of_the_disk_is_found_by_fsync() {
+    let world = world();
+    let late = || refusing(&[libc::SYS_fsync], libc::EIO);
+    for (format, suffix) in FORMATS {
+        let old = format!("out.{suffix}");
+        fs::write(world.work().join(&old), "old").expect("written");
+        let line = format!("pack tree -o out -t {format} --owner 0:0 --checksum --fsync");
+        let outcome = filtered(&world, late(), &line);
+        let expected = ["error: cannot write output `", &old, "Input/output error"];
+        assert_failed(&world, &outcome, &expected, &[&old]);
+        fs::remove_file(world.work().join(&old)).expect("removed");
+    }
+    filtered(&world, late(), "pack tree -o out -t raw --owner 0:0").success();
+    fs::write(world.work().join("copy.qcow2"), "old").expect("written");
+    let outcome = filtered(
+        &world,
+        late(),
+        "convert out.raw copy.qcow2 --overwrite --fsync",
+    );
+    fs::remove_file(world.work().join("out.raw")).expect("removed");
+    let expected = [
+        "error: cannot write output `",
+        "copy.qcow2",
+        "Input/output error",
+    ];
+    assert_failed(&world, &outcome, &expected, &["copy.qcow2"]);
+    // A disk that does what it is told.
+    world
+        .kiln()
+        .words("pack tree -o out -t raw,tar --owner 0:0 --checksum --fsync")
+        .success();
+    assert!(world.work().join("out.raw.sha256").exists());
+}
+
 #[test]
 fn one_output_of_several_that_fails_leaves_none() {
     let world = world();
@@ -213,6 +250,8 @@ fn a_source_that_cannot_be_read_is_named() {
             "hint: its device or filesystem fails: see the kernel's messages",
         ];
         assert_failed(&world, &outcome, &expected, &[&old]);
+        let told = outcome.stderr.matches("large`").count();
+        assert_eq!(told, 1, "{}", outcome.stderr);
         fs::remove_file(world.work().join(&old)).expect("removed");
     }
     for (call, expected) in [
