@@ -294,10 +294,8 @@ pub fn write_all_about(
         let step = format!("syncing {}", short_name(&one.spec.path));
         progress(&step, 0, 1);
         // All before the first name is given: what fails here leaves nothing behind.
-        [&one.output]
-            .into_iter()
-            .chain(files)
-            .try_for_each(Output::sync)?;
+        one.output.sync()?;
+        files.iter().try_for_each(Output::sync)?;
         progress(&step, 1, 1);
     }
     open.into_iter()
