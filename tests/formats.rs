@@ -1,5 +1,9 @@
-//! `kiln convert` between all formats, judged by `qemu-img`.
+//! `kiln convert` between all formats, judged by `qemu-img`; and layouts, by firmware.
+//!
+//! One program, so that the firmware keeps one processor busy and the formats the other.
 
+#[path = "formats/boot.rs"]
+mod boot;
 mod common;
 
 use std::fs;

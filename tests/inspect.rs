@@ -1,9 +1,12 @@
-//! `kiln inspect`, `ls`, `cat` and `cp` over images that others made.
+//! `kiln inspect`, `ls`, `cat` and `cp` over images that others made; and what the
+//! fuzzers know of inputs that nobody should make.
 
 mod common;
 
 #[path = "inspect/btrfs.rs"]
 mod btrfs;
+#[path = "inspect/fuzz.rs"]
+mod fuzz;
 #[path = "inspect/squashfs.rs"]
 mod squashfs;
 #[path = "inspect/xfs.rs"]

@@ -113,9 +113,11 @@ fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Gues
         command
             .arg("-drive")
             .arg(format!("file={image},format=qcow2,if=none,id=disk,snapshot=on"))
+            // No vectors: an emulated guest now and then met an assertion in QEMU's
+            // table of them (`msix_table_mmio_write`) while it looked for devices.
             .arg("-device")
             .arg(format!(
-                "virtio-blk-pci,drive=disk,logical_block_size={sector_size},physical_block_size={sector_size}"
+                "virtio-blk-pci,drive=disk,vectors=0,logical_block_size={sector_size},physical_block_size={sector_size}"
             ));
     }
     if let Some(kernel) = kernel {
@@ -230,8 +232,10 @@ fn run(world: &World, machine: Machine<'_>, wanted: &str) -> String {
         ..
     } = machine;
     let started = Instant::now();
-    let name = format!("console-{image}-{firmware:?}");
-    let console = world.work().join(name).with_extension("txt");
+    // Both firmwares may run the same image at once.
+    let console = world
+        .work()
+        .join(format!("console-{image}-{firmware:?}.txt"));
     let mut kvm = kvm_opens() && KVM_WORKS.get().copied().unwrap_or(true);
     loop {
         let _ = fs::remove_file(&console);

@@ -1,6 +1,6 @@
 //! What is fuzzed: each function takes any bytes, and only has to return.
 //!
-//! Included by `fuzz_targets/*.rs`, which search for inputs, and by `tests/fuzz.rs`,
+//! Included by `fuzz_targets/*.rs`, which search for inputs, and by `tests/inspect/fuzz.rs`,
 //! which runs a small corpus so that all of this keeps compiling.
 
 use std::collections::BTreeMap;

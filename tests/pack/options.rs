@@ -273,7 +273,8 @@ fn the_superblock_is_that_of_mke2fs() {
         "Total journal blocks",
         "Max transaction length",
     ];
-    for size in ["24M", "300M", "130G"] {
+    let compare = |size: &str| {
+        let (own, theirs) = (format!("own-{size}"), format!("theirs-{size}.raw"));
         for options in [
             "",
             "-b 1024",
@@ -287,9 +288,14 @@ fn the_superblock_is_that_of_mke2fs() {
             "-O ^dir_index,^dir_nlink",
             "-O quota,metadata_csum_seed -E stride=8,stripe_width=32",
         ] {
+            // The largest journal is one of 32 Mi blocks of whatever size.
+            let size = match size {
+                "130G" if options.contains("-b 1024") => "33G",
+                size => size,
+            };
             world
                 .kiln()
-                .args(["pack", "tree", "-t", "raw", "-o", "own", "--overwrite"])
+                .args(["pack", "tree", "-t", "raw", "-o", &own, "--overwrite"])
                 .args(["--owner", "0:0", "--size", &format!("{size}iB")])
                 .args(["--mkfs-options", options])
                 .run()
@@ -299,15 +305,22 @@ fn the_superblock_is_that_of_mke2fs() {
                 .env("MKE2FS_CONFIG", &config)
                 .args(["-q", "-F", "-t", "ext4", "-T", "default"])
                 .args(options.split_whitespace())
-                .args(["theirs.raw", size])
+                .args([&theirs, size])
                 .run()
                 .success();
-            let (own, theirs) = (fields(&world, "own.raw"), fields(&world, "theirs.raw"));
+            let own = fields(&world, &format!("{own}.raw"));
+            let theirs = fields(&world, &theirs);
             for name in compared {
                 assert_eq!(own.get(name), theirs.get(name), "{size} {options}: {name}");
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for size in ["24M", "300M", "130G"] {
+            let compare = &compare;
+            scope.spawn(move || compare(size));
+        }
+    });
 }
 
 #[test]

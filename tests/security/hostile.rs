@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use super::holds;
 use crate::common::toy::{Toy, names};
 use crate::common::watch::{eventually, marked};
 use crate::common::{self, Run as _, World};
@@ -31,13 +32,6 @@ fn assert_untouched(path: &std::path::Path, what: &str) {
     use std::os::unix::fs::MetadataExt as _;
     let meta = fs::metadata(path).expect("it is there");
     assert_eq!(meta.uid(), nix::unistd::geteuid().as_raw(), "{what}");
-}
-
-fn holds_secret(path: &std::path::Path) -> bool {
-    let bytes = fs::read(path).expect("it is written");
-    bytes
-        .windows(SECRET.len())
-        .any(|part| part == SECRET.as_bytes())
 }
 
 #[test]
@@ -85,7 +79,7 @@ fn links_in_an_element_bring_nothing_of_the_host_into_an_image() {
     );
     let built = toy.build("-t tar");
     if built.outcome.status.success() {
-        assert!(!holds_secret(&toy.output("tar")));
+        assert!(!holds(&toy.output("tar"), SECRET));
     } else {
         // Refused as a whole is as good; the reason names the link.
         let (message, _, _) = built.failure();
@@ -160,7 +154,7 @@ fn a_target_whose_shell_was_replaced_fails_cleanly_or_works() {
             );
             assert!(!hints.is_empty(), "{what}: {message}");
         } else {
-            assert!(!holds_secret(&toy.output("tar")), "{what}");
+            assert!(!holds(&toy.output("tar"), SECRET), "{what}");
         }
         assert_untouched(&path, what);
         toy.assert_swept();
@@ -201,7 +195,7 @@ fn a_race_of_path_arguments_leads_the_supervisor_nowhere() {
             continue;
         }
         assert_untouched(&path, mode);
-        assert!(!holds_secret(&toy.output("tar")), "{mode}");
+        assert!(!holds(&toy.output("tar"), SECRET), "{mode}");
         toy.assert_swept();
     }
 }

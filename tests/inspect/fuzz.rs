@@ -1,6 +1,6 @@
 //! Runs every fuzz target over its corpus and over damaged copies of it.
 
-#[path = "fuzz/targets.rs"]
+#[path = "../fuzz/targets.rs"]
 mod targets;
 
 use std::fs;

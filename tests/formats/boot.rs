@@ -5,13 +5,12 @@
 //! filesystem are all in order when it does. Whole systems boot in
 //! `tests/debian.rs`.
 
-mod common;
-
 use std::fs;
 
-use common::image::{missing, run};
-use common::qemu::{Firmware, boot_from, ovmf};
-use common::{Run as _, World};
+use crate::common::image::{missing, run};
+use crate::common::qemu::{Firmware, boot_from, ovmf};
+use crate::common::{Run as _, World};
+use crate::skip;
 
 const MARKER: &str = "KILN-BOOTED";
 /// What the core image looks for; `kiln pack` gives it to the filesystem.
