@@ -12,6 +12,8 @@ mod containers;
 mod environment;
 #[path = "build/failures.rs"]
 mod failures;
+#[path = "build/faults.rs"]
+mod faults;
 #[path = "build/functions.rs"]
 mod functions;
 #[path = "build/images.rs"]

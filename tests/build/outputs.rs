@@ -2,14 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use kiln::build::event::Event;
 use sha2::{Digest as _, Sha256};
 
-use crate::common::filter::{load, refusing};
-use crate::common::toy::{Built, GPT, Toy};
+use crate::common::toy::{GPT, Toy};
 use crate::common::{Run as _, tool};
 use crate::skip;
 
@@ -56,33 +54,6 @@ fn the_same_build_gives_the_same_bytes_in_memory_and_on_disk_and_with_one_thread
     for (arguments, digests) in &seen[1..] {
         assert_eq!(digests, first, "raw, qcow2, tar with {arguments:?}");
     }
-}
-
-#[test]
-fn a_late_fault_of_the_disk_is_found_by_fsync() {
-    let toy = Toy::basic();
-    let old = toy.output("raw");
-    for (arguments, fails) in [("--fsync --checksum", true), ("", false)] {
-        fs::write(&old, "old").expect("an older image can be written");
-        let mut command = toy.command(&format!("-t raw,tar --overwrite {arguments} --json"));
-        let late = refusing(&[libc::SYS_fsync], libc::EIO);
-        // SAFETY: the filter was made before the fork; loading it is two system calls.
-        unsafe { command.pre_exec(move || load(&late, 0)) };
-        let built = Built::run(&mut command);
-        if !fails {
-            built.success();
-            continue;
-        }
-        let (message, _, status) = built.failure();
-        assert_eq!(status, 1, "{message}");
-        for text in ["cannot write output `", "toy.raw", "Input/output error"] {
-            assert!(message.contains(text), "{text}: {message}");
-        }
-        assert_eq!(fs::read_to_string(&old).expect("it is there"), "old");
-        assert_eq!(toy.outputs(), ["toy.raw"]);
-        toy.assert_swept();
-    }
-    toy.build("-t raw --overwrite --fsync").success();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Filters of system calls, as container runtimes load them.
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use caps::Capability;
 use libc::{c_long, sock_filter};
@@ -182,6 +184,12 @@ pub fn docker_filter(capabilities: &[Capability]) -> Vec<sock_filter> {
         error(libc::EPERM),
     ]);
     program
+}
+
+/// Has a command start with a filter.
+pub fn confine(command: &mut Command, filter: Vec<sock_filter>) {
+    // SAFETY: the filter was made before the fork; loading it is two system calls.
+    unsafe { command.pre_exec(move || load(&filter, 0)) };
 }
 
 pub fn load(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {

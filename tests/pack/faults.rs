@@ -5,12 +5,11 @@
 //! fail at the same byte on every machine.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::mount::MsFlags;
 
-use crate::common::filter::{failing_from, load, refusing};
+use crate::common::filter::{confine, failing_from, refusing};
 use crate::common::host::Host;
 use crate::common::image::{missing, run};
 use crate::common::{Outcome, Run as _, World, kiln, tool};
@@ -50,8 +49,7 @@ fn world() -> World {
 /// Runs kiln with a filter.
 fn filtered(world: &World, filter: Vec<libc::sock_filter>, line: &str) -> Outcome {
     let mut command = world.kiln();
-    // SAFETY: the filter was made before the fork; loading it is two system calls.
-    unsafe { command.pre_exec(move || load(&filter, 0)) };
+    confine(&mut command, filter);
     command.words(line)
 }
 
