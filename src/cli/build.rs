@@ -9,6 +9,7 @@ use super::Context;
 use super::confine::Confine;
 use super::failure::Failure;
 use super::given::Given;
+use super::naming::Naming;
 use super::printer::Printer;
 use super::render::{Display, Options};
 use super::values::{MODES, TYPES};
@@ -38,20 +39,8 @@ pub struct Image {
     #[arg(short, long, help_heading = "Output")]
     uncompressed: bool,
 
-    /// Write files with MD5 and SHA-256 sums beside the outputs
-    #[arg(long, help_heading = "Output")]
-    checksum: bool,
-
-    /// Replace older outputs of the same name instead of renaming them
-    #[arg(long, help_heading = "Output")]
-    overwrite: bool,
-
-    /// Wait until the outputs are on their disk before they get their names
-    ///
-    /// A disk that fails to take what was written, or has less space than it promised, is
-    /// an error then; without the option it may be noticed only later.
-    #[arg(long, help_heading = "Output")]
-    fsync: bool,
+    #[command(flatten)]
+    naming: Naming,
 
     /// Options for the writer of a format, in the notation of qemu-img
     #[arg(
@@ -218,7 +207,7 @@ impl Image {
             uncompressed: self.uncompressed,
             clear_environment: self.clear_env,
             qemu_img_options: self.format_options,
-            checksum: self.checksum,
+            checksum: self.naming.checksum,
             image_size: self.image_size,
             image_extra_size: self.extra_size,
             journal_size: self.journal_size,
@@ -234,8 +223,8 @@ impl Image {
             elements_path: self.elements_path,
             mode: self.mode,
             confine: self.confine,
-            overwrite: self.overwrite,
-            fsync: self.fsync,
+            overwrite: self.naming.overwrite,
+            fsync: self.naming.fsync,
             jobs: self.jobs,
             variables: Vec::new(),
             arguments: arguments.to_vec(),

@@ -10,6 +10,7 @@ use uuid::{Uuid, uuid};
 
 use super::Context;
 use super::failure::{Failure, misused};
+use super::naming::Naming;
 use super::part::hinted;
 use super::written;
 use crate::inspect;
@@ -62,20 +63,8 @@ pub struct Arguments {
     #[arg(short, long)]
     uncompressed: bool,
 
-    /// Write files with MD5 and SHA-256 sums beside TARGET
-    #[arg(long)]
-    checksum: bool,
-
-    /// Replace an older TARGET instead of renaming it
-    #[arg(long)]
-    overwrite: bool,
-
-    /// Wait until TARGET is on its disk before it gets its name
-    ///
-    /// A disk that fails to take what was written, or has less space than it promised, is
-    /// an error then; without the option it may be noticed only later.
-    #[arg(long)]
-    fsync: bool,
+    #[command(flatten)]
+    naming: Naming,
 
     /// Threads to use; 0 is one for each processor
     #[arg(
@@ -118,23 +107,13 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let image = inspect::open(&source, known)
         .map_err(|error| error.of(&arguments.source))
         .map_err(|error| hinted(&error, error.hint()))?;
-    let existing = if arguments.overwrite {
-        sink::Existing::Replace
-    } else {
-        sink::Existing::Rename {
-            stamp: sink::local_stamp(std::time::SystemTime::now()),
-        }
-    };
     let spec = sink::Spec {
         format,
         disk: 0,
         path: context.caller.current_dir.join(&arguments.target),
-        checksums: sink::Checksums {
-            md5: arguments.checksum,
-            sha256: arguments.checksum,
-        },
-        existing,
-        durable: arguments.fsync,
+        checksums: arguments.naming.checksums(),
+        existing: arguments.naming.existing(),
+        durable: arguments.naming.fsync,
         seed: seed(&image, &source)?,
     };
     let tree = TreeBuilder::new()

@@ -28,6 +28,7 @@ mod inspect;
 mod install_links;
 mod ls;
 mod man;
+mod naming;
 mod nearest;
 mod pack;
 mod part;

@@ -7,6 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::Context;
 use super::failure::{Failure, misused};
+use super::naming::Naming;
 use super::values::{self, TYPES};
 use super::written;
 use crate::disk::config;
@@ -37,20 +38,8 @@ pub struct Arguments {
     #[arg(short, long, help_heading = "Output")]
     uncompressed: bool,
 
-    /// Write files with MD5 and SHA-256 sums beside the outputs
-    #[arg(long, help_heading = "Output")]
-    checksum: bool,
-
-    /// Replace older outputs of the same name instead of renaming them
-    #[arg(long, help_heading = "Output")]
-    overwrite: bool,
-
-    /// Wait until the outputs are on their disk before they get their names
-    ///
-    /// A disk that fails to take what was written, or has less space than it promised, is
-    /// an error then; without the option it may be noticed only later.
-    #[arg(long, help_heading = "Output")]
-    fsync: bool,
+    #[command(flatten)]
+    naming: Naming,
 
     /// Options for the writer of a format, in the notation of qemu-img
     #[arg(
@@ -255,18 +244,9 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
         fstab: arguments.fstab,
         owners,
         epoch,
-        checksums: sink::Checksums {
-            md5: arguments.checksum,
-            sha256: arguments.checksum,
-        },
-        existing: if arguments.overwrite {
-            sink::Existing::Replace
-        } else {
-            sink::Existing::Rename {
-                stamp: sink::local_stamp(std::time::SystemTime::now()),
-            }
-        },
-        fsync: arguments.fsync,
+        checksums: arguments.naming.checksums(),
+        existing: arguments.naming.existing(),
+        fsync: arguments.naming.fsync,
         jobs: arguments.jobs,
     })
 }

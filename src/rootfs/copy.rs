@@ -312,7 +312,9 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
 /// filesystem says so.
 pub(super) fn entries(directory: &OwnedFd) -> io::Result<Vec<(OsString, Option<SFlag>)>> {
     let mut entries = Vec::new();
-    read_directory(directory.as_fd(), &mut [0; LIST], |name, kind| {
+    // Not on the stack: who asks goes down the tree by recursion.
+    let mut list = vec![0; LIST];
+    read_directory(directory.as_fd(), &mut list, |name, kind| {
         let kind = match kind {
             libc::DT_UNKNOWN => None,
             // The upper bits of a mode.
