@@ -502,10 +502,16 @@ fn is_exempt(no_proxy: &[String], url: &str) -> bool {
     })
 }
 
+/// What to do where a host's name has no address.
+const NO_ADDRESS: &str = "check the host's name and this machine's DNS; behind a proxy set `http_proxy` and `https_proxy`";
+
 fn transfer_error(url: &str, error: ureq::Error) -> Error {
     let hint = match &error {
-        ureq::Error::HostNotFound => {
-            "check the host's name and this machine's DNS; behind a proxy set `http_proxy` and `https_proxy`"
+        ureq::Error::HostNotFound => NO_ADDRESS,
+        // The standard library's words for all that `getaddrinfo(3)` says.
+        ureq::Error::Io(error) if error.to_string().contains("lookup address") => NO_ADDRESS,
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "no server answers there; check the mirror's host and port, or use another mirror"
         }
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
             "if a proxy inspects TLS, name its certificates in `SSL_CERT_FILE`"
@@ -547,6 +553,26 @@ mod tests {
                 "{target}"
             );
         }
+    }
+
+    #[test]
+    fn the_hint_tells_a_name_without_an_address_from_a_server_that_is_down() {
+        let hint = |error: io::Error| match transfer_error("http://a/", ureq::Error::Io(error)) {
+            Error::Transfer { hint, .. } => hint,
+            other => panic!("{other}"),
+        };
+        use std::net::ToSocketAddrs as _;
+        // No name has two dots in a row.
+        let unknown = "a..example:80".to_socket_addrs().expect_err("no such name");
+        assert!(hint(unknown).contains("DNS"));
+        // The port was free a moment ago.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let down = std::net::TcpStream::connect(address).expect_err("nobody listens");
+        assert!(hint(down).contains("no server answers there"));
+        let other = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(hint(other), "check the network, or use another mirror");
     }
 
     #[test]

@@ -20,7 +20,7 @@ for directory in /lib/modules/*; do
     cd "$directory/kernel"
     rm -rf sound net/{bluetooth,mac80211,netfilter,sched,wireless} \
         drivers/{gpu,hid,hwmon,iio,infiniband,input,isdn,media,platform,staging,thunderbolt,usb}
-    find drivers/net drivers/scsi -name '*.ko' ! -name 'virtio*' ! -name '*failover*' \
+    find drivers/net drivers/scsi -name '*.ko*' ! -name 'virtio*' ! -name '*failover*' \
         ! -name 'scsi*' ! -name 'sd_mod*' -delete
     depmod "${directory##*/}"
 done

@@ -178,6 +178,9 @@ pub(crate) fn assert_kernel_sees(image: &Path, fstype: &str, tree: &Arc<Tree>) {
 }
 
 /// A mounted image; unmounts when dropped.
+///
+/// The mount is seen by the thread that made it and by what this starts, so that it ends
+/// with the process even if that is killed.
 pub(crate) struct Mounted {
     directory: tempfile::TempDir,
 }
@@ -187,6 +190,10 @@ impl Mounted {
     pub(crate) fn new(image: &Path, fstype: &str, options: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIP: mounting needs root");
+            return None;
+        }
+        if let Err(errno) = own_mounts() {
+            println!("SKIP: no mounts of one's own are to be had here: {errno}");
             return None;
         }
         let directory = tempfile::tempdir().expect("made");
@@ -223,6 +230,14 @@ impl Mounted {
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// Gives the thread a mount namespace whose changes nobody else sees.
+fn own_mounts() -> nix::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(none, "/", none, private, none)
 }
 
 impl Drop for Mounted {
