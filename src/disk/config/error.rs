@@ -85,7 +85,7 @@ pub enum ConfigError {
         name: String,
     },
     /// A node that refers to one that is not there.
-    #[error("Edge not defined: {from}->{to}")]
+    #[error("Edge not defined: {from}->{to}: nothing is called `{from}`, which `{to}` is to be on")]
     EdgeNotDefined {
         /// What is referred to.
         from: String,

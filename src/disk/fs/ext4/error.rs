@@ -8,8 +8,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// The files do not fit.
     #[error(
-        "the files need an ext4 filesystem of at least {} MiB, but it would have {} MiB; \
-         give a larger `--image-size`, or remove files in a hook", mib_up(*needed), mib_down(*given)
+        "the files need an ext4 filesystem of at least {} MiB, but it would have {} MiB",
+        mib_up(*needed), mib_down(*given)
     )]
     TooSmall {
         /// Smallest size that would do.
