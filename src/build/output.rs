@@ -393,13 +393,7 @@ fn write_outputs(
             .map(|value| value.to_string_lossy().into_owned())
             .filter(|value| !value.is_empty() && value != "0")
     };
-    let existing = if flag("OVERWRITE_OLD_IMAGE").is_some() {
-        sink::Existing::Replace
-    } else {
-        sink::Existing::Rename {
-            stamp: sink::local_stamp(std::time::SystemTime::now()),
-        }
-    };
+    let existing = sink::Existing::replaced_if(flag("OVERWRITE_OLD_IMAGE").is_some());
     let wanted = flag("DIB_CHECKSUM").unwrap_or_default();
     let checksums = sink::Checksums {
         md5: wanted == "1" || wanted.contains("md5"),

@@ -1,6 +1,5 @@
-//! Options of all commands that write outputs: when and how these get their names.
-
-use std::time::SystemTime;
+//! Options of all commands that write outputs: when these get their names, what becomes
+//! of older files, and what is written beside them.
 
 use clap::Args;
 
@@ -36,12 +35,6 @@ impl Naming {
 
     /// What becomes of an older output. One that is renamed gets the time of this call.
     pub fn existing(self) -> sink::Existing {
-        if self.overwrite {
-            sink::Existing::Replace
-        } else {
-            sink::Existing::Rename {
-                stamp: sink::local_stamp(SystemTime::now()),
-            }
-        }
+        sink::Existing::replaced_if(self.overwrite)
     }
 }

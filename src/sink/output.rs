@@ -38,6 +38,18 @@ pub enum Existing {
     },
 }
 
+impl Existing {
+    /// Replaces it if that was asked for, otherwise keeps it with the time of this call.
+    pub fn replaced_if(asked: bool) -> Existing {
+        if asked {
+            return Existing::Replace;
+        }
+        Existing::Rename {
+            stamp: local_stamp(std::time::SystemTime::now()),
+        }
+    }
+}
+
 /// A point in time as `YYYY.MM.DD-HH.MM.SS` in local time.
 pub fn local_stamp(time: std::time::SystemTime) -> String {
     let seconds = match time.duration_since(std::time::UNIX_EPOCH) {

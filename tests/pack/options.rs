@@ -274,7 +274,7 @@ fn the_superblock_is_that_of_mke2fs() {
         "Max transaction length",
     ];
     let compare = |size: &str| {
-        let (own, theirs) = (format!("own-{size}"), format!("theirs-{size}.raw"));
+        let (name, reference) = (format!("own-{size}"), format!("theirs-{size}.raw"));
         for options in [
             "",
             "-b 1024",
@@ -295,7 +295,7 @@ fn the_superblock_is_that_of_mke2fs() {
             };
             world
                 .kiln()
-                .args(["pack", "tree", "-t", "raw", "-o", &own, "--overwrite"])
+                .args(["pack", "tree", "-t", "raw", "-o", &name, "--overwrite"])
                 .args(["--owner", "0:0", "--size", &format!("{size}iB")])
                 .args(["--mkfs-options", options])
                 .run()
@@ -305,11 +305,11 @@ fn the_superblock_is_that_of_mke2fs() {
                 .env("MKE2FS_CONFIG", &config)
                 .args(["-q", "-F", "-t", "ext4", "-T", "default"])
                 .args(options.split_whitespace())
-                .args([&theirs, size])
+                .args([&reference, size])
                 .run()
                 .success();
-            let own = fields(&world, &format!("{own}.raw"));
-            let theirs = fields(&world, &theirs);
+            let own = fields(&world, &format!("{name}.raw"));
+            let theirs = fields(&world, &reference);
             for name in compared {
                 assert_eq!(own.get(name), theirs.get(name), "{size} {options}: {name}");
             }
