@@ -12,7 +12,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Error;
 use super::identity::Identity;
@@ -101,82 +103,100 @@ fn lock(path: &Path) -> io::Result<Flock<OwnedFd>> {
     let directory = nix::fcntl::open(
         path,
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
+        Mode::empty(),
     )?;
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
 }
 
-/// Removes a tree, never following a link. Nothing happens if it is not there.
+/// Directories below one another that are open at once while a tree is removed.
+const LEVELS: usize = 64;
+
+/// Removes a directory with all that is in it, never following a link. Nothing happens
+/// if it is not there.
+///
+/// Neither descriptors nor the stack limit how deep it may be.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
+    let top = match open_directory(nix::fcntl::AT_FDCWD, path) {
+        Err(Errno::ENOENT) => return Ok(()),
+        top => top?,
+    };
+    empty(&top)?;
+    match std::fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // It keeps a descriptor open for each level.
-        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
-            flatten(path)?;
-            std::fs::remove_dir_all(path)
-        }
         removed => removed,
     }
 }
 
-/// Directories below one another after [`flatten`], the first included.
-const LEVELS: usize = 64;
+/// A directory that is being emptied.
+struct Level {
+    directory: OwnedFd,
+    /// In the directory above.
+    name: CString,
+    /// What is left in it.
+    directories: Vec<CString>,
+}
 
-/// Moves what lies deep in a tree to its top, under names of its own, so that what is
-/// left can be walked with few descriptors. Only for trees that are removed then.
-fn flatten(top: &Path) -> io::Result<()> {
-    let top = open_directory(nix::fcntl::AT_FDCWD, top)?;
-    let mut moved = 0_u64;
-    let mut waiting = directories(&top)?;
+impl Level {
+    /// Opens a directory, and removes all but directories.
+    fn open(above: &OwnedFd, name: CString) -> nix::Result<Level> {
+        let directory = open_directory(above, name.as_c_str())?;
+        Ok(Level {
+            directories: unlink_files(&directory)?,
+            directory,
+            name,
+        })
+    }
+}
+
+/// Removes what is in a directory. What lies deep in it is moved to its top, under names
+/// of its own, and is removed from there.
+fn empty(top: &OwnedFd) -> io::Result<()> {
+    let mut moved = 0;
+    let mut waiting = unlink_files(top)?;
     while let Some(name) = waiting.pop() {
-        // Each with the directories in it that are still to be visited.
-        let mut open = vec![(top.try_clone()?, vec![name])];
-        loop {
-            let levels = open.len();
-            let Some((directory, names)) = open.last_mut() else {
-                break;
-            };
-            let Some(name) = names.pop() else {
-                open.pop();
-                continue;
-            };
-            if levels < LEVELS {
-                let below = open_directory(&*directory, name.as_c_str())?;
-                let names = directories(&below)?;
-                open.push((below, names));
-                continue;
-            }
-            let place = loop {
-                let place = CString::new(format!("kiln-deep-{moved}"))?;
-                moved += 1;
-                match renameat(&*directory, name.as_c_str(), &top, place.as_c_str()) {
-                    // The tree has that name itself.
-                    Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
-                    result => break result.map(|()| place)?,
+        let mut open = vec![Level::open(top, name)?];
+        while let Some(mut level) = open.pop() {
+            if let Some(name) = level.directories.pop() {
+                if open.len() + 1 < LEVELS {
+                    let below = Level::open(&level.directory, name)?;
+                    open.extend([level, below]);
+                } else {
+                    waiting.push(move_up(&level.directory, &name, top, &mut moved)?);
+                    open.push(level);
                 }
-            };
-            waiting.push(place);
+            } else {
+                let above = open.last().map_or(top, |above| &above.directory);
+                unlinkat(above, level.name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+            }
         }
     }
     Ok(())
 }
 
-fn open_directory<P: nix::NixPath + ?Sized>(at: impl AsFd, path: &P) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    nix::fcntl::openat(at, path, flags, nix::sys::stat::Mode::empty())
+/// Moves a directory to the top of a tree, under a name that it returns.
+fn move_up(above: &OwnedFd, name: &CString, top: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
+    loop {
+        let place = CString::new(format!("kiln-deep-{moved}"))?;
+        *moved += 1;
+        match renameat(above, name.as_c_str(), top, place.as_c_str()) {
+            // The tree has that name itself.
+            Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+            result => return Ok(result.map(|()| place)?),
+        }
+    }
 }
 
-/// Names of the directories in a directory.
-fn directories(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
-    let mut found = Vec::new();
-    for entry in nix::dir::Dir::openat(
-        directory,
-        ".",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    )?
-    .iter()
-    {
+fn open_directory<P: nix::NixPath + ?Sized>(at: impl AsFd, path: &P) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(at, path, flags, Mode::empty())
+}
+
+/// Removes all but directories from a directory, and returns the names of those.
+fn unlink_files(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
+    let (mut directories, mut others) = (Vec::new(), Vec::new());
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let mut list = nix::dir::Dir::openat(directory, ".", flags, Mode::empty())?;
+    for entry in list.iter() {
         let entry = entry?;
         let name = entry.file_name();
         if name == c"." || name == c".." {
@@ -186,19 +206,25 @@ fn directories(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
             Some(kind) => kind == nix::dir::Type::Directory,
             // Some filesystems do not say.
             None => {
-                let stat = nix::sys::stat::fstatat(
-                    directory,
-                    name,
-                    nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
-                )?;
+                let stat = nix::sys::stat::fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
                 stat.st_mode & libc::S_IFMT == libc::S_IFDIR
             }
         };
-        if is_directory {
-            found.push(name.to_owned());
+        let names = if is_directory {
+            &mut directories
+        } else {
+            &mut others
+        };
+        names.push(name.to_owned());
+    }
+    // Not while the list is read: filesystems may then leave entries out.
+    for name in others {
+        match unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => {}
+            removed => removed?,
         }
     }
-    Ok(found)
+    Ok(directories)
 }
 
 /// Removes a tree that may hold files of mapped ids.
@@ -291,7 +317,7 @@ mod tests {
 
     /// A directory with so many below one another in it, and a link out of the lowest.
     fn deep(parent: &Path, levels: usize, outside: &Path) -> PathBuf {
-        let mode = nix::sys::stat::Mode::S_IRWXU;
+        let mode = Mode::S_IRWXU;
         let mut directory = open_directory(nix::fcntl::AT_FDCWD, parent).expect("there");
         for _ in 0..levels {
             nix::sys::stat::mkdirat(&directory, "d", mode).expect("made");
@@ -302,35 +328,22 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_is_deeper_than_descriptors_may_be_open_is_removed() {
+    fn a_tree_of_any_depth_is_removed_and_what_links_lead_to_is_not() {
         let parent = tempfile::tempdir().expect("a directory");
         let outside = tempfile::tempdir().expect("a directory");
         std::fs::write(outside.path().join("kept"), "x").expect("written");
-        let tree = deep(parent.path(), 1000, outside.path());
-        std::fs::create_dir(tree.join("kiln-deep-0")).expect("made");
-        flatten(&tree).expect("flattened");
-        let mut levels = 0;
-        let mut below = vec![(tree.clone(), 1)];
-        while let Some((directory, depth)) = below.pop() {
-            levels = levels.max(depth);
-            for name in
-                directories(&open_directory(nix::fcntl::AT_FDCWD, &directory).expect("there"))
-                    .expect("listed")
-            {
-                let name = name.into_string().expect("text");
-                below.push((directory.join(name), depth + 1));
-            }
-        }
-        assert_eq!(levels, LEVELS);
+        // Deeper than descriptors may be open and than a thread's stack lasts.
+        let tree = deep(parent.path(), 20_000, outside.path());
+        // Names that removal would use itself.
+        std::fs::create_dir_all(tree.join("kiln-deep-0/full")).expect("made");
+        std::fs::write(tree.join("kiln-deep-1"), "x").expect("written");
+        std::os::unix::fs::symlink(outside.path(), tree.join("link")).expect("linked");
         remove_tree(&tree).expect("removed");
-        // As deep as a limit that is often met.
-        let (descriptors, _) =
-            nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-                .expect("a limit");
-        let levels = usize::try_from(descriptors.min(1500)).expect("a number");
-        remove_tree(&deep(parent.path(), levels, outside.path())).expect("removed");
         assert_eq!(std::fs::read_dir(parent.path()).expect("there").count(), 0);
         assert!(outside.path().join("kept").exists());
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(outside.path(), &link).expect("linked");
+        assert!(remove_tree(&link).is_err() && outside.path().join("kept").exists());
     }
 
     #[test]
