@@ -6,7 +6,7 @@
 //! mounted on by descriptor, so a target cannot redirect a mount.
 //! See `mount(2)`, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -95,8 +95,14 @@ pub fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
-fn set_read_only(path: &Path, read_only: bool, recursive: bool) -> io::Result<()> {
-    let path = c_path(path)?;
+/// Makes the mount at a path, or with an empty one that of the descriptor, read-only or
+/// writable.
+fn set_read_only(
+    at: libc::c_int,
+    path: &CStr,
+    read_only: bool,
+    flags: libc::c_uint,
+) -> io::Result<()> {
     let mut attr = MountAttr::default();
     if read_only {
         attr.attr_set = MOUNT_ATTR_RDONLY;
@@ -108,9 +114,9 @@ fn set_read_only(path: &Path, read_only: bool, recursive: bool) -> io::Result<()
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
+            at,
             path.as_ptr(),
-            if recursive { AT_RECURSIVE } else { 0 },
+            flags,
             &raw const attr,
             size_of::<MountAttr>(),
         )
@@ -120,12 +126,13 @@ fn set_read_only(path: &Path, read_only: bool, recursive: bool) -> io::Result<()
 
 /// Makes a mount, and with `recursive` all below it, read-only.
 pub fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
-    set_read_only(path, true, recursive)
+    let flags = if recursive { AT_RECURSIVE } else { 0 };
+    set_read_only(libc::AT_FDCWD, &c_path(path)?, true, flags)
 }
 
 /// Makes a single mount writable again.
 pub fn make_writable(path: &Path) -> io::Result<()> {
-    set_read_only(path, false, false)
+    set_read_only(libc::AT_FDCWD, &c_path(path)?, false, 0)
 }
 
 /// Makes a path a mount point of its own, with what is mounted below it (a less
@@ -246,14 +253,15 @@ fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::Resu
     let directory = open_directory(root)?;
     let target = open_below(&directory, path)?;
     let source = clone_mount(from, false)?;
-    attach(&source, target.as_fd())?;
-    let guard = BindGuard {
-        path: root.join(path.trim_start_matches('/')),
-    };
     if read_only {
-        make_read_only(&guard.path, false)?;
+        // Before it has a path, which could lead elsewhere by then.
+        let flags = libc::AT_EMPTY_PATH as libc::c_uint;
+        set_read_only(source.as_raw_fd(), c"", true, flags)?;
     }
-    Ok(guard)
+    attach(&source, target.as_fd())?;
+    Ok(BindGuard {
+        path: root.join(path.trim_start_matches('/')),
+    })
 }
 
 /// A directory in a target, under its name there; taken away when dropped.

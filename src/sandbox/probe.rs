@@ -218,20 +218,22 @@ pub fn programs_can_be_read() -> bool {
 /// look at itself.
 fn try_reading() -> io::Result<()> {
     let (mut reader, mut writer) = io::pipe()?;
+    // Its end is that of this process too, so the child never outlives it.
+    let (mut life, alive) = io::pipe()?;
     let (from, mut to) = ([7_u8], [0_u8]);
     // SAFETY: the child only makes system calls and never returns.
     let child = match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => {
             // A program that is executed is so.
             let _ = nix::sys::prctl::set_dumpable(true);
+            drop(alive);
             let _ = io::Write::write_all(&mut writer, &from);
-            loop {
-                nix::unistd::pause();
-            }
+            let _ = io::Read::read(&mut life, &mut [0]);
+            exit_now(0)
         }
         nix::unistd::ForkResult::Parent { child } => child,
     };
-    drop(writer);
+    drop((writer, life));
     let remote = nix::sys::uio::RemoteIoVec {
         base: from.as_ptr() as usize,
         len: from.len(),
@@ -239,7 +241,7 @@ fn try_reading() -> io::Result<()> {
     let _ = io::Read::read(&mut reader, &mut [0]);
     let local = &mut [io::IoSliceMut::new(&mut to)];
     let result = nix::sys::uio::process_vm_readv(child, local, &[remote]);
-    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+    drop(alive);
     let _ = nix::sys::wait::waitpid(child, None);
     result?;
     Ok(())
