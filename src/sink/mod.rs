@@ -263,7 +263,7 @@ pub fn write_all_about(
                 }
                 (format, Some(disk)) => space_needed(format, *disk),
             };
-            let output = Output::create(&spec.path, needed)?;
+            let output = Output::create(&spec.path, needed)?.sending_early(spec.durable);
             Ok(Open {
                 spec,
                 output,

@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,10 @@ use super::error::Error;
 /// Largest unit of one write. Larger ones are several times slower where the
 /// page cache then allocates large folios.
 pub(crate) const WRITE_SIZE: usize = 128 << 10;
+
+/// Bytes that are sent to the device at once while an output that has to be there in the
+/// end is still being written.
+const SEND_SIZE: u64 = 16 << 20;
 
 /// How often another temporary or backup name is tried.
 const ATTEMPTS: u32 = 1000;
@@ -89,18 +94,43 @@ pub struct Output {
     free: u64,
     /// Held while writing. Filesystems let one writer at a time into a file, and
     /// in the kernel the others burn processor time until it is their turn.
-    writing: Mutex<()>,
+    writing: Mutex<Unsent>,
+    /// Whether it is sent to its device while it is written, and not only at the end.
+    sends_early: bool,
+}
+
+/// What was written since the device got something last.
+#[derive(Debug, Default)]
+struct Unsent {
+    range: Range<u64>,
+    bytes: u64,
+}
+
+impl Unsent {
+    /// Adds what was just written; returns a range that is worth being sent.
+    fn add(&mut self, offset: u64, length: u64) -> Option<Range<u64>> {
+        let end = offset.saturating_add(length);
+        if self.bytes == 0 {
+            self.range = offset..end;
+        }
+        self.range = self.range.start.min(offset)..self.range.end.max(end);
+        self.bytes += length;
+        if self.bytes < SEND_SIZE {
+            return None;
+        }
+        Some(std::mem::take(self).range)
+    }
 }
 
 /// The right to write to an output.
 pub(super) struct Turn<'a> {
     output: &'a Output,
-    _writing: MutexGuard<'a, ()>,
+    unsent: MutexGuard<'a, Unsent>,
 }
 
 impl Turn<'_> {
     /// Writes `bytes` at `offset`, in units that the page cache takes best.
-    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+    pub(super) fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<(), Error> {
         let mut at = offset;
         for piece in bytes.chunks(WRITE_SIZE) {
             self.output
@@ -109,7 +139,23 @@ impl Turn<'_> {
                 .map_err(|source| self.output.write_error(source))?;
             at += piece.len() as u64;
         }
+        if self.output.sends_early
+            && let Some(range) = self.unsent.add(offset, bytes.len() as u64)
+        {
+            start_sending(&self.output.file, range);
+        }
         Ok(())
+    }
+}
+
+/// Has the kernel write pages to the device, without waiting for it. What fails is told
+/// by the sync at the end.
+fn start_sending(file: &File, range: Range<u64>) {
+    let length = range.end - range.start;
+    if let (Ok(start), Ok(length)) = (i64::try_from(range.start), i64::try_from(length)) {
+        let flags = libc::SYNC_FILE_RANGE_WRITE;
+        // SAFETY: the descriptor is open; all is passed by value.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, flags) };
     }
 }
 
@@ -169,7 +215,14 @@ impl Output {
             needed,
             free,
             writing: Mutex::default(),
+            sends_early: false,
         })
+    }
+
+    /// Will be synced in the end, so its device can begin while it is written.
+    pub(super) fn sending_early(mut self, wanted: bool) -> Output {
+        self.sends_early = wanted;
+        self
     }
 
     /// Where it will be.
@@ -191,7 +244,7 @@ impl Output {
     pub(super) fn turn(&self) -> Turn<'_> {
         Turn {
             output: self,
-            _writing: super::pass::lock(&self.writing),
+            unsent: super::pass::lock(&self.writing),
         }
     }
 
@@ -204,7 +257,7 @@ impl Output {
         };
         Some(Turn {
             output: self,
-            _writing: writing,
+            unsent: writing,
         })
     }
 
@@ -469,6 +522,17 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn what_was_written_is_sent_in_large_parts() {
+        let mut unsent = Unsent::default();
+        assert_eq!(unsent.add(8, 2), None);
+        assert_eq!(unsent.add(4, 1), None);
+        assert_eq!(unsent.add(100, SEND_SIZE - 4), None);
+        assert_eq!(unsent.add(9, 1), Some(4..96 + SEND_SIZE));
+        // And then from the beginning.
+        assert_eq!(unsent.add(200, SEND_SIZE), Some(200..200 + SEND_SIZE));
     }
 
     #[test]

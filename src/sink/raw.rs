@@ -138,22 +138,22 @@ impl Worker for RawWorker<'_> {
             runs,
         });
         if self.held.len() >= MAX_HELD {
-            self.write(&self.raw.output.turn())
+            self.write(self.raw.output.turn())
         } else if let Some(turn) = self.raw.output.try_turn() {
-            self.write(&turn)
+            self.write(turn)
         } else {
             Ok(())
         }
     }
 
     fn end(&mut self) -> Result<(), Error> {
-        self.write(&self.raw.output.turn())
+        self.write(self.raw.output.turn())
     }
 }
 
 impl RawWorker<'_> {
     /// Writes all that is held.
-    fn write(&mut self, turn: &Turn<'_>) -> Result<(), Error> {
+    fn write(&mut self, mut turn: Turn<'_>) -> Result<(), Error> {
         for mut held in self.held.drain(..) {
             for run in held.runs.drain(..) {
                 let offset = held.offset + run.start as u64;
