@@ -59,15 +59,7 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
     }
     let here = context.caller.current_dir.clone();
     if directories.is_empty() {
-        directories = match context.caller.var("ELEMENTS_DIR") {
-            Some(named) => vec![PathBuf::from(named)],
-            None if here.join(ELEMENTS).is_dir() => vec![PathBuf::from(ELEMENTS)],
-            None => vec![PathBuf::from("elements")],
-        };
-        library = match context.caller.var("LIB_DIR") {
-            Some(named) => Some(PathBuf::from(named)),
-            None => Some(PathBuf::from(LIBRARY)).filter(|path| here.join(path).is_dir()),
-        };
+        (directories, library) = usual_directories(&context.caller);
     }
     let mut findings = Vec::new();
     let mut python = Vec::new();
@@ -120,7 +112,27 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
     }
     findings.retain(|finding| !ignored.iter().any(|rule| rule == finding.rule));
     findings.sort_by(|a, b| a.path.cmp(&b.path));
-    for finding in &findings {
+    Ok(report(&findings, context))
+}
+
+/// Where elements and the library lie if nothing is named.
+fn usual_directories(caller: &Caller) -> (Vec<PathBuf>, Option<PathBuf>) {
+    let is_there = |path: &str| caller.current_dir.join(path).is_dir();
+    let elements = match caller.var("ELEMENTS_DIR") {
+        Some(named) => PathBuf::from(named),
+        None if is_there(ELEMENTS) => PathBuf::from(ELEMENTS),
+        None => PathBuf::from("elements"),
+    };
+    let library = match caller.var("LIB_DIR") {
+        Some(named) => Some(PathBuf::from(named)),
+        None => is_there(LIBRARY).then(|| PathBuf::from(LIBRARY)),
+    };
+    (vec![elements], library)
+}
+
+/// Prints what was found; returns the exit status.
+fn report(findings: &[Finding], context: &mut Context) -> u8 {
+    for finding in findings {
         let place = match finding.line {
             Some(line) => format!("{}:{line}", finding.path),
             None => finding.path.clone(),
@@ -132,12 +144,12 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
     }
     if findings.is_empty() {
         context.printer.line("PASS");
-        return Ok(0);
+        return 0;
     }
     context
         .printer
         .line(format_args!("*** FAIL: {} findings", findings.len()));
-    Ok(1)
+    1
 }
 
 /// A file that may be checked.

@@ -412,71 +412,8 @@ fn write_disk(
     let mut chunk = COPY_CHUNK;
     let mut writers: Vec<Box<dyn pass::Writer + '_>> = Vec::with_capacity(outputs.len());
     for one in outputs {
-        let (output, seed) = (&one.output, &one.spec.seed);
-        let length = disk.length();
-        match one.spec.format {
-            Format::Raw => writers.push(Box::new(raw::Raw::create(disk, output)?)),
-            Format::Qcow2(options) => {
-                chunk = chunk.max(COMPRESS_CHUNK).max(options.cluster_size as usize);
-                let image = qcow2::write::Qcow2::create(output, options, length, threads.waiting)?;
-                writers.push(Box::new(image));
-            }
-            Format::Vmdk(options) => match options.subformat {
-                vmdk::Subformat::StreamOptimized => {
-                    chunk = chunk.max(COMPRESS_CHUNK);
-                    let image = vmdk::stream::Stream::create(
-                        output,
-                        options,
-                        length,
-                        seed,
-                        threads.waiting,
-                    )?;
-                    writers.push(Box::new(image));
-                }
-                vmdk::Subformat::MonolithicSparse => {
-                    let format = vmdk::sparse::Sparse::new(output, options, length, seed)?;
-                    writers.push(Box::new(blocks::Blocks::create(
-                        output,
-                        format,
-                        threads.waiting,
-                    )));
-                }
-            },
-            Format::Vhd(vhd::Subformat::Fixed) => {
-                writers.push(Box::new(vhd::write::Fixed::create(disk, output, seed)?));
-            }
-            Format::Vhd(vhd::Subformat::Dynamic) => {
-                let format = vhd::write::Dynamic::new(length, seed)?;
-                writers.push(Box::new(blocks::Blocks::create(
-                    output,
-                    format,
-                    threads.waiting,
-                )));
-            }
-            Format::Vhdx(options) => {
-                let format = vhdx::write::Vhdx::new(length, options, seed)?;
-                writers.push(Box::new(blocks::Blocks::create(
-                    output,
-                    format,
-                    threads.waiting,
-                )));
-            }
-            Format::Vdi(subformat) => {
-                let format = vdi::write::Vdi::new(length, subformat, seed)?;
-                writers.push(Box::new(blocks::Blocks::create(
-                    output,
-                    format,
-                    threads.waiting,
-                )));
-            }
-            // Those that hold the tree are written one by one.
-            Format::Tar
-            | Format::Tgz
-            | Format::Squashfs(_)
-            | Format::Docker
-            | Format::Oci
-            | Format::Aci => {}
-        }
+        chunk = chunk.max(chunk_of(&one.spec.format));
+        writers.extend(writer_of(disk, one, threads.waiting)?);
     }
     let mut ranges = disk.data_ranges();
     // What the only output shares with files need not even be read.
@@ -499,6 +436,65 @@ fn write_disk(
         },
     )?;
     writers.into_iter().try_for_each(pass::Writer::finish)
+}
+
+/// Bytes that a format wants at once.
+fn chunk_of(format: &Format) -> usize {
+    match format {
+        Format::Qcow2(options) => COMPRESS_CHUNK.max(options.cluster_size as usize),
+        Format::Vmdk(options) if options.subformat == vmdk::Subformat::StreamOptimized => {
+            COMPRESS_CHUNK
+        }
+        _ => COPY_CHUNK,
+    }
+}
+
+/// What writes an output during the pass over the disk; `None` for a format that holds
+/// the tree, since those are written one by one.
+fn writer_of<'a>(
+    disk: &dyn ReadAt,
+    one: &'a Open<'_>,
+    threads: usize,
+) -> Result<Option<Box<dyn pass::Writer + 'a>>, Error> {
+    let (output, seed) = (&one.output, &one.spec.seed);
+    let length = disk.length();
+    let writer: Box<dyn pass::Writer + '_> = match one.spec.format {
+        Format::Raw => Box::new(raw::Raw::create(disk, output)?),
+        Format::Qcow2(options) => Box::new(qcow2::write::Qcow2::create(
+            output, options, length, threads,
+        )?),
+        Format::Vmdk(options) => match options.subformat {
+            vmdk::Subformat::StreamOptimized => Box::new(vmdk::stream::Stream::create(
+                output, options, length, seed, threads,
+            )?),
+            vmdk::Subformat::MonolithicSparse => {
+                let format = vmdk::sparse::Sparse::new(output, options, length, seed)?;
+                Box::new(blocks::Blocks::create(output, format, threads))
+            }
+        },
+        Format::Vhd(vhd::Subformat::Fixed) => {
+            Box::new(vhd::write::Fixed::create(disk, output, seed)?)
+        }
+        Format::Vhd(vhd::Subformat::Dynamic) => {
+            let format = vhd::write::Dynamic::new(length, seed)?;
+            Box::new(blocks::Blocks::create(output, format, threads))
+        }
+        Format::Vhdx(options) => {
+            let format = vhdx::write::Vhdx::new(length, options, seed)?;
+            Box::new(blocks::Blocks::create(output, format, threads))
+        }
+        Format::Vdi(subformat) => {
+            let format = vdi::write::Vdi::new(length, subformat, seed)?;
+            Box::new(blocks::Blocks::create(output, format, threads))
+        }
+        Format::Tar
+        | Format::Tgz
+        | Format::Squashfs(_)
+        | Format::Docker
+        | Format::Oci
+        | Format::Aci => return Ok(None),
+    };
+    Ok(Some(writer))
 }
 
 /// Computes digests where they are wanted and not known yet, and writes the

@@ -58,6 +58,54 @@ pub const FALLBACK: &str = "\
 /// Name of the disk that DIB makes the output from.
 const MAIN_LOOP: &str = "image0";
 
+/// Kinds of nodes that others may lie on, in the words of errors.
+const DISK: &str = "a disk";
+const PARTITION: &str = "a partition";
+const LOGICAL_VOLUME: &str = "a logical volume";
+const FILESYSTEM: &str = "a filesystem";
+
+/// What nodes lie on.
+struct Bases<'a> {
+    /// What each name is.
+    kinds: BTreeMap<&'a str, &'static str>,
+    /// Bases that carry something, and what.
+    used: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Bases<'a> {
+    /// A node needs a base of one of these kinds.
+    fn require(
+        &self,
+        node: &str,
+        base: &str,
+        wanted: &'static str,
+        allowed: &[&str],
+    ) -> Result<(), ConfigError> {
+        let found = self.kinds.get(base).copied().unwrap_or("nothing");
+        if allowed.contains(&found) {
+            return Ok(());
+        }
+        Err(ConfigError::WrongBase {
+            node: node.to_owned(),
+            base: base.to_owned(),
+            found: found.to_owned(),
+            wanted,
+        })
+    }
+
+    /// A base carries one node only.
+    fn claim(&mut self, node: &'a str, base: &'a str) -> Result<(), ConfigError> {
+        match self.used.insert(base, node) {
+            None => Ok(()),
+            Some(first) => Err(ConfigError::BaseUsedTwice {
+                first: first.to_owned(),
+                second: node.to_owned(),
+                base: base.to_owned(),
+            }),
+        }
+    }
+}
+
 /// Name of the filesystem that build parameters apply to.
 const MKFS_ROOT: &str = "mkfs_root";
 
@@ -288,107 +336,37 @@ impl Config {
 
     /// Bases must be of a kind that can carry what is on them, and carry one thing.
     fn check_bases(&mut self) -> Result<(), ConfigError> {
-        let mut kinds: BTreeMap<&str, &'static str> = BTreeMap::new();
-        kinds.extend(self.loops.iter().map(|node| (node.name.as_str(), "a disk")));
-        let partitions = self.tables.iter().flat_map(|table| &table.partitions);
-        kinds.extend(partitions.map(|node| (node.name.as_str(), "a partition")));
-        for lvm in &self.lvms {
-            kinds.insert(&lvm.name, "an lvm item");
-            kinds.extend(
-                lvm.pvs
-                    .iter()
-                    .map(|node| (node.name.as_str(), "a physical volume")),
-            );
-            kinds.extend(
-                lvm.vgs
-                    .iter()
-                    .map(|node| (node.name.as_str(), "a volume group")),
-            );
-            kinds.extend(
-                lvm.lvs
-                    .iter()
-                    .map(|node| (node.name.as_str(), "a logical volume")),
-            );
-        }
-        kinds.extend(
-            self.mkfs
-                .iter()
-                .map(|node| (node.name.as_str(), "a filesystem")),
-        );
-        kinds.extend(
-            self.mounts
-                .iter()
-                .map(|node| (node.name.as_str(), "a mount")),
-        );
-        kinds.extend(
-            self.fstabs
-                .iter()
-                .map(|node| (node.name.as_str(), "an fstab line")),
-        );
-
-        let mut used: BTreeMap<&str, &str> = BTreeMap::new();
-        let check = |node: &str, base: &str, wanted: &'static str, allowed: &[&str]| {
-            let found = kinds.get(base).copied().unwrap_or("nothing");
-            if allowed.contains(&found) {
-                Ok(())
-            } else {
-                Err(ConfigError::WrongBase {
-                    node: node.to_owned(),
-                    base: base.to_owned(),
-                    found: found.to_owned(),
-                    wanted,
-                })
-            }
-        };
-        let mut claim = |node: &'_ str, base: &'_ str| -> Result<(), ConfigError> {
-            // Keys live as long as `kinds`, so look the names up there.
-            let (&base, _) = kinds.get_key_value(base).unwrap_or((&"", &""));
-            let node = kinds
-                .get_key_value(node)
-                .map_or("a partition table", |(&node, _)| node);
-            match used.insert(base, node) {
-                None => Ok(()),
-                Some(first) => Err(ConfigError::BaseUsedTwice {
-                    first: first.to_owned(),
-                    second: node.to_owned(),
-                    base: base.to_owned(),
-                }),
-            }
+        let mut bases = Bases {
+            kinds: self.kinds(),
+            used: BTreeMap::new(),
         };
         for table in &self.tables {
-            check(&table.name, &table.base, "a disk (local_loop)", &["a disk"])?;
-            claim(&table.name, &table.base)?;
+            bases.require(&table.name, &table.base, "a disk (local_loop)", &[DISK])?;
+            // A table has no name of its own that others could see.
+            bases.claim("a partition table", &table.base)?;
         }
         for pv in self.lvms.iter().flat_map(|lvm| &lvm.pvs) {
-            check(
-                &pv.name,
-                &pv.base,
-                "a partition or a disk",
-                &["a disk", "a partition"],
-            )?;
-            claim(&pv.name, &pv.base)?;
+            let wanted = "a partition or a disk";
+            bases.require(&pv.name, &pv.base, wanted, &[DISK, PARTITION])?;
+            bases.claim(&pv.name, &pv.base)?;
         }
-        for lvm in &self.lvms {
-            for (vg, base) in lvm
-                .vgs
-                .iter()
-                .flat_map(|vg| vg.base.iter().map(move |b| (vg, b)))
-            {
-                claim(&vg.name, base)?;
+        for vg in self.lvms.iter().flat_map(|lvm| &lvm.vgs) {
+            for base in &vg.base {
+                bases.claim(&vg.name, base)?;
             }
         }
         for mkfs in &self.mkfs {
             let wanted = "a partition, a logical volume or a disk";
-            let allowed = ["a disk", "a partition", "a logical volume"];
-            check(&mkfs.name, &mkfs.base, wanted, &allowed)?;
-            claim(&mkfs.name, &mkfs.base)?;
+            let allowed = [DISK, PARTITION, LOGICAL_VOLUME];
+            bases.require(&mkfs.name, &mkfs.base, wanted, &allowed)?;
+            bases.claim(&mkfs.name, &mkfs.base)?;
         }
         for mount in &self.mounts {
-            check(
+            bases.require(
                 &mount.name,
                 &mount.base,
                 "a filesystem (mkfs)",
-                &["a filesystem"],
+                &[FILESYSTEM],
             )?;
         }
         for fstab in &self.fstabs {
@@ -400,6 +378,40 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What each name of the configuration is.
+    fn kinds(&self) -> BTreeMap<&str, &'static str> {
+        let mut kinds = BTreeMap::new();
+        let mut add = |name, kind| {
+            kinds.insert(name, kind);
+        };
+        for disk in &self.loops {
+            add(disk.name.as_str(), DISK);
+        }
+        for partition in self.tables.iter().flat_map(|table| &table.partitions) {
+            add(&partition.name, PARTITION);
+        }
+        for lvm in &self.lvms {
+            add(&lvm.name, "an lvm item");
+            lvm.pvs
+                .iter()
+                .for_each(|pv| add(&pv.name, "a physical volume"));
+            lvm.vgs
+                .iter()
+                .for_each(|vg| add(&vg.name, "a volume group"));
+            lvm.lvs.iter().for_each(|lv| add(&lv.name, LOGICAL_VOLUME));
+        }
+        for mkfs in &self.mkfs {
+            add(&mkfs.name, FILESYSTEM);
+        }
+        for mount in &self.mounts {
+            add(&mount.name, "a mount");
+        }
+        for fstab in &self.fstabs {
+            add(&fstab.name, "an fstab line");
+        }
+        kinds
     }
 
     /// The disk that becomes the output and that a system starts from: the one called

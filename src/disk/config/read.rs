@@ -254,122 +254,30 @@ fn partition(
 pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, ConfigError> {
     let settings = Settings::of(item);
     settings.warn_unknown("lvm", &["name", "base", "pvs", "vgs", "lvs"], warnings);
-    let needs = |message| ConfigError::LvmNeeds {
-        node: item.name.clone(),
-        message,
+    let list = |key, message| {
+        let list = settings.list(key)?;
+        list.ok_or_else(|| lvm_needs(&item.name, message))
     };
-    let list = |key, message| settings.list(key)?.ok_or_else(|| needs(message));
     let pvs = list("pvs", "Lvm config requires a 'pvs'")?;
     let vgs = list("vgs", "Lvm config needs 'vgs'")?;
     let lvs = list("lvs", "Lvm config needs 'lvs'")?;
 
-    let known_pv = ["name", "base", "options"];
-    let known_lv = [
-        "name",
-        "base",
-        "options",
-        "size",
-        "extents",
-        "type",
-        "thin-pool",
-    ];
-    let pvs = pvs
+    let mut entries = Entries {
+        lvm: &item.name,
+        warnings,
+    };
+    let pvs: Vec<_> = pvs
         .iter()
-        .map(|value| {
-            let entry = Entry::new(&item.name, value)?;
-            let name = entry.text("name", "Missing 'name' in pvs config")?;
-            let settings = Settings {
-                node: name,
-                map: entry.map,
-            };
-            settings.warn_unknown("pv", &known_pv, warnings);
-            Ok(Pv {
-                name: name.to_owned(),
-                base: entry
-                    .text("base", "Missing 'base' in pvs_config")?
-                    .to_owned(),
-                options: settings.texts("options")?.unwrap_or_default(),
-            })
-        })
-        .collect::<Result<Vec<_>, ConfigError>>()?;
-    let vgs = vgs
+        .map(|value| entries.pv(value))
+        .collect::<Result<_, _>>()?;
+    let vgs: Vec<_> = vgs
         .iter()
-        .map(|value| {
-            let entry = Entry::new(&item.name, value)?;
-            let name = entry.text("name", "Missing 'name' in vgs config")?;
-            let settings = Settings {
-                node: name,
-                map: entry.map,
-            };
-            settings.warn_unknown("vg", &known_pv, warnings);
-            let base = settings
-                .texts("base")?
-                .ok_or_else(|| needs("Missing 'base' in vgs config"))?;
-            for name in &base {
-                if !pvs.iter().any(|pv| pv.name == *name) {
-                    return Err(ConfigError::UnknownPv { base: name.clone() });
-                }
-            }
-            let options = settings.texts("options")?.unwrap_or_default();
-            Ok(Vg {
-                name: name.to_owned(),
-                base,
-                options,
-            })
-        })
-        .collect::<Result<Vec<_>, ConfigError>>()?;
+        .map(|value| entries.vg(value, &pvs))
+        .collect::<Result<_, _>>()?;
     let lvs = lvs
         .iter()
-        .map(|value| {
-            let entry = Entry::new(&item.name, value)?;
-            let name = entry.text("name", "Missing 'name' in lvs config")?;
-            let settings = Settings {
-                node: name,
-                map: entry.map,
-            };
-            settings.warn_unknown("lv", &known_lv, warnings);
-            let base = entry
-                .map
-                .get("base")
-                .ok_or_else(|| needs("Missing 'base' in lvs config"))?;
-            let base = match base.as_text() {
-                Some(base) if vgs.iter().any(|vg| vg.name == base) => base.to_owned(),
-                Some(base) => {
-                    return Err(ConfigError::UnknownVg {
-                        base: base.to_owned(),
-                    });
-                }
-                None => {
-                    return Err(ConfigError::UnknownVg {
-                        base: base.to_string(),
-                    });
-                }
-            };
-            let size = match (settings.absolute("size")?, settings.owned("extents")?) {
-                (Some(bytes), _) => LvSize::Bytes(bytes),
-                (None, Some(extents)) => LvSize::Extents(extents),
-                (None, None) => return Err(needs("Missing 'size' or 'extents' in lvs config")),
-            };
-            let kind = match settings.text("type")? {
-                None => LvKind::Linear,
-                Some("thin") => LvKind::Thin,
-                Some("thin-pool") => LvKind::ThinPool,
-                Some(found) => {
-                    return Err(ConfigError::LvType {
-                        found: found.to_owned(),
-                    });
-                }
-            };
-            Ok(Lv {
-                name: name.to_owned(),
-                base,
-                size,
-                kind,
-                thin_pool: settings.owned("thin-pool")?,
-                options: settings.texts("options")?.unwrap_or_default(),
-            })
-        })
-        .collect::<Result<Vec<_>, ConfigError>>()?;
+        .map(|value| entries.lv(value, &vgs))
+        .collect::<Result<_, _>>()?;
     Ok(Lvm {
         name: item.name.clone(),
         pvs,
@@ -378,30 +286,120 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
     })
 }
 
-/// An entry of `pvs`, `vgs` or `lvs`.
-struct Entry<'a> {
-    node: &'a str,
-    map: &'a Map,
+fn lvm_needs(lvm: &str, message: &'static str) -> ConfigError {
+    ConfigError::LvmNeeds {
+        node: lvm.to_owned(),
+        message,
+    }
 }
 
-impl<'a> Entry<'a> {
-    fn new(node: &'a str, value: &'a Value) -> Result<Self, ConfigError> {
-        match value {
-            Value::Map(map) => Ok(Entry { node, map }),
-            other => Err(ConfigError::NotADict {
-                entry: other.to_string(),
-            }),
-        }
+/// Reads entries of `pvs`, `vgs` and `lvs`.
+struct Entries<'a> {
+    /// The item that has them.
+    lvm: &'a str,
+    warnings: &'a mut Vec<String>,
+}
+
+impl<'a> Entries<'a> {
+    /// The settings of an entry. One without a name is the item's fault.
+    fn named(
+        &mut self,
+        value: &'a Value,
+        what: &str,
+        known: &[&str],
+        without_name: &'static str,
+    ) -> Result<Settings<'a>, ConfigError> {
+        let Value::Map(map) = value else {
+            return Err(ConfigError::NotADict {
+                entry: value.to_string(),
+            });
+        };
+        let item = Settings {
+            node: self.lvm,
+            map,
+        };
+        let node = item.text("name")?.ok_or_else(|| self.needs(without_name))?;
+        let settings = Settings { node, map };
+        settings.warn_unknown(what, known, self.warnings);
+        Ok(settings)
     }
 
-    fn text(&self, key: &str, message: &'static str) -> Result<&'a str, ConfigError> {
-        let settings = Settings {
-            node: self.node,
-            map: self.map,
+    fn needs(&self, message: &'static str) -> ConfigError {
+        lvm_needs(self.lvm, message)
+    }
+
+    fn pv(&mut self, value: &'a Value) -> Result<Pv, ConfigError> {
+        let known = ["name", "base", "options"];
+        let settings = self.named(value, "pv", &known, "Missing 'name' in pvs config")?;
+        let base = settings.owned("base")?;
+        Ok(Pv {
+            name: settings.node.to_owned(),
+            base: base.ok_or_else(|| self.needs("Missing 'base' in pvs_config"))?,
+            options: settings.texts("options")?.unwrap_or_default(),
+        })
+    }
+
+    fn vg(&mut self, value: &'a Value, pvs: &[Pv]) -> Result<Vg, ConfigError> {
+        let known = ["name", "base", "options"];
+        let settings = self.named(value, "vg", &known, "Missing 'name' in vgs config")?;
+        let base = settings.texts("base")?;
+        let base = base.ok_or_else(|| self.needs("Missing 'base' in vgs config"))?;
+        let is_known = |name: &String| pvs.iter().any(|pv| pv.name == *name);
+        if let Some(unknown) = base.iter().find(|name| !is_known(name)) {
+            return Err(ConfigError::UnknownPv {
+                base: unknown.clone(),
+            });
+        }
+        Ok(Vg {
+            name: settings.node.to_owned(),
+            base,
+            options: settings.texts("options")?.unwrap_or_default(),
+        })
+    }
+
+    fn lv(&mut self, value: &'a Value, vgs: &[Vg]) -> Result<Lv, ConfigError> {
+        let known = [
+            "name",
+            "base",
+            "options",
+            "size",
+            "extents",
+            "type",
+            "thin-pool",
+        ];
+        let settings = self.named(value, "lv", &known, "Missing 'name' in lvs config")?;
+        let base = settings.map.get("base");
+        let base = base.ok_or_else(|| self.needs("Missing 'base' in lvs config"))?;
+        let base = match base.as_text() {
+            Some(base) if vgs.iter().any(|vg| vg.name == base) => base.to_owned(),
+            other => {
+                return Err(ConfigError::UnknownVg {
+                    base: other.map_or_else(|| base.to_string(), str::to_owned),
+                });
+            }
         };
-        settings.text(key)?.ok_or_else(|| ConfigError::LvmNeeds {
-            node: self.node.to_owned(),
-            message,
+        let size = match (settings.absolute("size")?, settings.owned("extents")?) {
+            (Some(bytes), _) => LvSize::Bytes(bytes),
+            (None, Some(extents)) => LvSize::Extents(extents),
+            (None, None) => return Err(self.needs("Missing 'size' or 'extents' in lvs config")),
+        };
+        let kind = match settings.text("type")? {
+            None => LvKind::Linear,
+            Some("thin") => LvKind::Thin,
+            Some("thin-pool") => LvKind::ThinPool,
+            Some(found) => {
+                return Err(ConfigError::LvType {
+                    found: found.to_owned(),
+                });
+            }
+        };
+        Ok(Lv {
+            name: settings.node.to_owned(),
+            base,
+            size,
+            kind,
+            thin_pool: settings.owned("thin-pool")?,
+            options: settings.texts("options")?.unwrap_or_default(),
         })
     }
 }

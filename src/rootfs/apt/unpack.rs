@@ -163,116 +163,15 @@ impl<'a> Unpacker<'a> {
         declared: u64,
         conffiles: &BTreeSet<Vec<u8>>,
     ) -> Result<Unpacked, UnpackError> {
-        let mut unpacked = Unpacked::default();
-        let mut chain = Chain::new(self.root, &self.known);
-        members::each(data, declared, |entry| {
-            let raw = entry.path_bytes().into_owned();
-            let path = beneath::clean(&raw).ok_or_else(|| UnpackError::Path {
-                path: String::from_utf8_lossy(&raw).into_owned(),
-            })?;
-            let header = entry.header();
-            let attributes = Attributes {
-                owner: Uid::from_raw(id(header.uid()).map_err(UnpackError::Read)?),
-                group: Gid::from_raw(id(header.gid()).map_err(UnpackError::Read)?),
-                mode: header.mode().map_err(UnpackError::Read)? & 0o7777,
-                mtime: i64::try_from(header.mtime().map_err(UnpackError::Read)?)
-                    .unwrap_or(i64::MAX),
-            };
-            let mut listed = b"/".to_vec();
-            listed.extend_from_slice(if path.as_os_str().is_empty() {
-                b"."
-            } else {
-                path.as_os_str().as_bytes()
-            });
-            unpacked.list.push(listed.clone());
-            if path.as_os_str().is_empty() {
-                self.record_directory(package, path, attributes);
-                return Ok(());
-            }
-            let kind = header.entry_type();
-            let create = |source| UnpackError::Create {
-                path: path.clone(),
-                source,
-            };
-            if kind.is_dir() {
-                chain.make(&path).map_err(create)?;
-                self.record_directory(package, path, attributes);
-                return Ok(());
-            }
-            // As with dpkg, a directory stays where a package ships a link.
-            if kind.is_symlink() && chain.is_directory(&path).map_err(create)? {
-                return Ok(());
-            }
-            if !self.claim(package, &path) {
-                return Ok(());
-            }
-            let link = entry
-                .link_name_bytes()
-                .map(|name| name.into_owned())
-                .unwrap_or_default();
-            let number = match kind {
-                tar::EntryType::Char | tar::EntryType::Block => {
-                    device_number(entry.header()).map_err(UnpackError::Read)?
-                }
-                _ => 0,
-            };
-            let xattrs = attributes_of(entry).map_err(UnpackError::Read)?;
-            let place = chain.place(&path).map_err(create)?;
-            let above = path.parent().unwrap_or(Path::new(""));
-            let owner = Owner {
-                chain: &chain,
-                above,
-                attributes,
-            };
-            let result = match kind {
-                tar::EntryType::Regular | tar::EntryType::Continuous => {
-                    let digest = conffiles.contains(&listed);
-                    match self.file(&place, entry, &owner, &xattrs, digest) {
-                        Ok(Some(md5)) => {
-                            unpacked.conffiles.insert(listed, md5);
-                            Ok(())
-                        }
-                        Ok(None) => Ok(()),
-                        Err(FileError::Read(error)) => return Err(UnpackError::Read(error)),
-                        Err(FileError::Write(error)) => Err(error),
-                    }
-                }
-                tar::EntryType::Symlink => symlink(&place, OsStr::from_bytes(&link), &owner),
-                tar::EntryType::Link => {
-                    let target = beneath::clean(&link)
-                        .filter(|target| !target.as_os_str().is_empty())
-                        .ok_or_else(|| UnpackError::Path {
-                            path: String::from_utf8_lossy(&link).into_owned(),
-                        })?;
-                    self.hard_link(&target, &place)
-                }
-                tar::EntryType::Char => {
-                    self.device(&place, SFlag::S_IFCHR, number, attributes, &path)
-                }
-                tar::EntryType::Block => {
-                    self.device(&place, SFlag::S_IFBLK, number, attributes, &path)
-                }
-                tar::EntryType::Fifo => self.device(&place, SFlag::S_IFIFO, 0, attributes, &path),
-                other => {
-                    return Err(UnpackError::Kind {
-                        path,
-                        kind: char::from(other.as_byte()),
-                    });
-                }
-            };
-            match result {
-                Ok(()) => {}
-                // Nobody claimed the path, yet something is there.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if !(kind.is_symlink() && self.is_link_to(&path, &link)) {
-                        return Err(UnpackError::InTheWay { path });
-                    }
-                }
-                Err(error) => return Err(create(error)),
-            }
-            Ok(())
-        })?;
-        Ok(unpacked)
+        let mut unpacking = Unpacking {
+            unpacker: self,
+            package,
+            conffiles,
+            chain: Chain::new(self.root, &self.known),
+            unpacked: Unpacked::default(),
+        };
+        members::each(data, declared, |entry| unpacking.entry(entry))?;
+        Ok(unpacking.unpacked)
     }
 
     /// Gives directories the attributes that the first package in order wants.
@@ -370,7 +269,7 @@ impl<'a> Unpacker<'a> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(FileError::Read(error)),
+                Err(error) => return Err(UnpackError::Read(error).into()),
             };
             if let Some(hasher) = &mut hasher {
                 hasher.update(&buffer[..count]);
@@ -439,9 +338,153 @@ impl<'a> Unpacker<'a> {
     }
 }
 
+/// One package that is being unpacked.
+struct Unpacking<'a> {
+    unpacker: &'a Unpacker<'a>,
+    /// Its place in the order.
+    package: usize,
+    conffiles: &'a BTreeSet<Vec<u8>>,
+    chain: Chain<'a>,
+    unpacked: Unpacked,
+}
+
+impl Unpacking<'_> {
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), UnpackError> {
+        let path = inside(&entry.path_bytes())?;
+        let header = entry.header();
+        let attributes = Attributes {
+            owner: Uid::from_raw(id(header.uid()).map_err(UnpackError::Read)?),
+            group: Gid::from_raw(id(header.gid()).map_err(UnpackError::Read)?),
+            mode: header.mode().map_err(UnpackError::Read)? & 0o7777,
+            mtime: i64::try_from(header.mtime().map_err(UnpackError::Read)?).unwrap_or(i64::MAX),
+        };
+        let kind = header.entry_type();
+        let is_top = path.as_os_str().is_empty();
+        let name = if is_top {
+            b"."
+        } else {
+            path.as_os_str().as_bytes()
+        };
+        let listed = [b"/", name].concat();
+        self.unpacked.list.push(listed.clone());
+        let create = |source| UnpackError::Create {
+            path: path.clone(),
+            source,
+        };
+        if is_top || kind.is_dir() {
+            if !is_top {
+                self.chain.make(&path).map_err(create)?;
+            }
+            self.unpacker
+                .record_directory(self.package, path, attributes);
+            return Ok(());
+        }
+        // As with dpkg, a directory stays where a package ships a link.
+        if kind.is_symlink() && self.chain.is_directory(&path).map_err(create)? {
+            return Ok(());
+        }
+        if !self.unpacker.claim(self.package, &path) {
+            return Ok(());
+        }
+        let link = entry.link_name_bytes().unwrap_or_default().into_owned();
+        match self.make(entry, &path, listed, &link, attributes) {
+            // Nobody claimed the path, yet something is there.
+            Err(FileError::Write(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if kind.is_symlink() && self.unpacker.is_link_to(&path, &link) {
+                    return Ok(());
+                }
+                Err(UnpackError::InTheWay { path })
+            }
+            Err(FileError::Write(error)) => Err(create(error)),
+            Err(FileError::Entry(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes what is not a directory.
+    fn make(
+        &mut self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        path: &Path,
+        listed: Vec<u8>,
+        link: &[u8],
+        attributes: Attributes,
+    ) -> Result<(), FileError> {
+        let kind = entry.header().entry_type();
+        let number = match kind {
+            tar::EntryType::Char | tar::EntryType::Block => {
+                device_number(entry.header()).map_err(UnpackError::Read)?
+            }
+            _ => 0,
+        };
+        let xattrs = attributes_of(entry).map_err(UnpackError::Read)?;
+        let place = self
+            .chain
+            .place(path)
+            .map_err(|source| UnpackError::Create {
+                path: path.to_owned(),
+                source,
+            })?;
+        let owner = Owner {
+            chain: &self.chain,
+            above: path.parent().unwrap_or(Path::new("")),
+            attributes,
+        };
+        let device = |kind, number| self.unpacker.device(&place, kind, number, attributes, path);
+        let made = match kind {
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                let digest = self.conffiles.contains(&listed);
+                let file = self.unpacker.file(&place, entry, &owner, &xattrs, digest)?;
+                if let Some(md5) = file {
+                    self.unpacked.conffiles.insert(listed, md5);
+                }
+                Ok(())
+            }
+            tar::EntryType::Symlink => symlink(&place, OsStr::from_bytes(link), &owner),
+            tar::EntryType::Link => {
+                let target = inside(link)?;
+                if target.as_os_str().is_empty() {
+                    return Err(leads_outside(link).into());
+                }
+                self.unpacker.hard_link(&target, &place)
+            }
+            tar::EntryType::Char => device(SFlag::S_IFCHR, number),
+            tar::EntryType::Block => device(SFlag::S_IFBLK, number),
+            tar::EntryType::Fifo => device(SFlag::S_IFIFO, 0),
+            other => {
+                return Err(FileError::Entry(UnpackError::Kind {
+                    path: path.to_owned(),
+                    kind: char::from(other.as_byte()),
+                }));
+            }
+        };
+        made.map_err(FileError::Write)
+    }
+}
+
+/// A path of an archive below the root.
+fn inside(path: &[u8]) -> Result<PathBuf, UnpackError> {
+    beneath::clean(path).ok_or_else(|| leads_outside(path))
+}
+
+fn leads_outside(path: &[u8]) -> UnpackError {
+    UnpackError::Path {
+        path: String::from_utf8_lossy(path).into_owned(),
+    }
+}
+
+/// Why an entry was not made.
 enum FileError {
-    Read(io::Error),
+    /// It is wrong, or cannot be read.
+    Entry(UnpackError),
+    /// The system refuses.
     Write(io::Error),
+}
+
+impl From<UnpackError> for FileError {
+    fn from(error: UnpackError) -> FileError {
+        FileError::Entry(error)
+    }
 }
 
 /// Who a new entry of a directory is to belong to.

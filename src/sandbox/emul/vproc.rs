@@ -293,20 +293,7 @@ impl Call<'_> {
         otherwise: Handler,
     ) -> Outcome {
         let next = argument + 1;
-        let followed = |flags: i32| flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        let itself = match verb {
-            Verb::Open => self.int(next) & libc::O_NOFOLLOW != 0,
-            Verb::Stat(follow, _) => !follow,
-            Verb::StatAt(_) => !followed(self.int(next + 1)),
-            Verb::Statx => !followed(self.int(next)),
-            Verb::Access(true) => !followed(self.int(next + 1)),
-            Verb::ReadLink => true,
-            Verb::Attribute(_, follow) => !follow,
-            Verb::Mode(flags) => flags.is_some_and(|flags| !followed(self.int(flags))),
-            Verb::Times => !followed(self.int(next + 1)),
-            Verb::Link => self.int(next + 2) & libc::AT_SYMLINK_FOLLOW == 0,
-            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute(_) => false,
-        };
+        let itself = self.means_link(verb, next);
         // Links to there are the target's own.
         let place = &match place {
             Place::Link(_) | Place::Mtab if itself => return Ok(Answer::Continue),
@@ -337,38 +324,18 @@ impl Call<'_> {
                 let mode = u64::from_ne_bytes(words[1]);
                 self.open_place(place, flags as i32, mode as u32)
             }
-            Verb::Stat(follow, layout) => self.stat_place(place, follow, next, layout),
-            Verb::StatAt(layout) => {
-                self.stat_place(place, followed(self.int(next + 1)), next, layout)
+            Verb::Stat(_, layout) | Verb::StatAt(layout) => {
+                self.stat_place(place, !itself, next, layout)
             }
             Verb::Statx => {
-                let target = self.target_of(place, followed(self.int(next)))?;
-                let mut found = target.statx(self.word(next + 1))?;
+                let mut found = self.target_of(place, !itself)?.statx(self.word(next + 1))?;
                 self.correct(&mut found);
                 self.write(self.arguments[next + 2], bytes_of(&found))?;
                 Ok(Answer::Value(0))
             }
-            Verb::Access(has_flags) => {
-                let follow = !has_flags || followed(self.int(next + 1));
-                let target = self.target_of(place, follow)?;
-                let file = target.into_file()?;
-                let path = by_descriptor(&file)?;
-                let mode = self.int(next);
-                // SAFETY: the path is terminated and lives across the call.
-                Errno::result(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, 0) })?;
-                Ok(Answer::Value(0))
-            }
+            Verb::Access(_) => self.access_place(place, !itself, self.int(next)),
             Verb::ReadLink => self.read_place(place, next),
-            Verb::StatFs => {
-                let file = self.target_of(place, true)?.into_file()?;
-                let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
-                // SAFETY: the descriptor is open, and `found` has room for the structure.
-                Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
-                // SAFETY: zeroes are a valid value, now overwritten by the kernel.
-                let found = unsafe { found.assume_init() };
-                self.write(self.arguments[next], bytes_of(&found))?;
-                Ok(Answer::Value(0))
-            }
+            Verb::StatFs => self.statfs_place(place, next),
             Verb::Execute(flags) => self.execute_place(place, argument, flags),
             Verb::Attribute(what, follow) => {
                 // What is recorded comes first.
@@ -379,42 +346,78 @@ impl Call<'_> {
                     outcome => outcome,
                 }
             }
-            Verb::Mode(flags) => {
-                let follow = flags.is_none_or(|flags| followed(self.int(flags)));
-                let file = self.target_of(place, follow)?.into_file()?;
-                let path = by_descriptor(&file)?;
-                let mode = self.word(next) & 0o7777;
-                self.still_there()?;
-                // SAFETY: the path is terminated and lives across the call.
-                Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
-                Ok(Answer::Value(0))
-            }
+            Verb::Mode(_) => self.mode_place(place, !itself, self.word(next) & 0o7777),
             Verb::Times => self.time_place(place, next),
-            Verb::Link => {
-                if itself {
-                    // A link of `/proc`, which is on another filesystem.
-                    return Err(Errno::EXDEV);
-                }
-                let old = self.target_of(place, true)?.into_file()?;
-                let old = by_descriptor(&old).map(|path| (old, path))?;
-                let path = self.path(next + 1)?;
-                let (parent, name) = split(&path).ok_or(Errno::EEXIST)?;
-                let name = c_string(name)?;
-                let new = self.target(self.int(next), parent, true)?.into_file()?;
-                self.still_there()?;
-                // SAFETY: the paths are terminated and live across the call.
-                Errno::result(unsafe {
-                    libc::linkat(
-                        libc::AT_FDCWD,
-                        old.1.as_ptr(),
-                        new.as_raw_fd(),
-                        name.as_ptr(),
-                        libc::AT_SYMLINK_FOLLOW,
-                    )
-                })?;
-                Ok(Answer::Value(0))
-            }
+            // A link of `/proc`, which is on another filesystem.
+            Verb::Link if itself => Err(Errno::EXDEV),
+            Verb::Link => self.link_place(place, next),
         }
+    }
+
+    /// Whether a call means a last link and not what it leads to.
+    fn means_link(&self, verb: Verb, next: usize) -> bool {
+        let not_followed = |argument| self.int(argument) & libc::AT_SYMLINK_NOFOLLOW != 0;
+        match verb {
+            Verb::Open => self.int(next) & libc::O_NOFOLLOW != 0,
+            Verb::Stat(follow, _) | Verb::Attribute(_, follow) => !follow,
+            Verb::StatAt(_) | Verb::Access(true) | Verb::Times => not_followed(next + 1),
+            Verb::Statx => not_followed(next),
+            Verb::ReadLink => true,
+            Verb::Mode(flags) => flags.is_some_and(not_followed),
+            Verb::Link => self.int(next + 2) & libc::AT_SYMLINK_FOLLOW == 0,
+            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute(_) => false,
+        }
+    }
+
+    fn access_place(&mut self, place: &Place, follow: bool, mode: i32) -> Outcome {
+        let file = self.target_of(place, follow)?.into_file()?;
+        let path = by_descriptor(&file)?;
+        // SAFETY: the path is terminated and lives across the call.
+        Errno::result(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, 0) })?;
+        Ok(Answer::Value(0))
+    }
+
+    fn statfs_place(&mut self, place: &Place, buffer: usize) -> Outcome {
+        let file = self.target_of(place, true)?.into_file()?;
+        let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+        // SAFETY: the descriptor is open, and `found` has room for the structure.
+        Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
+        // SAFETY: zeroes are a valid value, now overwritten by the kernel.
+        let found = unsafe { found.assume_init() };
+        self.write(self.arguments[buffer], bytes_of(&found))?;
+        Ok(Answer::Value(0))
+    }
+
+    fn mode_place(&mut self, place: &Place, follow: bool, mode: u32) -> Outcome {
+        let file = self.target_of(place, follow)?.into_file()?;
+        let path = by_descriptor(&file)?;
+        self.still_there()?;
+        // SAFETY: the path is terminated and lives across the call.
+        Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
+        Ok(Answer::Value(0))
+    }
+
+    /// Gives what a link leads to another name; `next` is the argument with the
+    /// directory for it.
+    fn link_place(&mut self, place: &Place, next: usize) -> Outcome {
+        let old = self.target_of(place, true)?.into_file()?;
+        let old_path = by_descriptor(&old)?;
+        let path = self.path(next + 1)?;
+        let (parent, name) = split(&path).ok_or(Errno::EEXIST)?;
+        let name = c_string(name)?;
+        let new = self.target(self.int(next), parent, true)?.into_file()?;
+        self.still_there()?;
+        // SAFETY: the paths are terminated and live across the call.
+        Errno::result(unsafe {
+            libc::linkat(
+                libc::AT_FDCWD,
+                old_path.as_ptr(),
+                new.as_raw_fd(),
+                name.as_ptr(),
+                libc::AT_SYMLINK_FOLLOW,
+            )
+        })?;
+        Ok(Answer::Value(0))
     }
 
     fn open_place(&mut self, place: &Place, flags: i32, mode: u32) -> Outcome {

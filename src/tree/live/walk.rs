@@ -390,8 +390,6 @@ impl<'s, 'o> Worker<'s, 'o> {
             Ok(found) => found,
             Err(error) => return vanished("read the attributes of", error),
         };
-        let size = found.stx_size;
-        let allocated = found.stx_blocks.saturating_mul(512);
         let file_type = u32::from(found.stx_mode) & libc::S_IFMT;
         let mounted = Mount::of(&found) != self.scan.mount;
         if mounted && file_type != libc::S_IFDIR {
@@ -399,42 +397,16 @@ impl<'s, 'o> Worker<'s, 'o> {
                 path: self.scan.full(path),
             });
         }
-        let device = Device {
-            major: found.stx_rdev_major,
-            minor: found.stx_rdev_minor,
-        };
-        let kind = match file_type {
-            libc::S_IFDIR => Kind::Directory,
-            libc::S_IFREG => {
-                // Only a file that takes less room than its length has holes.
-                let data = if allocated < size {
-                    match sys::data_ranges(directory, name, size) {
-                        Ok(data) => data,
-                        Err(error) => return vanished("find the holes of", error),
-                    }
-                } else {
-                    None
-                };
-                Kind::File(Content {
-                    size,
-                    origin: Origin::Live(NodeId::ROOT),
-                    data,
-                })
-            }
-            libc::S_IFLNK => match sys::read_link(directory, name, size) {
-                Ok(target) => Kind::Symlink(target),
-                Err(error) => return vanished("read the link", error),
-            },
-            libc::S_IFCHR => Kind::CharDevice(device),
-            libc::S_IFBLK => Kind::BlockDevice(device),
-            libc::S_IFIFO => Kind::Fifo,
-            libc::S_IFSOCK => Kind::Socket,
-            mode => {
+        let allocated = found.stx_blocks.saturating_mul(512);
+        let kind = match kind_of(directory, name, &found) {
+            Ok(Some(kind)) => kind,
+            Ok(None) => {
                 return Err(Error::UnknownType {
                     path: self.scan.full(path),
-                    mode,
+                    mode: file_type,
                 });
             }
+            Err((action, error)) => return vanished(action, error),
         };
         let xattrs = match self
             .mode
@@ -495,4 +467,44 @@ impl<'s, 'o> Worker<'s, 'o> {
             directory: number,
         }))
     }
+}
+
+/// What a file is, with what a link or holes say of it; `None` if its type is unknown.
+/// Errors come with what failed.
+fn kind_of(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    found: &libc::statx,
+) -> Result<Option<Kind>, (&'static str, Errno)> {
+    let size = found.stx_size;
+    let device = Device {
+        major: found.stx_rdev_major,
+        minor: found.stx_rdev_minor,
+    };
+    Ok(Some(match u32::from(found.stx_mode) & libc::S_IFMT {
+        libc::S_IFDIR => Kind::Directory,
+        libc::S_IFREG => {
+            // Only a file that takes less room than its length has holes.
+            let data = if found.stx_blocks.saturating_mul(512) < size {
+                sys::data_ranges(directory, name, size)
+                    .map_err(|error| ("find the holes of", error))?
+            } else {
+                None
+            };
+            Kind::File(Content {
+                size,
+                origin: Origin::Live(NodeId::ROOT),
+                data,
+            })
+        }
+        libc::S_IFLNK => {
+            let target = sys::read_link(directory, name, size);
+            Kind::Symlink(target.map_err(|error| ("read the link", error))?)
+        }
+        libc::S_IFCHR => Kind::CharDevice(device),
+        libc::S_IFBLK => Kind::BlockDevice(device),
+        libc::S_IFIFO => Kind::Fifo,
+        libc::S_IFSOCK => Kind::Socket,
+        _ => return Ok(None),
+    }))
 }

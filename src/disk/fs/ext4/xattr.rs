@@ -95,6 +95,12 @@ impl Attribute<'_> {
         }
         self.value.len().next_multiple_of(4)
     }
+
+    /// The order that the kernel searches blocks in.
+    fn in_order(&self, other: &Attribute<'_>) -> std::cmp::Ordering {
+        let own = (self.namespace, self.name.len(), self.name);
+        own.cmp(&(other.namespace, other.name.len(), other.name))
+    }
 }
 
 /// Encodes a set of attributes. `room` is what an inode has behind its fields.
@@ -106,6 +112,49 @@ pub(super) fn encode(
     block_size: usize,
     give_inode: Option<GiveInode<'_>>,
 ) -> Result<Encoded, Problem> {
+    let mut by_urgency = attributes(set)?;
+    // What the kernel reads most often goes into the inode first: ACLs and
+    // capabilities are looked at on every access.
+    by_urgency.sort_by_key(|attribute| matches!(attribute.namespace, 1 | 4));
+    let mut inline: Vec<Attribute<'_>> = Vec::new();
+    let mut block: Vec<Attribute<'_>> = Vec::new();
+    let mut free = room.saturating_sub(8);
+    for attribute in by_urgency {
+        let needed = attribute.entry_len() + attribute.value_len();
+        if needed <= free {
+            free -= needed;
+            inline.push(attribute);
+        } else {
+            block.push(attribute);
+        }
+    }
+    inline.sort_by(Attribute::in_order);
+    block.sort_by(Attribute::in_order);
+
+    let mut encoded = Encoded {
+        inline: Box::default(),
+        block: None,
+        values: Vec::new(),
+        value_blocks: 0,
+    };
+    if !inline.is_empty() {
+        let mut bytes = vec![0; room];
+        bytes[..4].copy_from_slice(&XATTR_MAGIC.to_le_bytes());
+        // Offsets of values count from the first entry.
+        write(&mut bytes[4..], 0, &inline, false);
+        encoded.inline = bytes.into_boxed_slice();
+    }
+    if !block.is_empty() {
+        if let Some(give_inode) = give_inode {
+            move_values(&mut block, block_size, give_inode, &mut encoded);
+        }
+        encoded.block = Some(encode_block(&block, block_size)?);
+    }
+    Ok(encoded)
+}
+
+/// The attributes of a set as the filesystem names them, in order.
+fn attributes(set: &Xattrs) -> Result<Vec<Attribute<'_>>, Problem> {
     let mut attributes = Vec::with_capacity(set.len());
     for (full, value) in set {
         let problem = |reason| Problem::Name {
@@ -138,90 +187,59 @@ pub(super) fn encode(
             external: None,
         });
     }
-    // The order that the kernel searches blocks in.
-    attributes.sort_by(|a, b| {
-        (a.namespace, a.name.len(), a.name).cmp(&(b.namespace, b.name.len(), b.name))
-    });
+    attributes.sort_by(Attribute::in_order);
+    Ok(attributes)
+}
 
-    // What the kernel reads most often goes into the inode first: ACLs and
-    // capabilities are looked at on every access.
-    let mut inline: Vec<Attribute<'_>> = Vec::new();
-    let mut block: Vec<Attribute<'_>> = Vec::new();
-    let mut free = room.saturating_sub(8);
-    let mut by_urgency = attributes;
-    by_urgency.sort_by_key(|attribute| matches!(attribute.namespace, 1 | 4));
-    for attribute in by_urgency {
-        let needed = attribute.entry_len() + attribute.value_len();
-        if needed <= free {
-            free -= needed;
-            inline.push(attribute);
-        } else {
-            block.push(attribute);
-        }
-    }
-    let order = |a: &Attribute<'_>, b: &Attribute<'_>| {
-        (a.namespace, a.name.len(), a.name).cmp(&(b.namespace, b.name.len(), b.name))
-    };
-    inline.sort_by(order);
-    block.sort_by(order);
+/// Bytes of a block with these attributes.
+fn block_len(block: &[Attribute<'_>]) -> usize {
+    let entries = block.iter();
+    let entries = entries.map(|attribute| attribute.entry_len() + attribute.value_len());
+    size_of::<XattrHeader>() + 4 + entries.sum::<usize>()
+}
 
-    let mut encoded = Encoded {
-        inline: Box::default(),
-        block: None,
-        values: Vec::new(),
-        value_blocks: 0,
+/// Gives values inodes of their own until the others fit into a block. The largest
+/// ones first, so that few inodes are needed.
+fn move_values(
+    block: &mut [Attribute<'_>],
+    block_size: usize,
+    give_inode: GiveInode<'_>,
+    encoded: &mut Encoded,
+) {
+    while block_len(block) > block_size {
+        let values = block.iter_mut();
+        let values = values.filter(|attribute| attribute.value_len() > 0);
+        let Some(largest) = values.max_by_key(|attribute| attribute.value_len()) else {
+            break;
+        };
+        let external = give_inode(&largest.value);
+        encoded.values.push(external.inode);
+        encoded.value_blocks += count(largest.value.len().div_ceil(block_size));
+        largest.external = Some(external);
+    }
+}
+
+fn encode_block(block: &[Attribute<'_>], block_size: usize) -> Result<Box<[u8]>, Problem> {
+    let needed = block_len(block);
+    if needed > block_size {
+        return Err(Problem::TooLarge {
+            needed,
+            limit: block_size,
+        });
+    }
+    let header = size_of::<XattrHeader>();
+    let mut bytes = vec![0; block_size];
+    let hash = write(&mut bytes, header, block, true);
+    let fields = XattrHeader {
+        h_magic: XATTR_MAGIC.into(),
+        h_refcount: 0.into(),
+        h_blocks: 1.into(),
+        h_hash: hash.into(),
+        h_checksum: 0.into(),
+        h_reserved: [0.into(); 3],
     };
-    if !inline.is_empty() {
-        let mut bytes = vec![0; room];
-        bytes[..4].copy_from_slice(&XATTR_MAGIC.to_le_bytes());
-        // Offsets of values count from the first entry.
-        write(&mut bytes[4..], 0, &inline, false);
-        encoded.inline = bytes.into_boxed_slice();
-    }
-    if !block.is_empty() {
-        let header = size_of::<XattrHeader>();
-        let needed = |block: &[Attribute<'_>]| {
-            block.iter().fold(header + 4, |sum, attribute| {
-                sum + attribute.entry_len() + attribute.value_len()
-            })
-        };
-        if let Some(give_inode) = give_inode {
-            // The largest ones first, so that few inodes are needed.
-            while needed(&block) > block_size {
-                let Some(largest) = block
-                    .iter_mut()
-                    .filter(|attribute| attribute.value_len() > 0)
-                    .max_by_key(|attribute| attribute.value_len())
-                else {
-                    break;
-                };
-                let external = give_inode(&largest.value);
-                encoded.values.push(external.inode);
-                encoded.value_blocks += count(largest.value.len().div_ceil(block_size));
-                largest.external = Some(external);
-            }
-        }
-        let needed = needed(&block);
-        if needed > block_size {
-            return Err(Problem::TooLarge {
-                needed,
-                limit: block_size,
-            });
-        }
-        let mut bytes = vec![0; block_size];
-        let hash = write(&mut bytes, header, &block, true);
-        let fields = XattrHeader {
-            h_magic: XATTR_MAGIC.into(),
-            h_refcount: 0.into(),
-            h_blocks: 1.into(),
-            h_hash: hash.into(),
-            h_checksum: 0.into(),
-            h_reserved: [0.into(); 3],
-        };
-        bytes[..header].copy_from_slice(fields.as_bytes());
-        encoded.block = Some(bytes.into_boxed_slice());
-    }
-    Ok(encoded)
+    bytes[..header].copy_from_slice(fields.as_bytes());
+    Ok(bytes.into_boxed_slice())
 }
 
 /// Writes entries from `start` on, forwards, and their values from the end on,
