@@ -344,7 +344,9 @@ fn assemble(
         LayoutError::Mbr(_) | LayoutError::Gpt(_) | LayoutError::Lvm(_) => {
             Failure::from_error(&error).hint(format!("{LARGER}, if it is too small"))
         }
-        _ if error.is_too_small() => Failure::from_error(&error).hint(LARGER),
+        _ if error.is_too_small() => Failure::from_error(&error)
+            .hint(LARGER)
+            .hint("or remove what it need not have in a hook of `finalise.d`"),
         _ => Failure::from_error(&error),
     })
 }
