@@ -28,6 +28,7 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     // Both kinds of ramdisk in one build: the one of dracut is kept aside before the
     // one of busybox takes its place.
     for (path, text) in [
+        ("grow/install.d/60-grow", GROW),
         (
             "keep/post-install.d/99-build-k",
             "#!/bin/bash\nmv /tmp/ramdisk /tmp/kept\n",
@@ -53,7 +54,7 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     build
         .words(
             "-u -o debian -t qcow2 baremetal ramdisk dracut-ramdisk debian-minimal few-modules \
-             marker keep",
+             marker keep grow",
         )
         .success();
     world
@@ -67,40 +68,51 @@ fn partition_images_and_ramdisks_of_debian_boot() {
     ] {
         assert!(content(read) == content(left), "{read} is not {left}");
     }
-    // As Ironic boots what it has written into a partition.
-    let kernel = Kernel {
-        kernel: "read-vmlinuz",
-        ramdisk: "read-initrd",
-        parameters: "root=LABEL=cloudimg-rootfs ro console=ttyS0",
-    };
-    boot_kernel(&world, kernel, Some("debian.qcow2"), "login:");
-    grows_a_thousandfold(&world, kernel);
+    grows_a_thousandfold(&world);
     ramdisk::boots(&world, "debian.kernel", "debian.initramfs");
     ramdisk::boots(&world, "debian.kernel", "debian.dracut");
 }
 
-/// Grows the mounted root filesystem of the image on a disk a thousand times as
-/// large, as cloud-init does, and looks for errors that the kernel found on it.
-fn grows_a_thousandfold(world: &World, kernel: Kernel<'_>) {
+/// Has the root filesystem grown at each start, before there is a prompt, as
+/// cloud-init does it.
+const GROW: &str = r#"#!/bin/bash
+set -eu
+cat >/usr/local/sbin/grow <<'END'
+#!/bin/sh
+exec >/dev/console 2>&1
+resize2fs "$(findmnt -no SOURCE /)" && sync
+echo "KILN-GROWN $(df -BM --output=size / | tail -n 1), $(dmesg | grep -c 'EXT4-fs error') errors"
+END
+chmod 755 /usr/local/sbin/grow
+cat >/etc/systemd/system/grow.service <<'END'
+[Unit]
+Before=serial-getty@ttyS0.service
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/grow
+END
+mkdir -p /etc/systemd/system/multi-user.target.wants
+ln -s ../grow.service /etc/systemd/system/multi-user.target.wants/
+"#;
+
+/// Boots as Ironic boots what it has written into a partition, one that is a thousand
+/// times as large as the image; the kernel has to find no errors on what it made of it.
+fn grows_a_thousandfold(world: &World) {
     let about = run(world, "qemu-img", "info --output json debian.qcow2").success();
     let about: Value = serde_json::from_str(&about).expect("JSON");
     let bytes = about["virtual-size"].as_u64().expect("a number") * 1000;
     let overlay = format!("create -q -f qcow2 -b debian.qcow2 -F qcow2 grown.qcow2 {bytes}");
     run(world, "qemu-img", &overlay).success();
-    // The words are put together there: the kernel shows its parameters too.
-    let script = "resize2fs /dev/vda && sync && echo KILN-$((40+2)) $(df -BM / | tail -n 1); \
-                  echo KILN-$((40+3)) $(dmesg | grep -c [E]XT4-fs.error) errors; sleep 60";
-    let parameters =
-        format!("root=LABEL=cloudimg-rootfs rw console=ttyS0 init=/bin/sh -- -c \"{script}\"");
     let kernel = Kernel {
-        parameters: &parameters,
-        ..kernel
+        kernel: "read-vmlinuz",
+        ramdisk: "read-initrd",
+        parameters: "root=LABEL=cloudimg-rootfs ro console=ttyS0",
     };
-    let console = boot_kernel(world, kernel, Some("grown.qcow2"), "KILN-43 0 errors");
-    let line = console.lines().find(|line| line.contains("KILN-42"));
-    let words: Vec<&str> = line.unwrap_or(&console).split_whitespace().collect();
-    // Source, size, used: less than a tenth goes to metadata.
-    let size = words.get(2).and_then(|size| size.strip_suffix('M'));
-    let size: u64 = size.and_then(|size| size.parse().ok()).unwrap_or(0);
+    let console = boot_kernel(world, kernel, Some("grown.qcow2"), "login:");
+    let (_, said) = console.split_once("KILN-GROWN ").expect(&console);
+    let (size, errors) = said.split_once("M, ").expect(&console);
+    let size: u64 = size.trim().parse().expect(&console);
+    assert!(errors.starts_with("0 errors"), "{console}");
+    // Less than a tenth goes to metadata.
     assert!(size << 20 > bytes / 10 * 9, "{console}");
 }
