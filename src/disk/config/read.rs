@@ -286,6 +286,9 @@ pub(super) fn lvm(item: &Item, warnings: &mut Vec<String>) -> Result<Lvm, Config
     })
 }
 
+/// Keys of physical volumes and volume groups.
+const LVM_KEYS: [&str; 3] = ["name", "base", "options"];
+
 fn lvm_needs(lvm: &str, message: &'static str) -> ConfigError {
     ConfigError::LvmNeeds {
         node: lvm.to_owned(),
@@ -329,8 +332,7 @@ impl<'a> Entries<'a> {
     }
 
     fn pv(&mut self, value: &'a Value) -> Result<Pv, ConfigError> {
-        let known = ["name", "base", "options"];
-        let settings = self.named(value, "pv", &known, "Missing 'name' in pvs config")?;
+        let settings = self.named(value, "pv", &LVM_KEYS, "Missing 'name' in pvs config")?;
         let base = settings.owned("base")?;
         Ok(Pv {
             name: settings.node.to_owned(),
@@ -340,8 +342,7 @@ impl<'a> Entries<'a> {
     }
 
     fn vg(&mut self, value: &'a Value, pvs: &[Pv]) -> Result<Vg, ConfigError> {
-        let known = ["name", "base", "options"];
-        let settings = self.named(value, "vg", &known, "Missing 'name' in vgs config")?;
+        let settings = self.named(value, "vg", &LVM_KEYS, "Missing 'name' in vgs config")?;
         let base = settings.texts("base")?;
         let base = base.ok_or_else(|| self.needs("Missing 'base' in vgs config"))?;
         let is_known = |name: &String| pvs.iter().any(|pv| pv.name == *name);
