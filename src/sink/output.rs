@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::at::{
     free_bytes, link, lock, open_at, open_directory, rename, reports_late, same_file, status,
@@ -246,19 +246,6 @@ impl Output {
             output: self,
             unsent: super::pass::lock(&self.writing),
         }
-    }
-
-    /// The right to write, unless another thread has it.
-    pub(super) fn try_turn(&self) -> Option<Turn<'_>> {
-        let writing = match self.writing.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        Some(Turn {
-            output: self,
-            unsent: writing,
-        })
     }
 
     /// Makes the file `length` bytes long; what was not written is a hole.

@@ -1,14 +1,14 @@
 //! Raw images: the disk's bytes, holes left as holes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
-use super::output::{Output, Turn, WRITE_SIZE};
+use super::output::{Output, WRITE_SIZE};
 use super::pass::{Chunk, Worker, Writer, is_zero, lock};
 use super::source::ReadAt;
 
@@ -26,8 +26,9 @@ const SPACE_GAP: u64 = 64 << 10;
 /// Runs of zeros this long give space back that was taken for them.
 const MIN_PUNCH: usize = 64 << 10;
 
-/// Chunks that a thread holds before it waits for its turn to write.
-const MAX_HELD: usize = 3;
+/// Bytes that wait to be written before threads stop reading more. Half as many let them
+/// go on: waking a thread takes so long that the one that writes must not run dry.
+const MAX_WAITING: usize = 4 << 20;
 
 /// A raw image being written.
 #[derive(Debug)]
@@ -40,6 +41,25 @@ pub(crate) struct Raw<'a> {
     has_space: bool,
     /// Zeros within data, whose space is given back.
     zeros: Mutex<Vec<Range<u64>>>,
+    waiting: Mutex<Waiting>,
+    /// There is room again for what waits.
+    room: Condvar,
+}
+
+/// Chunks that were read and not written yet.
+///
+/// A file takes one write at a time. So whichever thread comes when none writes does it for
+/// all, until nothing waits any more, and the others go on reading.
+#[derive(Debug, Default)]
+struct Waiting {
+    chunks: VecDeque<Held>,
+    /// Of all chunks together.
+    bytes: usize,
+    /// A thread writes.
+    is_writing: bool,
+    /// Threads that wait for room.
+    blocked: usize,
+    stopped: bool,
 }
 
 impl<'a> Raw<'a> {
@@ -55,6 +75,8 @@ impl<'a> Raw<'a> {
             cloned,
             has_space,
             zeros: Mutex::default(),
+            waiting: Mutex::default(),
+            room: Condvar::new(),
         })
     }
 
@@ -69,14 +91,13 @@ impl<'a> Raw<'a> {
 
 impl Writer for Raw<'_> {
     fn worker(&self) -> Result<Box<dyn Worker + '_>, Error> {
-        Ok(Box::new(RawWorker {
-            raw: self,
-            held: Vec::new(),
-            spare: Vec::new(),
-        }))
+        Ok(Box::new(self))
     }
 
-    fn stop(&self) {}
+    fn stop(&self) {
+        lock(&self.waiting).stopped = true;
+        self.room.notify_all();
+    }
 
     fn complete(&self) -> &[Range<u64>] {
         &self.cloned
@@ -108,16 +129,8 @@ impl Raw<'_> {
     }
 }
 
-/// What one thread does. Only one thread can write at a time; while another one
-/// does, this one goes on reading and writes several chunks later.
-struct RawWorker<'a> {
-    raw: &'a Raw<'a>,
-    held: Vec<Held>,
-    /// Lists to use again.
-    spare: Vec<Vec<Range<usize>>>,
-}
-
 /// A chunk that is not written yet.
+#[derive(Debug)]
 struct Held {
     offset: u64,
     bytes: Arc<Vec<u8>>,
@@ -125,41 +138,71 @@ struct Held {
     runs: Vec<Range<usize>>,
 }
 
-impl Worker for RawWorker<'_> {
+impl Worker for &Raw<'_> {
     fn take(&mut self, chunk: Chunk<'_>) -> Result<(), Error> {
-        let left = self.raw.length.saturating_sub(chunk.offset);
+        let left = self.length.saturating_sub(chunk.offset);
         let end =
             usize::try_from(left).map_or(chunk.bytes.len(), |left| left.min(chunk.bytes.len()));
-        let mut runs = self.spare.pop().unwrap_or_default();
-        self.raw.runs(&chunk.bytes[..end], chunk.offset, &mut runs);
-        self.held.push(Held {
+        let runs = self.runs(&chunk.bytes[..end], chunk.offset);
+        let mut waiting = lock(&self.waiting);
+        waiting.bytes += chunk.bytes.len();
+        waiting.chunks.push_back(Held {
             offset: chunk.offset,
             bytes: Arc::clone(chunk.shared),
             runs,
         });
-        if self.held.len() >= MAX_HELD {
-            self.write(self.raw.output.turn())
-        } else if let Some(turn) = self.raw.output.try_turn() {
-            self.write(turn)
+        if waiting.stopped {
+            Err(Error::Stopped)
+        } else if waiting.is_writing {
+            self.wait_for_room(waiting)
         } else {
-            Ok(())
+            waiting.is_writing = true;
+            drop(waiting);
+            self.write_waiting()
         }
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.write(self.raw.output.turn())
     }
 }
 
-impl RawWorker<'_> {
-    /// Writes all that is held.
-    fn write(&mut self, mut turn: Turn<'_>) -> Result<(), Error> {
-        for mut held in self.held.drain(..) {
-            for run in held.runs.drain(..) {
+impl Raw<'_> {
+    /// Writes all that waits. If that fails, the pass ends and [`Writer::stop`] wakes the
+    /// others.
+    fn write_waiting(&self) -> Result<(), Error> {
+        let mut turn = self.output.turn();
+        loop {
+            let mut waiting = lock(&self.waiting);
+            let Some(held) = waiting.chunks.pop_front() else {
+                waiting.is_writing = false;
+                return Ok(());
+            };
+            drop(waiting);
+            for run in held.runs {
                 let offset = held.offset + run.start as u64;
                 turn.write_at(&held.bytes[run], offset)?;
             }
-            self.spare.push(held.runs);
+            let written = held.bytes.len();
+            drop(held.bytes);
+            let mut waiting = lock(&self.waiting);
+            waiting.bytes -= written;
+            let wake = waiting.blocked > 0 && waiting.bytes <= MAX_WAITING / 2;
+            drop(waiting);
+            if wake {
+                self.room.notify_all();
+            }
+        }
+    }
+
+    /// Waits while there is too much to write already.
+    fn wait_for_room(&self, mut waiting: MutexGuard<'_, Waiting>) -> Result<(), Error> {
+        if waiting.bytes < MAX_WAITING {
+            return Ok(());
+        }
+        waiting.blocked += 1;
+        while !waiting.stopped && waiting.bytes > MAX_WAITING / 2 {
+            waiting = (self.room.wait(waiting)).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.blocked -= 1;
+        if waiting.stopped {
+            return Err(Error::Stopped);
         }
         Ok(())
     }
@@ -167,8 +210,9 @@ impl RawWorker<'_> {
 
 impl Raw<'_> {
     /// Runs of blocks that have to be written, none longer than one write.
-    fn runs(&self, bytes: &[u8], offset: u64, runs: &mut Vec<Range<usize>>) {
+    fn runs(&self, bytes: &[u8], offset: u64) -> Vec<Range<usize>> {
         let block_size = BLOCK as usize;
+        let mut runs: Vec<Range<usize>> = Vec::new();
         let mut zeros: Range<usize> = 0..0;
         for (number, block) in bytes.chunks(block_size).enumerate() {
             let start = number * block_size;
@@ -190,6 +234,7 @@ impl Raw<'_> {
             }
         }
         self.give_back(&zeros, offset);
+        runs
     }
 
     /// Remembers zeros of a chunk.
@@ -355,6 +400,58 @@ mod tests {
         let about = std::fs::metadata(&target).unwrap();
         assert_eq!(about.len(), 1 << 40);
         assert!(about.blocks() * 512 < 1 << 20, "{} blocks", about.blocks());
+    }
+
+    /// Gives `count` chunks of a MiB to a worker, until one is refused.
+    fn give(raw: &Raw<'_>, count: u64) -> Result<(), Error> {
+        let shared = Arc::new(vec![7; 1 << 20]);
+        let mut worker = raw.worker()?;
+        (0..count).try_for_each(|sequence| {
+            worker.take(Chunk {
+                sequence,
+                offset: sequence << 20,
+                bytes: &shared,
+                shared: &shared,
+            })
+        })
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_room_goes_on_or_is_stopped() {
+        let disk = Memory {
+            length: 64 << 20,
+            ..Memory::default()
+        };
+        let place = tempfile::tempdir().unwrap();
+        for stopped in [false, true] {
+            let target = place.path().join("a.raw");
+            let output = Output::create(&target, disk.length).unwrap();
+            let raw = Raw::create(&disk, &output).unwrap();
+            // As if another thread wrote.
+            lock(&raw.waiting).is_writing = true;
+            std::thread::scope(|scope| {
+                let giving = scope.spawn(|| give(&raw, 64));
+                while lock(&raw.waiting).blocked == 0 {
+                    std::thread::yield_now();
+                }
+                assert!(lock(&raw.waiting).bytes <= MAX_WAITING);
+                if stopped {
+                    raw.stop();
+                    assert!(matches!(giving.join().unwrap(), Err(Error::Stopped)));
+                } else {
+                    while !giving.is_finished() {
+                        raw.write_waiting().unwrap();
+                        lock(&raw.waiting).is_writing = true;
+                    }
+                    giving.join().unwrap().unwrap();
+                    raw.write_waiting().unwrap();
+                }
+            });
+            if !stopped {
+                output.commit(&Existing::Replace, false).unwrap();
+                assert!(std::fs::read(&target).unwrap() == vec![7; 64 << 20]);
+            }
+        }
     }
 
     #[test]

@@ -183,6 +183,8 @@ struct Job {
 struct Part {
     ordinal: u32,
     names: Vec<u8>,
+    /// How many there are.
+    count: usize,
 }
 
 /// What was found in a directory, or in a part of it, in the order of names.
@@ -313,10 +315,10 @@ impl<'s, 'o> Worker<'s, 'o> {
         let mut batch = Batch {
             directory: job.directory,
             ordinal: part.ordinal,
-            names: Vec::new(),
-            entries: Vec::new(),
+            names: Vec::with_capacity(part.names.len()),
+            // Batches are kept: entries that grow would leave what they had in the heap.
+            entries: Vec::with_capacity(part.count),
         };
-        batch.names.reserve(part.names.len());
         let mut path = job.path.to_vec();
         if !path.is_empty() {
             path.push(b'/');
@@ -354,6 +356,7 @@ impl<'s, 'o> Worker<'s, 'o> {
                 let mut part = Part {
                     ordinal,
                     names: Vec::with_capacity(starts.len() * 16),
+                    count: starts.len(),
                 };
                 for &start in starts {
                     part.names.extend_from_slice(name(start));
@@ -364,6 +367,7 @@ impl<'s, 'o> Worker<'s, 'o> {
         let first = parts.next().unwrap_or(Part {
             ordinal: 0,
             names: Vec::new(),
+            count: 0,
         });
         for part in parts {
             self.scan.push(Job {
