@@ -387,7 +387,7 @@ fn directory_elements(entry: &Path) -> Result<Vec<Element>, Error> {
     if entry.as_os_str().is_empty() {
         return Err(Error::EmptyPathEntry);
     }
-    if !entry.is_dir() {
+    if !is_directory(entry)? {
         return Err(Error::InvalidElementDir {
             path: entry.to_owned(),
         });
@@ -404,7 +404,7 @@ fn directory_elements(entry: &Path) -> Result<Vec<Element>, Error> {
     let mut elements = Vec::new();
     for name in sorted_names(entry)? {
         let listed = entry.join(&name);
-        if !listed.is_dir() {
+        if !is_directory(&listed)? {
             continue;
         }
         // The name is that of the directory a link leads to, not of the link.
@@ -504,6 +504,20 @@ fn sorted_names(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     Ok(names)
 }
 
+/// Whether `path` leads to a directory. That it cannot be told is an error: elements that
+/// the user may not read must not look as if they were not there.
+fn is_directory(path: &Path) -> Result<bool, Error> {
+    match std::fs::metadata(path) {
+        Ok(about) => Ok(about.is_dir()),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(source) => Err(Error::Io {
+            action: "look at",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -562,6 +576,23 @@ mod tests {
             text("/nowhere/x"),
             "element search path entry `/nowhere/x` is not a directory"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        // A name that no filesystem has fails for root too.
+        let long = dir.path().join("x".repeat(300));
+        let library = dir.path().join("library");
+        fs::create_dir(&library).unwrap();
+        std::os::unix::fs::symlink(&long, library.join("e")).unwrap();
+        for (entry, named) in [(&long, &long), (&library, &library.join("e"))] {
+            let error = Library::with_directories(std::slice::from_ref(entry)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("cannot look at `{}`", named.display())
+            );
+        }
     }
 
     #[test]
