@@ -74,10 +74,11 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
     };
     let threads = match options.threads {
         // More than there are processors: while the page cache is cold, threads
-        // mostly wait for the disk.
+        // mostly wait for the disk. When it is warm, they cost nothing that can be
+        // measured.
         0 => std::thread::available_parallelism()
             .map_or(1, |cores| cores.get().saturating_mul(2))
-            .clamp(4, 32),
+            .clamp(16, 32),
         threads => threads.min(256),
     };
     let mut batches = Vec::new();
