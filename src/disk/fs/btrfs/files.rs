@@ -297,11 +297,17 @@ impl Of<'_> {
             return Ok(content.size);
         }
         let mut used = 0;
-        let mut done = 0;
-        for range in content.ranges() {
-            // Whole blocks, each once.
-            let mut at = (range.offset / SECTOR * SECTOR).max(done);
-            let end = (range.offset + range.length).min(content.size);
+        let mut ranges = content.ranges().peekable();
+        while let Some(range) = ranges.next() {
+            // Extents are whole blocks: what meets in a block is in one extent.
+            let mut at = range.offset / SECTOR * SECTOR;
+            let mut end = range.offset + range.length;
+            while let Some(next) =
+                ranges.next_if(|next| next.offset / SECTOR * SECTOR <= end.next_multiple_of(SECTOR))
+            {
+                end = next.offset + next.length;
+            }
+            let end = end.min(content.size);
             while at < end {
                 let wanted = (end - at).min(MAX_EXTENT);
                 let (address, room) = data.take(wanted.next_multiple_of(SECTOR));
@@ -336,7 +342,6 @@ impl Of<'_> {
                 used += blocks;
                 at += blocks;
             }
-            done = at.max(done);
         }
         Ok(used)
     }

@@ -7,7 +7,7 @@ use uuid::uuid;
 
 use super::*;
 use crate::disk::fs::made::find_program;
-use crate::disk::fs::testing::{assert_kernel_sees, everything, write};
+use crate::disk::fs::testing::{Mounted, assert_kernel_sees, everything, write};
 use crate::tree::{Content, DataRange, Inode, Kind, TreeBuilder};
 
 fn options() -> Options {
@@ -90,6 +90,39 @@ fn the_filesystem_holds_the_tree_exactly_and_is_the_same_each_time() {
     assert!(images[0] == images[1], "two runs differ");
     assert_clean(&scratch.path().join("a"));
     assert_kernel_sees(&scratch.path().join("a"), "btrfs", &tree);
+}
+
+#[test]
+fn ranges_that_share_a_block_all_keep_their_data() {
+    let mut bytes = vec![0; 40_000];
+    // Several in a block, one over its end, and one in the next one.
+    let data = [
+        (0, 10),
+        (600, 10),
+        (4000, 100),
+        (4500, 1),
+        (20_000, 9000),
+        (29_500, 5),
+    ]
+    .map(|(offset, length)| DataRange { offset, length });
+    for range in &data {
+        let place = |byte: u64| usize::try_from(byte).unwrap();
+        bytes[place(range.offset)..place(range.offset + range.length)].fill(7);
+    }
+    let mut content = Content::bytes(bytes.clone());
+    content.data = Some(data.into());
+    let mut tree = TreeBuilder::new();
+    tree.insert("/sparse", Inode::new(Kind::File(content), 0o600))
+        .unwrap();
+    let tree = Arc::new(tree.build().unwrap());
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("image");
+    write(plan(&tree, &options(), 100 << 20).unwrap(), &path);
+    assert_clean(&path);
+    if let Some(mounted) = Mounted::new(&path, "btrfs", "loop,ro") {
+        let read = std::fs::read(mounted.path().join("sparse")).unwrap();
+        assert!(read == bytes);
+    }
 }
 
 #[test]
