@@ -107,6 +107,7 @@ pub(crate) fn everything() -> Arc<Tree> {
         ("/spaces/second", "/large"),
         ("/aaa first", "/names/a b"),
         ("/link2", "/link"),
+        ("/long link2", "/long link"),
         ("/dev/zero2", "/dev/null"),
     ] {
         tree.hard_link(path, to).expect(path);

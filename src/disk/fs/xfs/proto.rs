@@ -117,6 +117,11 @@ impl Proto<'_> {
                 text.clear();
             }
             Kind::Directory => head('d'),
+            // As long a target might take a block, which would not be freed.
+            Kind::Symlink(_) if !first => {
+                head('l');
+                text.push_str(" x");
+            }
             Kind::Symlink(target) => {
                 head('l');
                 text.push(' ');

@@ -47,6 +47,7 @@ pub(super) fn fix(
         tree,
         made,
         places: vec![None; tree.nodes().len()],
+        further: further_names(tree),
         has_attributes: false,
     };
     fix.inodes()?;
@@ -98,7 +99,18 @@ struct Fix<'a> {
     made: Timestamp,
     /// Inodes by node; of further names those that only hold their place.
     places: Vec<Option<Place>>,
+    /// Whether a node is a further name of a file.
+    further: Vec<bool>,
     has_attributes: bool,
+}
+
+/// Which nodes are further names of files.
+fn further_names(tree: &Tree) -> Vec<bool> {
+    let mut named = vec![false; tree.inodes().len()];
+    let nodes = tree.nodes();
+    nodes
+        .map(|(_, node)| std::mem::replace(&mut named[node.inode.index()], true))
+        .collect()
 }
 
 /// A chunk of inodes, and where its record is.
@@ -291,6 +303,11 @@ impl Fix<'_> {
         mut core: Dinode,
         bytes: &mut [u8],
     ) -> Result<(), Error> {
+        if self.further[id.index()] {
+            // It holds the place of a name until that is led to the file.
+            bytes[..INODE_CORE].copy_from_slice(core.as_bytes());
+            return Ok(());
+        }
         let inode = self.tree.inode_of(id);
         let time = self.time(&core, inode.mtime);
         core.di_atime = time.into();
