@@ -71,12 +71,17 @@ impl Header {
         wanted == unsigned || wanted == signed
     }
 
+    /// Whether it is of the format that POSIX has; GNU's is marked `ustar  `.
+    pub(super) fn is_ustar(&self) -> bool {
+        self.magic == *b"ustar\0"
+    }
+
     /// The name with its prefix, as ustar divides it.
     pub(super) fn path(&self) -> Vec<u8> {
         let name = text(&self.name);
         let prefix = text(&self.prefix);
         // GNU's headers (`ustar  `) have times in the place of the prefix.
-        if prefix.is_empty() || self.magic != *b"ustar\0" {
+        if prefix.is_empty() || !self.is_ustar() {
             return name.to_vec();
         }
         [prefix, b"/", name].concat()

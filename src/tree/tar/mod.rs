@@ -10,7 +10,7 @@
 //! headers and names have limits, and paths only ever become names in the tree.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use super::{
 mod acl;
 mod error;
 mod header;
+mod input;
 mod pax;
 #[cfg(test)]
 mod tests;
@@ -31,10 +32,9 @@ pub use error::Error;
 pub(crate) use pax::attribute;
 
 use header::{BLOCK, BLOCK_SIZE, Header, number, text};
+use input::{Bytes, Input, Stream};
 use pax::Records;
 
-/// Longest extended header, and longest name in GNU's form, in bytes.
-const MAX_EXTENDED: u64 = 16 << 20;
 /// Longest path that Linux can have, in bytes.
 const MAX_PATH: usize = 4096;
 /// Memory that undoing xz may take, in KiB: the largest preset's 64 MiB twice.
@@ -125,7 +125,7 @@ pub fn read(path: &Path, spool_directory: &Path) -> Result<Archived, Error> {
         path,
         at: 0,
         bytes: Bytes::Stream {
-            stream,
+            stream: Stream::new(stream),
             spool,
             spooled: 0,
             directory: spool_directory,
@@ -163,164 +163,14 @@ fn compression(start: &[u8]) -> Compression {
     found.map_or(Compression::None, |(_, compression)| compression)
 }
 
-/// The archive's bytes, in order.
-struct Input<'a> {
-    path: &'a Path,
-    /// Bytes that were read or skipped, of the uncompressed archive.
-    at: u64,
-    bytes: Bytes<'a>,
-}
-
-enum Bytes<'a> {
-    /// Data is used where it is.
-    File {
-        reader: BufReader<File>,
-        length: u64,
-    },
-    /// Data is copied.
-    Stream {
-        stream: Box<dyn Read>,
-        spool: File,
-        spooled: u64,
-        directory: &'a Path,
-    },
-}
-
-impl Input<'_> {
-    fn damaged(&self, problem: &'static str) -> Error {
-        Error::Damaged {
-            path: self.path.to_owned(),
-            offset: self.at,
-            problem,
-        }
-    }
-
-    fn failed(&self, source: io::Error) -> Error {
-        Error::Read {
-            path: self.path.to_owned(),
-            source,
-        }
-    }
-
-    /// Reads as much as there is, up to the buffer's length.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let read = match &mut self.bytes {
-                Bytes::File { reader, .. } => reader.read(&mut buffer[filled..]),
-                Bytes::Stream { stream, .. } => stream.read(&mut buffer[filled..]),
-            };
-            match read {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed(error)),
-            }
-        }
-        self.at += filled as u64;
-        Ok(filled)
-    }
-
-    /// The next block; `None` at the archive's end.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK_SIZE]>, Error> {
-        let mut block = [0; BLOCK_SIZE];
-        match self.fill(&mut block)? {
-            0 => Ok(None),
-            BLOCK_SIZE => Ok(Some(block)),
-            count => {
-                self.at -= count as u64;
-                Err(self.damaged("it ends within a block"))
-            }
-        }
-    }
-
-    /// Reads `length` bytes and the padding that follows.
-    fn extended(&mut self, length: u64) -> Result<Vec<u8>, Error> {
-        if length > MAX_EXTENDED {
-            return Err(self.damaged("an extended header is larger than 16 MiB"));
-        }
-        let padded = length.next_multiple_of(BLOCK);
-        let mut bytes = Vec::new();
-        // Grows with what is there, not with what a header claims.
-        while (bytes.len() as u64) < padded {
-            let block = self.block()?;
-            let block = block.ok_or_else(|| self.damaged("it ends within an extended header"))?;
-            bytes.extend_from_slice(&block);
-        }
-        bytes.truncate(usize::try_from(length).unwrap_or(0));
-        Ok(bytes)
-    }
-
-    /// Passes `length` bytes of data and the padding that follows; returns where
-    /// they can be read.
-    fn data(&mut self, length: u64) -> Result<u64, Error> {
-        let cut_off = "it ends within a file";
-        let padded = length
-            .checked_next_multiple_of(BLOCK)
-            .filter(|padded| self.at.checked_add(*padded).is_some());
-        let Some(padded) = padded else {
-            return Err(self.damaged("a file is larger than any can be"));
-        };
-        match &mut self.bytes {
-            Bytes::File {
-                reader,
-                length: end,
-            } => {
-                let start = self.at;
-                // The last file's padding may be missing.
-                if start + length > *end {
-                    return Err(self.damaged(cut_off));
-                }
-                let skipped = i64::try_from(padded).map_err(|_| io::ErrorKind::InvalidInput.into());
-                let skipped = skipped.and_then(|padded| reader.seek_relative(padded));
-                skipped.map_err(|error| self.failed(error))?;
-                self.at += padded;
-                Ok(start)
-            }
-            Bytes::Stream {
-                stream,
-                spool,
-                spooled,
-                directory,
-            } => {
-                let start = *spooled;
-                let mut left = length;
-                let mut buffer = vec![0; 128 << 10];
-                while left > 0 {
-                    let wanted = buffer
-                        .len()
-                        .min(usize::try_from(left).unwrap_or(usize::MAX));
-                    let count = match stream.read(&mut buffer[..wanted]) {
-                        Ok(0) => return Err(self.damaged(cut_off)),
-                        Ok(count) => count,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                        Err(error) => return Err(self.failed(error)),
-                    };
-                    let written = spool.write_all(&buffer[..count]);
-                    written.map_err(|source| Error::Spool {
-                        path: self.path.to_owned(),
-                        directory: directory.to_owned(),
-                        source,
-                    })?;
-                    *spooled += count as u64;
-                    self.at += count as u64;
-                    left -= count as u64;
-                }
-                let mut padding = [0; BLOCK_SIZE];
-                let padding = &mut padding[..usize::try_from(padded - length).unwrap_or(0)];
-                self.fill(padding)?;
-                Ok(start)
-            }
-        }
-    }
-}
-
 /// An archive in work.
 struct Archive<'a> {
     input: Input<'a>,
     packed: Arc<Packed>,
     builder: TreeBuilder<'static>,
     global: Records,
+    /// It has extended headers, which only pax archives have.
+    pax: bool,
     /// Some access control list has a name whose number is not known yet.
     unresolved: bool,
     /// How many members have a list of NFSv4's kind, and the first of them.
@@ -342,6 +192,7 @@ impl<'a> Archive<'a> {
             packed,
             builder: TreeBuilder::new(),
             global: Records::default(),
+            pax: false,
             unresolved: false,
             nfs4_acls: (0, PathBuf::new()),
         }
@@ -408,6 +259,7 @@ impl<'a> Archive<'a> {
         let size = number(&header.size)
             .and_then(|size| u64::try_from(size).ok())
             .ok_or_else(|| damaged("a member has no valid size"))?;
+        self.pax |= matches!(header.typeflag, b'x' | b'X' | b'g');
         match header.typeflag {
             b'x' | b'X' => {
                 let text = self.input.extended(size)?;
@@ -485,7 +337,12 @@ impl<'a> Archive<'a> {
             b'0' | 0 | b'7' if path.ends_with(b"/") && !sparse.map_in_data => Kind::Directory,
             b'0' | 0 | b'7' => Kind::File(self.content(&records, size, &path)?),
             b'S' => Kind::File(self.old_sparse(block, header, size, &path)?),
-            b'1' => return self.link(&path, &link(), size),
+            b'1' => {
+                if size > 0 && self.has_data(header)? {
+                    self.input.data(size)?;
+                }
+                return self.link(&path, &link());
+            }
             b'2' => Kind::Symlink(link().into()),
             b'3' => Kind::CharDevice(device()?),
             b'4' => Kind::BlockDevice(device()?),
@@ -494,7 +351,8 @@ impl<'a> Archive<'a> {
             b'M' => return Err(unsupported("which continues another archive")),
             _ => return Err(unsupported("which is of an unknown type")),
         };
-        if !matches!(kind, Kind::File(_)) && size > 0 {
+        // The size of any other member, which programs may give, stands for nothing.
+        if header.typeflag == b'D' {
             self.input.data(size)?;
         }
         if records.nfs4_acl {
@@ -533,12 +391,22 @@ impl<'a> Archive<'a> {
         }
     }
 
-    /// A second name of a member that came before.
-    fn link(&mut self, path: &[u8], to: &[u8], size: u64) -> Result<(), Error> {
-        // `pax` may give the data with every name; it is the same.
-        if size > 0 {
-            self.input.data(size)?;
+    /// Whether the data of a file comes with this further name of it, too. In a pax
+    /// archive it may, and then the size says so. Elsewhere it may not, but star gives
+    /// the size all the same, so that only what comes next can tell.
+    fn has_data(&mut self, header: &Header) -> Result<bool, Error> {
+        if self.pax || !header.is_ustar() {
+            return Ok(self.pax);
         }
+        Ok(self.input.peek()?.is_some_and(|block| {
+            let header = Header::read_from_bytes(&block);
+            let is_header = header.is_ok_and(|header| header.checksum_matches(&block));
+            !is_header && block.iter().any(|&byte| byte != 0)
+        }))
+    }
+
+    /// A second name of a member that came before.
+    fn link(&mut self, path: &[u8], to: &[u8]) -> Result<(), Error> {
         let same = |path: &[u8]| {
             let parts = path.split(|&byte| byte == b'/');
             let parts = parts.filter(|part| !part.is_empty() && *part != b".");

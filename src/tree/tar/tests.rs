@@ -30,6 +30,17 @@ fn member(kind: u8, name: &str, link: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A member whose header gives this size, without data.
+fn sized(kind: u8, name: &str, link: &str, magic: &[u8], size: usize) -> Vec<u8> {
+    let mut header = member(kind, name, link, &vec![0; size]);
+    header.truncate(BLOCK_SIZE);
+    header[257..265].copy_from_slice(magic);
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
 /// Records of an extended header.
 fn records(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut text = Vec::new();
@@ -54,6 +65,67 @@ fn read_members(members: &[Vec<u8>]) -> Result<Archived, Error> {
     let mut bytes = members.concat();
     bytes.resize(bytes.len() + 1024, 0);
     read_bytes(&bytes)
+}
+
+#[test]
+fn what_is_no_file_has_no_data_whatever_its_size() {
+    let ustar = b"ustar\x0000";
+    // The two members after each would pass for 1024 bytes of data.
+    for odd in [
+        sized(b'2', "odd", "a", ustar, 1024),
+        sized(b'3', "odd", "", ustar, 1024),
+        sized(b'4', "odd", "", ustar, 1024),
+        sized(b'5', "odd", "", ustar, 1024),
+        sized(b'6', "odd", "", ustar, 1024),
+        sized(0, "odd/", "", b"\0\0\0\0\0\0\0\0", 1024),
+        sized(b'1', "odd", "a", ustar, 1024),
+        sized(b'1', "odd", "a", b"ustar  \0", 1024),
+        sized(b'1', "odd", "a", b"\0\0\0\0\0\0\0\0", 1024),
+    ] {
+        let mut bytes = [
+            member(b'0', "a", "", b"first"),
+            odd,
+            member(b'0', "b", "", b"second"),
+            sized(b'1', "last", "a", ustar, 1024),
+        ]
+        .concat();
+        bytes.resize(bytes.len() + 1024, 0);
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&bytes).unwrap();
+        for bytes in [bytes, packed.finish().unwrap()] {
+            let archived = read_bytes(&bytes).unwrap();
+            assert!(archived.warnings.is_empty(), "{:?}", archived.warnings);
+            let tree = Arc::new(archived.tree);
+            let names: Vec<_> = tree.nodes().map(|(id, _)| tree.path(id)).collect();
+            assert_eq!(names, ["/", "/a", "/b", "/last", "/odd"].map(PathBuf::from));
+            let b = tree.find("b").unwrap();
+            assert_eq!(tree.read_small(b).unwrap(), b"second");
+        }
+    }
+}
+
+#[test]
+fn further_names_may_come_with_the_data() {
+    let plain = vec![
+        member(b'0', "a", "", b"first"),
+        member(b'1', "link", "a", &[b'f'; 1000]),
+        member(b'0', "b", "", b"second"),
+    ];
+    // In a pax archive the data may look like a member.
+    let inner = member(b'0', "inner", "", b"");
+    let pax = vec![
+        member(b'g', "", "", &records(&[("comment", "pax")])),
+        member(b'0', "a", "", &inner),
+        member(b'1', "link", "a", &inner),
+        member(b'0', "b", "", b"second"),
+    ];
+    for members in [plain, pax] {
+        let tree = Arc::new(read_members(&members).unwrap().tree);
+        let names: Vec<_> = tree.nodes().map(|(id, _)| tree.path(id)).collect();
+        assert_eq!(names, ["/", "/a", "/b", "/link"].map(PathBuf::from));
+        let b = tree.find("b").unwrap();
+        assert_eq!(tree.read_small(b).unwrap(), b"second");
+    }
 }
 
 #[test]
