@@ -78,6 +78,16 @@ pub enum Error {
         /// Names it may have.
         limit: u32,
     },
+    /// A directory with more subdirectories than can be counted.
+    #[error("`{}` has {subdirectories} subdirectories, but without the feature `dir_nlink` ext4 allows at most {limit}; add `-O dir_nlink`", path.display())]
+    TooManySubdirectories {
+        /// The directory.
+        path: PathBuf,
+        /// Subdirectories it has.
+        subdirectories: u32,
+        /// Subdirectories it may have.
+        limit: u32,
+    },
     /// A file that is too long for the filesystem's block size.
     #[error("`{}` has {size} bytes, but with these options ext4 allows at most {limit}", path.display())]
     FileTooLarge {

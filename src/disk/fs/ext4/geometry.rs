@@ -99,12 +99,14 @@ impl Geometry {
             sparse_super: options.features.ro_compat.contains(RoCompat::SPARSE_SUPER),
         };
         let asked = geometry.inodes_asked(options)?;
+        // Small groups have no room for all that growth may need.
+        let mut most_reserved = u32::MAX;
         loop {
             let groups = geometry.groups();
             let per_block = block_size / u64::from(descriptor_size);
             geometry.descriptor_blocks =
                 u32::try_from(u64::from(groups).div_ceil(per_block)).map_err(|_| too_large())?;
-            geometry.reserved_descriptor_blocks = geometry.growth(options);
+            geometry.reserved_descriptor_blocks = geometry.growth(options).min(most_reserved);
             // A group's inodes have one block of bitmap, so that for many there must be
             // many groups; mke2fs looks for their size in the same way.
             if asked.div_ceil(u64::from(groups)) > 8 * u64::from(options.block_size) {
@@ -124,7 +126,14 @@ impl Geometry {
                 continue;
             }
             let overhead = geometry.super_blocks(GroupNo(0)) + 2 + u64::from(geometry.table_blocks);
-            if overhead > u64::from(geometry.blocks_per_group) {
+            let excess = overhead.saturating_sub(geometry.blocks_per_group.into());
+            let reserved = geometry.reserved_descriptor_blocks;
+            if excess > 0 && excess <= reserved.into() && options.max_online_resize.is_none() {
+                most_reserved = reserved - u32::try_from(excess).unwrap_or(reserved);
+                geometry.blocks = blocks.max(first_data_block + 1);
+                continue;
+            }
+            if excess > 0 {
                 return Err(match options.blocks_per_group {
                     Some(blocks) => Error::BadOption {
                         option: format!("-g {blocks}"),

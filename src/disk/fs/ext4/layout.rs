@@ -103,6 +103,11 @@ impl Layout {
     pub(super) fn new(tree: &Arc<Tree>, options: &Options, blocks: u64) -> Result<Self, Error> {
         options.check()?;
         let mut options = options.normalised();
+        if tree.inodes().any(|(_, inode)| inode.xattrs.is_some()) {
+            // The kernel adds it with the first attribute, and e2fsck takes blocks of
+            // attributes away where it is missing.
+            options.features.compat.insert(Compat::EXT_ATTR);
+        }
         let values = Values::find(tree, &options)?;
         let inodes = Self::inodes_needed(tree) + values.inodes(&options);
         let geometry = Geometry::new(&options, blocks, inodes)?;
@@ -160,6 +165,7 @@ impl Layout {
         }
         let directories = layout.directories();
         layout.place_directories(&directories, &mut allocator)?;
+        layout.check_subdirectories(&directories)?;
         layout.place_journal(&mut allocator);
         layout.place_files(&mut allocator)?;
         layout.end = allocator.end();
@@ -456,6 +462,28 @@ impl Layout {
                 links: inode.links,
                 limit: LINK_MAX,
             });
+        }
+        Ok(())
+    }
+
+    /// A directory's links are its subdirectories and two more; only with `dir_nlink`
+    /// may they go uncounted.
+    fn check_subdirectories(&self, directories: &[NodeId]) -> Result<(), Error> {
+        let limit = LINK_MAX - 2;
+        let features = self.options.features.ro_compat;
+        if features.contains(RoCompat::DIR_NLINK) {
+            return Ok(());
+        }
+        for &node in directories {
+            let number = self.numbers[self.tree.node(node).inode.index()];
+            let subdirectories = self.subdirectories.get(&number).copied().unwrap_or(0);
+            if subdirectories > limit {
+                return Err(Error::TooManySubdirectories {
+                    path: self.tree.path(node),
+                    subdirectories,
+                    limit,
+                });
+            }
         }
         Ok(())
     }

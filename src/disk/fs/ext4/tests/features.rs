@@ -40,6 +40,8 @@ fn every_supported_set_of_options_is_clean_and_reads_back_equal() {
         "-i 1024",
         "-g 8192",
         "-b 1024 -g 512 -O ^flex_bg",
+        "-b 1024 -g 256",
+        "-g 1024 -I 1024 -i 8192",
         "-i 65536",
         "-N 20000",
         "-E resize=1000000000",
@@ -52,6 +54,28 @@ fn every_supported_set_of_options_is_clean_and_reads_back_equal() {
         let image = Image::new(&tree, &options, 512 * MIB);
         image.check();
         view::compare(&image.path(), &tree);
+    }
+}
+
+#[test]
+fn attributes_bring_the_feature_that_they_need() {
+    let with = |length: usize| {
+        tree(|b| {
+            let inode = Inode::file(*b"x", 0o644).with_xattr("user.a", vec![1; length]);
+            b.insert("/file", inode).unwrap();
+        })
+    };
+    for (tree, text) in [
+        (with(1), "-O ^ext_attr"),
+        (with(1000), "-O ^ext_attr"),
+        (with(1000), "-O none -I 128"),
+        (with(1000), "-O ^ext_attr,ea_inode -b 1024"),
+        (modest(), "-O ^ext_attr"),
+    ] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        println!("{text}");
+        Image::new(&tree, &options, 64 * MIB).check();
     }
 }
 

@@ -367,6 +367,34 @@ fn a_directory_with_too_many_subdirectories_to_count_has_one_link() {
 }
 
 #[test]
+fn subdirectories_that_may_not_go_uncounted_have_a_limit() {
+    let with = |subdirectories: u32| {
+        tree(|b| {
+            for number in 0..subdirectories {
+                b.insert(format!("/many/{number}"), Inode::directory(0o755))
+                    .unwrap();
+            }
+        })
+    };
+    let mut ext3 = options();
+    ext3.features = super::super::Features::ext3();
+    let full = with(64_998);
+    let size = minimum_size(&full, &ext3).unwrap();
+    let image = Image::new(&full, &ext3, size);
+    image.check();
+    if tool("debugfs").is_some() {
+        assert!(image.debugfs("stat /many").contains("Links: 65000 "));
+    }
+    assert_eq!(
+        plan(&with(64_999), &ext3, 1024 * MIB)
+            .unwrap_err()
+            .to_string(),
+        "`/many` has 64999 subdirectories, but without the feature `dir_nlink` ext4 allows at most \
+         64998; add `-O dir_nlink`"
+    );
+}
+
+#[test]
 fn attribute_blocks_have_at_most_1024_users() {
     let tree = tree(|b| {
         for number in 0..2500 {
