@@ -357,6 +357,10 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
     world.write("no.tar", "this is no archive");
     world.write("bz.tar", "BZh9 and so on");
     world.write("bad.yaml", "- mkfs: {type: ext4}\n");
+    world.write(
+        "data.yaml",
+        "- local_loop: {name: image0, mkfs: {type: ext4, mount: {mount_point: /data}}}\n",
+    );
     for (line, status, message) in [
         ("pack none", 1, "error: cannot read `"),
         (
@@ -379,6 +383,11 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
             "pack tree --layout ./bad.yaml",
             1,
             "error: a `mkfs` entry needs a `name`",
+        ),
+        (
+            "pack tree --layout ./data.yaml",
+            1,
+            "error: no filesystem is mounted at `/`",
         ),
         (
             "pack tree --layout ./gone.yaml",
@@ -443,7 +452,7 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
         );
         assert_eq!(
             fs::read_dir(world.work()).expect("readable").count(),
-            4,
+            5,
             "{line}"
         );
     }

@@ -254,7 +254,10 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
             item.settings.set("uuid", Value::text(uuid));
         }
     }
-    Ok(Config::from_items(items)?)
+    let config = Config::from_items(items)?;
+    // Else files would be nowhere.
+    config.root()?;
+    Ok(config)
 }
 
 /// The seed of every id: what is packed and how, not where or when.

@@ -262,7 +262,7 @@ impl Config {
                 continue;
             }
             let path = &mount.mount_point;
-            if !seen.insert(path) {
+            if !seen.insert(mount.path()) {
                 return Err(ConfigError::DuplicateMount {
                     mount_point: path.clone(),
                 });
@@ -435,7 +435,7 @@ impl Config {
         let mount = self
             .mounts
             .iter()
-            .find(|mount| mount.mount_point == mount_point)?;
+            .find(|mount| mount.path() == mount_point)?;
         self.mkfs_of(mount)
     }
 
@@ -449,9 +449,10 @@ impl Config {
         };
         let mounts = self.mounts.iter();
         let deepest = mounts
-            .filter(|mount| holds(&mount.mount_point))
-            .max_by_key(|mount| mount.mount_point.len())?;
-        self.mkfs_of(deepest)
+            .map(|mount| (mount.path(), mount))
+            .filter(|(point, _)| holds(point))
+            .max_by_key(|(point, _)| point.len());
+        self.mkfs_of(deepest?.1)
     }
 
     /// `DIB_ROOT_LABEL`: the label of the filesystem at `/`.

@@ -163,6 +163,20 @@ pub struct Mount {
     pub mount_point: String,
 }
 
+impl Mount {
+    /// The mount point with one slash in front of each name and none at the end, as
+    /// paths are compared. `/etc/fstab` has it as it was written.
+    pub fn path(&self) -> String {
+        let names = self.mount_point.split('/').filter(|name| !name.is_empty());
+        let path: String = names.flat_map(|name| ["/", name]).collect();
+        if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path
+        }
+    }
+}
+
 /// A line of `/etc/fstab`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fstab {

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{LayoutError, Names, PlanParameters};
-use crate::disk::config::{Config, ConfigError, Partition, Partitioning, TableKind};
+use crate::disk::config::{self, Config, ConfigError, Partition, Partitioning, TableKind};
 use crate::disk::{gpt, mbr};
 
 /// A planned partition table.
@@ -229,10 +229,10 @@ fn discoverable_type(
 ) -> Result<Uuid, LayoutError> {
     let mkfs = config.mkfs.iter().find(|mkfs| mkfs.base == partition.name);
     let mount = mkfs.and_then(|mkfs| config.mounts.iter().find(|m| m.base == mkfs.name));
-    let used_for = match (mkfs, mount) {
-        (Some(mkfs), _) if mkfs.is_swap() => "swap",
-        (_, Some(mount)) => &mount.mount_point,
-        _ => "",
+    let mounted_at = mount.map(config::Mount::path).unwrap_or_default();
+    let used_for = match mkfs {
+        Some(mkfs) if mkfs.is_swap() => "swap",
+        _ => mounted_at.as_str(),
     };
     gpt::discoverable(used_for, arch).ok_or_else(|| {
         let what = match used_for {

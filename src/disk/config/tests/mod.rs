@@ -490,6 +490,17 @@ fn the_order_of_mounts_is_that_of_their_paths() {
          LABEL=mkfs_var /var ext4 noacl 0 2\n\
          LABEL=mkfs_swap none swap sw 0 0\n"
     );
+    // It is the same place, however it is written.
+    for written in ["/boot/", "//boot"] {
+        let text = text.replace("/boot,", &format!("{written},"));
+        let config = parse(&text).unwrap();
+        assert_eq!(config.boot_label(), "mkfs_boot");
+        let holding = |path| config.mkfs_holding(path).map(|mkfs| mkfs.name.as_str());
+        assert_eq!(holding("/boot/grub"), Some("mkfs_boot"));
+        assert_eq!(holding("/var/log"), Some("mkfs_var"));
+        let line = format!("LABEL=mkfs_boot {written} ext3 nodev,nosuid 0 2\n");
+        assert!(config.fstab().contains(&line));
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ fn every_rule_of_upstream_has_its_message() {
         (mkfs("type: ext4, mount: {mount_point: var}"), "mount point `var` of `mount_mkfs_l` must be an absolute path"),
         (mkfs("type: ext4, mount: {mount_point: /a/../..}"), "mount point `/a/../..` of"),
         (two_mkfs("type: xfs, mount: {mount_point: /}", "type: xfs, mount: {mount_point: /}"), "Mount point [/] specified more than once"),
+        (two_mkfs("type: xfs, mount: {mount_point: /}", "type: xfs, mount: {mount_point: //}"), "Mount point [//] specified more than once"),
+        (two_mkfs("type: xfs, mount: {mount_point: /a/b}", "type: xfs, mount: {mount_point: /a//b/}"), "Mount point [/a//b/] specified more than once"),
         ("- local_loop: {name: l}\n- mkfs: {name: a, base: l, type: xfs}\n- mkfs: {name: b, base: l, type: xfs}".into(), "`a` and `b` both use `l`: only one can"),
         ("- local_loop: {name: l}\n- mount: {base: l, mount_point: /}".into(), "the base `l` of `mount_l` is a disk, but must be a filesystem (mkfs)"),
         (mkfs("type: ext4, mount: {mount_point: /, fstab: {fsck-passno: one}}"), "`fsck-passno` of `fstab_mount_mkfs_l` must be a small number, but is `one`"),
