@@ -70,11 +70,7 @@ impl Plan {
                 self.check_sectors(item, group)?;
                 let uuid = names.uuid("vg", &group.name);
                 let name = group.name.clone();
-                for name in [&name].into_iter().chain(lvs.iter().map(|lv| &lv.name)) {
-                    if !lvm::is_valid_name(name) {
-                        return Err(lvm::LvmError::Name { name: name.clone() }.into());
-                    }
-                }
+                lvm::check_names(&name, &lvs)?;
                 groups.push(lvm::Vg {
                     name,
                     uuid,

@@ -12,6 +12,14 @@ pub enum LvmError {
         /// The name.
         name: String,
     },
+    /// A name that is LVM's own.
+    #[error("`{lv}` is no name for a logical volume: LVM keeps `{part}` for volumes of its own")]
+    ReservedName {
+        /// The logical volume.
+        lv: String,
+        /// What its name has.
+        part: String,
+    },
     /// A physical volume without room for an extent.
     #[error(
         "physical volume `{pv}` of {bytes} bytes is too small: it needs {} for metadata and at \

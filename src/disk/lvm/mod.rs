@@ -201,13 +201,49 @@ fn length_of(segments: &[Segment]) -> u64 {
     segments.iter().map(|segment| segment.length).sum()
 }
 
-/// Whether LVM takes this as a name.
-pub fn is_valid_name(name: &str) -> bool {
+/// Whether LVM takes this as a name of anything.
+fn is_valid_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+_.-".contains(&byte);
     !matches!(name, "" | "." | "..")
         && name.len() < 128
         && !name.starts_with('-')
         && name.bytes().all(allowed)
+}
+
+/// What LVM's own hidden volumes are called by: `lvcreate` takes no name with it.
+const RESERVED: [&str; 17] = [
+    "_cdata", "_cmeta", "_corig", "_cpool", "_cvol", "_imeta", "_iorig", "_mimage", "_mlog",
+    "_pmspare", "_rimage", "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin", "_wcorig",
+];
+
+/// What names of logical volumes must not begin with.
+const RESERVED_STARTS: [&str; 2] = ["pvmove", "snapshot"];
+
+/// Checks the names of a group and of its logical volumes.
+///
+/// # Errors
+/// [`LvmError::Name`] and [`LvmError::ReservedName`] for what LVM refuses.
+pub fn check_names(vg: &str, lvs: &[Lv]) -> Result<(), LvmError> {
+    let mut names = [vg]
+        .into_iter()
+        .chain(lvs.iter().map(|lv| lv.name.as_str()));
+    if let Some(name) = names.find(|name| !is_valid_name(name)) {
+        let name = name.to_owned();
+        return Err(LvmError::Name { name });
+    }
+    for lv in lvs {
+        let start = RESERVED_STARTS
+            .iter()
+            .find(|start| lv.name.starts_with(**start));
+        let part = start.or_else(|| RESERVED.iter().find(|part| lv.name.contains(**part)));
+        if let Some(part) = part {
+            return Err(LvmError::ReservedName {
+                lv: lv.name.clone(),
+                part: (*part).to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Extents that a logical volume asks for; `stripes` divide them.
@@ -312,14 +348,7 @@ pub fn plan(vg: &Vg) -> Result<Plan, LvmError> {
 
 /// Names that LVM takes, and as many volumes as the group's options allow.
 fn check_group(vg: &Vg) -> Result<(), LvmError> {
-    for name in [&vg.name]
-        .into_iter()
-        .chain(vg.lvs.iter().map(|lv| &lv.name))
-    {
-        if !is_valid_name(name) {
-            return Err(LvmError::Name { name: name.clone() });
-        }
-    }
+    check_names(&vg.name, &vg.lvs)?;
     let limits = [
         ("logical", vg.lvs.len(), vg.options.max_lv),
         ("physical", vg.pvs.len(), vg.options.max_pv),

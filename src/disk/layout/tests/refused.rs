@@ -47,6 +47,14 @@ fn what_cannot_be_planned_says_why() {
             "`-home` is no name for LVM",
         ),
         (
+            EFI_LVM.replace("lv_home", "lv_tdata"),
+            "`lv_tdata` is no name for a logical volume: LVM keeps `_tdata` for volumes of its own",
+        ),
+        (
+            EFI_LVM.replace("lv_home", "snapshot1"),
+            "`snapshot1` is no name for a logical volume: LVM keeps `snapshot` for volumes",
+        ),
+        (
             "- mkfs: {name: a, base: b, type: ext4}".to_owned(),
             "Edge not defined: b->a",
         ),
