@@ -96,9 +96,14 @@ pub fn plan(
         .map_err(failed("create", &image))?;
     // Its block size is one of those of files: 512 bytes at least.
     file.set_len(bytes).map_err(failed("write", &image))?;
-    let protofile = proto::write(tree, directory.path())?;
+    let version = version(&program);
+    let largest = match version >= TAKES_LARGE_FILES {
+        true => u64::MAX,
+        false => MAX_READ,
+    };
+    let protofile = proto::write(tree, directory.path(), largest)?;
     let caution = match options.for_grub {
-        true => cautious(version(&program), &options.arguments),
+        true => cautious(version, &options.arguments),
         false => Vec::new(),
     };
     let mut command = Command::new(program);
@@ -120,6 +125,13 @@ pub fn plan(
     fix::fix(&file, &image, tree, options.timestamp)?;
     made::volume(file, &image).map_err(failed("read", &image))
 }
+
+/// The first version of mkfs.xfs that reads files piece by piece.
+const TAKES_LARGE_FILES: (u32, u32) = (6, 13);
+
+/// Bytes that one `read` gives at most. Older versions read a file with one, and take
+/// lengths modulo 2³²: of a file of 4 GiB they make an empty one.
+const MAX_READ: u64 = 0x7FFF_F000;
 
 /// Features that GRUB 2.06 cannot read, where mkfs.xfs has them by default: option,
 /// name and the version that knows it.

@@ -20,8 +20,13 @@ use crate::tree::{InodeId, Kind, NodeId, Tree};
 /// Bytes that are copied at once.
 const COPY: usize = 1 << 20;
 
-/// Writes the protofile into `directory`, with files for it beside it.
-pub(super) fn write(tree: &Arc<Tree>, directory: &Path) -> Result<std::path::PathBuf, Error> {
+/// Writes the protofile into `directory`, with files for it beside it. `largest` is
+/// how many bytes of a file mkfs.xfs reads.
+pub(super) fn write(
+    tree: &Arc<Tree>,
+    directory: &Path,
+    largest: u64,
+) -> Result<std::path::PathBuf, Error> {
     let path = directory.join("protofile");
     let failed = |source| Error::Io {
         action: "write",
@@ -32,6 +37,7 @@ pub(super) fn write(tree: &Arc<Tree>, directory: &Path) -> Result<std::path::Pat
         tree,
         reader: tree.reader(),
         directory,
+        largest,
         named: vec![false; tree.inodes().len()],
         text: Vec::new(),
     };
@@ -47,6 +53,7 @@ struct Proto<'a> {
     tree: &'a Arc<Tree>,
     reader: crate::tree::Reader,
     directory: &'a Path,
+    largest: u64,
     /// Inodes that have had their first name.
     named: Vec<bool>,
     text: Vec<u8>,
@@ -107,6 +114,12 @@ impl Proto<'_> {
             Kind::File(content) if content.size == 0 => {
                 head('-');
                 text.push_str(" /dev/null");
+            }
+            Kind::File(content) if content.size > self.largest => {
+                return Err(Error::Unsupported {
+                    path: self.tree.path(id),
+                    problem: "mkfs.xfs before 6.13 takes no files of more than 2 GiB",
+                });
             }
             Kind::File(_) => {
                 head('-');

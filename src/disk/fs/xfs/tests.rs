@@ -5,8 +5,8 @@ use std::process::Command;
 use uuid::uuid;
 
 use super::*;
-use crate::disk::fs::testing::{assert_kernel_sees, everything, write};
-use crate::tree::{Inode, TreeBuilder};
+use crate::disk::fs::testing::{Mounted, assert_kernel_sees, everything, write};
+use crate::tree::{Content, DataRange, Inode, Kind, TreeBuilder};
 
 fn options() -> Options {
     Options {
@@ -158,6 +158,77 @@ fn what_cannot_be_made_says_why() {
     assert!(make(odd, "/a", 300 << 20, "").contains("xfs has no namespace"));
     assert!(make(file(), "/a", 300 << 20, "-q -Z").starts_with("`mkfs.xfs` failed: "));
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn files_have_their_size_or_there_is_none() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !has_programs() {
+        return;
+    }
+    let tree = |length: usize, size: u64| {
+        let mut content = Content::bytes(vec![7; length]);
+        content.size = size;
+        content.data = Some(
+            [DataRange {
+                offset: 0,
+                length: length as u64,
+            }]
+            .into(),
+        );
+        let mut tree = TreeBuilder::new();
+        tree.insert("/file", Inode::new(Kind::File(content), 0o644))
+            .unwrap();
+        Arc::new(tree.build().unwrap())
+    };
+    let protofile = proto::write(&tree(5000, 5000), scratch.path(), MAX_READ).unwrap();
+    let path = scratch.path().join("image");
+    for (length, size, fits) in [
+        (5000, 5000, true),
+        // As mkfs.xfs 6.13.0 leaves a file that ends with a hole.
+        (5000, 1 << 33, true),
+        (5001, 5001, false),
+        (4999, 4999, false),
+    ] {
+        let image = std::fs::File::options();
+        let image = image
+            .clone()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
+        let image = image.unwrap();
+        image.set_len(MIN_BYTES).unwrap();
+        let mut command = Command::new(check().unwrap());
+        command
+            .args(["-q", "-f", "-K", "-p"])
+            .arg(&protofile)
+            .arg(&path);
+        made::run(&mut command).unwrap();
+        let tree = tree(length, size);
+        let fixed = fix::fix(&image, &path, &tree, options().timestamp);
+        if !fits {
+            assert_eq!(
+                fixed.unwrap_err().to_string(),
+                "`/file` cannot be put into an xfs filesystem: it changed while mkfs.xfs read it"
+            );
+            continue;
+        }
+        fixed.unwrap();
+        assert_clean(&path);
+        if let Some(mounted) = Mounted::new(&path, "xfs", "loop,ro,nouuid") {
+            let found = mounted.path().join("file").metadata().unwrap();
+            assert_eq!(found.len(), size);
+        }
+    }
+    let large = tree(1, MAX_READ + 1);
+    let error = proto::write(&large, scratch.path(), MAX_READ).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`/file` cannot be put into an xfs filesystem: mkfs.xfs before 6.13 takes no files of \
+         more than 2 GiB"
+    );
 }
 
 #[test]
