@@ -12,8 +12,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{AccessFlags, access};
 
 use crate::sandbox::enter::{Running, Sandbox};
+use crate::sandbox::groups::Group;
 use crate::sandbox::identity::Identity;
-use crate::sandbox::limits::{Group, Watch};
+use crate::sandbox::limits::Watch;
 use crate::sandbox::{choice, hide, host, sweep};
 
 use super::confinement::Privacy;

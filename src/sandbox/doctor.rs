@@ -11,9 +11,10 @@ use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid};
 
 use super::choice::{self, MODES};
+use super::groups::{self, Group};
 use super::identity::{self, Identity, Ownership};
 use super::idmap::{self, find_program};
-use super::limits::{self, Group, Limits};
+use super::limits::Limits;
 use super::probe::{self, Listening};
 use super::userns::become_root;
 use super::{Error, mounts, refusal};
@@ -609,7 +610,7 @@ fn device(path: &'static str, needed: &str) -> Check {
 
 fn control_groups() -> Check {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let versions = match limits::versions(&mounts) {
+    let versions = match groups::versions(&mounts) {
         (true, true) => "versions 1 and 2",
         (false, true) => "version 2",
         (true, false) => "version 1",

@@ -13,8 +13,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 
+use super::groups::Group;
 use super::identity::Identity;
-use super::limits::Group;
 use super::network::{self, Network};
 use super::process::{self, clone_process, exit_now, pipe, require_one_thread, wait_for};
 use super::refusal::explain_refusal;

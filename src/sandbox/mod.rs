@@ -27,6 +27,7 @@ pub mod doctor;
 pub mod emul;
 pub mod enter;
 mod family;
+pub mod groups;
 mod guard;
 mod handover;
 pub mod hide;

@@ -1,5 +1,5 @@
 //! What the control groups that kiln was started in refuse: those of a container, of a
-//! login or of a service, whose limits are not kiln's own ([`super::limits`]).
+//! login or of a service, whose limits are not kiln's own ([`super::groups`]).
 //!
 //! The kernel counts such events and tells nobody; a program only sees that a fork
 //! fails, or is killed.
@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::limits;
+use super::groups;
 
 /// Files that count processes that were refused, and the name of the count.
 const PROCESSES: &[(&str, &str)] = &[("pids.events", "max")];
@@ -35,7 +35,7 @@ impl Session {
     /// Looks at the groups of this process and at those above them.
     pub fn begin() -> Session {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let groups = limits::own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        let groups = groups::own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
         Session::of(&groups)
     }
 
