@@ -135,13 +135,14 @@ fn refuse(program: &mut Vec<sock_filter>, number: u32, with: u32) {
 }
 
 /// Instructions that answer one number if an argument has one of the values;
-/// whatever else it has is allowed.
-fn refuse_argument(
+/// whatever else it has gets the other answer.
+fn answer_argument(
     program: &mut Vec<sock_filter>,
     number: u32,
     argument: u32,
     values: &[u32],
     with: u32,
+    otherwise: u32,
 ) {
     let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
     program.push(jump_equal(number, 0, 2 * count + 2));
@@ -149,8 +150,26 @@ fn refuse_argument(
     for &value in values {
         program.extend([jump_equal(value, 0, 1), answer(with)]);
     }
-    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program.push(answer(otherwise));
 }
+
+/// Address families of sockets (`address_families(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families<'a> {
+    /// Those that none may have.
+    Without(&'a [u32]),
+    /// Those that they may have.
+    Only(&'a [u32]),
+}
+
+/// Families that stay on this host: without a network, and without a network namespace,
+/// there are no others. Which of the rest lead out is not ours to list: some that look
+/// harmless, such as `AF_SMC` and `AF_RDS`, are TCP below.
+const LOCAL: [u32; 3] = [
+    libc::AF_UNIX as u32,
+    libc::AF_NETLINK as u32,
+    libc::AF_ALG as u32,
+];
 
 /// Everything for one architecture, whose number of calls is loaded.
 fn table(
@@ -158,7 +177,7 @@ fn table(
     refused: impl Iterator<Item = u32>,
     ioctl: u32,
     socket: u32,
-    families: &[u32],
+    families: Families<'_>,
 ) {
     for number in refused.chain([QUOTACTL_FD]) {
         refuse(program, number, EPERM);
@@ -166,12 +185,17 @@ fn table(
     for number in ABSENT {
         refuse(program, number, ENOSYS);
     }
-    refuse_argument(program, ioctl, SECOND_ARGUMENT, &TYPING, EPERM);
-    refuse_argument(program, socket, FIRST_ARGUMENT, families, EAFNOSUPPORT);
+    let allow = libc::SECCOMP_RET_ALLOW;
+    answer_argument(program, ioctl, SECOND_ARGUMENT, &TYPING, EPERM, allow);
+    let (listed, with, otherwise) = match families {
+        Families::Without(listed) => (listed, EAFNOSUPPORT, allow),
+        Families::Only(listed) => (listed, allow, EAFNOSUPPORT),
+    };
+    answer_argument(program, socket, FIRST_ARGUMENT, listed, with, otherwise);
 }
 
-/// The filter. `families` are address families that no socket may have.
-fn program(families: &[u32], no_socketcall: bool, narrow: &Narrow) -> Vec<sock_filter> {
+/// The filter.
+fn program(families: Families<'_>, no_socketcall: bool, narrow: &Narrow) -> Vec<sock_filter> {
     let number = |nr: &c_long| u32::try_from(*nr).unwrap_or(u32::MAX);
     let mut own = Vec::new();
     #[cfg(target_arch = "x86_64")]
@@ -219,27 +243,16 @@ fn program(families: &[u32], no_socketcall: bool, narrow: &Narrow) -> Vec<sock_f
 
 /// Installs the filter on the calling thread and all that it starts.
 ///
-/// Without a network, sockets are refused that no network namespace covers or,
-/// where there is none, all that leave the host.
+/// Sockets are refused that no network namespace covers; without a network and without
+/// such a namespace, all but those that stay on the host.
 pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> {
-    let mut families = vec![libc::AF_VSOCK as u32];
     let off = network == Network::None;
-    if off && !own_network_namespace {
-        families.extend(
-            [
-                libc::AF_INET,
-                libc::AF_INET6,
-                libc::AF_PACKET,
-                libc::AF_BLUETOOTH,
-                libc::AF_CAN,
-                libc::AF_TIPC,
-                libc::AF_IUCV,
-                libc::AF_XDP,
-            ]
-            .map(|family| family as u32),
-        );
-    }
-    load(&program(&families, off, &NARROW), 0).map(drop)
+    let families = if off && !own_network_namespace {
+        Families::Only(&LOCAL)
+    } else {
+        Families::Without(&[libc::AF_VSOCK as u32])
+    };
+    load(&program(families, off, &NARROW), 0).map(drop)
 }
 
 #[cfg(test)]
@@ -251,7 +264,8 @@ mod tests {
     fn each_architecture_gets_its_answers() {
         let vsock = libc::AF_VSOCK as u32;
         let inet = libc::AF_INET as u32;
-        let program = |narrow| program(&[vsock, inet], true, narrow);
+        let families = Families::Without(&[vsock, inet]);
+        let program = |narrow| program(families, true, narrow);
         let arm = program(&NARROW_ARM);
         let program = program(&NARROW_I386);
         let allow = libc::SECCOMP_RET_ALLOW;
@@ -305,5 +319,27 @@ mod tests {
         assert_eq!(run(&arm, I386, 3, [0, 0]), ENOSYS);
         #[cfg(target_arch = "x86_64")]
         assert_eq!(run(&program, ARCH, 0x4000_0000, [0, 0]), ENOSYS);
+    }
+
+    #[test]
+    fn without_a_network_sockets_have_families_that_stay_on_the_host() {
+        let program = program(Families::Only(&LOCAL), true, &NARROW_I386);
+        let socket = u32::try_from(libc::SYS_socket).expect("a number");
+        for family in 0..64 {
+            let local = [1, 16, 38].contains(&family);
+            let expected = if local {
+                libc::SECCOMP_RET_ALLOW
+            } else {
+                EAFNOSUPPORT
+            };
+            for (arch, number) in [(ARCH, socket), (I386, SOCKET_I386)] {
+                let found = run(&program, arch, number, [family, 1]);
+                assert_eq!(found, expected, "family {family}");
+            }
+        }
+        assert_eq!(
+            run(&program, ARCH, libc::SYS_connect as u32, [3, 0]),
+            libc::SECCOMP_RET_ALLOW
+        );
     }
 }

@@ -379,6 +379,28 @@ fn without_a_network_and_without_namespaces_sockets_are_refused() {
     }
 }
 
+#[test]
+fn without_a_network_and_without_namespaces_sockets_stay_on_the_host() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let toy = Toy::basic();
+    // Whether the kernel has a family, and whom it lets have it, is another matter.
+    let look = format!(
+        "perl -MSocket -e 'for (0..63) {{ socket(S, $_, SOCK_STREAM, 0) and next if $_ == 1; \
+             socket(S, $_, SOCK_DGRAM, 0); print qq(family $_\n) unless $! == {} }}'",
+        libc::EAFNOSUPPORT
+    );
+    toy.hook("extra-data", "50-look", &look);
+    let built = toy.build("-t tar --mode chroot --network none").success();
+    for family in built.lines_after("family ") {
+        assert!(["16", "38"].contains(&family.as_str()), "family {family}");
+    }
+}
+
 /// Calls that hooks have no business with, by number for both common machines.
 const CALLS: &str = r"
 import ctypes, os, platform, fcntl, socket
