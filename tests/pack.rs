@@ -488,7 +488,8 @@ fn a_tree_with_a_policy_is_labelled() {
     );
     world.write(
         "tree/etc/selinux/own/contexts/files/file_contexts",
-        "/.* system_u:object_r:default_t:s0\n/srv(/.*)? system_u:object_r:srv_t:s0\n",
+        "/.* system_u:object_r:default_t:s0\n/srv(/.*)? system_u:object_r:srv_t:s0\n\
+         /lost\\+found -d system_u:object_r:lost_found_t:s0\n",
     );
     world.write("tree/srv/file", "served\n");
     let label = |image: &str| {
@@ -502,11 +503,22 @@ fn a_tree_with_a_policy_is_labelled() {
         "{}",
         label("auto")
     );
+    // It is in no tree, and has its label all the same.
+    let lost_found = |image: &str| {
+        let path = format!("{image}.raw");
+        debugfs(&world, &path, "ea_get /lost+found security.selinux")
+    };
+    assert!(
+        lost_found("auto").contains("lost_found_t"),
+        "{}",
+        lost_found("auto")
+    );
     let mut off = world.kiln();
     off.env("KILN_SELINUX", "off")
         .words(&format!("{line} off"))
         .success();
     assert!(!label("off").contains("srv_t"), "{}", label("off"));
+    assert!(!lost_found("off").contains("_t"), "{}", lost_found("off"));
 
     world.write("tree/etc/selinux/config", "SELINUX=disabled\n");
     for (value, expected) in [

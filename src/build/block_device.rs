@@ -6,6 +6,7 @@
 //! image, and `umount` turns the directories into the image. The steps, their
 //! files and their order are the same.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -314,6 +315,7 @@ impl Tool {
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, epoch()),
             scratch: std::env::temp_dir(),
+            lost_found: BTreeMap::new(),
         };
         let length = Length {
             bytes: state.bytes,

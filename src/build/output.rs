@@ -1,6 +1,7 @@
 //! From the finished target to written images: scan, plan, assemble, write.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
@@ -248,10 +249,14 @@ fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
 
 /// The tree with the SELinux labels of its own policy, as `KILN_SELINUX` says.
 fn labelled(engine: &Engine<'_>, tree: Arc<Tree>) -> Result<Arc<Tree>, Failure> {
-    let value = engine.variables.get(OsStr::new("KILN_SELINUX"));
-    Labelling::from_value(value.map(OsString::as_os_str))
+    labelling(engine)
         .and_then(|labelling| labelling.apply(tree))
         .map_err(error(LabelError::hint))
+}
+
+fn labelling(engine: &Engine<'_>) -> Result<Labelling, LabelError> {
+    let value = engine.variables.get(OsStr::new("KILN_SELINUX"));
+    Labelling::from_value(value.map(OsString::as_os_str))
 }
 
 /// Writes all outputs.
@@ -330,6 +335,9 @@ fn assemble(
     let planner = NativePlanner {
         timestamp: fit::made_at(tree, engine.plan.epoch),
         scratch: engine.dirs.scratch.clone(),
+        lost_found: labelling(engine)
+            .and_then(|labelling| labelling.lost_found(tree, &engine.plan.layout.mount_points()))
+            .map_err(error(LabelError::hint))?,
     };
     let length = Length {
         bytes: size.kib.saturating_mul(1024),
@@ -361,6 +369,7 @@ pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
             nanoseconds: 0,
         },
         scratch: std::path::PathBuf::new(),
+        lost_found: BTreeMap::new(),
     };
     for filesystem in layout.filesystems() {
         planner.check(filesystem).map_err(|error| {

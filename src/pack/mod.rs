@@ -127,6 +127,7 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
             scratch: request.directory().to_owned(),
+            lost_found: request.labelling.lost_found(&tree, &plan.mount_points())?,
         };
         let length = length(request, &plan, &tree)?;
         let disks = plan.assemble_tree(length, &tree, boot.as_ref(), &planner)?;

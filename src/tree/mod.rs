@@ -32,6 +32,7 @@ pub use build::TreeBuilder;
 pub use error::Error;
 pub use live::{Owners, ScanOptions, scan};
 pub use reader::{Packed, Reader};
+pub(crate) use selinux::ATTRIBUTE as LABEL;
 pub use selinux::{FileContexts, LabelError, Labelling};
 
 /// Index of a [`Node`]; the root is [`NodeId::ROOT`].

@@ -7,7 +7,7 @@
 //! match, and patterns without special characters go before all others.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::{Error, Inode, InodeId, Kind, NodeId, Tree, Xattrs};
 /// Where a target says whether and by which policy it is labelled.
 const CONFIG: &[u8] = b"/etc/selinux/config";
 /// Name of the attribute that holds a label.
-const ATTRIBUTE: &[u8] = b"security.selinux";
+pub(crate) const ATTRIBUTE: &[u8] = b"security.selinux";
 
 /// Whether a tree gets the labels of its own policy (`KILN_SELINUX`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,6 +95,29 @@ impl Labelling {
             None if self == Labelling::On => Err(LabelError::NoPolicy),
             None => Ok(tree),
         }
+    }
+
+    /// The labels of the `lost+found` that filesystems get at these mount points, by
+    /// mount point: they are not in the tree.
+    ///
+    /// # Errors
+    ///
+    /// If a file of the policy cannot be read.
+    pub fn lost_found(
+        self,
+        tree: &Arc<Tree>,
+        mount_points: &[&str],
+    ) -> Result<BTreeMap<String, Arc<[u8]>>, LabelError> {
+        let contexts = match self {
+            Labelling::Off => None,
+            Labelling::Auto | Labelling::On => FileContexts::of_tree(tree)?,
+        };
+        let labels = mount_points.iter().filter_map(|point| {
+            let path = format!("{}/lost+found", point.trim_end_matches('/'));
+            let label = contexts.as_ref()?.label(&path, &Kind::Directory)?;
+            Some(((*point).to_owned(), label))
+        });
+        Ok(labels.collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which writer makes which type of filesystem.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ pub struct NativePlanner {
     pub timestamp: Timestamp,
     /// Where programs that make filesystems (xfs) may work.
     pub scratch: PathBuf,
+    /// SELinux labels of the `lost+found` that ext filesystems get, by mount point.
+    pub lost_found: BTreeMap<String, Arc<[u8]>>,
 }
 
 impl NativePlanner {
@@ -140,6 +143,8 @@ impl NativePlanner {
         options.apply_mkfs(filesystem.opts.iter().cloned())?;
         options.label = filesystem.label.clone();
         options.uuid = uuid;
+        let mount_point = filesystem.mount_point.as_ref();
+        options.lost_found_label = mount_point.and_then(|at| self.lost_found.get(at)).cloned();
         let (block_size, sector_size) = (options.block_size, filesystem.sector_size);
         if block_size < sector_size {
             return Err(PlanError::BlockSize {
@@ -192,8 +197,6 @@ fn fat_options(filesystem: &FilesystemPlan) -> Result<fat::Options, PlanError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use uuid::uuid;
 
     use super::*;
@@ -234,6 +237,7 @@ mod tests {
                 nanoseconds: 0,
             },
             scratch: std::env::temp_dir(),
+            lost_found: BTreeMap::new(),
         }
     }
 

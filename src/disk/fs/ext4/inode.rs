@@ -64,7 +64,7 @@ impl Layout {
             }
             FIRST_INODE => Some(match self.lost_found {
                 Some(id) => self.tree_fields(id),
-                None => self.made_file(number, S_IFDIR | 0o700, 2, &self.made_lost_found),
+                None => self.made_lost_found_fields(number),
             }),
             number if number > FIRST_INODE => self
                 .order
@@ -73,6 +73,18 @@ impl Layout {
                 .or_else(|| self.extra_fields(InodeNo(number)))
                 .or_else(|| self.quota_fields(InodeNo(number))),
             _ => None,
+        }
+    }
+
+    /// A `lost+found` that the tree does not have.
+    fn made_lost_found_fields(&self, number: InodeNo) -> Fields<'_> {
+        let xattrs = &self.xattrs[index(self.made_xattrs)];
+        let fields = self.made_file(number, S_IFDIR | 0o700, 2, &self.made_lost_found);
+        Fields {
+            blocks: fields.blocks + u64::from(xattrs.block.is_some()),
+            xattrs: &xattrs.inline,
+            xattr_block: xattrs.block,
+            ..fields
         }
     }
 

@@ -21,7 +21,7 @@ use super::options::Options;
 use super::quota::QuotaFile;
 use super::resize;
 use super::units::{FsBlock, InodeNo, count, index};
-use crate::tree::{Content, Inode, InodeId, Kind, NodeId, Tree};
+use crate::tree::{Content, Inode, InodeId, Kind, LABEL, NodeId, Tree, Xattrs};
 
 /// Most names of a file, and most subdirectories that are counted.
 pub(super) const LINK_MAX: u32 = 65000;
@@ -66,6 +66,9 @@ pub(super) struct Layout {
     pub(super) journal_length: u64,
     /// Runs of a `/lost+found` that the tree does not have.
     pub(super) made_lost_found: Vec<Run>,
+    /// Its attributes, and the index of their place.
+    made_attributes: Option<Arc<Xattrs>>,
+    pub(super) made_xattrs: u32,
     /// Inodes that the tree does not have, after those that it has.
     pub(super) extras: Vec<Extra>,
     pub(super) values: Values,
@@ -103,7 +106,8 @@ impl Layout {
     pub(super) fn new(tree: &Arc<Tree>, options: &Options, blocks: u64) -> Result<Self, Error> {
         options.check()?;
         let mut options = options.normalised();
-        if tree.inodes().any(|(_, inode)| inode.xattrs.is_some()) {
+        let labelled = options.lost_found_label.is_some();
+        if labelled || tree.inodes().any(|(_, inode)| inode.xattrs.is_some()) {
             // The kernel adds it with the first attribute, and e2fsck takes blocks of
             // attributes away where it is missing.
             options.features.compat.insert(Compat::EXT_ATTR);
@@ -151,6 +155,8 @@ impl Layout {
             journal: Vec::new(),
             journal_length,
             made_lost_found: Vec::new(),
+            made_attributes: None,
+            made_xattrs: 0,
             extras: Vec::new(),
             values,
             value_checksums: Checksums::new(&options.uuid),
@@ -449,6 +455,12 @@ impl Layout {
                 let place = xattrs.place(self, set, id, allocator)?;
                 self.places[id.index()].xattrs = place;
             }
+        }
+        if let (None, Some(label)) = (self.lost_found, &self.options.lost_found_label) {
+            let set = Xattrs::from([(LABEL.into(), label.as_ref().into())]);
+            let set = Arc::clone(self.made_attributes.insert(Arc::new(set)));
+            let root = tree.node(NodeId::ROOT).inode;
+            self.made_xattrs = xattrs.place(self, &set, root, allocator)?;
         }
         let references = xattrs.finish(self);
         self.place_extras(&references, allocator);

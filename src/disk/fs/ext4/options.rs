@@ -1,5 +1,7 @@
 //! What kind of ext4 filesystem is wanted.
 
+use std::sync::Arc;
+
 use super::Error;
 use super::format::{BASE_INODE_SIZE, Compat, EXTRA_ISIZE, Incompat, RoCompat};
 use crate::tree::Timestamp;
@@ -199,6 +201,9 @@ pub struct Options {
     pub stripe_width: u32,
     /// Owner and group of the root directory, in place of the tree's.
     pub root_owner: Option<(u32, u32)>,
+    /// SELinux label of a `lost+found` that the tree does not have, with its final
+    /// zero.
+    pub lost_found_label: Option<Arc<[u8]>>,
     /// When it was made.
     pub timestamp: Timestamp,
 }
@@ -230,6 +235,7 @@ impl Options {
             stride: 0,
             stripe_width: 0,
             root_owner: None,
+            lost_found_label: None,
             timestamp: Timestamp::default(),
         }
     }

@@ -566,6 +566,7 @@ fn options_of_mkfs_may_be_quoted() {
     let planner = NativePlanner {
         timestamp: crate::tree::Timestamp::default(),
         scratch: std::env::temp_dir(),
+        lost_found: BTreeMap::new(),
     };
     let options = planner.ext4_options(&plan.filesystems()[0]).unwrap();
     assert_eq!(

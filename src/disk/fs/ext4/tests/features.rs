@@ -80,6 +80,23 @@ fn attributes_bring_the_feature_that_they_need() {
 }
 
 #[test]
+fn a_lost_and_found_that_is_made_has_its_label() {
+    let label = b"system_u:object_r:lost_found_t:s0\0";
+    let tree = modest();
+    for text in ["", "-I 128", "-b 1024 -O quota,ea_inode", "-O ^ext_attr"] {
+        let mut options = options();
+        options.parse_mkfs(text).unwrap();
+        options.lost_found_label = Some(Arc::from(&label[..]));
+        let image = Image::new(&tree, &options, 64 * MIB);
+        image.check();
+        if tool("debugfs").is_some() {
+            let said = image.debugfs("ea_list /lost+found");
+            assert!(said.contains("lost_found_t:s0"), "{text}: {said}");
+        }
+    }
+}
+
+#[test]
 fn features_of_newer_programs_are_clean_where_asked_for() {
     let tree = modest();
     for text in [
