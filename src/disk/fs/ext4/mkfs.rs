@@ -24,7 +24,7 @@ impl Options {
     /// | `-i RATIO`, `-N COUNT` | bytes of the filesystem per inode; number of inodes |
     /// | `-I SIZE` | bytes in an inode |
     /// | `-m PERCENT` | blocks reserved for root |
-    /// | `-L LABEL`, `-U UUID` | label and UUID |
+    /// | `-L LABEL`, `-U UUID` | label and UUID; `clear` is none, `random` and `time` are one that kiln makes |
     /// | `-j`, `-J size=MIB` | journal; 0 is none |
     /// | `-E resize=BLOCKS` | size up to which the mounted filesystem can grow |
     /// | `-E hash_seed=UUID` | seed of directory hashes |
@@ -97,6 +97,9 @@ impl Options {
             'N' => self.inodes = Some(u32::try_from(number(&option, value)?).map_err(too_large)?),
             'm' => self.reserved = percent(&option, value)?,
             'L' => self.label = value.to_owned(),
+            // One is made without the option too.
+            'U' if matches!(value, "random" | "time") => {}
+            'U' if value == "clear" => self.uuid = [0; 16],
             'U' => self.uuid = uuid(&option, value)?,
             'M' => self.last_mounted = value.to_owned(),
             'g' => {
@@ -273,7 +276,10 @@ fn percent(option: &str, text: &str) -> Result<u32, Error> {
     if decimals.len() > 2 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    let whole: u32 = whole.parse().map_err(|_| wrong())?;
+    let whole: u32 = match whole {
+        "" if !decimals.is_empty() => 0,
+        whole => whole.parse().map_err(|_| wrong())?,
+    };
     let decimals: u32 = format!("{decimals:0<2}").parse().map_err(|_| wrong())?;
     if whole > 50 {
         return Err(wrong());
@@ -314,6 +320,9 @@ mod tests {
         assert_eq!(options.reserved, 250);
         assert_eq!(options.inodes, Some(10240));
         assert_eq!(options.label, "my root");
+        assert_eq!(parse("-m .5").unwrap().reserved, 50);
+        assert_eq!(parse("-U random").unwrap().uuid, [1; 16]);
+        assert_eq!(parse("-U clear").unwrap().uuid, [0; 16]);
     }
 
     #[test]
@@ -352,6 +361,7 @@ mod tests {
             ("file", "`file`"),
             ("-b 512", "`-b 512`"),
             ("-m fifty", "`-m fifty`"),
+            ("-m .", "`-m .`"),
             ("-U nothing", "`-U nothing`"),
             ("-L 01234567890123456", "`-L 01234567890123456`"),
         ] {

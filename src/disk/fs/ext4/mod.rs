@@ -69,6 +69,15 @@ use units::{FsBlock, GroupNo, count};
 pub fn plan(tree: &Arc<Tree>, options: &Options, size: u64) -> Result<Volume, Error> {
     options.check()?;
     let blocks = size / options.block();
+    if let Some(most) = options.max_online_resize.filter(|&most| most < blocks) {
+        return Err(Error::BadOption {
+            option: format!("-E resize={most}"),
+            reason: format!(
+                "the filesystem has {blocks} blocks already, of {} bytes",
+                options.block()
+            ),
+        });
+    }
     let too_small = |needed| Error::TooSmall {
         needed,
         given: size,

@@ -30,3 +30,16 @@ fn an_image_grows_a_thousandfold_and_its_files_stay_as_they_are() {
         view::compare(&image.path(), &tree);
     }
 }
+
+#[test]
+fn growth_to_less_than_there_is_already_is_refused() {
+    let mut options = options();
+    options.parse_mkfs("-E resize=1000").unwrap();
+    assert_eq!(
+        plan(&features::modest(), &options, 64 * MIB)
+            .unwrap_err()
+            .to_string(),
+        "the ext4 option `-E resize=1000` is not usable: the filesystem has 16384 blocks already, \
+         of 4096 bytes"
+    );
+}
