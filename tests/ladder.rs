@@ -128,6 +128,32 @@ fn a_namespace_with_one_id_and_nothing_else_answers_too() {
     toy.assert_swept();
 }
 
+#[test]
+fn a_program_that_hides_its_memory_gets_its_answers() {
+    if !nix::unistd::geteuid().is_root() {
+        skip!("mode chroot is root's");
+    }
+    if common::tool("perl").is_none() {
+        skip!("perl is not installed");
+    }
+    let toy = Toy::basic();
+    // As `ssh-agent` does: `prctl(PR_SET_DUMPABLE, 0)`.
+    let number = libc::SYS_prctl;
+    let hide = format!(
+        "mkdir $TARGET_ROOT/srv\n\
+         perl -e 'syscall({number}, 4, 0, 0, 0, 0) == 0 or die; chdir shift or die; \
+             -d q(srv) or die; mkdir q(srv/made) or die; chown 3, 4, q(srv/made) or die; \
+             print join(q( ), q(made), (stat q(srv/made))[4, 5]), qq(\\n)' $TARGET_ROOT"
+    );
+    toy.hook("root", "20-hide", &hide);
+    for host in [Host::new(), Host::docker()] {
+        let built = host
+            .build(&toy, "-t tar --overwrite --mode chroot")
+            .success();
+        assert_eq!(built.lines_after("made "), ["3 4"]);
+    }
+}
+
 /// A process by its part in a build, and the name of the part.
 type Victim = (&'static str, fn(&Parts) -> Process);
 

@@ -14,6 +14,8 @@ mod common;
 mod program;
 #[path = "stress/attributes.rs"]
 mod attributes;
+#[path = "stress/corners.rs"]
+mod corners;
 #[path = "stress/escapes.rs"]
 mod escapes;
 #[path = "stress/fuse.rs"]
@@ -180,6 +182,14 @@ fn what_is_told_of_a_directory_is_what_is_told_of_each_file() {
         // The directory of a group, and what was made in it.
         assert_eq!(count(&kept.tree, " 0:7 "), 3, "{}", kept.tree);
         assert!(count(&kept.tree, " 1:0 ") > 0, "{}", kept.tree);
+    }
+}
+
+#[test]
+fn what_few_programs_ask_is_answered_as_root_would_be() {
+    for kept in compare("corners", &[]) {
+        assert_eq!(kept.output, "ok corners\n");
+        assert_eq!(count(&kept.tree, " 33:44 "), 6, "{}", kept.tree);
     }
 }
 

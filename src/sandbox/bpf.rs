@@ -56,12 +56,18 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             }
             When::AnyBit(argument, bits) => (argument, JUMP_ANY_BIT, bits),
             When::Equal(argument, value) => (argument, JUMP_EQUAL, value),
-            When::Either(argument, [one, other]) => {
+            When::OneOf(argument, values) => {
+                let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
                 program.extend([
-                    instruction(JUMP_EQUAL, 0, 5, trap.number),
+                    instruction(JUMP_EQUAL, 0, count + 3, trap.number),
                     instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
-                    instruction(JUMP_EQUAL, 1, 0, one),
-                    instruction(JUMP_EQUAL, 0, 1, other),
+                ]);
+                for (left, &value) in (1..=count).rev().zip(values) {
+                    // The last one decides.
+                    let otherwise = u8::from(left == 1);
+                    program.push(instruction(JUMP_EQUAL, left - 1, otherwise, value));
+                }
+                program.extend([
                     answer(libc::SECCOMP_RET_USER_NOTIF),
                     answer(libc::SECCOMP_RET_ALLOW),
                 ]);
@@ -175,7 +181,12 @@ mod tests {
             (libc::SYS_prlimit64, [0, locks, 0, 0, 0, 0], notify),
             (libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0], allow),
             (libc::SYS_prctl, [8, 1, 0, 0, 0, 0], notify),
+            (libc::SYS_prctl, [4, 0, 0, 0, 0, 0], notify),
             (libc::SYS_prctl, [1, 9, 0, 0, 0, 0], allow),
+            (libc::SYS_getsockopt, [3, 1, 17, 0, 0, 0], notify),
+            (libc::SYS_getsockopt, [3, 1, 59, 0, 0, 0], notify),
+            (libc::SYS_getsockopt, [3, 1, 4, 0, 0, 0], allow),
+            (libc::SYS_capget, [0; 6], notify),
             (libc::SYS_fchownat, [0; 6], notify),
             (libc::SYS_lremovexattr, [0; 6], notify),
             (libc::SYS_fsync, [0; 6], libc::SECCOMP_RET_ERRNO),
@@ -238,8 +249,15 @@ mod tests {
         for nr in [195, 212, 182, 297] {
             assert_eq!(run(&program, i386, nr, [0; 6]), notify, "call {nr}");
         }
-        // `socketcall`: `socket`, `bind`, `connect`.
-        for (call, expected) in [(1, notify), (2, notify), (3, libc::SECCOMP_RET_ALLOW)] {
+        // `socketcall`: `socket`, `bind`, `connect`, `setsockopt`, `getsockopt`.
+        let allow = libc::SECCOMP_RET_ALLOW;
+        for (call, expected) in [
+            (1, notify),
+            (2, notify),
+            (3, allow),
+            (14, allow),
+            (15, notify),
+        ] {
             assert_eq!(run(&program, i386, 102, [call, 0, 0, 0, 0, 0]), expected);
         }
         // `fsync`, and `chown` of the other table.

@@ -17,6 +17,7 @@ pub fn run() -> i32 {
         Ok("overlay") => super::hazards::overlay(),
         Ok("escapes") => super::escapes::run(),
         Ok("lists") => super::lists::run(),
+        Ok("corners") => super::corners::run(),
         Ok("fuse") => super::fuse::run(),
         _ => return 2,
     }
@@ -298,7 +299,7 @@ fn deep() {
 }
 
 /// Runs a part in a process of its own.
-fn in_child(part: impl FnOnce()) {
+pub fn in_child(part: impl FnOnce()) {
     // SAFETY: this process has one thread here.
     match unsafe { libc::fork() } {
         0 => {

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::sys::stat::Mode;
 
 use super::tracee::{self, Target, by_descriptor, open_at, statx, statx_of};
-use super::walk::NO_MAGIC_LINKS;
+use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::bpf::CREATING;
 use crate::sandbox::store::{Key, Node, Record};
@@ -277,25 +277,70 @@ impl Call<'_> {
         let Some(place) = self.place(directory, path, false)? else {
             return Ok(Answer::Continue);
         };
-        let parent = self.enter(&place)?;
-        let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-        match open_at(parent.as_raw_fd(), &place.name, flags, mode) {
-            Ok(file) => {
-                self.record(
-                    &statx_of(&file)?,
-                    || by_path(&file),
-                    (place.uid, place.gid),
-                    None,
-                );
-                Ok(Answer::Descriptor {
-                    file,
-                    close_on_exec,
-                })
+        self.open_new(place, flags, mode)
+    }
+
+    /// Opens a file that is made at a place or, if there is a link, where that leads.
+    fn open_new(&mut self, mut place: Place, flags: i32, mode: u32) -> Outcome {
+        let new = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        for _ in 0..MOST_LINKS {
+            let owner = (place.uid, place.gid);
+            if owner == (0, 0) {
+                break;
             }
-            // There is something: that is opened, or it is an error.
-            Err(Errno::EEXIST) => Ok(Answer::Continue),
-            Err(errno) => Err(errno),
+            let parent = self.enter(&place)?;
+            match open_at(parent.as_raw_fd(), &place.name, new, mode) {
+                Ok(file) => {
+                    self.record(&statx_of(&file)?, || by_path(&file), owner, None);
+                    return Ok(Answer::Descriptor {
+                        file,
+                        close_on_exec: flags & libc::O_CLOEXEC != 0,
+                    });
+                }
+                // There is something: that is opened, or it is an error.
+                Err(Errno::EEXIST) if flags & (libc::O_EXCL | libc::O_NOFOLLOW) != 0 => break,
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let Some(further) = self.behind_link(&place)? else {
+                break;
+            };
+            place = further;
         }
+        Ok(Answer::Continue)
+    }
+
+    /// Where the link at a place leads; `None` if there is none, or the kernel knows better.
+    fn behind_link(&mut self, place: &Place) -> Result<Option<Place>, Errno> {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        let Ok(link) = open_at(place.directory.as_raw_fd(), &place.name, flags, 0) else {
+            return Ok(None);
+        };
+        let kind = u32::from(statx_of(&link)?.stx_mode) & libc::S_IFMT;
+        if kind != libc::S_IFLNK || is_of_proc(&link)? {
+            return Ok(None);
+        }
+        let text = read_link(&link)?;
+        let Some((parent, name)) = split(&text).filter(|_| !text.ends_with(b"/")) else {
+            return Ok(None);
+        };
+        if self.leads_elsewhere(&text) {
+            return Ok(None);
+        }
+        let parent = if parent.is_empty() { b"." } else { parent };
+        let (pid, roots) = (self.pid, &self.listener.roots);
+        self.worker.view.enter_root(pid, roots)?;
+        let start = place.directory.try_clone().map_err(|_| Errno::EMFILE)?;
+        let Ok(directory) = self.worker.view.resolve(pid, Some(start), parent, true) else {
+            return Ok(None);
+        };
+        let (uid, gid) = self.first_owner_in(&statx_of(&directory)?)?;
+        Ok(Some(Place {
+            directory,
+            name: CString::new(name).map_err(|_| Errno::EINVAL)?,
+            uid,
+            gid,
+        }))
     }
 
     pub(super) fn mkdir(&mut self, directory: i32, path: usize, mode: usize) -> Outcome {

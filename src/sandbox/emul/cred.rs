@@ -146,6 +146,11 @@ impl Credentials {
         self.user.effective == 0 || self.kept
     }
 
+    /// Whether it may become root again by itself.
+    pub fn may_return(&self) -> bool {
+        self.user.has(0)
+    }
+
     /// Does what a call that sets ids does; returns the call's result.
     pub fn change(&mut self, kind: Kind, change: Change) -> Result<i64, Errno> {
         let privileged = self.privileged();

@@ -64,7 +64,7 @@ impl Call<'_> {
             return Err(Errno::EACCES);
         }
         // Files of the host act as nobody else than who runs them.
-        if found.stx_uid != 0 {
+        if found.stx_uid != 0 || self.gains_nothing()? {
             return Ok((None, None));
         }
         let file = target.reopen(libc::O_RDONLY | libc::O_NONBLOCK, 0)?;
@@ -74,6 +74,14 @@ impl Call<'_> {
         let record = self.record_of(&found).unwrap_or_default();
         let uid = (found.stx_mode & SET_UID != 0).then_some(record.uid);
         Ok((uid, sets_group.then_some(record.gid)))
+    }
+}
+
+impl Call<'_> {
+    /// Whether the program has wished that set-id bits do not count (`no_new_privs`).
+    fn gains_nothing(&self) -> Result<bool, Errno> {
+        let asks = self.worker.shared.powers.grants;
+        Ok(asks && self.worker.view.status(self.pid)?.no_new_privileges)
     }
 }
 

@@ -119,7 +119,25 @@ impl Call<'_> {
         Ok(Answer::Value(result))
     }
 
-    pub(super) fn keep_capabilities(&self) -> Outcome {
+    /// `prctl(2)` with one of the options of the table.
+    pub(super) fn process_option(&self) -> Outcome {
+        if self.int(0) == libc::PR_SET_DUMPABLE {
+            return Ok(self.set_dumpable());
+        }
+        self.keep_capabilities()
+    }
+
+    /// A program that hides its memory (`ssh-agent` does) would get no answers of a
+    /// supervisor that may not look into such programs. So it only believes that it does.
+    fn set_dumpable(&self) -> Answer {
+        if self.arguments[1] == 0 && !self.worker.shared.powers.traces {
+            Answer::Value(0)
+        } else {
+            Answer::Continue
+        }
+    }
+
+    fn keep_capabilities(&self) -> Outcome {
         let mut credentials = Credentials::clone(&*self.credentials()?);
         credentials.keep = match self.arguments[1] {
             0 => false,

@@ -10,12 +10,16 @@
 //! are recorded, and only calls about those are answered.
 //!
 //! Not emulated: refusals of access to a process that gave up its root ids (it
-//! may do more than it should), and ids in `/proc/PID/status`.
+//! may do more than it should), ids and capabilities in `/proc/PID/status`, access
+//! control lists that a directory which has some with ids gives to new files, ids that
+//! are sent with messages (`SCM_CREDENTIALS`), files that root makes through a link into
+//! the directory of a group, and refusals of calls that take no mere name (`O_PATH`).
 //!
 //! A call is named in [`table`] once for each ABI, with the method of [`Call`]
 //! that answers it.
 
 mod birth;
+mod capabilities;
 mod create;
 pub mod cred;
 mod device;
@@ -25,10 +29,12 @@ mod layout;
 mod naming;
 mod overlay;
 mod own;
+mod peer;
 mod place;
 mod signal;
 mod socket;
 mod stat;
+mod status;
 pub mod table;
 pub mod tracee;
 mod vproc;
@@ -74,6 +80,28 @@ pub enum Answer {
 /// What a handler found; an error is the call's error.
 type Outcome = Result<Answer, Errno>;
 
+/// What this process may, on which depends what it has to tell.
+#[derive(Debug, Clone, Copy)]
+struct Powers {
+    /// It may look into programs that hide their memory.
+    traces: bool,
+    /// That a program may not gain anything (`no_new_privs`) was its own wish, and not
+    /// the price of its filter or a rule for all of kiln.
+    grants: bool,
+}
+
+impl Powers {
+    fn own() -> Powers {
+        use caps::{CapSet, Capability};
+        let has = |which| caps::has_cap(None, CapSet::Effective, which).unwrap_or(false);
+        Powers {
+            traces: has(Capability::CAP_SYS_PTRACE),
+            grants: has(Capability::CAP_SYS_ADMIN)
+                && !nix::sys::prctl::get_no_new_privs().unwrap_or(true),
+        }
+    }
+}
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Emulation {
@@ -84,6 +112,7 @@ pub struct Emulation {
     dispatch: Dispatch,
     /// The root of the sandbox itself.
     own_root: RootId,
+    powers: Powers,
     /// What stands for files that targets lack.
     own_files: Option<vproc::OwnFiles>,
     /// Counts calls that mount.
@@ -119,6 +148,7 @@ impl Emulation {
                 .then(vproc::OwnFiles::open)
                 .transpose()?,
             own_root: RootId::own()?,
+            powers: Powers::own(),
         })
     }
 }
@@ -141,6 +171,13 @@ impl Worker {
             view,
             met: (0, Vec::new()),
         })
+    }
+
+    /// Leaves the root directory of whom it answered last.
+    pub fn rest(&mut self) {
+        if let Err(errno) = self.view.leave_root() {
+            tracing::debug!("a worker keeps the root directory of a program: {errno}");
+        }
     }
 
     /// When a task started, which tells it from others with its number.

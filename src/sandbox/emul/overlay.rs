@@ -31,10 +31,12 @@ pub(super) struct Layered {
 }
 
 impl Call<'_> {
-    /// A call after which a device number may be another filesystem's.
+    /// A call after which a device number may be another filesystem's. What is unmounted
+    /// must not be in use here.
     pub(super) fn change_mounts(&mut self) -> Outcome {
         self.worker.shared.mounts.fetch_add(1, Ordering::AcqRel);
         self.worker.shared.young.outlive();
+        self.worker.rest();
         Ok(Answer::Continue)
     }
 

@@ -25,7 +25,11 @@ impl Call<'_> {
     }
 
     pub(super) fn chown_at(&mut self) -> Outcome {
-        let target = self.at(1, self.int(4))?;
+        let flags = self.int(4);
+        if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let target = self.at(1, flags)?;
         self.chown(target, self.id(2), self.id(3))
     }
 

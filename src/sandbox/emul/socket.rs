@@ -13,6 +13,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::sched::{CloneFlags, setns};
 
+use super::peer::Room;
+pub(super) use super::peer::SO_PEERGROUPS;
 use super::tracee::{self, statx};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::{landlock, root};
@@ -20,6 +22,7 @@ use crate::sandbox::{landlock, root};
 /// Calls of `socketcall`, from `linux/net.h`.
 pub(super) const SYS_SOCKET: u32 = 1;
 pub(super) const SYS_BIND: u32 = 2;
+pub(super) const SYS_GETSOCKOPT: u32 = 15;
 /// What of a socket's type is no flag, from `linux/net.h`.
 const SOCK_TYPE_MASK: i32 = 0xf;
 /// `CAP_NET_RAW`, from `linux/capability.h`.
@@ -34,11 +37,21 @@ impl Call<'_> {
         self.bind_with(self.int(0), self.arguments[1], self.int(2))
     }
 
-    /// `socketcall`, whose arguments are words in memory: three for both calls that are
-    /// answered.
+    /// `socketcall`, whose arguments are words in memory.
     pub(super) fn socketcall(&mut self) -> Outcome {
-        if self.word(0) == SYS_BIND && !self.store().has_owners() {
+        if self.word(0) != SYS_SOCKET && !self.store().has_owners() {
             return Ok(Answer::Continue);
+        }
+        if self.word(0) == SYS_GETSOCKOPT {
+            let bytes = tracee::read(self.pid, self.arguments[1], 20)?;
+            let (words, _) = bytes.as_chunks::<4>();
+            let word = |at: usize| u32::from_ne_bytes(words[at]);
+            let room = Room {
+                value: word(3).into(),
+                size: word(4).into(),
+            };
+            let [socket, level, option] = [0, 1, 2].map(|at| word(at).cast_signed());
+            return self.peer(socket, level, option, room);
         }
         let bytes = tracee::read(self.pid, self.arguments[1], 12)?;
         let (words, _) = bytes.as_chunks::<4>();
@@ -170,7 +183,7 @@ impl Call<'_> {
     }
 
     /// A copy of one of the task's descriptors.
-    fn take_descriptor(&self, descriptor: i32) -> Result<OwnedFd, Errno> {
+    pub(super) fn take_descriptor(&self, descriptor: i32) -> Result<OwnedFd, Errno> {
         let task = i64::from(self.pid);
         let open = |flags: libc::c_uint| {
             // SAFETY: the call takes two integers.

@@ -4,6 +4,13 @@ use super::layout::Layout;
 use super::tracee::{Glance, Target};
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
 
+/// Flags that `fstatat(2)` takes.
+const STAT_FLAGS: i32 = libc::AT_SYMLINK_NOFOLLOW
+    | libc::AT_NO_AUTOMOUNT
+    | libc::AT_EMPTY_PATH
+    | libc::AT_STATX_FORCE_SYNC
+    | libc::AT_STATX_DONT_SYNC;
+
 impl Call<'_> {
     pub(super) fn stat_path(&mut self, follow: bool, layout: Layout) -> Outcome {
         let path = self.path(0)?;
@@ -23,6 +30,9 @@ impl Call<'_> {
     }
 
     pub(super) fn stat_at(&mut self, layout: Layout) -> Outcome {
+        if self.int(3) & !STAT_FLAGS != 0 {
+            return Err(Errno::EINVAL);
+        }
         let (path, follow) = self.path_at(1, self.int(3))?;
         if self.is_as_the_kernel_says(self.int(0), &path, follow) {
             return Ok(Answer::Continue);

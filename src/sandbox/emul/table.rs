@@ -44,11 +44,11 @@ pub enum When {
     AnyBit(u32, u32),
     /// If an argument's low half is this.
     Equal(u32, u32),
-    /// If an argument's low half is one of the two.
-    Either(u32, [u32; 2]),
+    /// If an argument's low half is one of these.
+    OneOf(u32, &'static [u32]),
 }
 
-use When::{Always, AnyBit, Either, Equal};
+use When::{Always, AnyBit, Equal, OneOf};
 
 /// What answers a call.
 pub(super) type Handler = fn(&mut Call<'_>) -> Outcome;
@@ -111,6 +111,8 @@ const OWN: Groups = Groups::OWNERS;
 const STAT: Groups = Groups::STAT;
 const MAKE: Groups = Groups::OWNERS.union(Groups::DEVICES);
 const ATTR: Groups = Groups::ATTRIBUTES;
+/// Whoever answers a call that names a file may have the root directory of a program.
+const UNMOUNT: Groups = MAKE.union(ATTR);
 const SIGNALS: Groups = Groups::SIGNALS;
 const CWD: i32 = libc::AT_FDCWD;
 /// `sigaction` that does not only ask: structures do not begin where the lower half of an
@@ -118,7 +120,12 @@ const CWD: i32 = libc::AT_FDCWD;
 const ACTION: When = AnyBit(1, u32::MAX);
 /// `clone` and `unshare` with a mount namespace of its own.
 const NEW_MOUNTS: When = AnyBit(0, libc::CLONE_NEWNS as u32);
-const KEEP_CAPS: When = Equal(0, libc::PR_SET_KEEPCAPS as u32);
+const OPTIONS: When = OneOf(
+    0,
+    &[libc::PR_SET_KEEPCAPS as u32, libc::PR_SET_DUMPABLE as u32],
+);
+/// What `getsockopt` tells of who is at the other end.
+const PEERS: When = OneOf(2, &[libc::SO_PEERCRED as u32, socket::SO_PEERGROUPS as u32]);
 
 /// 64-bit x86: `arch/x86/entry/syscalls/syscall_64.tbl` of Linux.
 pub const X86_64: Abi = Abi {
@@ -163,10 +170,12 @@ pub const X86_64: Abi = Abi {
         trap(119, OWN, Always, |c| c.set_three(Group)),
         trap(122, OWN, Always, |c| c.set_filesystem(User)),
         trap(123, OWN, Always, |c| c.set_filesystem(Group)),
-        trap(157, OWN, KEEP_CAPS, |c| c.keep_capabilities()),
+        trap(157, OWN, OPTIONS, |c| c.process_option()),
         trap(302, OWN, Equal(1, RLIMIT_LOCKS), |c| c.limit(3, 8)),
         trap(160, OWN, Equal(0, RLIMIT_LOCKS), |_| Ok(Answer::Value(0))),
         trap(97, OWN, Equal(0, RLIMIT_LOCKS), |c| c.limit(1, 8)),
+        trap(125, OWN, Always, |c| c.show_capabilities()),
+        trap(126, OWN, Always, |c| c.set_capabilities()),
         trap(83, OWN, Always, |c| c.mkdir(CWD, 0, 1)),
         trap(258, OWN, Always, |c| c.mkdir_at()),
         trap(133, MAKE, Always, |c| c.mknod(CWD, 0)),
@@ -174,11 +183,12 @@ pub const X86_64: Abi = Abi {
         trap(88, OWN, Always, |c| c.symlink(0, CWD, 1)),
         trap(266, OWN, Always, |c| c.symlink_at()),
         trap(49, OWN, Always, |c| c.bind()),
+        trap(55, OWN, PEERS, |c| c.socket_option()),
         trap(161, OWN, Always, |c| c.change_root()),
         trap(155, OWN, Always, |c| c.pivot_root()),
         trap(308, OWN, Always, |c| c.change_root()),
         trap(165, OWN, Always, |c| c.change_mounts()),
-        trap(166, OWN, Always, |c| c.change_mounts()),
+        trap(166, UNMOUNT, Always, |c| c.change_mounts()),
         trap(429, OWN, Always, |c| c.change_mounts()),
         trap(272, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(56, OWN, NEW_MOUNTS, |c| c.change_root()),
@@ -237,19 +247,22 @@ pub const AARCH64: Abi = Abi {
         trap(149, OWN, Always, |c| c.set_three(Group)),
         trap(151, OWN, Always, |c| c.set_filesystem(User)),
         trap(152, OWN, Always, |c| c.set_filesystem(Group)),
-        trap(167, OWN, KEEP_CAPS, |c| c.keep_capabilities()),
+        trap(167, OWN, OPTIONS, |c| c.process_option()),
         trap(261, OWN, Equal(1, RLIMIT_LOCKS), |c| c.limit(3, 8)),
         trap(164, OWN, Equal(0, RLIMIT_LOCKS), |_| Ok(Answer::Value(0))),
         trap(163, OWN, Equal(0, RLIMIT_LOCKS), |c| c.limit(1, 8)),
+        trap(90, OWN, Always, |c| c.show_capabilities()),
+        trap(91, OWN, Always, |c| c.set_capabilities()),
         trap(34, OWN, Always, |c| c.mkdir_at()),
         trap(33, MAKE, Always, |c| c.mknod_at()),
         trap(36, OWN, Always, |c| c.symlink_at()),
         trap(200, OWN, Always, |c| c.bind()),
+        trap(209, OWN, PEERS, |c| c.socket_option()),
         trap(51, OWN, Always, |c| c.change_root()),
         trap(41, OWN, Always, |c| c.pivot_root()),
         trap(268, OWN, Always, |c| c.change_root()),
         trap(40, OWN, Always, |c| c.change_mounts()),
-        trap(39, OWN, Always, |c| c.change_mounts()),
+        trap(39, UNMOUNT, Always, |c| c.change_mounts()),
         trap(429, OWN, Always, |c| c.change_mounts()),
         trap(97, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(220, OWN, NEW_MOUNTS, |c| c.change_root()),
@@ -320,11 +333,13 @@ pub const I386: Abi = Abi {
         trap(210, OWN, Always, |c| c.set_three(Group)),
         trap(215, OWN, Always, |c| c.set_filesystem(User)),
         trap(216, OWN, Always, |c| c.set_filesystem(Group)),
-        trap(172, OWN, KEEP_CAPS, |c| c.keep_capabilities()),
+        trap(172, OWN, OPTIONS, |c| c.process_option()),
         trap(340, OWN, Equal(1, RLIMIT_LOCKS), |c| c.limit(3, 8)),
         trap(75, OWN, Equal(0, RLIMIT_LOCKS), |_| Ok(Answer::Value(0))),
         trap(76, OWN, Equal(0, RLIMIT_LOCKS), |c| c.oldest_limit()),
         trap(191, OWN, Equal(0, RLIMIT_LOCKS), |c| c.limit(1, 4)),
+        trap(184, OWN, Always, |c| c.show_capabilities()),
+        trap(185, OWN, Always, |c| c.set_capabilities()),
         trap(39, OWN, Always, |c| c.mkdir(CWD, 0, 1)),
         trap(296, OWN, Always, |c| c.mkdir_at()),
         trap(14, MAKE, Always, |c| c.mknod(CWD, 0)),
@@ -332,6 +347,7 @@ pub const I386: Abi = Abi {
         trap(83, OWN, Always, |c| c.symlink(0, CWD, 1)),
         trap(304, OWN, Always, |c| c.symlink_at()),
         trap(361, OWN, Always, |c| c.bind()),
+        trap(365, OWN, PEERS, |c| c.socket_option()),
         trap(102, OWN.union(Groups::SOCKETS), SOCKETCALLS, |c| {
             c.socketcall()
         }),
@@ -339,7 +355,8 @@ pub const I386: Abi = Abi {
         trap(217, OWN, Always, |c| c.pivot_root()),
         trap(346, OWN, Always, |c| c.change_root()),
         trap(21, OWN, Always, |c| c.change_mounts()),
-        trap(52, OWN, Always, |c| c.change_mounts()),
+        trap(52, UNMOUNT, Always, |c| c.change_mounts()),
+        trap(22, UNMOUNT, Always, |c| c.change_mounts()),
         trap(429, OWN, Always, |c| c.change_mounts()),
         trap(310, OWN, NEW_MOUNTS, |c| c.change_root()),
         trap(120, OWN, NEW_MOUNTS, |c| c.change_root()),
@@ -389,7 +406,10 @@ pub const I386: Abi = Abi {
 };
 
 /// The calls of `socketcall` that are answered.
-const SOCKETCALLS: When = Either(0, [socket::SYS_SOCKET, socket::SYS_BIND]);
+const SOCKETCALLS: When = OneOf(
+    0,
+    &[socket::SYS_SOCKET, socket::SYS_BIND, socket::SYS_GETSOCKOPT],
+);
 
 impl Abi {
     /// The calls of some groups, each number once.
@@ -498,7 +518,7 @@ mod tests {
         names
     }
 
-    const MODERN: &str = "fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
+    const MODERN: &str = "capget capset getsockopt fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
         mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
@@ -509,7 +529,7 @@ mod tests {
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
         utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
-        stat64 ugetrlimit";
+        stat64 ugetrlimit umount";
 
     fn expect(abi: &Abi, paths: &[&str], expected: &[&str]) {
         let Some(header) = paths.iter().find_map(|path| header(path)) else {

@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use super::status::{Signals, Status, status_number, status_of};
+
 /// Longest path with its end (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
 /// Memory is read up to the end of a page of the smallest size, so that a string
@@ -179,54 +181,6 @@ impl Roots {
     }
 }
 
-/// What `/proc/PID/status` says of a task.
-#[derive(Debug, Clone, Copy)]
-pub struct Status {
-    /// Its umask.
-    pub umask: u32,
-    /// Owner of the files that it makes.
-    pub uid: u32,
-    /// Their group.
-    pub gid: u32,
-    /// Effective capabilities, a bit each.
-    pub capabilities: u64,
-}
-
-impl Status {
-    fn parse(text: &str) -> Option<Status> {
-        let field = |name: &str| status_field(text, name);
-        // Real, effective, saved and filesystem id.
-        let last = |value: &str| value.split_whitespace().nth(3)?.parse().ok();
-        Some(Status {
-            umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
-            uid: last(field("Uid:")?)?,
-            gid: last(field("Gid:")?)?,
-            capabilities: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
-        })
-    }
-}
-
-/// What `/proc/PID/status` says of a task's signals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sandbox) struct Signals {
-    /// Those that have handlers, a bit each.
-    pub caught: u64,
-    /// Whether it is traced.
-    pub traced: bool,
-    /// The process that it was forked from, as far as that is alive.
-    pub parent: u32,
-}
-
-impl Signals {
-    fn parse(text: &str) -> Option<Signals> {
-        Some(Signals {
-            caught: u64::from_str_radix(status_field(text, "SigCgt:")?, 16).ok()?,
-            traced: status_number(text, "TracerPid:")? != 0,
-            parent: status_number(text, "PPid:")?,
-        })
-    }
-}
-
 /// A file as a process names it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Named<'p> {
@@ -353,6 +307,21 @@ impl View {
             self.root = found;
         }
         let _ = roots.first.set(found);
+        Ok(())
+    }
+
+    /// Takes the sandbox's own root directory again. As long as this thread has another
+    /// one, what that is on cannot be unmounted.
+    pub(super) fn leave_root(&mut self) -> Result<(), Errno> {
+        if self.root == self.own_root {
+            return Ok(());
+        }
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let root = open_at(self.proc.as_raw_fd(), c"self/root", flags, 0)?;
+        nix::unistd::fchdir(&root)?;
+        nix::unistd::chroot(c".")?;
+        nix::unistd::fchdir(&self.proc)?;
+        self.root = RootId::own()?;
         Ok(())
     }
 
@@ -522,23 +491,6 @@ impl View {
     }
 }
 
-/// The text of `/proc/PID/status`, as far as anybody here reads.
-pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
-    let mut text = [0; 2048];
-    let count = nix::unistd::read(file, &mut text)?;
-    Ok(String::from_utf8_lossy(&text[..count]).into_owned())
-}
-
-/// A line of `/proc/PID/status` that starts with `field`, as a number.
-pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
-    status_field(text, field)?.parse().ok()
-}
-
-fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
-    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
-    Some(value.trim())
-}
-
 pub(super) fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
     // A prefix of ours may make a path too long that was not.
     if bytes.len() >= PATH_MAX {
@@ -675,28 +627,6 @@ pub fn statx_of(file: &OwnedFd) -> Result<libc::statx, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_status_of_a_task_is_read() {
-        let text = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nCapEff:\t0000000008000000\n";
-        let status = Status::parse(text).expect("complete");
-        let Status {
-            umask,
-            uid,
-            gid,
-            capabilities,
-        } = status;
-        assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
-        assert!(Status::parse("Umask:\t0022\n").is_none());
-        let text = "PPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";
-        let signals = Signals {
-            caught: 1 << 16,
-            traced: false,
-            parent: 7,
-        };
-        assert_eq!(Signals::parse(text), Some(signals));
-        assert_eq!(Signals::parse("PPid:\t7\n"), None);
-    }
 
     #[test]
     fn strings_are_read_from_memory_whole() {

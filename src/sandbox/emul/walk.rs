@@ -19,15 +19,13 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::tracee::{
-    RootId, View, c_string, names_self, open_at, open_how, status_number, status_of, statx,
-    statx_of,
-};
+use super::status::{status_number, status_of};
+use super::tracee::{RootId, View, c_string, names_self, open_at, open_how, statx, statx_of};
 
 /// `RESOLVE_NO_MAGICLINKS`, from `linux/openat2.h`.
 pub(super) const NO_MAGIC_LINKS: u64 = 0x02;
 /// Links that are followed at most (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
+pub(super) const MOST_LINKS: usize = 40;
 /// The root directory of each `/proc` (`PROC_ROOT_INO`).
 const PROC_ROOT: u64 = 1;
 /// From a process's directories of links up to `/proc` it is this far at most.

@@ -265,17 +265,22 @@ impl Listener {
                     (None, _) if self.guarded && received == 0 => self.guard(call.pid),
                     (None, _) => {}
                 }
-                self.answer(worker, &call, missed);
+                self.answer(worker, &call, missed, number);
             }
+            worker.rest();
             if !self.wait_as_spare(number) {
                 return;
             }
         }
     }
 
-    fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64) {
+    fn answer(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64, number: usize) {
         if self.killable {
             let answer = self.first_answer(worker, call, missed);
+            // Another one receives what the task does next, such as to unmount.
+            if self.receiver.load(Ordering::Acquire) != number {
+                worker.rest();
+            }
             // Not later: the task may get the processor before this thread goes on.
             self.answered.fetch_add(1, Ordering::Relaxed);
             // That the task was killed meanwhile is the only likely error.

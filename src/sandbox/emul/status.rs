@@ -1,0 +1,113 @@
+//! `/proc/PID/status`, as far as anybody here reads it.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+
+/// What `/proc/PID/status` says of a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Status {
+    /// Its umask.
+    pub umask: u32,
+    /// Owner of the files that it makes.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
+    /// Effective capabilities, a bit each.
+    pub capabilities: u64,
+    /// Those that it may make effective, and those that it hands on.
+    pub permitted: u64,
+    pub inheritable: u64,
+    /// `no_new_privs`.
+    pub no_new_privileges: bool,
+}
+
+impl Status {
+    pub(super) fn parse(text: &str) -> Option<Status> {
+        let field = |name: &str| status_field(text, name);
+        // Real, effective, saved and filesystem id.
+        let last = |value: &str| value.split_whitespace().nth(3)?.parse().ok();
+        let set = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+        Some(Status {
+            umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
+            uid: last(field("Uid:")?)?,
+            gid: last(field("Gid:")?)?,
+            capabilities: set("CapEff:")?,
+            permitted: set("CapPrm:")?,
+            inheritable: set("CapInh:")?,
+            no_new_privileges: field("NoNewPrivs:")? != "0",
+        })
+    }
+}
+
+/// What `/proc/PID/status` says of a task's signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sandbox) struct Signals {
+    /// Those that have handlers, a bit each.
+    pub caught: u64,
+    /// Whether it is traced.
+    pub traced: bool,
+    /// The process that it was forked from, as far as that is alive.
+    pub parent: u32,
+}
+
+impl Signals {
+    pub(super) fn parse(text: &str) -> Option<Signals> {
+        Some(Signals {
+            caught: u64::from_str_radix(status_field(text, "SigCgt:")?, 16).ok()?,
+            traced: status_number(text, "TracerPid:")? != 0,
+            parent: status_number(text, "PPid:")?,
+        })
+    }
+}
+
+/// The text of `/proc/PID/status`, as far as anybody here reads.
+pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
+    let mut text = [0; 2048];
+    let count = nix::unistd::read(file, &mut text)?;
+    Ok(String::from_utf8_lossy(&text[..count]).into_owned())
+}
+
+/// A line of `/proc/PID/status` that starts with `field`, as a number.
+pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
+    status_field(text, field)?.parse().ok()
+}
+
+fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(value.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_a_task_is_read() {
+        let text = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n\
+            CapInh:\t0000000000000001\nCapPrm:\t0000000008000003\nCapEff:\t0000000008000000\n\
+            NoNewPrivs:\t1\n";
+        let status = Status::parse(text).expect("complete");
+        let Status {
+            umask,
+            uid,
+            gid,
+            capabilities,
+            permitted,
+            inheritable,
+            no_new_privileges,
+        } = status;
+        assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
+        assert_eq!((permitted, inheritable), (1 << 27 | 3, 1));
+        assert!(no_new_privileges);
+        assert!(Status::parse("Umask:\t0022\n").is_none());
+        let text = "PPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";
+        let signals = Signals {
+            caught: 1 << 16,
+            traced: false,
+            parent: 7,
+        };
+        assert_eq!(Signals::parse(text), Some(signals));
+        assert_eq!(Signals::parse("PPid:\t7\n"), None);
+    }
+}

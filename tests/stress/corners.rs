@@ -1,0 +1,281 @@
+//! What few programs do, and real root of a machine is told all the same: who is at the
+//! other end of a socket, what a process may that gave up root, files that are made
+//! through links, and filesystems that are unmounted after a program had them as root.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use libc::c_int;
+use nix::errno::Errno;
+use nix::sys::socket::SockaddrLike as _;
+
+use super::program::{chown, close, create, in_child, mkdir, must, owner, same};
+
+pub fn run() {
+    // SAFETY: the call takes a number.
+    unsafe { libc::umask(0o22) };
+    peers();
+    capabilities();
+    through_links();
+    set_ids_that_do_not_count();
+    wrong_flags();
+    unmounted();
+    println!("ok corners");
+}
+
+fn chmod(name: &CStr, mode: u32) {
+    let at = name.as_ptr();
+    must("chmod", call!(libc::SYS_fchmodat, libc::AT_FDCWD, at, mode));
+}
+
+fn drop_ids(groups: &[u32], gid: u32, uid: u32) {
+    must(
+        "setgroups",
+        call!(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
+    );
+    must("setresgid", call!(libc::SYS_setresgid, gid, gid, gid));
+    must("setresuid", call!(libc::SYS_setresuid, uid, uid, uid));
+}
+
+/// Asks a socket for what is said of its other end.
+fn option(socket: RawFd, name: c_int, room: &mut [u32]) -> Result<usize, Errno> {
+    let mut size = size_of_val(room) as libc::socklen_t;
+    call!(
+        libc::SYS_getsockopt,
+        socket,
+        libc::SOL_SOCKET,
+        name,
+        room.as_mut_ptr(),
+        &raw mut size
+    )
+    .map(|_| size as usize / 4)
+}
+
+/// A client that gave up root, as its server sees it.
+fn peers() {
+    let address = nix::sys::socket::UnixAddr::new("peer").expect("a short name");
+    let (family, kind) = (libc::AF_UNIX, libc::SOCK_STREAM);
+    let server = must("socket", call!(libc::SYS_socket, family, kind, 0)) as RawFd;
+    let (at, length) = (address.as_ptr(), address.len());
+    must("bind", call!(libc::SYS_bind, server, at, length));
+    chmod(c"peer", 0o777);
+    must("listen", call!(libc::SYS_listen, server, 1));
+    // SAFETY: one thread, so the child may do anything.
+    let client = match unsafe { nix::unistd::fork() }.expect("a child") {
+        nix::unistd::ForkResult::Child => {
+            drop_ids(&[50, 55], 44, 33);
+            let socket = must("socket", call!(libc::SYS_socket, family, kind, 0)) as RawFd;
+            must("connect", call!(libc::SYS_connect, socket, at, length));
+            let mut seen = [0_u32; 3];
+            same(
+                "server",
+                option(socket, libc::SO_PEERCRED, &mut seen),
+                Ok(3),
+            );
+            same("ids of the server", [seen[1], seen[2]], [0, 0]);
+            let mut byte = 0_u8;
+            must("read", call!(libc::SYS_read, socket, &raw mut byte, 1));
+            std::process::exit(0)
+        }
+        nix::unistd::ForkResult::Parent { child } => child,
+    };
+    let nowhere = std::ptr::null_mut::<u8>();
+    let socket = must(
+        "accept",
+        call!(libc::SYS_accept4, server, nowhere, nowhere, 0),
+    ) as RawFd;
+    let mut seen = [0_u32; 3];
+    same(
+        "client",
+        option(socket, libc::SO_PEERCRED, &mut seen),
+        Ok(3),
+    );
+    same("ids of the client", seen, [client.as_raw() as u32, 33, 44]);
+    let mut short = [0_u32; 2];
+    same(
+        "less room",
+        option(socket, libc::SO_PEERCRED, &mut short),
+        Ok(2),
+    );
+    same("as much as there is", short[1], 33);
+    let mut groups = [0_u32; 4];
+    let peergroups = libc::SO_PEERGROUPS;
+    same("groups", option(socket, peergroups, &mut groups), Ok(2));
+    same("groups of the client", groups, [50, 55, 0, 0]);
+    let little = option(socket, peergroups, &mut groups[..1]);
+    same("too little room", little, Err(Errno::ERANGE));
+    must("write", call!(libc::SYS_write, socket, c"x".as_ptr(), 1));
+    let status = nix::sys::wait::waitpid(client, None).expect("it ends");
+    same(
+        "client",
+        status,
+        nix::sys::wait::WaitStatus::Exited(client, 0),
+    );
+    close(socket);
+    close(server);
+    must(
+        "unlink",
+        call!(libc::SYS_unlinkat, libc::AT_FDCWD, c"peer".as_ptr(), 0),
+    );
+}
+
+/// Version 3 of the structures, and a process: the calling one.
+const HEADER: [u32; 2] = [0x2008_0522, 0];
+
+fn capget() -> [u32; 6] {
+    let mut sets = [7_u32; 6];
+    let header = HEADER;
+    must(
+        "capget",
+        call!(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()),
+    );
+    sets
+}
+
+fn capset(sets: [u32; 6]) -> Result<libc::c_long, Errno> {
+    let header = HEADER;
+    call!(libc::SYS_capset, header.as_ptr(), sets.as_ptr())
+}
+
+fn capabilities() {
+    let all = capget();
+    same("root has some", all[0] != 0 && all[1] == all[0], true);
+    in_child(|| {
+        must(
+            "setresuid",
+            call!(libc::SYS_setresuid, u32::MAX, 33, u32::MAX),
+        );
+        let now = capget();
+        same("none is effective", (now[0], now[3]), (0, 0));
+        same("all are permitted", (now[1], now[4]), (all[1], all[4]));
+        drop_for_good();
+        same("none", capget(), [0; 6]);
+        same("capset", capset([1, 1, 0, 0, 0, 0]), Err(Errno::EPERM));
+        same("capset", capset([0, 1, 0, 0, 0, 0]), Err(Errno::EPERM));
+        same("capset of none", capset([0; 6]), Ok(0));
+    });
+}
+
+/// From an effective id that is not root's.
+fn drop_for_good() {
+    must(
+        "setresuid",
+        call!(libc::SYS_setresuid, u32::MAX, 0, u32::MAX),
+    );
+    must("setresuid", call!(libc::SYS_setresuid, 33, 33, 33));
+}
+
+/// Files that are made where a link leads, by somebody who is not root.
+fn through_links() {
+    mkdir(c"links", 0o777);
+    chmod(c"links", 0o777);
+    mkdir(c"links/group", 0o777);
+    chown(c"links/group", 0, 50, 4);
+    chmod(c"links/group", 0o2777);
+    let link = |text: &CStr, name: &CStr| {
+        let cwd = libc::AT_FDCWD;
+        must(
+            "symlink",
+            call!(libc::SYS_symlinkat, text.as_ptr(), cwd, name.as_ptr()),
+        );
+    };
+    in_child(|| {
+        drop_ids(&[], 44, 33);
+        link(c"made", c"links/one");
+        link(c"one", c"links/two");
+        link(c"group/../group/made", c"links/three");
+        link(c"nowhere/made", c"links/four");
+        link(c"five", c"links/five");
+        let flags = libc::O_CREAT | libc::O_WRONLY;
+        let try_open = |name: &CStr, flags: c_int| {
+            let made = call!(
+                libc::SYS_openat,
+                libc::AT_FDCWD,
+                name.as_ptr(),
+                flags,
+                0o644
+            );
+            made.map(|fd| close(fd as RawFd))
+        };
+        let exclusive = try_open(c"links/two", flags | libc::O_EXCL);
+        same("exclusively", exclusive, Err(Errno::EEXIST));
+        let itself = try_open(c"links/two", flags | libc::O_NOFOLLOW);
+        same("not followed", itself, Err(Errno::ELOOP));
+        same("followed", try_open(c"links/two", flags), Ok(()));
+        same("owner", owner(c"links/made", 4), (33, 44));
+        same("again", try_open(c"links/two", flags), Ok(()));
+        same("into a group", try_open(c"links/three", flags), Ok(()));
+        same("owner", owner(c"links/group/made", 4), (33, 50));
+        same(
+            "nowhere",
+            try_open(c"links/four", flags),
+            Err(Errno::ENOENT),
+        );
+        same(
+            "to itself",
+            try_open(c"links/five", flags),
+            Err(Errno::ELOOP),
+        );
+    });
+}
+
+/// A set-id program of somebody else, with and without `no_new_privs`.
+fn set_ids_that_do_not_count() {
+    std::fs::copy("/usr/bin/id", "id").expect("copied");
+    chown(c"id", 66, 77, 4);
+    chmod(c"id", 0o6755);
+    for (sealed, expected) in [(false, "66"), (true, "0")] {
+        let mut command = Command::new("./id");
+        command.arg("-u");
+        if sealed {
+            let seal = || nix::sys::prctl::set_no_new_privs().map_err(std::io::Error::from);
+            // SAFETY: the closure makes one system call.
+            unsafe { command.pre_exec(seal) };
+        }
+        let said = command.output().expect("it runs").stdout;
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        same("who it runs as", said.as_str(), expected);
+    }
+    std::fs::remove_file("id").expect("ours");
+}
+
+/// Calls that are wrong, about files of which there is something to tell.
+fn wrong_flags() {
+    create(c"flags", "");
+    chown(c"flags", 5, 6, 4);
+    let (cwd, at, wrong) = (libc::AT_FDCWD, c"flags".as_ptr(), 0x8000);
+    let given = call!(libc::SYS_fchownat, cwd, at, 7, 8, wrong);
+    same("chown with a flag that is none", given, Err(Errno::EINVAL));
+    // SAFETY: zeroes are a valid value.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    let told = call!(libc::SYS_newfstatat, cwd, at, &raw mut found, wrong);
+    same("stat with a flag that is none", told, Err(Errno::EINVAL));
+    same("owner", owner(c"flags", 4), (5, 6));
+}
+
+/// A filesystem is unmounted after a program had its root there.
+fn unmounted() {
+    mkdir(c"mounted", 0o755);
+    in_child(|| {
+        must("unshare", call!(libc::SYS_unshare, libc::CLONE_NEWNS));
+        let (kind, at, none) = (c"tmpfs".as_ptr(), c"mounted".as_ptr(), 0);
+        for round in 0..4 {
+            let mounted = call!(libc::SYS_mount, kind, at, kind, none, none);
+            must("mount", mounted);
+            in_child(|| {
+                must("chroot", call!(libc::SYS_chroot, at));
+                must("chdir", call!(libc::SYS_chdir, c"/".as_ptr()));
+                create(c"/file", "");
+                chown(c"/file", 0, 0, round);
+                // Recorded in all modes.
+                let (file, name) = (c"/file".as_ptr(), c"trusted.kiln".as_ptr());
+                let set = call!(libc::SYS_setxattr, file, name, c"x".as_ptr(), 1, 0);
+                must("setxattr", set);
+            });
+            let gone = call!(libc::SYS_umount2, at, none);
+            must("umount", gone);
+        }
+    });
+}
