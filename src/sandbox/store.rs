@@ -74,6 +74,8 @@ pub struct Record {
 
 /// The name of an access control list.
 pub const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+/// That of the one which a directory gives to what is made in it.
+pub const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// Shows which files of a directory are not simply root's, to those who ask for
 /// exactly this attribute of the open directory: names, each with a zero behind it.
@@ -335,6 +337,26 @@ pub fn acl_mode(acl: &[u8]) -> Option<u16> {
     valid.then_some(mode)
 }
 
+/// The list of a file that is made with this mode where a directory has a default one, and
+/// the mode that the file then has (`acl(5)`, "Object creation and default ACLs").
+pub fn acl_at_birth(default: &[u8], mode: u16) -> (Box<[u8]>, u16) {
+    let mut acl = default.to_vec();
+    let group = group_class(&mut acl);
+    let mut left = mode & !0o777;
+    visit_acl(&mut acl, |tag, bits| {
+        let shift = match tag {
+            ACL_USER_OBJ => 6,
+            ACL_OTHER => 0,
+            tag if tag == group => 3,
+            _ => return,
+        };
+        let both = u16::from_le_bytes([bits[0], bits[1]]) & mode >> shift & 7;
+        bits.copy_from_slice(&both.to_le_bytes());
+        left |= both << shift;
+    });
+    (acl.into(), left)
+}
+
 /// The list as `chmod` to this mode leaves it.
 pub fn acl_with_mode(acl: &[u8], mode: u16) -> Box<[u8]> {
     let mut acl = acl.to_vec();
@@ -436,5 +458,11 @@ mod tests {
         assert_eq!(acl_mode(&list(5)), Some(0o751));
         assert_eq!(acl_with_mode(&list(5), 0o741)[..], list(4));
         assert_eq!(acl_mode(b"no list"), None);
+        let (born, mode) = acl_at_birth(&list(7), 0o100_640);
+        assert_eq!(mode, 0o100_640);
+        assert_eq!(acl_mode(&born), Some(0o640));
+        // Whom it names keeps what the directory says, behind the mask.
+        assert_eq!(born[ACL_HEADER + 2 * ACL_ENTRY + 2], 5);
+        assert_eq!(acl_at_birth(&list(5), 0o777).1, 0o751);
     }
 }

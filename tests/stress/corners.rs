@@ -21,6 +21,7 @@ pub fn run() {
     through_links();
     set_ids_that_do_not_count();
     wrong_flags();
+    lists();
     unmounted();
     println!("ok corners");
 }
@@ -253,6 +254,56 @@ fn wrong_flags() {
     let told = call!(libc::SYS_newfstatat, cwd, at, &raw mut found, wrong);
     same("stat with a flag that is none", told, Err(Errno::EINVAL));
     same("owner", owner(c"flags", 4), (5, 6));
+}
+
+/// What is made in a directory that gives a list with an id to it.
+fn lists() {
+    mkdir(c"lists", 0o755);
+    let acl = super::program::acl([7, 7, 5, 7, 5]);
+    let (at, size) = (c"lists".as_ptr(), acl.len());
+    let name = c"system.posix_acl_default".as_ptr();
+    match call!(libc::SYS_setxattr, at, name, acl.as_ptr(), size, 0) {
+        Err(Errno::EOPNOTSUPP) => return,
+        result => drop(must("setxattr", result)),
+    }
+    // SAFETY: the call takes a number.
+    unsafe { libc::umask(0o77) };
+    create(c"lists/file", "");
+    mkdir(c"lists/directory", 0o750);
+    create(c"lists/directory/file", "");
+    let (cwd, fifo) = (libc::AT_FDCWD, c"lists/fifo".as_ptr());
+    let kind = libc::S_IFIFO | 0o666;
+    must("fifo", call!(libc::SYS_mknodat, cwd, fifo, kind, 0));
+    let link = c"lists/link".as_ptr();
+    must("symlink", call!(libc::SYS_symlinkat, at, cwd, link));
+    chmod(c"lists", 0o777);
+    in_child(|| {
+        drop_ids(&[], 45, 34);
+        create(c"lists/users", "");
+    });
+    // SAFETY: as above.
+    unsafe { libc::umask(0o22) };
+    for (name, mode) in [
+        ("lists/file", 0o644),
+        ("lists/directory", 0o750),
+        ("lists/directory/file", 0o644),
+        ("lists/fifo", 0o664),
+        ("lists/users", 0o644),
+    ] {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = std::fs::metadata(name).expect("there");
+        same(name, found.mode() & 0o7777, mode);
+    }
+    let mut room = [0_u8; 64];
+    let (file, access) = (c"lists/file".as_ptr(), c"system.posix_acl_access".as_ptr());
+    let (into, room_size) = (room.as_mut_ptr(), room.len());
+    let count = call!(libc::SYS_getxattr, file, access, into, room_size);
+    same("a list as long", count, Ok(size as libc::c_long));
+    same(
+        "a mask as the mode",
+        &room[4 + 3 * 8..][..4],
+        &[0x10, 0, 4, 0],
+    );
 }
 
 /// A filesystem is unmounted after a program had its root there.

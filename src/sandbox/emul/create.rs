@@ -12,7 +12,7 @@ use super::tracee::{self, Target, by_descriptor, open_at, statx, statx_of};
 use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::bpf::CREATING;
-use crate::sandbox::store::{Key, Node, Record};
+use crate::sandbox::store::{ACCESS_ACL, DEFAULT_ACL, Key, Node, Record, acl_at_birth};
 
 /// `__O_TMPFILE`, the flag without its `O_DIRECTORY`.
 const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
@@ -30,6 +30,23 @@ pub(super) struct Place {
     pub(super) name: CString,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// The default access control list of the directory, if that is recorded.
+    pub(super) list: Option<Box<[u8]>>,
+}
+
+impl Place {
+    /// Whether the kernel makes there what is to be made.
+    fn is_plain(&self) -> bool {
+        (self.uid, self.gid) == (0, 0) && self.list.is_none()
+    }
+
+    /// The mode of what is made there with this one.
+    pub(super) fn mode(&self, mode: u32) -> u32 {
+        self.list.as_ref().map_or(mode, |list| {
+            let (_, left) = acl_at_birth(list, mode as u16);
+            mode & !0o7777 | u32::from(left) & 0o7777
+        })
+    }
 }
 
 /// A path's directory and last name; `None` if it ends in no proper name.
@@ -63,10 +80,12 @@ impl Call<'_> {
         let Ok(directory) = self.target(directory, parent, true) else {
             return Ok(None);
         };
-        let Some((uid, gid)) = self.first_owner(&directory)? else {
+        let Ok(found) = directory.statx(0) else {
             return Ok(None);
         };
-        if (uid, gid) == (0, 0) && !any_owner {
+        let (uid, gid) = self.first_owner_in(&found)?;
+        let list = self.default_list(&found);
+        if (uid, gid) == (0, 0) && list.is_none() && !any_owner {
             return Ok(None);
         }
         let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
@@ -78,7 +97,29 @@ impl Call<'_> {
             name,
             uid,
             gid,
+            list,
         }))
+    }
+
+    /// The recorded default access control list of a directory.
+    fn default_list(&mut self, found: &libc::statx) -> Option<Box<[u8]>> {
+        if !self.store().has_owners() || !self.store().has_attributes() {
+            return None;
+        }
+        self.record_of(found)?.xattrs.remove(DEFAULT_ACL)
+    }
+
+    /// Records the access control lists of what was made at a place with a mode.
+    pub(super) fn record_lists(&self, place: &Place, found: &libc::statx, mode: u32) {
+        let Some(default) = &place.list else { return };
+        let (access, _) = acl_at_birth(default, mode as u16);
+        let kind = u32::from(found.stx_mode) & libc::S_IFMT;
+        self.store().update(Key::of(found), |record| {
+            record.xattrs.insert(ACCESS_ACL.into(), access);
+            if kind == libc::S_IFDIR {
+                record.xattrs.insert(DEFAULT_ACL.into(), default.clone());
+            }
+        });
     }
 
     /// Owner and group of a new file in a directory, if that exists.
@@ -113,6 +154,10 @@ impl Call<'_> {
     /// Takes over the umask, last of all before something is made in the directory.
     pub(super) fn enter<'a>(&mut self, place: &'a Place) -> Result<&'a OwnedFd, Errno> {
         self.take_umask()?;
+        if place.list.is_some() {
+            // The list takes its place.
+            nix::sys::stat::umask(Mode::empty());
+        }
         Ok(&place.directory)
     }
 
@@ -145,7 +190,7 @@ impl Call<'_> {
     }
 
     /// Records the owner of what was just made under a name.
-    pub(super) fn record_name(&self, place: &Place) -> Result<(), Errno> {
+    pub(super) fn record_name(&self, place: &Place) -> Result<libc::statx, Errno> {
         let directory = &place.directory;
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let found = statx(directory.as_raw_fd(), &place.name, flags, 0)?;
@@ -154,7 +199,7 @@ impl Call<'_> {
             open_at(directory.as_raw_fd(), &place.name, flags, 0)
         };
         self.record(&found, open, (place.uid, place.gid), None);
-        Ok(())
+        Ok(found)
     }
 
     pub(super) fn openat(&mut self) -> Outcome {
@@ -285,13 +330,15 @@ impl Call<'_> {
         let new = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         for _ in 0..MOST_LINKS {
             let owner = (place.uid, place.gid);
-            if owner == (0, 0) {
+            if place.is_plain() {
                 break;
             }
             let parent = self.enter(&place)?;
-            match open_at(parent.as_raw_fd(), &place.name, new, mode) {
+            match open_at(parent.as_raw_fd(), &place.name, new, place.mode(mode)) {
                 Ok(file) => {
-                    self.record(&statx_of(&file)?, || by_path(&file), owner, None);
+                    let found = statx_of(&file)?;
+                    self.record(&found, || by_path(&file), owner, None);
+                    self.record_lists(&place, &found, mode);
                     return Ok(Answer::Descriptor {
                         file,
                         close_on_exec: flags & libc::O_CLOEXEC != 0,
@@ -334,8 +381,11 @@ impl Call<'_> {
         let Ok(directory) = self.worker.view.resolve(pid, Some(start), parent, true) else {
             return Ok(None);
         };
-        let (uid, gid) = self.first_owner_in(&statx_of(&directory)?)?;
+        let found = statx_of(&directory)?;
+        let (uid, gid) = self.first_owner_in(&found)?;
+        let list = self.default_list(&found);
         Ok(Some(Place {
+            list,
             directory,
             name: CString::new(name).map_err(|_| Errno::EINVAL)?,
             uid,
@@ -352,9 +402,11 @@ impl Call<'_> {
         let parent = self.enter(&place)?;
         // SAFETY: the descriptor is open, and the name is terminated.
         Errno::result(unsafe {
-            libc::mkdirat(parent.as_raw_fd(), place.name.as_ptr(), mode & 0o7777)
+            let mode = place.mode(mode & 0o7777);
+            libc::mkdirat(parent.as_raw_fd(), place.name.as_ptr(), mode)
         })?;
-        self.record_name(&place)?;
+        let found = self.record_name(&place)?;
+        self.record_lists(&place, &found, mode & 0o7777);
         Ok(Answer::Value(0))
     }
 

@@ -47,6 +47,7 @@ impl Call<'_> {
         let parent = self.enter(&place)?;
         // SAFETY: the descriptor is open, and the name is terminated.
         let made = Errno::result(unsafe {
+            let mode = place.mode(mode);
             libc::mknodat(parent.as_raw_fd(), place.name.as_ptr(), mode, number.into())
         });
         match (made, node) {
@@ -55,7 +56,8 @@ impl Call<'_> {
             (Err(errno), _) => return Err(errno),
             (Ok(_), _) => {
                 if self.store().has_owners() {
-                    self.record_name(&place)?;
+                    let found = self.record_name(&place)?;
+                    self.record_lists(&place, &found, mode & 0o7777);
                 } else {
                     give(&place)?;
                 }
@@ -63,11 +65,14 @@ impl Call<'_> {
             }
         }
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
-        let file = open_at(parent.as_raw_fd(), &place.name, flags, mode & 0o7777)?;
+        let born = place.mode(mode & 0o7777);
+        let file = open_at(parent.as_raw_fd(), &place.name, flags, born)?;
         if !self.store().has_owners() {
             give(&place)?;
         }
-        self.record(&statx_of(&file)?, || Ok(file), (place.uid, place.gid), node);
+        let found = statx_of(&file)?;
+        self.record(&found, || Ok(file), (place.uid, place.gid), node);
+        self.record_lists(&place, &found, mode & 0o7777);
         Ok(Answer::Value(0))
     }
 }

@@ -10,9 +10,9 @@
 //! are recorded, and only calls about those are answered.
 //!
 //! Not emulated: refusals of access to a process that gave up its root ids (it
-//! may do more than it should), ids and capabilities in `/proc/PID/status`, access
-//! control lists that a directory which has some with ids gives to new files, ids that
-//! are sent with messages (`SCM_CREDENTIALS`), files that root makes through a link into
+//! may do more than it should), ids and capabilities in `/proc/PID/status`, ids
+//! that are sent with messages (`SCM_CREDENTIALS`), access control lists of files that
+//! are made without a name or by `openat2` with a restricted walk, files that root makes through a link into
 //! the directory of a group, and refusals of calls that take no mere name (`O_PATH`).
 //!
 //! A call is named in [`table`] once for each ABI, with the method of [`Call`]

@@ -13,7 +13,9 @@ use nix::dir::Dir;
 use super::tracee::{self, Target, by_descriptor, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::journal;
-use crate::sandbox::store::{ACCESS_ACL, Key, Record, SPECIAL, acl_mode, acl_with_mode};
+use crate::sandbox::store::{
+    ACCESS_ACL, DEFAULT_ACL, Key, Record, SPECIAL, acl_mode, acl_with_mode,
+};
 
 /// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
 /// (`XATTR_SIZE_MAX`).
@@ -422,7 +424,7 @@ impl Call<'_> {
 
     /// What real root could set too.
     fn require_recordable(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
-        let list = name == ACCESS_ACL || name == b"system.posix_acl_default";
+        let list = name == ACCESS_ACL || name == DEFAULT_ACL;
         if list {
             return acl_mode(value).map(drop).ok_or(Errno::EINVAL);
         }
