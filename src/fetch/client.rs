@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::{HeaderMap, StatusCode, header};
 
+use super::credentials;
 use super::date::{format_http_date, parse_date};
+use super::forward::ForwardingConnector;
 use super::resolver::CachingResolver;
 use super::{Error, Location};
 
@@ -280,11 +282,14 @@ impl Client {
                 hint: "run without `--offline`",
             });
         }
-        let mut url = first.to_owned();
+        let (mut url, mut credentials) = credentials::split(first);
         // Redirects are followed here because the proxy depends on scheme and host.
         for _ in 0..=REDIRECTS {
             let shown = Location::Web(url.clone()).to_string();
             let mut request = self.agent_for(&url).get(&url);
+            if let Some(credentials) = &credentials {
+                request = request.header(header::AUTHORIZATION, credentials);
+            }
             if let Some(time) = condition.modified_since {
                 request = request.header(header::IF_MODIFIED_SINCE, format_http_date(time));
             }
@@ -305,13 +310,17 @@ impl Client {
             let status = response.status();
             if is_redirect(status) {
                 let target = text_header(response.headers(), header::LOCATION);
-                url = target
+                let target = target
                     .and_then(|target| resolve_redirect(&url, &target))
                     .ok_or_else(|| Error::Transfer {
                         url: shown,
                         reason: format!("the server redirects ({status}) to no usable URL"),
                         hint: "check the mirror's URL",
                     })?;
+                let (next, own) = credentials::split(&target);
+                // They are meant for the server that they were given for.
+                credentials = own.or(credentials.filter(|_| origin(&next) == origin(&url)));
+                url = next;
                 continue;
             }
             return answer(first, response, offset);
@@ -420,23 +429,25 @@ fn agent(options: &Options, proxy: Option<ureq::Proxy>) -> ureq::Agent {
         .root_certs(roots)
         .disable_verification(options.trust == Trust::Unverified)
         .build();
-    let config = ureq::Agent::config_builder()
-        .proxy(proxy)
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-        // Sizes, ranges and digests are those of the file, not of an encoding of it.
-        .accept_encoding("identity")
-        .timeout_connect(Some(options.connect_timeout))
-        .timeout_recv_response(Some(options.stall_timeout))
-        .timeout_per_read(Some(options.stall_timeout))
-        .max_idle_connections(options.connections * 2)
-        .max_idle_connections_per_host(options.connections)
-        .build();
+    let config = |proxy| {
+        ureq::Agent::config_builder()
+            .proxy(proxy)
+            .tls_config(tls.clone())
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+            // Sizes, ranges and digests are those of the file, not of an encoding of it.
+            .accept_encoding("identity")
+            .timeout_connect(Some(options.connect_timeout))
+            .timeout_recv_response(Some(options.stall_timeout))
+            .timeout_per_read(Some(options.stall_timeout))
+            .max_idle_connections(options.connections * 2)
+            .max_idle_connections_per_host(options.connections)
+            .build()
+    };
     ureq::Agent::with_parts(
-        config,
-        ureq::unversioned::transport::DefaultConnector::default(),
+        config(proxy),
+        ForwardingConnector::new(config(None)),
         CachingResolver::default(),
     )
 }
@@ -478,6 +489,15 @@ fn resolve_redirect(base: &str, target: &str) -> Option<String> {
         Ok(Location::Web(url)) => Some(url),
         _ => None,
     }
+}
+
+/// Scheme, host and port of a URL without credentials.
+fn origin(url: &str) -> String {
+    let end = url
+        .match_indices('/')
+        .nth(2)
+        .map_or(url.len(), |(at, _)| at);
+    url[..end].to_ascii_lowercase()
 }
 
 /// Tells whether `no_proxy` names the URL's host: exactly, as a parent domain, or by `*`.

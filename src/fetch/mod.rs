@@ -13,8 +13,10 @@
 
 mod cache;
 mod client;
+mod credentials;
 mod date;
 mod error;
+mod forward;
 mod location;
 mod lock;
 mod resolver;

@@ -28,6 +28,8 @@ struct Shared {
     pages: BTreeMap<String, Page>,
     /// Method and path of each request, with its range.
     log: Vec<String>,
+    /// Path and header of each request with credentials.
+    credentials: Vec<String>,
 }
 
 /// A running server; it ends with the process.
@@ -78,6 +80,11 @@ impl Server {
         log.sort();
         log
     }
+
+    /// Path and header of the requests with credentials so far, in their order.
+    pub fn credentials(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.lock().expect("not poisoned").credentials)
+    }
 }
 
 fn serve(stream: &TcpStream, shared: &Mutex<Shared>) {
@@ -88,11 +95,14 @@ fn serve(stream: &TcpStream, shared: &Mutex<Shared>) {
             return;
         }
         let path = request.split(' ').nth(1).unwrap_or("").to_owned();
-        let (mut from, mut since) = (0, false);
+        let (mut from, mut since, mut credentials) = (0, false, Vec::new());
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
+            }
+            if line.to_ascii_lowercase().contains("authorization: ") {
+                credentials.push(format!("{path} {}", line.trim()));
             }
             let line = line.trim().to_ascii_lowercase();
             if line.is_empty() {
@@ -105,6 +115,7 @@ fn serve(stream: &TcpStream, shared: &Mutex<Shared>) {
         }
         let (page, cut) = {
             let mut shared = shared.lock().expect("not poisoned");
+            shared.credentials.append(&mut credentials);
             shared.log.push(match from {
                 0 => path.clone(),
                 from => format!("{path} from {from}"),

@@ -328,3 +328,97 @@ fn two_builds_share_one_download() {
     });
     assert_eq!(server.requests(), ["/a"]);
 }
+
+/// A client with one proxy variable.
+fn client_with(name: &'static str, value: String) -> Client {
+    let options = Options {
+        backoff: std::time::Duration::from_millis(1),
+        ..Options::default()
+    };
+    let variable = |wanted: &str| (wanted == name).then(|| value.clone());
+    Client::with_environment(options, &variable).expect("a client")
+}
+
+fn read(client: &Client, url: &str) -> Result<Vec<u8>, Error> {
+    let location = Location::parse(url).expect("valid");
+    let read = client.read(&location, &Condition::default(), 100)?;
+    Ok(read.expect("no condition was set").0)
+}
+
+#[test]
+fn an_http_proxy_is_asked_for_whole_urls_and_a_tunnel_only_for_https() {
+    let server = Server::start();
+    server.put("http://a.example/x", "one");
+    server.put("http://a.example:81/y", "two");
+    let proxy = server.url.replace("http://", "http://me:s%40crt@");
+    let client = client_with("all_proxy", proxy);
+    for _ in 0..2 {
+        assert_eq!(read(&client, "http://a.example/x").expect("read"), b"one");
+    }
+    assert_eq!(
+        read(&client, "http://a.example:81/y").expect("read"),
+        b"two"
+    );
+    let credentials = "Proxy-Authorization: Basic bWU6c0BjcnQ=";
+    let seen = ["a.example/x", "a.example/x", "a.example:81/y"]
+        .map(|path| format!("http://{path} {credentials}"));
+    assert_eq!(server.credentials(), seen);
+    server.requests();
+    read(&client, "https://a.example/x").expect_err("the proxy has no tunnels");
+    assert!(server.requests().iter().all(|path| path == "a.example:443"));
+}
+
+#[test]
+fn credentials_of_a_url_are_decoded_and_go_to_its_server_alone() {
+    let (server, other) = (Server::start(), Server::start());
+    let to = |status, target: String| Page {
+        status: Some((status, target)),
+        ..Page::default()
+    };
+    server.put_page("/a", to(301, format!("{}/b", server.url)));
+    server.put_page("/b", to(302, format!("{}/c", other.url)));
+    other.put("/c", "here");
+    let url = server.url.replace("http://", "http://me:s%40crt@");
+    let read = read(&client(false), &format!("{url}/a")).expect("read");
+    assert_eq!(read, b"here");
+    let header = "authorization: Basic bWU6c0BjcnQ=";
+    assert_eq!(
+        server.credentials(),
+        ["/a", "/b"].map(|path| format!("{path} {header}"))
+    );
+    assert_eq!(other.credentials(), [""; 0]);
+}
+
+#[test]
+fn a_socks_proxy_is_used() {
+    use std::io::{Read as _, Write as _};
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = proxy.local_addr().expect("bound");
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = proxy.accept().expect("a client");
+        let mut greeting = [0; 2];
+        stream.read_exact(&mut greeting).expect("its version");
+        let mut methods = vec![0; usize::from(greeting[1])];
+        stream.read_exact(&mut methods).expect("its methods");
+        stream
+            .write_all(&[5, 0])
+            .expect("no credentials are wanted");
+        let mut request = [0; 5];
+        stream.read_exact(&mut request).expect("a request");
+        let mut name = vec![0; usize::from(request[4]) + 2];
+        stream.read_exact(&mut name).expect("a name and port");
+        // Not allowed (RFC 1928, section 6).
+        stream
+            .write_all(&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0])
+            .expect("answered");
+        name.truncate(usize::from(request[4]));
+        (request[3], String::from_utf8(name).expect("text"))
+    });
+    let mut options = Options::default();
+    options.retries = 0;
+    let variable = |name: &str| (name == "all_proxy").then(|| format!("socks5h://{address}"));
+    let client = Client::with_environment(options, &variable).expect("a client");
+    read(&client, "http://a.example/x").expect_err("refused");
+    // 3 is a name, which the proxy is to look up.
+    assert_eq!(asked.join().expect("ended"), (3, "a.example".to_owned()));
+}
