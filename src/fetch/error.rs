@@ -139,6 +139,17 @@ impl Error {
         }
     }
 
+    /// Tells whether it is just not there, so that something else may be in its place.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            // Stores of objects answer 403 to who may not list what there is.
+            Error::Status { status, .. } => matches!(status, 403 | 404 | 410),
+            Error::ReadSource { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Error::Offline { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Tells whether trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {

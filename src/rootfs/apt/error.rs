@@ -28,6 +28,12 @@ pub enum Error {
         /// Why not.
         source: VerifyError,
     },
+    /// A Release file has no signature at all.
+    #[error("`{url}` is not signed: there is neither `InRelease` nor `Release.gpg` beside it")]
+    Unsigned {
+        /// The file.
+        url: String,
+    },
     /// A Release file cannot be used.
     #[error("`{url}` cannot be used")]
     Release {
@@ -142,9 +148,12 @@ impl Error {
             Error::Fetch(error) => error.hint(),
             Error::Keyring(_) => Some("check the file that `DIB_APT_KEYRING` names"),
             Error::Untrusted {
-                source: VerifyError::Format { .. },
+                source: VerifyError::Format { .. } | VerifyError::Detached { .. },
                 ..
             } => Some("a proxy or login page may have answered in the mirror's place"),
+            Error::Unsigned { .. } => Some(
+                "kiln takes no unsigned archive: sign `Release` with a key of your own, and name that in `DIB_APT_KEYRING`",
+            ),
             Error::Untrusted { .. } => Some(
                 "name the archive's keyring in `DIB_APT_KEYRING`; if it is Debian's own, the mirror is not to be trusted",
             ),

@@ -1,4 +1,4 @@
-//! Verification of clear-signed files against a keyring.
+//! Verification of signed files against a keyring.
 //!
 //! The mathematics are the `pgp` crate's; the policy is ours and fails closed:
 //!
@@ -14,7 +14,8 @@ use std::io::Cursor;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgp::composed::{
-    CleartextSignedMessage, Deserializable as _, SignedPublicKey, SignedPublicSubKey,
+    CleartextSignedMessage, Deserializable as _, DetachedSignature, SignedPublicKey,
+    SignedPublicSubKey,
 };
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType, SubpacketData};
@@ -45,6 +46,12 @@ pub enum VerifyError {
     #[error("it is not a clear-signed OpenPGP message: {reason}")]
     Format {
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The file of signatures is not one.
+    #[error("its signatures cannot be read: {reason}")]
+    Detached {
+        /// What is wrong with them.
         reason: String,
     },
     /// No signature is good.
@@ -134,15 +141,42 @@ impl Keyring {
         let (message, _) =
             CleartextSignedMessage::from_string(text).map_err(|error| format(error.to_string()))?;
         let signed = message.signed_text();
+        let signer = self.signer(message.signatures().iter(), signed.as_bytes(), now)?;
+        Ok(Verified {
+            text: signed.replace("\r\n", "\n"),
+            signer,
+        })
+    }
+
+    /// The same for a file whose signatures, armored or binary, are in a file of their own.
+    pub fn verify_detached(
+        &self,
+        bytes: &[u8],
+        signatures: &[u8],
+        now: SystemTime,
+    ) -> Result<Verified, VerifyError> {
+        let format = |reason: String| VerifyError::Detached { reason };
+        let (found, _) = DetachedSignature::from_reader_many(Cursor::new(signatures))
+            .map_err(|error| format(error.to_string()))?;
+        let found: Vec<DetachedSignature> = found
+            .collect::<Result<_, _>>()
+            .map_err(|error| format(error.to_string()))?;
+        let signer = self.signer(found.iter().map(|found| &found.signature), bytes, now)?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|error| format(error.to_string()))?;
+        Ok(Verified { text, signer })
+    }
+
+    /// Who made the first signature that is good.
+    fn signer<'s>(
+        &self,
+        signatures: impl Iterator<Item = &'s Signature>,
+        data: &[u8],
+        now: SystemTime,
+    ) -> Result<String, VerifyError> {
         let mut reasons = Vec::new();
-        for signature in message.signatures() {
-            match self.check_signature(signature, signed.as_bytes(), now) {
-                Ok(signer) => {
-                    return Ok(Verified {
-                        text: signed.replace("\r\n", "\n"),
-                        signer,
-                    });
-                }
+        for signature in signatures {
+            match self.check_signature(signature, data, now) {
+                Ok(signer) => return Ok(signer),
                 Err(reason) => reasons.push(reason),
             }
         }

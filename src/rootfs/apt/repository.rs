@@ -14,6 +14,10 @@ use super::sources::Suite;
 use crate::fetch::{Blob, Cache, Client, Digest, Document, Item, Location, Progress};
 use crate::threads::at_once;
 
+/// The Release file that holds its signatures.
+const IN_RELEASE: &str = "InRelease";
+/// The one that does not, and they.
+const DETACHED: [&str; 2] = ["Release", "Release.gpg"];
 /// Bytes that a Release file may have.
 const RELEASE_LIMIT: u64 = 16 << 20;
 /// Bytes that an index may have when it is unpacked (sid's main has 60 MB).
@@ -28,10 +32,22 @@ pub struct OpenSuite {
     pub archive: Location,
     /// The Release file, parsed.
     pub release: Release,
-    /// The Release file as it was signed.
-    pub document: Document,
+    /// The Release file as it was signed, and its signatures if they have a file of
+    /// their own; with their names.
+    pub documents: Vec<(&'static str, Document)>,
     base: Location,
 }
+
+impl OpenSuite {
+    /// The Release file, for messages.
+    fn release_url(&self) -> String {
+        let name = self.documents.first().map_or(IN_RELEASE, |(name, _)| *name);
+        self.base.join(name).to_string()
+    }
+}
+
+/// The files with a Release and its signatures, and what it says.
+type Signed = (Vec<(&'static str, Document)>, Release);
 
 /// An index of a suite: verified and unpacked.
 #[derive(Debug, Clone)]
@@ -67,39 +83,113 @@ impl Access<'_> {
     pub fn open(&self, suite: &Suite) -> Result<OpenSuite, Error> {
         let archive = Location::parse(&suite.mirror)?;
         let base = archive.join(&format!("dists/{}", suite.name));
-        let location = base.join("InRelease");
-        let url = location.to_string();
-        let mut document = self.cache.document(self.client, &location, RELEASE_LIMIT)?;
-        let mut checked = self.check(suite, &url, &document);
-        // A server or proxy may say that nothing changed although what we have is of
-        // no use any more; then every build would fail until the cache is cleared.
-        if checked.is_err() && !document.is_fresh() && !self.client.options().offline {
-            tracing::debug!(%url, "fetching anew what failed its verification");
-            document = self
-                .cache
-                .document_anew(self.client, &location, RELEASE_LIMIT)?;
-            checked = self.check(suite, &url, &document);
-        }
-        let release = checked?;
-        document.keep()?;
+        let opened = match self.open_signed(suite, &base, &[IN_RELEASE]) {
+            Err(Error::Fetch(absent)) if absent.is_absence() => {
+                self.open_detached(suite, &base, absent)
+            }
+            opened => opened,
+        };
+        let (documents, release) = opened?;
         Ok(OpenSuite {
             suite: suite.clone(),
             archive,
             release,
-            document,
+            documents,
             base,
         })
     }
 
+    /// Looks for a Release file with its signatures beside it, where there is none that
+    /// holds them.
+    fn open_detached(
+        &self,
+        suite: &Suite,
+        base: &Location,
+        absent: crate::fetch::Error,
+    ) -> Result<Signed, Error> {
+        match self.open_signed(suite, base, &DETACHED) {
+            Err(Error::Fetch(error)) if error.is_absence() => {
+                let [release, _] = DETACHED.map(|name| base.join(name));
+                let online = !self.client.options().offline || release.as_file().is_some();
+                let there = self
+                    .cache
+                    .document(self.client, &release, RELEASE_LIMIT)
+                    .is_ok();
+                Err(if online && there {
+                    let url = release.to_string();
+                    Error::Unsigned { url }
+                } else {
+                    Error::Fetch(absent)
+                })
+            }
+            opened => opened,
+        }
+    }
+
+    /// Fetches files of a suite of which the first is the Release file, and verifies it.
+    fn open_signed(
+        &self,
+        suite: &Suite,
+        base: &Location,
+        names: &[&'static str],
+    ) -> Result<Signed, Error> {
+        let fetch = |anew: bool| -> Result<Vec<(&'static str, Document)>, Error> {
+            let mut documents = Vec::new();
+            for name in names {
+                let location = base.join(name);
+                let document = if anew {
+                    self.cache
+                        .document_anew(self.client, &location, RELEASE_LIMIT)
+                } else {
+                    self.cache.document(self.client, &location, RELEASE_LIMIT)
+                };
+                documents.push((*name, document?));
+            }
+            Ok(documents)
+        };
+        let url = names
+            .first()
+            .map_or_else(String::new, |name| base.join(name).to_string());
+        let mut documents = fetch(false)?;
+        let mut checked = self.check(suite, &url, &documents);
+        // A server or proxy may say that nothing changed although what we have is of
+        // no use any more; then every build would fail until the cache is cleared.
+        let fresh = documents.iter().all(|(_, document)| document.is_fresh());
+        if checked.is_err() && !fresh && !self.client.options().offline {
+            tracing::debug!(%url, "fetching anew what failed its verification");
+            documents = fetch(true)?;
+            checked = self.check(suite, &url, &documents);
+        }
+        let release = checked?;
+        for (_, document) in &documents {
+            document.keep()?;
+        }
+        Ok((documents, release))
+    }
+
     /// Verifies a Release file.
-    fn check(&self, suite: &Suite, url: &str, document: &Document) -> Result<Release, Error> {
-        let verified = self
-            .keyring
-            .verify(&document.bytes, self.now)
-            .map_err(|source| Error::Untrusted {
-                url: url.to_owned(),
-                source,
-            })?;
+    fn check(
+        &self,
+        suite: &Suite,
+        url: &str,
+        documents: &[(&'static str, Document)],
+    ) -> Result<Release, Error> {
+        let verified = match documents {
+            [(_, release), (_, signatures)] => {
+                self.keyring
+                    .verify_detached(&release.bytes, &signatures.bytes, self.now)
+            }
+            documents => {
+                let bytes = documents
+                    .first()
+                    .map(|(_, release)| release.bytes.as_slice());
+                self.keyring.verify(bytes.unwrap_or_default(), self.now)
+            }
+        }
+        .map_err(|source| Error::Untrusted {
+            url: url.to_owned(),
+            source,
+        })?;
         tracing::debug!(%url, signer = verified.signer, "verified");
         Release::parse(&verified.text)
             .and_then(|release| {
@@ -277,7 +367,7 @@ fn choose_indices(
                 continue;
             }
             return Err(Error::NoIndex {
-                url: suite.base.join("InRelease").to_string(),
+                url: suite.release_url(),
                 component: component.to_owned(),
                 arch: arch.to_owned(),
                 available: format!(
@@ -374,16 +464,21 @@ pub fn apt_lists(suites: &[OpenSuite], indices: &[Index]) -> Vec<ListFile> {
                 suite.suite.name
             )
         };
-        files.push(ListFile {
-            name: apt_list_name(&url("InRelease")),
-            content: ListContent::Bytes(suite.document.bytes.clone()),
-            modified: suite.document.modified,
-        });
+        for (name, document) in &suite.documents {
+            files.push(ListFile {
+                name: apt_list_name(&url(name)),
+                content: ListContent::Bytes(document.bytes.clone()),
+                modified: document.modified,
+            });
+        }
         for index in indices.iter().filter(|index| index.suite == number) {
             files.push(ListFile {
                 name: apt_list_name(&url(&index.path)),
                 content: ListContent::File(index.blob.path.clone()),
-                modified: suite.document.modified,
+                modified: suite
+                    .documents
+                    .first()
+                    .and_then(|(_, release)| release.modified),
             });
         }
     }

@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use pgp::composed::{
-    ArmorOptions, CleartextSignedMessage, EncryptionCaps, KeyType, SecretKeyParamsBuilder,
-    SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
+    ArmorOptions, CleartextSignedMessage, DetachedSignature, EncryptionCaps, KeyType,
+    SecretKeyParamsBuilder, SignedPublicKey, SignedSecretKey, SubkeyParamsBuilder,
 };
+use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{SignatureConfig, SignatureType, Subpacket, SubpacketData};
 use pgp::ser::Serialize as _;
 use pgp::types::{KeyDetails as _, Password, Timestamp};
@@ -267,6 +268,90 @@ fn apt_finds_the_lists_it_would_have_made() {
             format!("{host}_debian_dists_stable_main_binary-amd64_Packages")
         ]
     );
+}
+
+#[test]
+fn signatures_may_be_in_a_file_of_their_own_but_have_to_be_somewhere() {
+    let repository = Repository::new();
+    let path = |name: &str| format!("/debian/dists/stable/{name}");
+    repository.server.remove(&path("InRelease"));
+    let release = repository.release("stable", DAY);
+    repository.server.put(&path("Release"), release.clone());
+    let url = format!("{}{}", repository.server.url, path("Release"));
+    assert_eq!(
+        text(repository.read("stable", false)),
+        format!("`{url}` is not signed: there is neither `InRelease` nor `Release.gpg` beside it")
+    );
+    let signatures = |key: &SignedSecretKey| {
+        DetachedSignature::sign_binary_data(
+            rand::thread_rng(),
+            &key.secret_subkeys[0].key,
+            &Password::empty(),
+            HashAlgorithm::Sha512,
+            release.as_bytes(),
+        )
+        .expect("signed")
+    };
+    let armored = |signature: &DetachedSignature| {
+        let options = ArmorOptions::default();
+        signature.to_armored_string(options).expect("written")
+    };
+    // With a cache of its own, since the server says that nothing ever changes.
+    let open = |name: &str| {
+        let cache = Cache::new(&repository._dir.path().join(name));
+        let access = Access {
+            client: &client(false),
+            cache: &cache,
+            keyring: &keyring(&repository.key),
+            now: SystemTime::now(),
+        };
+        access.open(&repository.suite("stable"))
+    };
+    let good = signatures(&repository.key);
+    let mut binary = Vec::new();
+    good.to_writer(&mut binary).expect("written");
+    // Archives that change their key sign with the old and the new one.
+    let mut both = Vec::new();
+    signatures(&key()).to_writer(&mut both).expect("written");
+    both.extend_from_slice(&binary);
+    for (name, bytes) in [
+        ("armored", armored(&good).into_bytes()),
+        ("binary", binary),
+        ("both", both),
+    ] {
+        repository.server.put(&path("Release.gpg"), bytes);
+        open(name).expect(name);
+    }
+    repository.read("stable", false).expect("trusted");
+    repository.server.remove(&path("Release"));
+    repository.server.remove(&path("Release.gpg"));
+    let (suites, indices, _) = repository.read("stable", true).expect("from the cache");
+    let names: Vec<String> = apt_lists(&suites, &indices)
+        .into_iter()
+        .map(|list| list.name)
+        .collect();
+    assert!(names[0].ends_with("_stable_Release"), "{names:?}");
+    assert!(names[1].ends_with("_stable_Release.gpg"), "{names:?}");
+    // Neither another text nor another key.
+    let evil = release.replace("Components: main", "Components: evil");
+    for (release, signature, reason) in [
+        (&evil, armored(&good), "does not match the text"),
+        (
+            &release,
+            armored(&signatures(&key())),
+            "the key is not in the keyring",
+        ),
+        (&release, String::new(), "its signatures cannot be read"),
+    ] {
+        repository.server.put(&path("Release"), release.clone());
+        repository.server.put(&path("Release.gpg"), signature);
+        let message = text(open(reason));
+        assert!(
+            message.contains(&format!("`{url}` is not trusted")),
+            "{message}"
+        );
+        assert!(message.contains(reason), "{message}");
+    }
 }
 
 #[test]
