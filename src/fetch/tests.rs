@@ -414,8 +414,10 @@ fn a_socks_proxy_is_used() {
         name.truncate(usize::from(request[4]));
         (request[3], String::from_utf8(name).expect("text"))
     });
-    let mut options = Options::default();
-    options.retries = 0;
+    let options = Options {
+        retries: 0,
+        ..Options::default()
+    };
     let variable = |name: &str| (name == "all_proxy").then(|| format!("socks5h://{address}"));
     let client = Client::with_environment(options, &variable).expect("a client");
     read(&client, "http://a.example/x").expect_err("refused");
