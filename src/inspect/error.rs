@@ -32,6 +32,16 @@ pub enum Error {
         /// What the user can do about it.
         hint: Option<&'static str>,
     },
+    /// No image, or one of a format that kiln does not know.
+    #[error("`{}` is {what}, which kiln does not read", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What the user can do about it.
+        hint: &'static str,
+    },
     /// The image stands on another file.
     #[error("{format} image `{}` stands on another image ({name:?}), which kiln does not open: an image could name any file of yours", path.display())]
     Backing {
@@ -63,6 +73,7 @@ impl Error {
         let (Error::Io { path, .. }
         | Error::NotAFile { path }
         | Error::Unsupported { path, .. }
+        | Error::Foreign { path, .. }
         | Error::Backing { path, .. }
         | Error::Corrupt { path, .. }) = &mut self;
         *path = name.to_owned();
@@ -81,6 +92,7 @@ impl Error {
             },
             Error::NotAFile { .. } => Some("name an image file".to_owned()),
             Error::Unsupported { hint, .. } => hint.map(str::to_owned),
+            Error::Foreign { hint, .. } => Some((*hint).to_owned()),
             Error::Backing { .. } => Some(
                 "if you trust it, merge both with `qemu-img convert -O qcow2 IMAGE MERGED` first"
                     .to_owned(),

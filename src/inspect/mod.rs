@@ -145,7 +145,13 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
     // Block devices have no length in their metadata.
     let length = file.seek(SeekFrom::End(0)).map_err(io)?;
     let source = Source { file, length };
-    let format = format.unwrap_or_else(|| Format::detect(&source));
+    let format = match format {
+        Some(format) => format,
+        None => match Format::detect(&source) {
+            Format::Raw => not_foreign(&source, path)?,
+            detected => detected,
+        },
+    };
     let map = match format {
         Format::Raw => raw(&source),
         Format::Qcow2 => qcow2::read(&source),
@@ -160,6 +166,48 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
         format: format.name(),
         map,
     })
+}
+
+/// How containers and compressed files begin that kiln does not read: what they are, and
+/// what makes an image of them that it reads.
+const FOREIGN: [(&[u8], &str, &str); 7] = [
+    (b"QED\0", "an image of QEMU's format QED", CONVERT),
+    (b"WithoutFreeSpace", "an image of Parallels", CONVERT),
+    (b"WithouFreSpacExt", "an image of Parallels", CONVERT),
+    (
+        b"\x1f\x8b",
+        "compressed by gzip",
+        "unpack it with `gunzip` first",
+    ),
+    (
+        b"\xfd7zXZ\0",
+        "compressed by xz",
+        "unpack it with `unxz` first",
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "compressed by zstd",
+        "unpack it with `unzstd` first",
+    ),
+    (
+        b"BZh",
+        "compressed by bzip2",
+        "unpack it with `bunzip2` first",
+    ),
+];
+const CONVERT: &str = "convert it with `qemu-img convert -O qcow2` first";
+
+/// Raw is what nothing else is; what is known to be something else must not pass for it.
+fn not_foreign(source: &Source, path: &Path) -> Result<Format, Error> {
+    let start = source.bytes(0, source.length.min(64)).unwrap_or_default();
+    match FOREIGN.iter().find(|(magic, ..)| start.starts_with(magic)) {
+        None => Ok(Format::Raw),
+        Some(&(_, what, hint)) => Err(Error::Foreign {
+            path: path.to_owned(),
+            what,
+            hint,
+        }),
+    }
 }
 
 /// A raw image: its holes are holes of the disk.

@@ -127,6 +127,65 @@ fn what_qemu_writes_is_read() {
 }
 
 #[test]
+fn the_last_grain_of_a_vmdk_may_be_short_and_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    if have("qemu-img") {
+        let raw = place.path().join("a.raw");
+        for length in [100 << 10, (9 << 20) + 1536] {
+            let disk = Memory::sample(length, 17);
+            write(&disk, sink::Format::Raw, &raw);
+            run(Command::new("qemu-img")
+                .args(["convert", "-f", "raw", "-O", "vmdk"])
+                .args(["-o", "subformat=streamOptimized"])
+                .arg(&raw)
+                .arg(&path));
+            let read = bytes(&open(&path, None).unwrap(), 300_000).unwrap();
+            assert!(read == disk.bytes(), "{length}");
+        }
+    }
+    let disk = Memory::sample(1 << 20, 18);
+    let format = sink::Format::Vmdk(sink::vmdk::Options {
+        subformat: sink::vmdk::Subformat::StreamOptimized,
+        ..sink::vmdk::Options::default()
+    });
+    write(&disk, format, &path);
+    let mut image = std::fs::read(&path).unwrap();
+    // A marker: sector of the disk, size, a zlib stream.
+    let first = image
+        .chunks(512)
+        .position(|sector| sector[..8] == [0; 8] && sector[8..12] != [0; 4] && sector[12] == 0x78)
+        .unwrap()
+        * 512;
+    let mut short = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut short, &[7; 1000]).unwrap();
+    let short = short.finish().unwrap();
+    let size = u32::try_from(short.len()).unwrap().to_le_bytes();
+    image[first + 8..first + 12].copy_from_slice(&size);
+    image[first + 12..first + 12 + short.len()].copy_from_slice(&short);
+    std::fs::write(&path, image).unwrap();
+    let error = bytes(&open(&path, None).unwrap(), 300_000).unwrap_err();
+    assert!(
+        error.to_string().contains("cannot be decompressed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_known_to_be_no_raw_disk_is_none_unless_it_is_said_to_be() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    for (magic, what, _) in FOREIGN {
+        std::fs::write(&path, [magic, &[0; 4096]].concat()).unwrap();
+        let error = open(&path, None).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(error.hint().is_some());
+        let disk = open(&path, Some(Format::Raw)).unwrap();
+        assert_eq!(disk.format(), "raw");
+    }
+}
+
+#[test]
 fn images_that_stand_on_others_are_refused() {
     if !have("qemu-img") {
         return;

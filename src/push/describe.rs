@@ -93,7 +93,9 @@ pub fn describe(path: &Path, disk_format: Option<&str>) -> Result<Described, Err
             "build with `-t qcow2` or `-t raw`",
         ));
     }
-    let image = inspect::open(path, None)?;
+    // Who says that it is raw may mean anything.
+    let known = disk_format.filter(|&format| format == "raw");
+    let image = inspect::open(path, known.map(|_| inspect::Format::Raw))?;
     let mut described = Described {
         disk_format: disk_format.unwrap_or(image.format()).to_owned(),
         size,
