@@ -11,6 +11,10 @@ mod hostile;
 mod isolation;
 #[path = "security/limits.rs"]
 mod limits;
+#[path = "security/network.rs"]
+mod network;
+#[path = "security/processes.rs"]
+mod processes;
 
 use std::fs;
 use std::os::unix::fs::symlink;
