@@ -38,9 +38,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What it is.
-        what: &'static str,
+        what: String,
         /// What the user can do about it.
-        hint: &'static str,
+        hint: String,
     },
     /// The image stands on another file.
     #[error("{format} image `{}` stands on another image ({name:?}), which kiln does not open: an image could name any file of yours", path.display())]
@@ -92,7 +92,7 @@ impl Error {
             },
             Error::NotAFile { .. } => Some("name an image file".to_owned()),
             Error::Unsupported { hint, .. } => hint.map(str::to_owned),
-            Error::Foreign { hint, .. } => Some((*hint).to_owned()),
+            Error::Foreign { hint, .. } => Some(hint.clone()),
             Error::Backing { .. } => Some(
                 "if you trust it, merge both with `qemu-img convert -O qcow2 IMAGE MERGED` first"
                     .to_owned(),

@@ -97,11 +97,12 @@ impl Format {
         Format::ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// The format of a file by its content; raw if it is none of the others.
-    fn detect(source: &Source) -> Format {
+    /// The format of a file by its content; raw if it is none of the others, and nothing
+    /// else that is known either.
+    fn detect(source: &Source, path: &Path) -> Result<Format, Error> {
         let start = source.bytes(0, source.length.min(64)).unwrap_or_default();
         let vmdk: [&[u8]; 3] = [b"KDMV", vmdk::DESCRIPTOR, vmdk::MAGIC_ESX];
-        if start.starts_with(b"QFI\xfb") {
+        Ok(if start.starts_with(b"QFI\xfb") {
             Format::Qcow2
         } else if vmdk.iter().any(|magic| start.starts_with(magic)) {
             Format::Vmdk
@@ -111,9 +112,15 @@ impl Format {
             Format::Vdi
         } else if vhd::is_vhd(source) {
             Format::Vhd
+        } else if let Some((what, hint)) = foreign(&start) {
+            return Err(Error::Foreign {
+                path: path.to_owned(),
+                what,
+                hint,
+            });
         } else {
             Format::Raw
-        }
+        })
     }
 }
 
@@ -147,10 +154,7 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
     let source = Source { file, length };
     let format = match format {
         Some(format) => format,
-        None => match Format::detect(&source) {
-            Format::Raw => not_foreign(&source, path)?,
-            detected => detected,
-        },
+        None => Format::detect(&source, path)?,
     };
     let map = match format {
         Format::Raw => raw(&source),
@@ -168,46 +172,38 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
     })
 }
 
-/// How containers and compressed files begin that kiln does not read: what they are, and
-/// what makes an image of them that it reads.
-const FOREIGN: [(&[u8], &str, &str); 7] = [
-    (b"QED\0", "an image of QEMU's format QED", CONVERT),
-    (b"WithoutFreeSpace", "an image of Parallels", CONVERT),
-    (b"WithouFreSpacExt", "an image of Parallels", CONVERT),
-    (
-        b"\x1f\x8b",
-        "compressed by gzip",
-        "unpack it with `gunzip` first",
-    ),
-    (
-        b"\xfd7zXZ\0",
-        "compressed by xz",
-        "unpack it with `unxz` first",
-    ),
-    (
-        b"\x28\xb5\x2f\xfd",
-        "compressed by zstd",
-        "unpack it with `unzstd` first",
-    ),
-    (
-        b"BZh",
-        "compressed by bzip2",
-        "unpack it with `bunzip2` first",
-    ),
+/// How images begin that kiln does not read, and whose they are.
+const FOREIGN: [(&[u8], &str); 3] = [
+    (b"QED\0", "QEMU's format QED"),
+    (b"WithoutFreeSpace", "Parallels"),
+    (b"WithouFreSpacExt", "Parallels"),
 ];
-const CONVERT: &str = "convert it with `qemu-img convert -O qcow2` first";
 
-/// Raw is what nothing else is; what is known to be something else must not pass for it.
-fn not_foreign(source: &Source, path: &Path) -> Result<Format, Error> {
-    let start = source.bytes(0, source.length.min(64)).unwrap_or_default();
-    match FOREIGN.iter().find(|(magic, ..)| start.starts_with(magic)) {
-        None => Ok(Format::Raw),
-        Some(&(_, what, hint)) => Err(Error::Foreign {
-            path: path.to_owned(),
-            what,
-            hint,
-        }),
+/// How compressed files begin: what compressed them, and what unpacks them.
+const COMPRESSED: [(&[u8], &str, &str); 4] = [
+    (b"\x1f\x8b", "gzip", "gunzip"),
+    (b"\xfd7zXZ\0", "xz", "unxz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
+    (b"BZh", "bzip2", "bunzip2"),
+];
+
+/// What compressed a file that begins like this, and what unpacks it.
+pub(crate) fn compressed_by(start: &[u8]) -> Option<(&'static str, &'static str)> {
+    let found = COMPRESSED
+        .iter()
+        .find(|(magic, ..)| start.starts_with(magic));
+    found.map(|&(_, by, unpacker)| (by, unpacker))
+}
+
+/// What a file is that begins like this and must not pass for a raw disk, and what to do.
+fn foreign(start: &[u8]) -> Option<(String, String)> {
+    if let Some((by, unpacker)) = compressed_by(start) {
+        let hint = format!("unpack it with `{unpacker}` first");
+        return Some((format!("compressed by {by}"), hint));
     }
+    let (_, whose) = FOREIGN.iter().find(|(magic, _)| start.starts_with(magic))?;
+    let hint = "convert it with `qemu-img convert -O qcow2` first";
+    Some((format!("an image of {whose}"), hint.to_owned()))
 }
 
 /// A raw image: its holes are holes of the disk.

@@ -175,7 +175,8 @@ fn the_last_grain_of_a_vmdk_may_be_short_and_no_other() {
 fn what_is_known_to_be_no_raw_disk_is_none_unless_it_is_said_to_be() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
-    for (magic, what, _) in FOREIGN {
+    let compressed = COMPRESSED.map(|(magic, by, _)| (magic, by));
+    for (magic, what) in FOREIGN.into_iter().chain(compressed) {
         std::fs::write(&path, [magic, &[0; 4096]].concat()).unwrap();
         let error = open(&path, None).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");

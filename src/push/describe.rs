@@ -25,13 +25,6 @@ const AGENTS: [&[u8]; 3] = [
     b"/usr/bin/qemu-ga",
     b"/usr/libexec/qemu-ga",
 ];
-/// First bytes of what is compressed as a whole.
-const COMPRESSED: [(&str, &[u8]); 4] = [
-    ("gzip", b"\x1f\x8b"),
-    ("xz", b"\xfd7zXZ\0"),
-    ("zstd", b"\x28\xb5\x2f\xfd"),
-    ("bzip2", b"BZh"),
-];
 
 /// An image file in the image service's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,10 +71,7 @@ pub fn describe(path: &Path, disk_format: Option<&str>) -> Result<Described, Err
     if size == 0 {
         return Err(wrong("is empty", "build it again"));
     }
-    let compressed = COMPRESSED
-        .iter()
-        .find(|(_, magic)| start.starts_with(magic));
-    if let (Some((kind, _)), None) = (compressed, disk_format) {
+    if let (Some((kind, _)), None) = (inspect::compressed_by(&start), disk_format) {
         return Err(wrong(
             &format!("is compressed by {kind}, which no image service unpacks"),
             "decompress it; qcow2 is compressed within",
