@@ -17,7 +17,8 @@ use crate::threads::at_once;
 /// The Release file that holds its signatures.
 const IN_RELEASE: &str = "InRelease";
 /// The one that does not, and they.
-const DETACHED: [&str; 2] = ["Release", "Release.gpg"];
+const RELEASE: &str = "Release";
+const SIGNATURES: &str = "Release.gpg";
 /// Bytes that a Release file may have.
 const RELEASE_LIMIT: u64 = 16 << 20;
 /// Bytes that an index may have when it is unpacked (sid's main has 60 MB).
@@ -32,22 +33,35 @@ pub struct OpenSuite {
     pub archive: Location,
     /// The Release file, parsed.
     pub release: Release,
-    /// The Release file as it was signed, and its signatures if they have a file of
-    /// their own; with their names.
-    pub documents: Vec<(&'static str, Document)>,
+    /// The Release file as it was signed.
+    pub signed: Signed,
     base: Location,
 }
 
-impl OpenSuite {
-    /// The Release file, for messages.
-    fn release_url(&self) -> String {
-        let name = self.documents.first().map_or(IN_RELEASE, |(name, _)| *name);
-        self.base.join(name).to_string()
-    }
+/// A Release file with its signatures.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The Release file.
+    pub release: Document,
+    /// Its signatures, if they have a file of their own.
+    pub signatures: Option<Document>,
 }
 
-/// The files with a Release and its signatures, and what it says.
-type Signed = (Vec<(&'static str, Document)>, Release);
+impl Signed {
+    /// The Release file's name.
+    fn name(&self) -> &'static str {
+        match self.signatures {
+            None => IN_RELEASE,
+            Some(_) => RELEASE,
+        }
+    }
+
+    /// All files, with their names.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Document)> {
+        let signatures = self.signatures.iter().map(|file| (SIGNATURES, file));
+        [(self.name(), &self.release)].into_iter().chain(signatures)
+    }
+}
 
 /// An index of a suite: verified and unpacked.
 #[derive(Debug, Clone)]
@@ -83,18 +97,18 @@ impl Access<'_> {
     pub fn open(&self, suite: &Suite) -> Result<OpenSuite, Error> {
         let archive = Location::parse(&suite.mirror)?;
         let base = archive.join(&format!("dists/{}", suite.name));
-        let opened = match self.open_signed(suite, &base, &[IN_RELEASE]) {
+        let opened = match self.open_signed(suite, &base, false) {
             Err(Error::Fetch(absent)) if absent.is_absence() => {
                 self.open_detached(suite, &base, absent)
             }
             opened => opened,
         };
-        let (documents, release) = opened?;
+        let (signed, release) = opened?;
         Ok(OpenSuite {
             suite: suite.clone(),
             archive,
             release,
-            documents,
+            signed,
             base,
         })
     }
@@ -106,10 +120,10 @@ impl Access<'_> {
         suite: &Suite,
         base: &Location,
         absent: crate::fetch::Error,
-    ) -> Result<Signed, Error> {
-        match self.open_signed(suite, base, &DETACHED) {
+    ) -> Result<(Signed, Release), Error> {
+        match self.open_signed(suite, base, true) {
             Err(Error::Fetch(error)) if error.is_absence() => {
-                let [release, _] = DETACHED.map(|name| base.join(name));
+                let release = base.join(RELEASE);
                 let online = !self.client.options().offline || release.as_file().is_some();
                 let there = self
                     .cache
@@ -126,67 +140,58 @@ impl Access<'_> {
         }
     }
 
-    /// Fetches files of a suite of which the first is the Release file, and verifies it.
+    /// Fetches a suite's Release file, with the signatures that are beside it or without,
+    /// and verifies it.
     fn open_signed(
         &self,
         suite: &Suite,
         base: &Location,
-        names: &[&'static str],
-    ) -> Result<Signed, Error> {
-        let fetch = |anew: bool| -> Result<Vec<(&'static str, Document)>, Error> {
-            let mut documents = Vec::new();
-            for name in names {
-                let location = base.join(name);
-                let document = if anew {
-                    self.cache
-                        .document_anew(self.client, &location, RELEASE_LIMIT)
-                } else {
-                    self.cache.document(self.client, &location, RELEASE_LIMIT)
-                };
-                documents.push((*name, document?));
+        detached: bool,
+    ) -> Result<(Signed, Release), Error> {
+        let file = |name: &str, anew: bool| {
+            let location = base.join(name);
+            if anew {
+                self.cache
+                    .document_anew(self.client, &location, RELEASE_LIMIT)
+            } else {
+                self.cache.document(self.client, &location, RELEASE_LIMIT)
             }
-            Ok(documents)
         };
-        let url = names
-            .first()
-            .map_or_else(String::new, |name| base.join(name).to_string());
-        let mut documents = fetch(false)?;
-        let mut checked = self.check(suite, &url, &documents);
+        let name = if detached { RELEASE } else { IN_RELEASE };
+        let fetch = |anew: bool| -> Result<Signed, Error> {
+            Ok(Signed {
+                release: file(name, anew)?,
+                signatures: detached.then(|| file(SIGNATURES, anew)).transpose()?,
+            })
+        };
+        let url = base.join(name).to_string();
+        let mut signed = fetch(false)?;
+        let mut checked = self.check(suite, &url, &signed);
         // A server or proxy may say that nothing changed although what we have is of
         // no use any more; then every build would fail until the cache is cleared.
-        let fresh = documents.iter().all(|(_, document)| document.is_fresh());
+        let fresh = signed.files().all(|(_, document)| document.is_fresh());
         if checked.is_err() && !fresh && !self.client.options().offline {
             tracing::debug!(%url, "fetching anew what failed its verification");
-            documents = fetch(true)?;
-            checked = self.check(suite, &url, &documents);
+            signed = fetch(true)?;
+            checked = self.check(suite, &url, &signed);
         }
         let release = checked?;
-        for (_, document) in &documents {
+        for (_, document) in signed.files() {
             document.keep()?;
         }
-        Ok((documents, release))
+        Ok((signed, release))
     }
 
     /// Verifies a Release file.
-    fn check(
-        &self,
-        suite: &Suite,
-        url: &str,
-        documents: &[(&'static str, Document)],
-    ) -> Result<Release, Error> {
-        let verified = match documents {
-            [(_, release), (_, signatures)] => {
-                self.keyring
-                    .verify_detached(&release.bytes, &signatures.bytes, self.now)
-            }
-            documents => {
-                let bytes = documents
-                    .first()
-                    .map(|(_, release)| release.bytes.as_slice());
-                self.keyring.verify(bytes.unwrap_or_default(), self.now)
-            }
-        }
-        .map_err(|source| Error::Untrusted {
+    fn check(&self, suite: &Suite, url: &str, signed: &Signed) -> Result<Release, Error> {
+        let bytes = &signed.release.bytes;
+        let verified = match &signed.signatures {
+            None => self.keyring.verify(bytes, self.now),
+            Some(signatures) => self
+                .keyring
+                .verify_detached(bytes, &signatures.bytes, self.now),
+        };
+        let verified = verified.map_err(|source| Error::Untrusted {
             url: url.to_owned(),
             source,
         })?;
@@ -367,7 +372,7 @@ fn choose_indices(
                 continue;
             }
             return Err(Error::NoIndex {
-                url: suite.release_url(),
+                url: suite.base.join(suite.signed.name()).to_string(),
                 component: component.to_owned(),
                 arch: arch.to_owned(),
                 available: format!(
@@ -464,7 +469,7 @@ pub fn apt_lists(suites: &[OpenSuite], indices: &[Index]) -> Vec<ListFile> {
                 suite.suite.name
             )
         };
-        for (name, document) in &suite.documents {
+        for (name, document) in suite.signed.files() {
             files.push(ListFile {
                 name: apt_list_name(&url(name)),
                 content: ListContent::Bytes(document.bytes.clone()),
@@ -475,10 +480,7 @@ pub fn apt_lists(suites: &[OpenSuite], indices: &[Index]) -> Vec<ListFile> {
             files.push(ListFile {
                 name: apt_list_name(&url(&index.path)),
                 content: ListContent::File(index.blob.path.clone()),
-                modified: suite
-                    .documents
-                    .first()
-                    .and_then(|(_, release)| release.modified),
+                modified: suite.signed.release.modified,
             });
         }
     }
