@@ -286,7 +286,8 @@ impl Client {
         // Redirects are followed here because the proxy depends on scheme and host.
         for _ in 0..=REDIRECTS {
             let shown = Location::Web(url.clone()).to_string();
-            let mut request = self.agent_for(&url).get(&url);
+            let agent = self.agent_for(&url);
+            let mut request = agent.get(&url);
             if let Some(credentials) = &credentials {
                 request = request.header(header::AUTHORIZATION, credentials);
             }
@@ -306,7 +307,7 @@ impl Client {
             }
             let response = request
                 .call()
-                .map_err(|error| transfer_error(&shown, error))?;
+                .map_err(|error| transfer_error(&shown, agent.config().proxy(), error))?;
             let status = response.status();
             if is_redirect(status) {
                 let target = text_header(response.headers(), header::LOCATION);
@@ -525,7 +526,25 @@ fn is_exempt(no_proxy: &[String], url: &str) -> bool {
 /// What to do where a host's name has no address.
 const NO_ADDRESS: &str = "check the host's name and this machine's DNS; behind a proxy set `http_proxy` and `https_proxy`";
 
-fn transfer_error(url: &str, error: ureq::Error) -> Error {
+/// What to do where the proxy itself is not reached.
+const NO_PROXY: &str = "correct or unset `http_proxy`, `https_proxy` or `all_proxy`";
+
+fn transfer_error(url: &str, proxy: Option<&ureq::Proxy>, error: ureq::Error) -> Error {
+    let unreached = match &error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => {
+            error.kind() == io::ErrorKind::ConnectionRefused
+                || error.to_string().contains("lookup address")
+        }
+        _ => false,
+    };
+    if let Some(proxy) = proxy.filter(|_| unreached) {
+        return Error::Transfer {
+            url: url.to_owned(),
+            reason: format!("the proxy `{}:{}`: {error}", proxy.host(), proxy.port()),
+            hint: NO_PROXY,
+        };
+    }
     let hint = match &error {
         ureq::Error::HostNotFound => NO_ADDRESS,
         // The standard library's words for all that `getaddrinfo(3)` says.
@@ -577,10 +596,15 @@ mod tests {
 
     #[test]
     fn the_hint_tells_a_name_without_an_address_from_a_server_that_is_down() {
-        let hint = |error: io::Error| match transfer_error("http://a/", ureq::Error::Io(error)) {
-            Error::Transfer { hint, .. } => hint,
+        let by = |proxy: Option<&ureq::Proxy>, error: io::Error| match transfer_error(
+            "http://a/",
+            proxy,
+            ureq::Error::Io(error),
+        ) {
+            Error::Transfer { hint, reason, .. } => (hint, reason),
             other => panic!("{other}"),
         };
+        let hint = |error| by(None, error).0;
         use std::net::ToSocketAddrs as _;
         // No name has two dots in a row.
         let unknown = "a..example:80".to_socket_addrs().expect_err("no such name");
@@ -593,6 +617,14 @@ mod tests {
         assert!(hint(down).contains("no server answers there"));
         let other = io::Error::from(io::ErrorKind::ConnectionReset);
         assert_eq!(hint(other), "check the network, or use another mirror");
+        let proxy = ureq::Proxy::new("http://me:secret@p.example:3128").expect("a proxy");
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let (hint, reason) = by(Some(&proxy), refused);
+        assert!(hint.contains("unset `http_proxy`"), "{hint}");
+        assert!(
+            reason.starts_with("the proxy `p.example:3128`: "),
+            "{reason}"
+        );
     }
 
     #[test]
