@@ -3,11 +3,16 @@
 //!     cargo bench --bench traps
 //!
 //! Prints a table in Markdown: microseconds per call, the least and the median
-//! of many batches. Modes that this host has not got are left out. See
-//! `docs/benchmarks.md`.
+//! of many batches. Modes that this host has not got are left out. The second
+//! column is the least that any supervisor takes here ([`bare`]); what that does
+//! not answer costs in it what it costs outside. See `docs/benchmarks.md`.
+
+mod bare;
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsString};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,11 +28,17 @@ const BATCHES: usize = 40;
 type Case = (&'static str, usize, Box<dyn FnMut()>);
 
 fn main() {
-    if std::env::var_os(ROLE).is_some() {
-        return measure();
+    match std::env::var_os(ROLE) {
+        Some(role) if role == bare::SUPERVISOR => return bare::supervise().expect("it answers"),
+        Some(_) => return measure(),
+        None => {}
     }
     let directory = tempfile::tempdir().expect("a directory");
     let mut columns = vec![("outside".to_owned(), plain(directory.path()))];
+    match bare::column(directory.path()) {
+        Some(column) => columns.push(("a bare loop".to_owned(), column)),
+        None => println!("this kernel lets no process answer another's calls"),
+    }
     for (name, mode, guarded) in [
         ("subordinate", "subordinate", false),
         ("single", "single", true),
@@ -173,6 +184,9 @@ fn cases() -> Vec<Case> {
     let (file, owned) = (absolute("file"), absolute("owned"));
     let given = file.clone();
     let (created, existing) = (absolute("created"), file.clone());
+    let (peer, other) = UnixStream::pair().expect("two sockets");
+    // Both ends stay as long as the process.
+    std::mem::forget(other);
     // SAFETY: all paths are terminated, numbers are numbers, and the buffer is
     // as large as the call expects.
     unsafe {
@@ -202,6 +216,49 @@ fn cases() -> Vec<Case> {
                 "chown 5:6",
                 500,
                 Box::new(move || ignore(libc::chown(given.as_ptr(), 5, 6).into())),
+            ),
+            (
+                "capget",
+                1000,
+                Box::new(|| {
+                    // Version 3 of the header, for this process; see capget(2).
+                    let mut header = [0x2008_0522_u32, 0];
+                    let mut sets = [0_u32; 6];
+                    ignore(libc::syscall(
+                        libc::SYS_capget,
+                        header.as_mut_ptr(),
+                        sets.as_mut_ptr(),
+                    ));
+                }),
+            ),
+            (
+                "getsockopt, SO_PEERCRED",
+                1000,
+                Box::new(move || {
+                    let mut found: libc::ucred = std::mem::zeroed();
+                    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+                    let found = (&raw mut found).cast();
+                    ignore(
+                        libc::getsockopt(
+                            peer.as_raw_fd(),
+                            libc::SOL_SOCKET,
+                            libc::SO_PEERCRED,
+                            found,
+                            &raw mut size,
+                        )
+                        .into(),
+                    );
+                }),
+            ),
+            (
+                "prctl, PR_SET_DUMPABLE",
+                1000,
+                Box::new(|| ignore(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).into())),
+            ),
+            (
+                "umount of what is not mounted",
+                500,
+                Box::new(|| ignore(libc::umount2(c"file".as_ptr(), 0).into())),
             ),
             (
                 "open, read only, and close",
