@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::Error;
 
@@ -197,69 +197,91 @@ impl Maps {
 
     /// Writes the maps of process `pid`, which has just made its user namespace.
     pub fn write(&self, pid: nix::unistd::Pid) -> Result<(), Error> {
-        let pairs = [
-            ("uid_map", "newuidmap", &self.users),
-            ("gid_map", "newgidmap", &self.groups),
-        ];
-        for (file, tool, map) in pairs {
-            if self.by_tool {
-                run_tool(tool, pid, map)?;
-            } else {
-                if file == "gid_map" && self.without_setgroups() {
-                    // Fails where it was given up before, which is as good.
-                    let _ = std::fs::write(format!("/proc/{pid}/setgroups"), "deny");
-                }
-                let text: String = map
-                    .iter()
-                    .map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count))
-                    .collect();
-                let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-                // The kernel takes a map in one write only.
-                std::fs::write(&path, text).map_err(|source| Error::NoUserNamespace {
-                    reason: format!("writing `{}` is refused", path.display()),
-                    hints: vec![
-                        "root in a container needs the capabilities SETUID, SETGID and SETFCAP; \
-                         without them run kiln as another user than root"
-                            .to_owned(),
-                    ],
-                    source,
-                })?;
+        if self.by_tool {
+            // Side by side, as each takes longer than all else that is done here.
+            let users = start_tool("newuidmap", pid, &self.users);
+            let groups = start_tool("newgidmap", pid, &self.groups);
+            // Both are waited for, whatever the first one says.
+            let (users, groups) = (users.and_then(Tool::end), groups.and_then(Tool::end));
+            return users.and(groups);
+        }
+        for (file, map) in [("uid_map", &self.users), ("gid_map", &self.groups)] {
+            if file == "gid_map" && self.without_setgroups() {
+                // Fails where it was given up before, which is as good.
+                let _ = std::fs::write(format!("/proc/{pid}/setgroups"), "deny");
             }
+            let text: String = map
+                .iter()
+                .map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count))
+                .collect();
+            let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+            // The kernel takes a map in one write only.
+            std::fs::write(&path, text).map_err(|source| Error::NoUserNamespace {
+                reason: format!("writing `{}` is refused", path.display()),
+                hints: vec![
+                    "root in a container needs the capabilities SETUID, SETGID and SETFCAP; \
+                     without them run kiln as another user than root"
+                        .to_owned(),
+                ],
+                source,
+            })?;
         }
         Ok(())
     }
 }
 
-fn run_tool(tool: &str, pid: nix::unistd::Pid, map: &[Extent]) -> Result<(), Error> {
+/// `newuidmap(1)` or `newgidmap(1)`, started.
+struct Tool {
+    program: PathBuf,
+    running: Child,
+}
+
+fn start_tool(tool: &str, pid: nix::unistd::Pid, map: &[Extent]) -> Result<Tool, Error> {
     let program = find_program(tool).unwrap_or_else(|| PathBuf::from(tool));
     let mut command = Command::new(&program);
-    command.arg(pid.to_string()).stdin(Stdio::null());
+    command
+        .arg(pid.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     for extent in map {
         for number in [extent.inside, extent.outside, extent.count] {
             command.arg(number.to_string());
         }
     }
-    let output = command
-        .output()
+    let running = command
+        .spawn()
         .map_err(Error::system(format!("starting `{}`", program.display())))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr)
-        .trim()
-        .replace('\n', "; ");
-    Err(Error::NoSubordinateIds {
-        user: nix::unistd::getuid().to_string(),
-        reason: format!("`{}` failed: {said}", program.display()),
-        hints: vec![
-            format!(
-                "`{0}` needs its set-user-id bit or file capability: as an administrator, `chmod u+s {0}`",
-                program.display()
-            ),
-            "a process with no_new_privs set (some containers and services) cannot use it at all"
+    Ok(Tool { program, running })
+}
+
+impl Tool {
+    fn end(self) -> Result<(), Error> {
+        let program = self.program.display();
+        let output = self
+            .running
+            .wait_with_output()
+            .map_err(Error::system(format!("waiting for `{program}`")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', "; ");
+        Err(Error::NoSubordinateIds {
+            user: nix::unistd::getuid().to_string(),
+            reason: format!("`{program}` failed: {said}"),
+            hints: vec![
+                format!(
+                    "`{program}` needs its set-user-id bit or file capability: as an \
+                     administrator, `chmod u+s {program}`"
+                ),
+                "a process with no_new_privs set (some containers and services) cannot use it at \
+                 all"
                 .to_owned(),
-        ],
-    })
+            ],
+        })
+    }
 }
 
 /// A program on PATH or in the usual directories of administrators' programs.
