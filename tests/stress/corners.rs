@@ -17,6 +17,7 @@ pub fn run() {
     // SAFETY: the call takes a number.
     unsafe { libc::umask(0o22) };
     peers();
+    processes();
     capabilities();
     through_links();
     set_ids_that_do_not_count();
@@ -120,6 +121,47 @@ fn peers() {
         "unlink",
         call!(libc::SYS_unlinkat, libc::AT_FDCWD, c"peer".as_ptr(), 0),
     );
+}
+
+/// Owner and group of a process, as `start-stop-daemon` and `find` find them out.
+fn owner_of_process(pid: nix::unistd::Pid) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = format!("/proc/{pid}");
+    let found = std::fs::metadata(&path).expect("it is there");
+    let numbers = (found.uid(), found.gid());
+    // By the name of the directory's entry too, as by those who read `/proc`.
+    let proc = std::fs::File::open("/proc").expect("it is there");
+    let name = std::ffi::CString::new(pid.to_string()).expect("no zero");
+    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    let entry = nix::sys::stat::fstatat(&proc, name.as_c_str(), flags).expect("it is there");
+    same("entry", (entry.st_uid, entry.st_gid), numbers);
+    numbers
+}
+
+/// Whose processes are.
+fn processes() {
+    same("root's", owner_of_process(nix::unistd::getpid()), (0, 0));
+    in_child(|| {
+        drop_ids(&[], 44, 33);
+        let own = nix::unistd::getpid();
+        same("its own", owner_of_process(own), (33, 44));
+        same(
+            "its parent's",
+            owner_of_process(nix::unistd::getppid()),
+            (0, 0),
+        );
+        // Only root may look into a process that gave up ids, until it says otherwise.
+        must(
+            "prctl",
+            call!(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0),
+        );
+        for file in ["status", "fd", "fd/0", "environ", "net"] {
+            use std::os::unix::fs::MetadataExt as _;
+            let found = std::fs::symlink_metadata(format!("/proc/self/{file}"))
+                .unwrap_or_else(|error| panic!("/proc/self/{file}: {error}"));
+            same(file, (found.uid(), found.gid()), (33, 44));
+        }
+    });
 }
 
 /// Version 3 of the structures, and a process: the calling one.

@@ -235,9 +235,14 @@ fn limit(pid: u32, new: Option<libc::rlimit64>) -> Result<libc::rlimit64, Errno>
 }
 
 impl Table {
+    /// Whether any process ever had others than root's.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
     /// The credentials of a process.
     pub fn of(&self, pid: u32) -> Result<Arc<Credentials>, Errno> {
-        if !self.used.load(Ordering::Acquire) {
+        if !self.is_used() {
             return Ok(Arc::default());
         }
         let value = limit(pid, None)?.rlim_cur;

@@ -31,6 +31,7 @@ mod overlay;
 mod own;
 mod peer;
 mod place;
+mod process;
 mod signal;
 mod socket;
 mod stat;
@@ -109,6 +110,8 @@ pub struct Emulation {
     pub store: Arc<Store>,
     credentials: Table,
     proc: OwnedFd,
+    /// Where that is, as major and minor number.
+    proc_device: (u32, u32),
     dispatch: Dispatch,
     /// The root of the sandbox itself.
     own_root: RootId,
@@ -135,7 +138,9 @@ impl Emulation {
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
     /// answered, by what `store` says.
     pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
+        let found = tracee::statx_of(&proc)?;
         Ok(Emulation {
+            proc_device: (found.stx_dev_major, found.stx_dev_minor),
             store,
             credentials: Table::default(),
             proc,

@@ -65,7 +65,7 @@ impl Call<'_> {
     /// most.
     fn is_as_the_kernel_says(&mut self, directory: i32, path: &[u8], follow: bool) -> bool {
         match self.glance(directory, path, follow) {
-            Glance::File(mut found) => !self.correct(&mut found),
+            Glance::File(mut found) => !self.correct(&mut found) && !self.may_be_of_process(&found),
             Glance::Nothing => true,
             Glance::Unsure => false,
         }
@@ -79,7 +79,7 @@ impl Call<'_> {
         let Ok(mut found) = target.statx(libc::STATX_BASIC_STATS) else {
             return Ok(Answer::Continue);
         };
-        if !self.correct(&mut found) {
+        if !self.correct(&mut found) && !self.correct_process(target, &mut found) {
             return Ok(Answer::Continue);
         }
         let Some(bytes) = layout.bytes(&found) else {
@@ -105,7 +105,7 @@ impl Call<'_> {
         let Ok(mut found) = found else {
             return Ok(Answer::Continue);
         };
-        if !self.correct(&mut found) {
+        if !self.correct(&mut found) && !self.correct_process(target, &mut found) {
             return Ok(Answer::Continue);
         }
         self.write(self.arguments[4], bytes_of(&found))?;

@@ -20,7 +20,7 @@ use super::layout::Layout;
 use super::place::{Place, mount_table, place, suspicious};
 use super::table::Handler;
 use super::tracee::{self, Target, by_descriptor, open_at};
-use super::walk::{is_of_proc, read_link};
+use super::walk::{is_of_proc, read_link, read_link_of};
 use super::{Answer, Call, Outcome, bytes_of};
 use crate::sandbox::bpf::CREATING;
 
@@ -261,7 +261,7 @@ impl Call<'_> {
             return Ok(());
         }
         // The kernel's name for it, which starts from the root of all mounts.
-        let text = self.read_link(&format!("self/fd/{}", file.as_raw_fd()))?;
+        let text = read_link_of(self.worker.view.proc(), file)?;
         let Some(Place::Proc(rest)) = place(&text) else {
             return Err(Errno::EACCES);
         };

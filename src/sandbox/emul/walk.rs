@@ -20,7 +20,9 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 
 use super::status::{status_number, status_of};
-use super::tracee::{RootId, View, c_string, names_self, open_at, open_how, statx, statx_of};
+use super::tracee::{
+    RootId, View, by_descriptor, c_string, names_self, open_at, open_how, statx, statx_of,
+};
 
 /// `RESOLVE_NO_MAGICLINKS`, from `linux/openat2.h`.
 pub(super) const NO_MAGIC_LINKS: u64 = 0x02;
@@ -65,6 +67,13 @@ fn same_file(one: &libc::statx, other: &libc::statx) -> bool {
 /// The text of a link that is open.
 pub(super) fn read_link(link: &OwnedFd) -> Result<Vec<u8>, Errno> {
     Ok(nix::fcntl::readlinkat(link, c"")?.into_encoded_bytes())
+}
+
+/// The kernel's name for an open file, as from the root directory of this thread.
+/// `proc` is `/proc` of this process's PID namespace.
+pub(super) fn read_link_of(proc: &OwnedFd, file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let name = by_descriptor(file)?;
+    Ok(nix::fcntl::readlinkat(proc, name.as_c_str())?.into_encoded_bytes())
 }
 
 fn open_directory(from: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
