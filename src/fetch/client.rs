@@ -9,6 +9,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 use super::credentials;
 use super::date::{format_http_date, parse_date};
 use super::forward::ForwardingConnector;
+use super::no_proxy::NoProxy;
 use super::resolver::CachingResolver;
 use super::{Error, Location};
 
@@ -142,7 +143,7 @@ pub struct Client {
     direct: ureq::Agent,
     http: ureq::Agent,
     https: ureq::Agent,
-    no_proxy: Vec<String>,
+    no_proxy: NoProxy,
 }
 
 impl Client {
@@ -171,13 +172,8 @@ impl Client {
         };
         let http = proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?;
         let https = proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?;
-        let no_proxy = find(&["no_proxy", "NO_PROXY"]).map_or_else(Vec::new, |(_, value)| {
-            value
-                .split(|c: char| c == ',' || c.is_whitespace())
-                .filter(|entry| !entry.is_empty())
-                .map(str::to_ascii_lowercase)
-                .collect()
-        });
+        let no_proxy = find(&["no_proxy", "NO_PROXY"])
+            .map_or_else(NoProxy::default, |(_, value)| NoProxy::parse(&value));
         Ok(Client {
             direct: agent(&options, None),
             http: agent(&options, http),
@@ -262,7 +258,7 @@ impl Client {
 
     /// The agent for an URL, with the proxy that it needs.
     pub(crate) fn agent_for(&self, url: &str) -> &ureq::Agent {
-        if is_exempt(&self.no_proxy, url) {
+        if self.no_proxy.exempts(url) {
             &self.direct
         } else if url
             .get(..6)
@@ -501,28 +497,6 @@ fn origin(url: &str) -> String {
     url[..end].to_ascii_lowercase()
 }
 
-/// Tells whether `no_proxy` names the URL's host: exactly, as a parent domain, or by `*`.
-fn is_exempt(no_proxy: &[String], url: &str) -> bool {
-    let authority = url.split('/').nth(2).unwrap_or("");
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let host = host.to_ascii_lowercase();
-    let bare = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => host.split(':').next().unwrap_or(&host),
-    };
-    no_proxy.iter().any(|entry| {
-        let entry = entry.trim_start_matches('*').trim_start_matches('.');
-        entry.is_empty()
-            || host == entry
-            || bare == entry
-            || bare
-                .strip_suffix(entry)
-                .is_some_and(|prefix| prefix.ends_with('.'))
-    })
-}
-
 /// What to do where a host's name has no address.
 const NO_ADDRESS: &str = "check the host's name and this machine's DNS; behind a proxy set `http_proxy` and `https_proxy`";
 
@@ -625,24 +599,6 @@ mod tests {
             reason.starts_with("the proxy `p.example:3128`: "),
             "{reason}"
         );
-    }
-
-    #[test]
-    fn no_proxy_names_hosts_and_their_domains() {
-        let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
-        for (no_proxy, url, exempt) in [
-            ("a.example", "http://a.example/x", true),
-            ("a.example", "http://b.a.example:80/x", true),
-            (".a.example", "http://b.a.example/", true),
-            ("a.example", "http://ba.example/", false),
-            ("*", "https://x/", true),
-            ("127.0.0.1", "http://127.0.0.1:8000/x", true),
-            ("::1", "http://[::1]:8000/x", true),
-            ("b", "http://u:p@a/x", false),
-        ] {
-            assert_eq!(is_exempt(&list(no_proxy), url), exempt, "{no_proxy} {url}");
-        }
-        assert!(!is_exempt(&[], "http://a/"));
     }
 
     #[test]

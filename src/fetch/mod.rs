@@ -19,6 +19,7 @@ mod error;
 mod forward;
 mod location;
 mod lock;
+mod no_proxy;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod testing;
