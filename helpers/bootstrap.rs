@@ -65,7 +65,8 @@ struct AptArguments {
     /// Debian architecture
     #[arg(long)]
     arch: String,
-    /// Packages beyond the minimal system, separated by commas or spaces
+    /// Packages beyond the minimal system, separated by commas or spaces; `NAME=VERSION`
+    /// asks for that version
     #[arg(long, default_value = "")]
     include: String,
     /// File of the certificates that may sign (`DIB_APT_KEYRING`, `DIB_DEBIAN_KEYRING`)
@@ -74,6 +75,9 @@ struct AptArguments {
     /// Whose archive it is: without a keyring, that one's keys count
     #[arg(long, value_enum, default_value = "debian")]
     distribution: Distribution,
+    /// Take suites after their end, as those of snapshots are
+    #[arg(long)]
+    no_check_valid_until: bool,
     /// Image cache (`DIB_IMAGE_CACHE`)
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -137,6 +141,13 @@ impl Explain for Failure {
             Failure::Keyring { .. } => Some("check `DIB_APT_KEYRING`".to_owned()),
             Failure::NoCache => Some("name a directory in `DIB_IMAGE_CACHE`".to_owned()),
             Failure::Apt(error) => error.hint().map(str::to_owned),
+        }
+    }
+
+    fn is_outside(&self) -> bool {
+        match self {
+            Failure::Usage { .. } | Failure::Keyring { .. } | Failure::NoCache => true,
+            Failure::Apt(error) => error.is_outside(),
         }
     }
 
@@ -245,6 +256,7 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
         keyring,
         epoch: env_text("SOURCE_DATE_EPOCH"),
         now: SystemTime::now(),
+        may_expire: arguments.no_check_valid_until,
         mirrors,
     };
     let client = Client::new(Options {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// An `http`, `https` or `file` URL, or a path.
+/// An `http`, `https`, `file` or `copy` URL (apt's other word for files), or a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Location {
     /// An `http://` or `https://` URL.
@@ -32,7 +32,9 @@ impl Location {
             }
             return Ok(Location::Web(text.to_owned()));
         }
-        if let Some(prefix) = lower.strip_prefix("file:").map(|_| &text["file:".len()..]) {
+        let local = ["file:", "copy:"];
+        if let Some(prefix) = local.iter().find(|scheme| lower.starts_with(**scheme)) {
+            let prefix = &text[prefix.len()..];
             let path = match prefix.strip_prefix("//") {
                 // `file://host/path`: only this host.
                 Some(rest) => match rest.find('/') {
@@ -51,7 +53,10 @@ impl Location {
         if text.is_empty() {
             return Err(fail("it is empty"));
         }
-        if let Some((scheme, _)) = text.split_once("://")
+        // apt's `cdrom:/PATH` is no path either.
+        if let Some((scheme, rest)) = text.split_once(':')
+            && rest.starts_with('/')
+            && !scheme.is_empty()
             && scheme
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
@@ -142,6 +147,8 @@ mod tests {
             ("file:///srv/a%20b", file("/srv/a b")),
             ("file://localhost/srv", file("/srv")),
             ("file:/srv", file("/srv")),
+            ("copy:/srv/a%20b", file("/srv/a b")),
+            ("copy:///srv", file("/srv")),
             ("/srv/x", file("/srv/x")),
             ("HTTP://a/x", Location::Web("HTTP://a/x".into())),
         ] {
@@ -150,6 +157,8 @@ mod tests {
         for text in [
             "",
             "ftp://a/x",
+            "cdrom:/x",
+            "mirror+file:/x",
             "http:///x",
             "file://elsewhere/x",
             "http://a/ b",

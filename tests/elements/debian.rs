@@ -215,6 +215,141 @@ fn sources_of_the_users_own_are_used_as_they_are() {
 }
 
 #[test]
+fn suites_past_their_end_are_taken_where_the_user_says_so() {
+    let Some(mut scratch) = bootstrapped() else {
+        return;
+    };
+    let mut bootstrap = |set: &[(&str, &str)]| {
+        for name in ["KILN_APT_CHECK_VALID_UNTIL", "DIB_APT_SOURCES_CONF"] {
+            scratch.set(name, "");
+        }
+        for (name, value) in set {
+            scratch.set(name, value);
+        }
+        scratch.run_outside("root.d/08-debootstrap");
+        scratch.run_outside("root.d/75-debian-minimal-baseinstall");
+        let line = match scratch.list("etc/apt/sources.list.d").first() {
+            Some(name) => scratch.read(&format!("etc/apt/sources.list.d/{name}")),
+            None => String::new(),
+        };
+        (
+            scratch.calls()[0].contains("<--no-check-valid-until>"),
+            line,
+        )
+    };
+    let plain = format!("deb {PRIVATE} bookworm main\n");
+    let marked = format!("deb [check-valid-until=no] {PRIVATE} bookworm main\n");
+    let variable = "KILN_APT_CHECK_VALID_UNTIL";
+    assert_eq!(bootstrap(&[]), (false, plain.clone()));
+    assert_eq!(bootstrap(&[(variable, "yes")]), (false, plain));
+    assert_eq!(bootstrap(&[(variable, "no")]), (true, marked.clone()));
+    assert_eq!(bootstrap(&[(variable, "0")]), (true, marked));
+    // By the user's own sources, of the mirror and the suite that are bootstrapped.
+    let mirror = ("DIB_DISTRIBUTION_MIRROR", "http://snapshot/debian/");
+    for (line, unchecked) in [
+        (
+            "deb [check-valid-until=no] http://snapshot/debian bookworm main",
+            true,
+        ),
+        (
+            "deb [ arch=amd64 check-valid-until=false ] http://snapshot/debian/ bookworm main",
+            true,
+        ),
+        (
+            "deb [check-valid-until=yes] http://snapshot/debian bookworm main",
+            false,
+        ),
+        (
+            "deb [trusted=yes] http://snapshot/debian bookworm main",
+            false,
+        ),
+        (
+            "deb [check-valid-until=no] http://other/debian bookworm main",
+            false,
+        ),
+        (
+            "deb [check-valid-until=no] http://snapshot/debian sid main",
+            false,
+        ),
+        ("deb http://snapshot/debian bookworm main", false),
+    ] {
+        let sources = format!("default:{line}");
+        let set = [mirror, ("DIB_APT_SOURCES_CONF", sources.as_str())];
+        assert_eq!(bootstrap(&set), (unchecked, format!("{line}\n")));
+    }
+    scratch.set(variable, "perhaps");
+    let output = scratch.outside_hook("root.d/08-debootstrap");
+    assert!(!output.status.success());
+    let text = error_text(&output);
+    assert!(
+        text.contains("'perhaps', which is neither yes nor no"),
+        "{text}"
+    );
+    // What the image keeps names the public mirrors, with the option.
+    scratch.set(variable, "no");
+    scratch.set("DIB_APT_SOURCES_CONF", "");
+    scratch.set("DIB_DISTRIBUTION_MIRROR", "");
+    scratch.run_outside("root.d/08-debootstrap");
+    scratch.run_outside("root.d/75-debian-minimal-baseinstall");
+    scratch.run_outside("cleanup.d/90-debian-minimal-sources");
+    assert_eq!(
+        scratch.read("etc/apt/sources.list.d/security.list"),
+        format!("deb [check-valid-until=no] {SECURITY} bookworm-security main\n")
+    );
+}
+
+#[test]
+fn mirrors_that_are_directories_are_shown_to_apt_and_leave_no_trace() {
+    let Some(mut scratch) = bootstrapped() else {
+        return;
+    };
+    let mirror = scratch.outside().join("my mirror");
+    std::fs::create_dir_all(mirror.join("dists")).unwrap();
+    let path = mirror.to_str().unwrap().to_owned();
+    let quoted = path.replace(' ', "%20");
+    std::fs::create_dir(scratch.outside().join("build.1")).unwrap();
+    scratch.set(
+        "DIB_APT_SOURCES_CONF",
+        &format!(
+            "a:deb [arch=amd64] file://{quoted}/ x y\nb:deb-src copy:{quoted} x y\nb:deb http://a{quoted} x y\n"
+        ),
+    );
+    scratch.script(
+        "mount",
+        "printf '<%s>' \"$@\" >>\"$STUB_LOG\"; echo >>\"$STUB_LOG\"",
+    );
+    scratch.run_outside("root.d/75-debian-minimal-baseinstall");
+    let root = scratch.root().display().to_string();
+    let mounted = format!("<--bind><-r><--><{path}><{root}{path}>");
+    assert_eq!(scratch.calls(), [mounted.as_str()]);
+    assert!(scratch.exists(&path[1..]));
+    scratch.run_outside("pre-finalise.d/51-show-local-mirrors");
+    assert_eq!(scratch.calls(), [mounted.as_str()]);
+    scratch.run_outside("cleanup.d/31-hide-local-mirrors");
+    let top = path[1..].split('/').next().unwrap();
+    // The tests' own root has a `tmp`.
+    assert!(!scratch.exists(&path[1..]));
+    assert_eq!(scratch.exists(top), top == "tmp");
+
+    // Where nothing can be mounted there is another way to the packages.
+    scratch.script("mount", "exit 32");
+    let output = scratch.outside_hook("root.d/75-debian-minimal-baseinstall");
+    assert!(output.status.success());
+    let text = error_text(&output);
+    assert!(text.contains(&format!("will not find `{path}`")), "{text}");
+    assert!(text.contains("http.server"), "{text}");
+
+    scratch.set("DIB_APT_SOURCES_CONF", "a:deb file:/no/such/mirror x y");
+    let output = scratch.outside_hook("root.d/75-debian-minimal-baseinstall");
+    assert!(!output.status.success());
+    let text = error_text(&output);
+    assert!(
+        text.contains("the mirror file:/no/such/mirror is not a directory of this host"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_keyring_of_the_users_own_is_trusted_by_the_image() {
     let Some(mut scratch) = bootstrapped() else {
         return;

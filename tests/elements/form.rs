@@ -332,14 +332,17 @@ fn hooks_of_the_usual_build_run_in_the_known_order() {
         ),
         ("post-root.d", ""),
         ("block-device.d", ""),
-        ("pre-finalise.d", "+50-shared-apt-cache"),
+        (
+            "pre-finalise.d",
+            "+50-shared-apt-cache +51-show-local-mirrors",
+        ),
         (
             "finalise.d",
             "50-bootloader 99-clean-up-cache 99-clear-machine-id 99-write-dpkg-manifest",
         ),
         (
             "cleanup.d",
-            "01-copy-manifests-dir +30-shared-apt-cache 40-unblock-daemons \
+            "01-copy-manifests-dir +30-shared-apt-cache +31-hide-local-mirrors 40-unblock-daemons \
              +50-dib-init-system 50-remove-img-build-proxy 60-untrim-dpkg \
              +90-debian-minimal-sources +90-remove-pkg-map-dir 99-clean-up-cache",
         ),

@@ -42,6 +42,28 @@ pub fn apt_sources_replaces_the_file_for_good() {
 }
 
 #[test]
+fn apt_sources_of_the_newer_style_have_a_name_that_apt_reads() {
+    let Some(mut scratch) = Scratch::new(&["apt-sources"]) else {
+        return;
+    };
+    scratch.write("etc/apt/sources.list", "deb http://old x y\n");
+    let file = scratch.outside().join("my sources");
+    scratch.set("DIB_APT_SOURCES", file.to_str().unwrap());
+    let hook = "extra-data.d/99-override-default-apt-sources";
+    let newer = "# mine\n\nTypes: deb\nURIs: http://a\nSuites: x\nComponents: y\nSigned-By: /k\n";
+    fs::write(&file, newer).unwrap();
+    scratch.run_outside(hook);
+    let name = "etc/apt/sources.list.d/dib-apt-sources.sources";
+    assert_eq!(scratch.read(name), newer);
+    assert!(!scratch.exists("etc/apt/sources.list"));
+    let older = "deb [signed-by=/k] http://types:8080/ x y\n";
+    fs::write(&file, older).unwrap();
+    scratch.run_outside(hook);
+    assert_eq!(scratch.read("etc/apt/sources.list"), older);
+    assert!(!scratch.exists(name));
+}
+
+#[test]
 pub fn apt_conf_replaces_the_file_for_good() {
     replaces(
         "apt-conf",
@@ -301,6 +323,32 @@ fn package_cache_is_done_without_where_a_link_leads_out_of_the_root() {
     assert!(crate::library::entries(&away).is_empty());
     let off = scratch.with("DIB_APT_LOCAL_CACHE", "0");
     off.run_outside("root.d/50-shared-apt-cache");
+}
+
+#[test]
+fn package_cache_of_another_user_is_done_without() {
+    let Some(scratch) = dpkg_root() else { return };
+    let cache = scratch.outside().join("a cache/apt/debian");
+    fs::create_dir_all(&cache).unwrap();
+    fs::write(cache.join("old_1_amd64.deb"), "old").unwrap();
+    // As the kernel does for files of others (fs.protected_hardlinks).
+    scratch.script("ln", "echo 'ln: not permitted' >&2; exit 1");
+    scratch.script("mount", "exit 32");
+    scratch.script("mountpoint", "exit 1");
+    let output = scratch.outside_hook("root.d/50-shared-apt-cache");
+    assert!(output.status.success(), "{}", error_text(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("are another user's"), "{said}");
+    scratch.run_outside("cleanup.d/30-shared-apt-cache");
+    // Nothing can be made in it.
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "").unwrap();
+    let output = scratch.outside_hook("root.d/50-shared-apt-cache");
+    assert!(output.status.success(), "{}", error_text(&output));
+    let said = error_text(&output);
+    assert!(said.contains("debian` cannot be written to"), "{said}");
+    scratch.run_outside("pre-finalise.d/50-shared-apt-cache");
+    scratch.run_outside("cleanup.d/30-shared-apt-cache");
 }
 
 #[test]

@@ -39,6 +39,7 @@ const TOOLS: &[&str] = &[
     "mv",
     "readlink",
     "rm",
+    "rmdir",
     "sed",
     "sh",
     "sha256sum",

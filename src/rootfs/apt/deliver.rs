@@ -31,8 +31,15 @@ pub fn deliver(root: &Bootstrapped, delivery: &Delivery, report: Report<'_>) -> 
     }
     write_lists(root, target)?;
     write_marks(root, target)?;
-    if let Some(directory) = &delivery.packages {
-        share_packages(root, directory)?;
+    // It saves apt a download, and no more: the directory may be of a build of root's.
+    if let Some(directory) = &delivery.packages
+        && let Err(error) = share_packages(root, directory)
+    {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        report(Notice::Info(&format!(
+            "the packages are not kept for apt: {error}: {}",
+            cause.unwrap_or_default()
+        )));
     }
     Ok(())
 }
@@ -175,6 +182,46 @@ fn share_packages(root: &Bootstrapped, directory: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_that_cannot_be_kept_for_apt_are_no_failure() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        fs_err::write(path("blob"), "x").expect("written");
+        fs_err::write(path("file"), "").expect("written");
+        fs_err::create_dir(path("target")).expect("made");
+        let root = Bootstrapped {
+            suite: String::new(),
+            root: None,
+            was_cached: false,
+            lists: Vec::new(),
+            packages: vec![("x.deb".into(), path("blob"))],
+            manifest: Vec::new(),
+            automatic: Vec::new(),
+            arch: "amd64".into(),
+        };
+        let told = std::sync::Mutex::new(Vec::new());
+        let report = |notice: Notice<'_>| {
+            if let (Notice::Info(text), Ok(mut told)) = (notice, told.lock()) {
+                told.push(text.to_owned());
+            }
+        };
+        for directory in ["kept", "file/below"] {
+            let delivery = Delivery {
+                target: path("target"),
+                layers: None,
+                packages: Some(path(directory)),
+            };
+            deliver(&root, &delivery, &report).expect("delivered");
+        }
+        assert!(path("kept/x.deb").exists());
+        let told = told.into_inner().expect("no panic");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("not kept for apt: cannot write"),
+            "{told:?}"
+        );
+    }
 
     #[test]
     fn marks_are_written_as_apt_writes_them() {

@@ -142,6 +142,18 @@ impl From<ResolveError> for Error {
 }
 
 impl Error {
+    /// Tells whether the reason is not in the root that is being made.
+    pub fn is_outside(&self) -> bool {
+        !matches!(
+            self,
+            Error::Package { .. }
+                | Error::Unpack { .. }
+                | Error::Run { .. }
+                | Error::Dpkg { .. }
+                | Error::Unconfigured { .. }
+        )
+    }
+
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -160,7 +172,7 @@ impl Error {
             Error::Release { source, .. } => Some(match source {
                 ReleaseError::OtherSuite { .. } => "check the release's name (`DIB_RELEASE`)",
                 ReleaseError::Expired { .. } => {
-                    "the mirror is out of date, or this machine's clock is wrong"
+                    "the mirror is out of date, or this machine's clock is wrong; of a snapshot or an archived release it is taken with `KILN_APT_CHECK_VALID_UNTIL=no`"
                 }
                 ReleaseError::NotYetValid { .. } => "check this machine's clock",
                 _ => "use another mirror",
@@ -171,6 +183,15 @@ impl Error {
                 ResolveError::NoSuchPackage { .. } => {
                     "check the package's name; some are in other components (`DIB_DEBIAN_COMPONENTS`)"
                 }
+                ResolveError::NoSuchVersion { .. } => {
+                    "ask for one of these, or for the name alone; older ones are in snapshots of the archive (`DIB_DISTRIBUTION_MIRROR`)"
+                }
+                ResolveError::Malformed { .. } => {
+                    "packages of another suite are for apt: `-p`, with that suite in `DIB_APT_SOURCES_CONF`"
+                }
+                ResolveError::TwoVersions { .. } => {
+                    "ask for one of them; elements ask by `KILN_BOOTSTRAP_INCLUDE`"
+                }
                 _ => "the archive may be in the middle of an update; try again later",
             }),
             Error::Package { .. } | Error::Unpack { .. } => Some(
@@ -179,6 +200,9 @@ impl Error {
             Error::File { source, .. } => Some(match source.kind() {
                 io::ErrorKind::StorageFull => {
                     "free some space, or choose another `DIB_IMAGE_CACHE`"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "files of a build by another user may lie there; choose another `DIB_IMAGE_CACHE`"
                 }
                 _ => "check the directory of the cache (`DIB_IMAGE_CACHE`)",
             }),

@@ -89,14 +89,26 @@ pub enum IndexError {
     },
 }
 
-/// All that can be had: for each name the newest version of all repositories.
+/// All that can be had: for each name the newest version of all repositories, or the
+/// one that is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Universe {
     packages: BTreeMap<String, Package>,
     providers: BTreeMap<String, Vec<String>>,
+    wanted: BTreeMap<String, Version>,
+    /// Versions of the wanted packages that are not the wanted ones.
+    others: BTreeMap<String, Vec<Version>>,
 }
 
 impl Universe {
+    /// One that has these packages in these versions or not at all.
+    pub fn with_versions(wanted: BTreeMap<String, Version>) -> Universe {
+        Universe {
+            wanted,
+            ..Universe::default()
+        }
+    }
+
     /// Adds an index. Of two versions the newer one counts, of equal ones the first added.
     ///
     /// Paragraphs of other architectures than `arch` and `all` are passed over.
@@ -122,6 +134,15 @@ impl Universe {
                 package: name.to_owned(),
                 source,
             })?;
+            if self
+                .wanted
+                .get(name)
+                .is_some_and(|wanted| *wanted != version)
+            {
+                let others = self.others.entry(name.to_owned()).or_default();
+                others.push(version);
+                continue;
+            }
             if let Some(present) = self.packages.get(name)
                 && present.version >= version
             {
@@ -149,6 +170,14 @@ impl Universe {
     /// Returns the package of a name.
     pub fn get(&self, name: &str) -> Option<&Package> {
         self.packages.get(name)
+    }
+
+    /// Returns in which versions a package is there that is wanted in another one.
+    pub fn other_versions(&self, name: &str) -> Vec<Version> {
+        let mut versions = self.others.get(name).cloned().unwrap_or_default();
+        versions.sort();
+        versions.dedup();
+        versions
     }
 
     /// Iterates over all packages by name.

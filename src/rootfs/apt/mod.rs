@@ -67,7 +67,8 @@ pub struct Request {
     pub components: Vec<String>,
     /// Debian architecture, such as `amd64`.
     pub arch: String,
-    /// Packages beyond the minimal system; apt is always included.
+    /// Packages beyond the minimal system, as `NAME` or `NAME=VERSION`; apt is always
+    /// included.
     pub include: Vec<String>,
     /// Who may sign.
     pub keyring: Keyring,
@@ -75,6 +76,8 @@ pub struct Request {
     pub epoch: Option<String>,
     /// The time as of which signatures must be valid.
     pub now: SystemTime,
+    /// Whether suites count after their end (`Valid-Until`), as those of snapshots do.
+    pub may_expire: bool,
 }
 
 /// Something worth telling while a root is made.
@@ -186,21 +189,24 @@ pub fn bootstrap(
         cache,
         keyring: &request.keyring,
         now: request.now,
+        may_expire: request.may_expire,
     };
     let step = Step::start(report, "reading package lists", None);
     let suites = open_suites(request, &access)?;
     let indices = access.indices(&suites, &request.components, &request.arch, &|count| {
         step.advance(count);
     })?;
-    let universe = repository::universe(&suites, &indices, &request.arch)?;
-    let lists = repository::apt_lists(&suites, &indices);
-    drop(indices);
-    let mut asked = vec!["apt".to_owned()];
+    let mut asked = vec!["apt"];
     if request.mirrors.main.starts_with("https:") {
         // Without certificates apt in the root could not reach its archive.
-        asked.push("ca-certificates".to_owned());
+        asked.push("ca-certificates");
     }
-    asked.extend(request.include.iter().cloned());
+    asked.extend(request.include.iter().map(String::as_str));
+    let asked = resolve::asked(asked)?;
+    let versions = resolve::versions(&asked)?;
+    let universe = repository::universe(&suites, &indices, &request.arch, versions)?;
+    let lists = repository::apt_lists(&suites, &indices);
+    drop(indices);
     let resolution = resolve::resolve(&universe, &request.arch, &asked)?;
     step.finish();
 

@@ -136,10 +136,16 @@ impl Release {
         })
     }
 
-    /// Checks that it is the suite that was asked for, by suite or code name, and current.
+    /// Checks that it is the suite that was asked for, by suite or code name, and current;
+    /// one that `may_expire` counts after its end, too.
     ///
     /// Without this a mirror could serve an old or another suite, properly signed.
-    pub fn check(&self, wanted: &str, now: SystemTime) -> Result<(), ReleaseError> {
+    pub fn check(
+        &self,
+        wanted: &str,
+        now: SystemTime,
+        may_expire: bool,
+    ) -> Result<(), ReleaseError> {
         let names = [&self.suite, &self.codename];
         if !names.iter().any(|name| name.as_deref() == Some(wanted)) {
             let found: Vec<&str> = names.iter().filter_map(|name| name.as_deref()).collect();
@@ -150,6 +156,7 @@ impl Release {
         }
         if let Some(until) = self.valid_until
             && until < now
+            && !may_expire
         {
             return Err(ReleaseError::Expired {
                 until: crate::fetch::format_http_date(until),
@@ -215,19 +222,21 @@ mod tests {
         let release = Release::parse(TEXT).expect("valid");
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let good = at(1_747_500_000);
-        assert_eq!(release.check("bookworm", good), Ok(()));
-        assert_eq!(release.check("oldstable", good), Ok(()));
+        assert_eq!(release.check("bookworm", good, false), Ok(()));
+        assert_eq!(release.check("oldstable", good, false), Ok(()));
+        let late = at(1_760_000_000);
+        assert_eq!(release.check("bookworm", late, true), Ok(()));
         let text = |result: Result<(), ReleaseError>| result.expect_err("refused").to_string();
         assert_eq!(
-            text(release.check("trixie", good)),
+            text(release.check("trixie", good, true)),
             "it is that of `oldstable, bookworm`, not of `trixie`"
         );
         assert_eq!(
-            text(release.check("bookworm", at(1_760_000_000))),
+            text(release.check("bookworm", late, false)),
             "it expired at Sat, 24 May 2025 09:03:21 GMT"
         );
         assert_eq!(
-            text(release.check("bookworm", at(1_747_000_000))),
+            text(release.check("bookworm", at(1_747_000_000), true)),
             "it was made at Sat, 17 May 2025 09:03:21 GMT, which is in the future"
         );
     }

@@ -1,5 +1,6 @@
 //! Reads suites of an archive: signed Release files and the indices they vouch for.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use super::index::Universe;
 use super::openpgp::Keyring;
 use super::release::{IndexFile, Release, ReleaseError};
 use super::sources::Suite;
+use super::version::Version;
 use crate::fetch::{Blob, Cache, Client, Digest, Document, Item, Location, Progress};
 use crate::threads::at_once;
 
@@ -87,6 +89,8 @@ pub struct Access<'a> {
     pub keyring: &'a Keyring,
     /// The time as of which things are valid.
     pub now: SystemTime,
+    /// Whether suites count after their end (`Valid-Until`), as those of snapshots do.
+    pub may_expire: bool,
 }
 
 impl Access<'_> {
@@ -199,13 +203,12 @@ impl Access<'_> {
         Release::parse(&verified.text)
             .and_then(|release| {
                 let name = suite.name.as_str();
-                match release.check(name, self.now) {
-                    Err(ReleaseError::Expired { .. }) if self.client.options().offline => {
-                        Ok(release)
-                    }
+                let may_expire = self.may_expire || self.client.options().offline;
+                match release.check(name, self.now, may_expire) {
                     // `buster/updates` calls itself `buster`.
                     Err(ReleaseError::OtherSuite { .. }) if name.ends_with("/updates") => {
-                        release.check(name.trim_end_matches("/updates"), self.now)?;
+                        let name = name.trim_end_matches("/updates");
+                        release.check(name, self.now, may_expire)?;
                         Ok(release)
                     }
                     result => result.map(|()| release),
@@ -421,9 +424,14 @@ fn read_blob(blob: &Blob) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// Merges indices: the newest version of each package counts.
-pub fn universe(suites: &[OpenSuite], indices: &[Index], arch: &str) -> Result<Universe, Error> {
-    let mut universe = Universe::default();
+/// Merges indices: the newest version of each package counts, or the one that is named.
+pub fn universe(
+    suites: &[OpenSuite],
+    indices: &[Index],
+    arch: &str,
+    versions: BTreeMap<String, Version>,
+) -> Result<Universe, Error> {
+    let mut universe = Universe::with_versions(versions);
     for index in indices {
         universe
             .add(&index.text, arch, index.suite)
@@ -497,7 +505,10 @@ pub fn apt_list_name(url: &str) -> String {
                 .map_or(authority, |(_, host)| host);
             format!("{host}{path}")
         }
-        None => url.strip_prefix("file:").unwrap_or(url).to_owned(),
+        None => {
+            let path = url.strip_prefix("file:").or(url.strip_prefix("copy:"));
+            path.unwrap_or(url).to_owned()
+        }
     };
     let mut name = String::new();
     for c in rest.chars() {
@@ -533,6 +544,10 @@ mod tests {
             (
                 "file:///srv/repo/dists/x/InRelease",
                 "_srv_repo_dists_x_InRelease",
+            ),
+            (
+                "copy:/srv/repo/dists/x/Release",
+                "_srv_repo_dists_x_Release",
             ),
         ] {
             assert_eq!(apt_list_name(url), name);

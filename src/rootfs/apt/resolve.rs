@@ -14,7 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::index::{Package, Priority, Universe};
-use super::relation::{Relation, display_clause};
+use super::relation::{Operator, ParseRelationError, Relation, display_clause};
+use super::version::Version;
 
 /// Why no set of packages satisfies what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +27,34 @@ pub enum ResolveError {
         name: String,
         /// The architecture.
         arch: String,
+    },
+    /// The package has this name, but not this version.
+    #[error("package `{name}` is in the archive, but not in version {version}: it has {}", list(.there))]
+    NoSuchVersion {
+        /// The name.
+        name: String,
+        /// The version that was asked for.
+        version: Version,
+        /// Those that there are.
+        there: Vec<Version>,
+    },
+    /// What was asked for is not the name of a package.
+    #[error("`{text}` is not `NAME` or `NAME=VERSION` of a package")]
+    Malformed {
+        /// What was asked for.
+        text: String,
+        /// What is wrong with it.
+        source: ParseRelationError,
+    },
+    /// The same package was asked for in two versions.
+    #[error("package `{name}` is asked for in two versions, {one} and {other}")]
+    TwoVersions {
+        /// The name.
+        name: String,
+        /// The version.
+        one: Version,
+        /// Another version.
+        other: Version,
     },
     /// A dependency cannot be satisfied.
     #[error("`{clause}` cannot be satisfied, needed by {}: {reason}", chain(.needed_by))]
@@ -57,6 +86,11 @@ pub enum ResolveError {
         /// The architecture.
         arch: String,
     },
+}
+
+fn list(versions: &[Version]) -> String {
+    let texts: Vec<&str> = versions.iter().map(Version::as_str).collect();
+    texts.join(", ")
 }
 
 fn chain(names: &[String]) -> String {
@@ -92,11 +126,45 @@ impl Resolution<'_> {
 /// merged `/usr`, so what merges it later (usrmerge, with all of perl) is not needed.
 const PREFERRED: &[&str] = &["usr-is-merged"];
 
+/// Reads what is asked for: `NAME`, `NAME:ARCH`, `NAME=VERSION`, as apt takes them.
+pub fn asked<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Vec<Relation>, ResolveError> {
+    let parse = |text: &str| {
+        let relation = match text.split_once('=') {
+            None => Relation::parse(text),
+            Some((name, version)) => Relation::parse(&format!("{name} (= {version})")),
+        };
+        relation.map_err(|source| ResolveError::Malformed {
+            text: text.to_owned(),
+            source,
+        })
+    };
+    texts.into_iter().map(parse).collect()
+}
+
+/// The versions among what is asked for, by the package's name.
+pub fn versions(asked: &[Relation]) -> Result<BTreeMap<String, Version>, ResolveError> {
+    let mut versions = BTreeMap::new();
+    for relation in asked {
+        let Some((_, version)) = &relation.version else {
+            continue;
+        };
+        let before = versions.insert(relation.name.clone(), version.clone());
+        if let Some(one) = before.filter(|one| one != version) {
+            return Err(ResolveError::TwoVersions {
+                name: relation.name.clone(),
+                one,
+                other: version.clone(),
+            });
+        }
+    }
+    Ok(versions)
+}
+
 /// Chooses the packages.
 pub fn resolve<'a>(
     universe: &'a Universe,
     arch: &str,
-    asked: &[String],
+    asked: &[Relation],
 ) -> Result<Resolution<'a>, ResolveError> {
     let mut solver = Solver {
         universe,
@@ -105,6 +173,11 @@ pub fn resolve<'a>(
         fixed: VecDeque::new(),
         open: VecDeque::new(),
     };
+    for relation in asked.iter().filter(|relation| relation.version.is_some()) {
+        if solver.candidates(relation).is_empty() {
+            return Err(solver.absent(relation));
+        }
+    }
     for package in universe.packages() {
         if package.essential || package.priority == Priority::Required {
             solver.choose(package, "the minimal system");
@@ -118,24 +191,16 @@ pub fn resolve<'a>(
     solver.close()?;
     let base: BTreeSet<String> = solver.chosen.keys().cloned().collect();
     let mut meant = BTreeSet::new();
-    for name in asked {
-        let relation = Relation {
-            name: name.clone(),
-            arch: None,
-            version: None,
-        };
-        if let Some(present) = solver.present(&relation) {
+    for relation in asked {
+        if let Some(present) = solver.present(relation) {
             meant.insert(present.name.clone());
             continue;
         }
         let package = solver
-            .candidates(&relation)
+            .candidates(relation)
             .into_iter()
             .next()
-            .ok_or_else(|| ResolveError::NoSuchPackage {
-                name: name.clone(),
-                arch: arch.to_owned(),
-            })?;
+            .ok_or_else(|| solver.absent(relation))?;
         meant.insert(package.name.clone());
         solver.choose(package, "the request");
     }
@@ -231,6 +296,25 @@ impl<'a> Solver<'a, '_> {
             .get(&relation.name)
             .filter(|package| package.satisfies(relation, self.arch));
         real.into_iter().chain(providers).collect()
+    }
+
+    /// Why nothing is there of what was asked for.
+    fn absent(&self, relation: &Relation) -> ResolveError {
+        let there = self.universe.other_versions(&relation.name);
+        match &relation.version {
+            Some((Operator::Equal, version)) if !there.is_empty() => ResolveError::NoSuchVersion {
+                name: relation.name.clone(),
+                version: version.clone(),
+                there,
+            },
+            _ => ResolveError::NoSuchPackage {
+                name: relation.name.clone(),
+                arch: relation
+                    .arch
+                    .clone()
+                    .unwrap_or_else(|| self.arch.to_owned()),
+            },
+        }
     }
 
     /// Returns a chosen package that excludes this one or is excluded by it.
@@ -358,7 +442,7 @@ mod tests {
     use super::*;
 
     fn names(universe: &Universe, asked: &[&str]) -> Result<Vec<String>, ResolveError> {
-        let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+        let asked = super::asked(asked.iter().copied())?;
         resolve(universe, "amd64", &asked).map(|resolution| {
             let mut names: Vec<String> =
                 resolution.packages.iter().map(|p| p.name.clone()).collect();
@@ -382,7 +466,8 @@ mod tests {
             names(&universe, &[]).expect("solvable"),
             ["base", "lib", "mawk", "req"]
         );
-        let resolution = resolve(&universe, "amd64", &["extra".to_owned()]).expect("solvable");
+        let asked = super::asked(["extra"]).expect("valid");
+        let resolution = resolve(&universe, "amd64", &asked).expect("solvable");
         assert!(resolution.base.contains("lib") && !resolution.base.contains("extra"));
         let order: Vec<&str> = resolution
             .packages
@@ -404,7 +489,7 @@ mod tests {
             paragraph("queue", "1", ""),
         ]);
         let automatic = |asked: &[&str]| {
-            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+            let asked = super::asked(asked.iter().copied()).expect("valid");
             resolve(&universe, "amd64", &asked)
                 .expect("solvable")
                 .automatic()
@@ -482,6 +567,76 @@ mod tests {
             names(&empty, &[]).expect_err("empty").to_string(),
             "the archive has no essential package for amd64"
         );
+    }
+
+    #[test]
+    fn a_version_that_is_asked_for_is_taken_or_those_are_told_that_are_there() {
+        let index = [
+            paragraph("base", "1", "Essential: yes\n"),
+            paragraph("base", "2", "Essential: yes\n"),
+            paragraph("tool", "1:1.0-1+b2", "Provides: thing (= 7)\n"),
+            paragraph("tool", "1:1.0-2", ""),
+            paragraph("tool", "1:1.0~rc1", ""),
+        ];
+        let solve = |texts: &[&str]| {
+            let asked = super::asked(texts.iter().copied())?;
+            let mut universe = Universe::with_versions(versions(&asked)?);
+            universe.add(&index.concat(), "amd64", 0).expect("valid");
+            universe.seal();
+            let resolution = resolve(&universe, "amd64", &asked)?;
+            let mut found: Vec<String> = resolution
+                .packages
+                .iter()
+                .map(|package| format!("{}={}", package.name, package.version))
+                .collect();
+            found.sort();
+            Ok::<_, ResolveError>(found)
+        };
+        for (asked, found) in [
+            (&["tool"][..], ["base=2", "tool=1:1.0-2"]),
+            (&["tool=1:1.0-2"], ["base=2", "tool=1:1.0-2"]),
+            (&["tool=1:1.0-1+b2", "tool"], ["base=2", "tool=1:1.0-1+b2"]),
+            (
+                &["tool:amd64=1:1.0~rc1", "base=1"],
+                ["base=1", "tool=1:1.0~rc1"],
+            ),
+        ] {
+            assert_eq!(solve(asked).expect("solvable"), found, "{asked:?}");
+        }
+        for (asked, message) in [
+            (
+                &["tool=1.0-2"][..],
+                "package `tool` is in the archive, but not in version 1.0-2: it has \
+                 1:1.0~rc1, 1:1.0-1+b2, 1:1.0-2",
+            ),
+            (
+                &["none=1"],
+                "package `none` is not in the archive for amd64",
+            ),
+            (
+                &["tool:arm64"],
+                "package `tool` is not in the archive for arm64",
+            ),
+            (
+                &["tool=1:1.0-2", "tool=1:1.0~rc1"],
+                "package `tool` is asked for in two versions, 1:1.0-2 and 1:1.0~rc1",
+            ),
+            (
+                &["tool/sid"],
+                "`tool/sid` is not `NAME` or `NAME=VERSION` of a package",
+            ),
+            (
+                &["tool="],
+                "`tool=` is not `NAME` or `NAME=VERSION` of a package",
+            ),
+            (
+                &["base=3"],
+                "package `base` is in the archive, but not in version 3: it has 1, 2",
+            ),
+        ] {
+            let error = solve(asked).expect_err("refused");
+            assert_eq!(error.to_string(), message, "{asked:?}");
+        }
     }
 
     #[test]

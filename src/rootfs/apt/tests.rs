@@ -1,5 +1,6 @@
 //! A repository of our own, signed and served on loopback.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -184,16 +185,17 @@ impl Repository {
             cache: &self.cache,
             keyring,
             now: SystemTime::now(),
+            may_expire: false,
         };
         let suites = access.open_all(&[self.suite(suite)])?;
         let indices = access.indices(&suites, &["main".to_owned()], "amd64", &|_| {})?;
-        let universe = universe(&suites, &indices, "amd64")?;
+        let universe = universe(&suites, &indices, "amd64", BTreeMap::new())?;
         Ok((suites, indices, universe))
     }
 
     fn install(&self, offline: bool) -> Result<tempfile::TempDir, Error> {
         let (suites, _, universe) = self.read("stable", offline)?;
-        let resolution = resolve::resolve(&universe, "amd64", &["tool".to_owned()])?;
+        let resolution = resolve::resolve(&universe, "amd64", &resolve::asked(["tool"])?)?;
         let items: Vec<Item> = resolution
             .packages
             .iter()
@@ -304,6 +306,7 @@ fn signatures_may_be_in_a_file_of_their_own_but_have_to_be_somewhere() {
             cache: &cache,
             keyring: &keyring(&repository.key),
             now: SystemTime::now(),
+            may_expire: false,
         };
         access.open(&repository.suite("stable"))
     };
@@ -506,6 +509,15 @@ fn an_expired_or_other_release_is_refused() {
         message.contains("/dists/old/InRelease` cannot be used: it expired at "),
         "{message}"
     );
+    // Snapshots stay as they were.
+    let access = Access {
+        client: &client(false),
+        cache: &repository.cache,
+        keyring: &keyring(&repository.key),
+        now: SystemTime::now(),
+        may_expire: true,
+    };
+    access.open(&repository.suite("old")).expect("may expire");
     let other = sign(&repository.key, &repository.release("stable", DAY));
     repository
         .server
@@ -569,6 +581,7 @@ fn what_is_missing_is_named() {
         cache: &repository.cache,
         keyring: &keyring,
         now: SystemTime::now(),
+        may_expire: false,
     };
     let suites = access
         .open_all(&[repository.suite("stable")])
