@@ -51,6 +51,10 @@ impl Explain for Failure {
         }
     }
 
+    fn is_outside(&self) -> bool {
+        matches!(self, Failure::Fetch(_))
+    }
+
     fn code(&self) -> u8 {
         match self {
             Failure::Fetch(Error::Status { status: 404, .. }) => NOT_FOUND,

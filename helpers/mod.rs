@@ -167,6 +167,12 @@ pub trait Explain: std::error::Error {
     fn code(&self) -> u8 {
         1
     }
+
+    /// Whether the reason is not to be found in the build: a server, a mirror's name. A
+    /// look around in the target is of no use then, and the hint is all there is to do.
+    fn is_outside(&self) -> bool {
+        false
+    }
 }
 
 /// A long option without its dashes, and the value behind its equals sign.
@@ -190,7 +196,10 @@ fn finish<E: Explain + 'static>(name: &OsStr, result: Result<ExitCode, E>) -> Ex
         source = cause.source();
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("\nhint: {hint}"));
+        let told = error.is_outside() && record::explain(error.code(), &hint);
+        if !told {
+            text.push_str(&format!("\nhint: {hint}"));
+        }
     }
     say(&text);
     ExitCode::from(error.code())

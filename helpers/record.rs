@@ -13,6 +13,34 @@ use thiserror::Error;
 pub const GRUB_INSTALL: &str = "grub-install.jsonl";
 /// JSON lines of the initramfs images that are still to be made.
 pub const INITRAMFS: &str = "initramfs-pending";
+/// The [`Explained`] of the hook that runs, as JSON.
+pub const EXPLAINED: &str = "explained";
+
+/// What to do about a failure whose reason is not in the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The helper's exit status.
+    pub status: u8,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Leaves to the engine to say what to do, with the failure of the hook. Tells whether
+/// there is an engine that will: not for hooks inside, whose word it does not pass on.
+pub fn explain(status: u8, hint: &str) -> bool {
+    if std::env::var_os("KILN_EVENTS_FD").is_none() {
+        return false;
+    }
+    let Some(directory) = std::env::var_os("KILN_RECORD").filter(|path| !path.is_empty()) else {
+        return false;
+    };
+    let explained = Explained {
+        status,
+        hint: hint.to_owned(),
+    };
+    let path = PathBuf::from(directory).join(EXPLAINED);
+    serde_json::to_vec(&explained).is_ok_and(|text| std::fs::write(path, text).is_ok())
+}
 
 /// Boot code that the assembler embeds in the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

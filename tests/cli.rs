@@ -531,3 +531,61 @@ fn an_argument_that_is_not_text_is_refused() {
         outcome.stderr
     );
 }
+
+#[test]
+fn the_doctor_says_what_the_environment_and_the_session_lack() {
+    let world = World::new();
+    let doctor = |limit: &str, variables: &[(&str, Option<&str>)]| {
+        let mut command = world.command("/bin/bash");
+        command.args(["-c", "ulimit $0 && exec \"$@\"", limit]);
+        command.arg(common::kiln()).args(["doctor", "--json"]);
+        for (name, value) in variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let outcome = command.run();
+        let report: serde_json::Value =
+            serde_json::from_str(&outcome.stdout).unwrap_or_else(|_| panic!("{}", outcome.stderr));
+        (report, outcome.code())
+    };
+    let no_home = [("HOME", None)];
+    let a_file = [("HOME", Some("/dev/null"))];
+    for (limit, variables, name, said, remedy) in [
+        (
+            "-c 0",
+            &no_home[..],
+            "image cache",
+            "`HOME` is not set",
+            "DIB_IMAGE_CACHE",
+        ),
+        (
+            "-c 0",
+            &a_file[..],
+            "image cache",
+            "cannot be written",
+            "DIB_IMAGE_CACHE",
+        ),
+        (
+            "-n 30",
+            &[],
+            "session limits",
+            "may have 30 open files",
+            "nofile",
+        ),
+    ] {
+        let (report, status) = doctor(limit, variables);
+        let checks = report["checks"].as_array().expect("a list");
+        let check = checks.iter().find(|check| check["name"] == name);
+        let check = check.expect("it is there");
+        assert_eq!(
+            (check["status"].as_str(), status),
+            (Some("missing"), 1),
+            "{check}"
+        );
+        assert_eq!(report["builds"], false);
+        assert!(check["detail"].to_string().contains(said), "{check}");
+        assert!(check["remedy"].to_string().contains(remedy), "{check}");
+    }
+}

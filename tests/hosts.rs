@@ -112,8 +112,12 @@ fn documented(hints: &[String]) {
             .map(|word| {
                 let number =
                     |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+                let line: Vec<&str> = word.trim_matches('`').split(':').collect();
                 match word.split_once('-') {
                     Some((first, last)) if number(first) && number(last) => "FIRST-LAST".to_owned(),
+                    _ if line.len() == 3 && line.iter().all(|part| number(part)) => {
+                        format!("`UID:FIRST:{}`", line[2])
+                    }
                     _ if word.trim_end_matches('`') == host::USER_NAME => "USER`".to_owned(),
                     _ => word.to_owned(),
                 }

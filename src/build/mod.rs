@@ -2,6 +2,7 @@
 
 pub mod block_device;
 pub mod confinement;
+mod destination;
 pub mod engine;
 pub mod environment;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod plan;
 mod record;
 pub mod request;
 pub mod run;
+pub mod session;
 pub mod strays;
 pub mod target;
 mod usage;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::helpers::run_parts;
+use crate::helpers::{record as helpers_record, run_parts};
 use crate::sandbox::command::{self, Program, shell_status};
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Exceeded;
@@ -21,7 +21,7 @@ use super::engine::Engine;
 use super::environment::{self, HOOKS_INSIDE, Variables};
 use super::event::Event;
 use super::failure::Failure;
-use super::record;
+use super::{record, session};
 
 /// A phase, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,9 @@ exec kiln-environment "${kiln_environment_file}"
 
 /// With this status bash ends when `fork(2)` fails for good.
 const CANNOT_FORK: i32 = 254;
+
+/// The status of a program that was ended for the size of a file (`SIGXFSZ`).
+const FILE_TOO_LARGE: i32 = 128 + libc::SIGXFSZ;
 
 /// Where a phase's programs run.
 struct Place {
@@ -287,6 +290,10 @@ impl Engine<'_> {
         if command::is_plain_script(&self.dirs.hooks.join(directory).join(name)) {
             program.arguments.insert(0, "/bin/bash".into());
         }
+        let outside = place.inside.is_none();
+        if outside {
+            record::remove(&self.dirs.hooks, helpers_record::EXPLAINED);
+        }
         let result = self.run_program(&program);
         self.require_supervisor()?;
         let what = format!("hook `{directory}/{name}` of element `{element}`");
@@ -295,11 +302,15 @@ impl Engine<'_> {
                 return Failure::status(format!("{what} {exceeded}"), exceeded.status())
                     .hint(exceeded.hint());
             }
-            Failure::new(format!("{what} cannot be started: {error}"))
-                .hint("its first line names an interpreter that must exist where the hook runs")
+            let failure = Failure::new(format!("{what} cannot be started: {error}"));
+            if error.raw_os_error() == Some(libc::EAGAIN) {
+                return failure.hint(self.processes_hint());
+            }
+            failure.hint("its first line names an interpreter that must exist where the hook runs")
         })?;
         if status != 0 {
-            return Err(self.hook_failure(&what, status, directory));
+            let explained = outside.then(|| self.explained(status)).flatten();
+            return Err(self.hook_failure(&what, status, directory, explained));
         }
         let seconds = started.elapsed().as_secs_f64();
         self.events.send(&Event::HookFinished {
@@ -311,17 +322,43 @@ impl Engine<'_> {
         Ok(seconds)
     }
 
+    /// What to do where no process can be started.
+    fn processes_hint(&self) -> String {
+        let allowed = self.watch.limits.processes;
+        match session::processes(allowed) {
+            Some(most) => session::processes_hint(most),
+            None => format!("`--processes` (or `KILN_PROCESSES`) allows this build {allowed}"),
+        }
+    }
+
+    /// What to do, if a helper that the hook called and that ended like it has said so.
+    fn explained(&self, status: i32) -> Option<String> {
+        let text = record::read(&self.dirs.hooks, helpers_record::EXPLAINED).ok()??;
+        let explained: helpers_record::Explained = serde_json::from_slice(&text).ok()?;
+        (i32::from(explained.status) == status).then_some(explained.hint)
+    }
+
     /// A hook of this directory ended with this status.
-    fn hook_failure(&self, what: &str, status: i32, directory: &str) -> Failure {
+    fn hook_failure(
+        &self,
+        what: &str,
+        status: i32,
+        directory: &str,
+        explained: Option<String>,
+    ) -> Failure {
         let limits = &self.watch.limits;
         let mut failure =
             Failure::status(format!("{what} failed with exit status {status}"), status);
         if status == CANNOT_FORK {
             failure = failure.hint(format!(
-                "bash ends so when it cannot start another process: `--processes` (or \
-                 `KILN_PROCESSES`) allows this build {}",
-                limits.processes
+                "bash ends so when it cannot start another process: {}",
+                self.processes_hint()
             ));
+        }
+        if status == FILE_TOO_LARGE
+            && let Some(hint) = session::file_size_hint()
+        {
+            failure = failure.hint(hint);
         }
         if let Some(bytes) = limits.memory.filter(|_| !self.watch.group.memory) {
             // The kernel tells nobody but the program.
@@ -331,10 +368,12 @@ impl Engine<'_> {
                 bytes >> 20
             ));
         }
-        failure.hint(format!(
-            "to look around, run again with `break={}` in the environment",
-            break_hint(directory)
-        ))
+        failure.hint(explained.unwrap_or_else(|| {
+            format!(
+                "to look around, run again with `break={}` in the environment",
+                break_hint(directory)
+            )
+        }))
     }
 
     /// Runs a program with its output as events; the status is a shell's.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{AccessFlags, access};
 
 use super::failure::Failure;
 
@@ -24,6 +25,14 @@ pub fn parent<V: AsRef<OsStr>>(
             || PathBuf::from("/tmp"),
             |value| current_dir.join(value.as_ref()),
         )
+}
+
+/// Whether a directory is there to be written to, or can be made.
+pub fn can_be_made(directory: &Path) -> bool {
+    let there = directory.ancestors().find(|above| above.exists());
+    there.is_some_and(|above| {
+        above.is_dir() && access(above, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+    })
 }
 
 /// MiB that no build on disk comes to terms without: its helpers alone are this
@@ -169,6 +178,21 @@ mod tests {
         assert_eq!(with("/a", "/b"), Path::new("/a"));
         assert_eq!(with("", "b"), Path::new("/here/b"));
         assert_eq!(with("", ""), Path::new("/tmp"));
+    }
+
+    #[test]
+    fn a_directory_can_be_made_below_one_that_can_be_written_to() {
+        let top = tempfile::tempdir().expect("a directory");
+        std::fs::write(top.path().join("file"), "").expect("written");
+        for (path, can) in [
+            ("", true),
+            ("a/b", true),
+            ("file", false),
+            ("file/a", false),
+        ] {
+            assert_eq!(can_be_made(&top.path().join(path)), can, "{path}");
+        }
+        assert!(!can_be_made(Path::new("/proc/a")) || nix::unistd::geteuid().is_root());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::sink;
 use super::environment::Variables;
 use super::failure::Failure;
 use super::phases;
+use super::place;
 use super::request::Request;
 
 /// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
@@ -320,6 +321,17 @@ fn jobs(request: &Request) -> Result<usize, Failure> {
         })
 }
 
+/// Locks that elements share: below `~/.cache` where that can be, else in the image cache
+/// that the user names.
+fn lockfiles(request: &Request) -> Result<PathBuf, Failure> {
+    let usual = default_directory(request, "dib/lockfiles");
+    let Some(cache) = &request.image_cache else {
+        return usual;
+    };
+    let usual = usual.ok().filter(|path| place::can_be_made(path));
+    Ok(usual.unwrap_or_else(|| cache.join("lockfiles")))
+}
+
 /// A directory of ours below `~/.cache`.
 fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> {
     let home = variable(request, "HOME").ok_or_else(|| {
@@ -556,7 +568,7 @@ fn base_variables(
     let mut variables = request.environment.clone();
     let lockfiles = match variable(request, "DIB_LOCKFILES") {
         Some(path) => PathBuf::from(path),
-        None => default_directory(request, "dib/lockfiles")?,
+        None => lockfiles(request)?,
     };
     let arguments = request.arguments.join(" ");
     variables.insert("DIB_ARGS".into(), arguments.into());

@@ -6,11 +6,13 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::failure::Failure;
 
@@ -37,8 +39,14 @@ pub fn read(hooks: &Path, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// The file up to one byte more than it may have; `EINVAL` if it is none.
-fn read_plain(hooks: &Path, name: &str) -> Result<Option<Vec<u8>>, Errno> {
+/// Removes a file of the record, if it is there.
+pub fn remove(hooks: &Path, name: &str) {
+    if let Ok(directory) = directory(hooks) {
+        let _ = unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir);
+    }
+}
+
+fn directory(hooks: &Path) -> Result<OwnedFd, Errno> {
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     // Where nothing can be mounted, kiln's own link stands here while a phase inside has
     // the hooks. All below is the hooks' to change.
@@ -46,6 +54,12 @@ fn read_plain(hooks: &Path, name: &str) -> Result<Option<Vec<u8>>, Errno> {
     for part in [".kiln", "record"] {
         at = openat(&at, part, directory, Mode::empty())?;
     }
+    Ok(at)
+}
+
+/// The file up to one byte more than it may have; `EINVAL` if it is none.
+fn read_plain(hooks: &Path, name: &str) -> Result<Option<Vec<u8>>, Errno> {
+    let at = directory(hooks)?;
     // Not blocking, for FIFOs.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(&at, name, flags, Mode::empty()) {
@@ -102,6 +116,11 @@ mod tests {
             assert!(failure.message.ends_with(why), "{}", failure.message);
             assert!(!failure.hints.is_empty(), "{name}");
         }
+        for name in ["plain", "out", "missing"] {
+            remove(&hooks, name);
+            assert_eq!(read(&hooks, name), Ok(None));
+        }
+        assert!(secret.exists());
         std::fs::remove_dir_all(&record).expect("ours");
         std::fs::create_dir(top.path().join("elsewhere")).expect("made");
         std::fs::write(top.path().join("elsewhere/plain"), "of the host").expect("written");

@@ -18,12 +18,14 @@ use crate::sandbox::limits::Watch;
 use crate::sandbox::{choice, hide, host, sweep};
 
 use super::confinement::Privacy;
+use super::destination;
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
 use super::place::{self, Memory, OnDisk};
 use super::plan::{Plan, host_arch};
 use super::request::Request;
+use super::session;
 
 /// Signals that stop a build.
 const STOPPING: [Signal; 4] = [
@@ -57,6 +59,7 @@ pub fn run(request: Request, on_event: &mut dyn FnMut(Event)) -> u8 {
 
 /// Runs a plan.
 pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failure> {
+    session::require()?;
     let choice::Choice {
         identity,
         own_processes,
@@ -228,6 +231,9 @@ fn counted_hints(running: &Running) -> Vec<String> {
         .collect()
 }
 
+/// The status of a process that ended itself for want of memory (`SIGABRT`).
+const ABORTED: u8 = 134;
+
 /// How the events of a build came to an end.
 #[derive(Default)]
 struct Followed {
@@ -290,9 +296,14 @@ fn follow(
             i32::from(status),
         );
         if counted.is_empty() {
-            return Err(failure.hint(
-                "137 means that it was killed, often because memory ran out: try `--no-tmpfs`",
-            ));
+            let hint = match status {
+                ABORTED => session::memory_hint(),
+                _ => None,
+            };
+            return Err(failure.hint(hint.unwrap_or_else(|| {
+                "137 means that it was killed, often because memory ran out: try `--no-tmpfs`"
+                    .to_owned()
+            })));
         }
         return Err(counted.into_iter().fold(failure, Failure::hint));
     }
@@ -403,35 +414,22 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         .variables
         .get(std::ffi::OsStr::new("DIB_LOCKFILES"))
         .map(PathBuf::from);
-    for path in [Some(plan.cache.clone()), lockfiles].into_iter().flatten() {
-        fs_err::create_dir_all(&path).map_err(|error| {
-            Failure::io("making a cache directory")(error).hint("`--image-cache` names another one")
-        })?;
+    let caches = [
+        (
+            Some(plan.cache.clone()),
+            "`--image-cache` names another one",
+        ),
+        (lockfiles, "`DIB_LOCKFILES` names another one"),
+    ];
+    for (path, hint) in caches {
+        let Some(path) = path else { continue };
+        fs_err::create_dir_all(&path)
+            .map_err(|error| Failure::io("making a cache directory")(error).hint(hint))?;
         paths.push(path);
     }
-    let image = plan.request.current_dir.join(&plan.request.image_name);
-    let output = image.parent().unwrap_or(Path::new("/")).to_owned();
-    if !output.is_dir() {
-        return Err(Failure::new(format!(
-            "the directory `{}` for the output does not exist",
-            output.display()
-        ))
-        .hint("make it first, or name another one with `-o`"));
-    }
-    for (path, what, option) in [
-        (&output, "the directory for the output", "-o"),
-        (&plan.cache, "the image cache", "--image-cache"),
-    ] {
-        // Better now than after a build of minutes.
-        access(path.as_path(), AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
-            Failure::new(format!(
-                "{what}, `{}`, cannot be written to: {}",
-                path.display(),
-                std::io::Error::from(error)
-            ))
-            .hint(format!("`{option}` names another one"))
-        })?;
-    }
+    let output = destination::directory(plan)?;
+    destination::writable(&plan.cache, "the image cache", "--image-cache")?;
+    destination::names(plan)?;
     paths.push(plan.request.current_dir.clone());
     paths.push(output.clone());
     let mut found = Vec::with_capacity(paths.len());
@@ -459,7 +457,10 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, Failure> {
-    fs_err::canonicalize(path).map_err(Failure::io("finding a directory"))
+    fs_err::canonicalize(path).map_err(|error| {
+        Failure::io("finding a directory")(error)
+            .hint("start kiln where you may search every directory above the current one")
+    })
 }
 
 /// Names of further disks whose images are not beside the output, and where they are.

@@ -6,7 +6,7 @@ use super::Context;
 use super::failure::{self, Failure};
 use super::given;
 use super::printer::{Colour, Tone};
-use crate::build::place;
+use crate::build::{place, session};
 use crate::sandbox::doctor::{self, Places, Report, Status};
 
 /// Arguments of `kiln doctor`.
@@ -26,7 +26,11 @@ pub fn run(arguments: &Arguments, context: &mut Context) -> Result<u8, Failure> 
     let temporary = place::parent(&caller.current_dir, |name| caller.var(name));
     let in_memory = given::in_memory(caller)?;
     let places = Places {
-        cache: caller.image_cache()?,
+        cache: caller.image_cache().ok(),
+        lacks: session::lacks()
+            .into_iter()
+            .map(|lack| (lack.name, lack.refusal.message, lack.refusal.hints))
+            .collect(),
         unfit: place::unfit(&temporary),
         in_memory: in_memory.is_ok(),
         in_memory_advice: in_memory.err().and_then(|why| why.hint),

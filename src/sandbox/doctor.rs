@@ -17,7 +17,7 @@ use super::idmap::{self, find_program};
 use super::limits::Limits;
 use super::probe::{self, Listening};
 use super::userns::become_root;
-use super::{Error, mounts, refusal};
+use super::{Error, host, mounts, refusal};
 
 /// How one requirement stands on this host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -79,8 +79,10 @@ pub const TEMPORARY_ADVICE: &str =
 pub struct Places {
     /// The parent of build directories.
     pub temporary: PathBuf,
-    /// The image cache.
-    pub cache: PathBuf,
+    /// The image cache; `None` where nothing says where it is.
+    pub cache: Option<PathBuf>,
+    /// What else no build can do without: its name, what is wrong, and what to do.
+    pub lacks: Vec<(&'static str, String, Vec<String>)>,
     /// Whether builds are made in memory, where that can be mounted.
     pub in_memory: bool,
     /// What would have them made there, if they are not.
@@ -113,11 +115,16 @@ pub fn examine(places: &Places) -> Report {
     {
         checks.push(proc(choice.own_processes));
         checks.push(overlay(&choice.identity));
+        checks.extend(nodes());
     } else if chosen.is_ok() {
         checks.extend(yama());
     }
     checks.push(temporary(places, &chosen));
-    checks.push(cache(&places.cache, &chosen));
+    checks.push(cache(places.cache.as_deref(), &chosen));
+    for (name, detail, remedy) in &places.lacks {
+        let found = check(name, Status::Missing, detail.clone());
+        checks.push(found.remedies(remedy.clone()));
+    }
     checks.push(device("/dev/kvm", "images boot slowly in QEMU without it"));
     checks.push(control_groups());
     Report {
@@ -556,14 +563,25 @@ fn ownership(directory: &Path, chosen: &Result<choice::Choice, Error>) -> Owners
 }
 
 /// Whether a filesystem tells when files were made.
+/// The nodes that hooks are given, where one is missing.
+fn nodes() -> Option<Check> {
+    let path = host::missing_node()?;
+    let detail = format!("`{}` is not there", path.display());
+    Some(check("/dev", Status::Missing, detail).remedy(host::NODES_ADVICE))
+}
+
 fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
 
-fn cache(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
+fn cache(path: Option<&Path>, chosen: &Result<choice::Choice, Error>) -> Check {
     let name = "image cache";
-    let shown = path.display();
     let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";
+    let Some(path) = path else {
+        let detail = "`HOME` is not set, so there is no place for it";
+        return check(name, Status::Missing, detail).remedy(advice);
+    };
+    let shown = path.display();
     // It is made when it is needed: what counts is the directory above.
     let mut existing = path;
     while !existing.exists() {
@@ -585,7 +603,7 @@ fn cache(path: &Path, chosen: &Result<choice::Choice, Error>) -> Check {
             let error = io::Error::from(errno);
             check(
                 name,
-                Status::Degraded,
+                Status::Missing,
                 format!("`{shown}` cannot be written: {error}"),
             )
             .remedy(advice)

@@ -233,6 +233,18 @@ fn in_shared_memory<'a>(
         .collect()
 }
 
+/// What to do where one of the nodes is not there.
+pub(super) const NODES_ADVICE: &str =
+    "as an administrator: mount a `/dev`, in a chroot by `mount --rbind /dev ROOT/dev`";
+
+/// A node of the host that a build would be given and that is not there.
+pub(super) fn missing_node() -> Option<PathBuf> {
+    let nodes = super::standin::NODES.iter();
+    nodes
+        .map(|(name, _, _)| Path::new("/dev").join(name))
+        .find(|path| !path.exists())
+}
+
 /// A `/dev` with the harmless nodes of the host and terminals of its own.
 fn private_dev() -> Result<(), Error> {
     let dev = Path::new("/dev");

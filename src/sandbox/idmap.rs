@@ -154,7 +154,7 @@ impl Maps {
                 let found = size(&map) - 1;
                 return Err(refuse(
                     format!("`{file}` gives {found} ids, {} are needed", NEEDED_IDS - 1),
-                    range_hints(&user, &first_free()),
+                    range_hints(name.as_deref(), uid, first_free()),
                 ));
             }
             maps.push(map);
@@ -268,10 +268,10 @@ impl Tool {
         let said = String::from_utf8_lossy(&output.stderr)
             .trim()
             .replace('\n', "; ");
-        Err(Error::NoSubordinateIds {
-            user: nix::unistd::getuid().to_string(),
-            reason: format!("`{program}` failed: {said}"),
-            hints: vec![
+        let hints = if said.contains("Cannot determine your user name") {
+            vec![NAMELESS.to_owned()]
+        } else {
+            vec![
                 format!(
                     "`{program}` needs its set-user-id bit or file capability: as an \
                      administrator, `chmod u+s {program}`"
@@ -279,7 +279,12 @@ impl Tool {
                 "a process with no_new_privs set (some containers and services) cannot use it at \
                  all"
                 .to_owned(),
-            ],
+            ]
+        };
+        Err(Error::NoSubordinateIds {
+            user: nix::unistd::getuid().to_string(),
+            reason: format!("`{program}` failed: {}", said.trim_end_matches('.')),
+            hints,
         })
     }
 }
@@ -299,23 +304,41 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn range_hints(user: &str, first: &str) -> Vec<String> {
-    vec![
-        format!(
-            "as an administrator, once: `usermod --add-subuids {first} --add-subgids {first} {user}`"
-        ),
-        "then run kiln again; no logout is needed".to_owned(),
-    ]
+fn range_hints(name: Option<&str>, uid: u32, first: u32) -> Vec<String> {
+    let again = "then run kiln again; no logout is needed".to_owned();
+    match name {
+        Some(user) => {
+            let range = format!("{first}-{}", first.saturating_add(NEEDED_IDS - 1));
+            vec![
+                format!(
+                    "as an administrator, once: `usermod --add-subuids {range} --add-subgids {range} {user}`"
+                ),
+                again,
+            ]
+        }
+        // `usermod` knows no others than those of that file.
+        None => vec![
+            format!(
+                "as an administrator, once: the line `{uid}:{first}:{NEEDED_IDS}` in /etc/subuid \
+                 and in /etc/subgid, since /etc/passwd does not have the user"
+            ),
+            again,
+            NAMELESS.to_owned(),
+        ],
+    }
 }
 
-/// A range that no line of `/etc/subuid` and `/etc/subgid` has, as `usermod` takes it.
-fn first_free() -> String {
+/// What else a user needs whose number has no name.
+const NAMELESS: &str = "the user needs a name as well, in /etc/passwd or a directory service \
+                        (`id -un` prints it): `newuidmap` does nothing without";
+
+/// The first id of a range that no line of `/etc/subuid` and `/etc/subgid` has.
+fn first_free() -> u32 {
     let text: String = ["/etc/subuid", "/etc/subgid"]
         .iter()
         .map(|file| fs_err::read_to_string(file).unwrap_or_default() + "\n")
         .collect();
-    let first = free_after(&text);
-    format!("{first}-{}", first.saturating_add(NEEDED_IDS - 1))
+    free_after(&text)
 }
 
 /// The first id behind every range of a `subuid` file, at least 100000 as in `login.defs(5)`.

@@ -146,6 +146,11 @@ impl Error {
             | Error::NoSubordinateIds { hints, .. }
             | Error::Probe { hints, .. }
             | Error::Mode { hints, .. } => hints.clone(),
+            Error::Mount { path, source, .. }
+                if path.starts_with("/dev") && source.kind() == io::ErrorKind::NotFound =>
+            {
+                vec![host::NODES_ADVICE.to_owned()]
+            }
             Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
             Error::Supervisor { .. } => vec![
                 "build again; with subordinate ids (`kiln doctor`) less depends on it".to_owned(),

@@ -1,9 +1,12 @@
 //! Builds that fail: what is said, and that nothing is left.
 
+use std::fs;
+
+use kiln::build::event::Event;
 use nix::sys::signal::Signal;
 
 use crate::common::Run as _;
-use crate::common::toy::{PHASES, Toy};
+use crate::common::toy::{Built, PHASES, Toy};
 use crate::common::watch::{Started, eventually, marked};
 
 /// A mark for the environment of all processes of one build.
@@ -179,4 +182,139 @@ fn signals_stop_a_build_in_any_phase_with_their_status() {
         );
         assert_nothing_is_left(&toy, &mark);
     }
+}
+
+/// The build is refused in these words before a hook runs; returns its hints.
+#[track_caller]
+fn assert_refused(toy: &Toy, built: &Built, said: &str) -> String {
+    let (message, hints, _) = built.failure();
+    assert!(message.contains(said), "{message}");
+    let ran = |event: &Event| matches!(event, Event::HookStarted { .. });
+    assert!(!built.events.iter().any(ran), "a hook ran");
+    toy.assert_swept();
+    hints.join("\n")
+}
+
+#[test]
+fn outputs_that_cannot_have_their_names_are_told_before_a_hook_runs() {
+    let toy = Toy::basic();
+    fs::create_dir_all(toy.world.work().join("there.tar")).expect("a directory can be made");
+    let not_a_file = toy.build("-t raw,tar -o there");
+    let said = "output `there.tar` exists and is not a regular file";
+    assert!(assert_refused(&toy, &not_a_file, said).contains("another output name"));
+    for (length, arguments) in [(252, "-t tar"), (247, "-t tar --checksum")] {
+        let name = "n".repeat(length);
+        let long = toy.build(&format!("{arguments} -o {name}"));
+        let said = format!("the name of output `{name}.tar` is too long");
+        assert_refused(&toy, &long, &said);
+    }
+    let name = "n".repeat(244);
+    toy.build(&format!("-t tar --checksum -o {name}")).success();
+    assert_refused(
+        &toy,
+        &toy.build("-t tar -o there.tar/no/name"),
+        "for the output does not exist",
+    );
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let closed = toy.world.work().join("closed");
+    fs::create_dir_all(closed.join("inner")).expect("a directory can be made");
+    let mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&closed, mode).expect("it is ours");
+    };
+    mode(0o600);
+    let built = toy.build("-t tar -o closed/inner/toy");
+    mode(0o700);
+    let hints = assert_refused(&toy, &built, "for the output cannot be reached: Permission");
+    assert!(hints.contains("every directory above"), "{hints}");
+}
+
+#[test]
+fn a_named_image_cache_needs_no_home() {
+    let toy = Toy::basic();
+    toy.hook("root", "55-lock", ": >\"$DIB_LOCKFILES/lock\"");
+    let cache = toy.world.work().join("cache");
+    for home in [None, Some("/dev/null")] {
+        let mut command = toy.command("-t tar --overwrite --json --image-cache cache");
+        match home {
+            None => command.env_remove("HOME"),
+            Some(home) => command.env("HOME", home),
+        };
+        Built::run(&mut command).success();
+        assert!(cache.join("lockfiles/lock").exists(), "{home:?}");
+        fs::remove_dir_all(&cache).expect("ours");
+    }
+    let mut command = toy.command("-t tar --overwrite --json");
+    let built = Built::run(command.env_remove("HOME"));
+    let hints = assert_refused(&toy, &built, "`HOME` is not set");
+    assert!(hints.contains("--image-cache"), "{hints}");
+}
+
+#[test]
+fn limits_of_the_session_are_named_where_they_are_the_reason() {
+    let toy = Toy::basic();
+    let build = |limit: &str| {
+        let mut command = toy.world.command("/bin/bash");
+        command.args(["-c", "ulimit $0 && exec \"$@\"", limit]);
+        command.arg(crate::common::kiln());
+        let rest = "build toy -n -o toy -t tar --overwrite --json";
+        Built::run(command.args(rest.split(' ')))
+    };
+    let files = build("-n 20");
+    let hints = assert_refused(&toy, &files, "may have 20 open files, and a build needs 64");
+    assert!(hints.contains("nofile"), "{hints}");
+    let files = build("-Sn 20");
+    let hints = assert_refused(&toy, &files, "may have 20 open files");
+    assert!(hints.contains("`ulimit -n "), "{hints}");
+    let size = build("-f 1024");
+    let hints = assert_refused(&toy, &size, "may make files of 1 MiB");
+    assert!(hints.contains("`ulimit -f unlimited`"), "{hints}");
+    build("-n 64").success();
+    for (limit, status, said) in [
+        (
+            "-u 4000",
+            254,
+            "4000 processes and threads in all (`ulimit -u`)",
+        ),
+        (
+            "-f 1024000",
+            153,
+            "files of 1000 MiB: raise the limit (`ulimit -f`)",
+        ),
+    ] {
+        toy.hook("root", "55-limit", &format!("exit {status}"));
+        let (_, hints, code) = build(limit).failure();
+        assert_eq!(i32::from(code), status);
+        assert!(hints.join("\n").contains(said), "{hints:?}");
+    }
+    let (_, hints, _) = build("-c 0").failure();
+    assert!(!hints.join("\n").contains("ulimit"), "{hints:?}");
+}
+
+#[test]
+fn what_to_do_about_a_mirror_is_not_to_look_around_in_the_target() {
+    let toy = Toy::basic();
+    let bootstrap = "kiln-bootstrap apt --suite x --arch amd64 --mirror ftp://a/b \"$TARGET_ROOT\"";
+    let hints_of = |hook: &str, next: &str| {
+        toy.hook("root", "20-bootstrap", hook);
+        toy.hook("root", "30-next", next);
+        let (_, hints, _) = toy.build("-t tar").failure();
+        hints.join("\n")
+    };
+    let looks = "to look around, run again with `break=before-root`";
+    let hints = hints_of(bootstrap, "true");
+    assert!(hints.contains("give an http, https or file URL"), "{hints}");
+    assert!(!hints.contains(looks), "{hints}");
+    // Another reason than that of the helper.
+    let hints = hints_of(&format!("{bootstrap} || exit 9"), "true");
+    assert!(hints.contains(looks), "{hints}");
+    let hints = hints_of(&format!("{bootstrap} || true"), "exit 1");
+    assert!(hints.contains(looks), "{hints}");
+    assert!(!hints.contains("URL"), "{hints}");
+    // What is wrong with the arguments, and a file that is not there.
+    let absent = "cache-url file:/no/such/file \"$TARGET_ROOT/file\"";
+    let hints = hints_of(absent, "true");
+    assert!(!hints.contains(looks), "{hints}");
 }

@@ -66,6 +66,47 @@ fn the_doctor_says_what_a_normal_user_will_use() {
     assert!(text.stdout.contains("hint: run the container as root"));
 }
 
+#[test]
+fn a_user_without_a_name_is_told_what_serves_such_a_user() {
+    as_root!();
+    let toy = toy();
+    let host = |lines: &str| {
+        let file = toy.world.write("ids", lines);
+        let host = Host::new().cover("/etc/subuid", &file);
+        host.cover("/etc/subgid", &file).user(USER)
+    };
+    let wanted = "--mode subordinate";
+    let line = ["subuid` gives 0 ids", ":65536` in /etc/subuid and in"];
+    refuses(&host(""), &toy, wanted, &line);
+    let ids = format!("{USER}:1000000:65536\n");
+    let name = ["cannot determine", "the user needs a name as well"];
+    let (report, _) = doctor(&host(&ids), &toy);
+    assert_eq!(report["mode"], "single");
+    let text = report["modes"][1].to_string().to_lowercase();
+    assert!(name.iter().all(|said| text.contains(said)), "{text}");
+}
+
+#[test]
+fn a_host_without_what_every_program_expects_is_refused() {
+    as_root!();
+    let toy = toy();
+    for (directory, said) in [
+        ("/dev", ["/dev/null`", "mount --rbind /dev ROOT/dev"]),
+        (
+            "/proc",
+            ["`/proc` is not mounted", "mount -t proc proc /proc"],
+        ),
+    ] {
+        let host = Host::new().memory(directory, MsFlags::empty(), "mode=0755");
+        refuses(&host.clone().user(USER), &toy, "", &said);
+        refuses(&host, &toy, "", &said);
+        let (report, status) = doctor(&host, &toy);
+        assert_eq!(status, 1);
+        let found = owners::check(&report, directory);
+        assert_eq!(found["status"], "missing", "{found:#}");
+    }
+}
+
 /// The files of docs/ci, by name.
 const RECIPES: [(&str, &str); 6] = [
     ("gitlab-ci.yml", include_str!("../../docs/ci/gitlab-ci.yml")),

@@ -1,0 +1,150 @@
+//! What the session that kiln runs in has and allows: `/proc`, `ulimit`.
+//!
+//! kiln raises no limit (`setrlimit(2)`), as hooks would get it too. What a build cannot come
+//! to terms with is told before it begins; what may be the reason of a failure, with that.
+
+use std::path::Path;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
+use super::failure::Failure;
+
+/// Open files that a build of several outputs may need at the same time.
+const FILES: u64 = 64;
+
+/// Something that no build can do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// A short name for it.
+    pub name: &'static str,
+    /// What is wrong, and what to do.
+    pub refusal: Failure,
+}
+
+/// Refuses a session in which no build could end well.
+pub fn require() -> Result<(), Failure> {
+    match lacks().into_iter().next() {
+        Some(lack) => Err(lack.refusal),
+        None => Ok(()),
+    }
+}
+
+/// All that this session lacks.
+pub fn lacks() -> Vec<Lack> {
+    let checks = [
+        ("/proc", proc()),
+        ("session limits", files()),
+        ("session limits", file_size()),
+    ];
+    checks
+        .into_iter()
+        .filter_map(|(name, result)| {
+            let refusal = result.err()?;
+            Some(Lack { name, refusal })
+        })
+        .collect()
+}
+
+fn proc() -> Result<(), Failure> {
+    if Path::new("/proc/self/status").exists() {
+        return Ok(());
+    }
+    Err(
+        Failure::new("`/proc` is not mounted, and nothing is known of processes without it")
+            .hint("as an administrator: `mount -t proc proc /proc`"),
+    )
+}
+
+fn files() -> Result<(), Failure> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((files, most)) if files < FILES => Err(too_few_files(files, most)),
+        _ => Ok(()),
+    }
+}
+
+fn file_size() -> Result<(), Failure> {
+    // Its helpers are this program once more, which is a file in every build.
+    let own = std::fs::metadata("/proc/self/exe").map_or(0, |own| own.len());
+    match getrlimit(Resource::RLIMIT_FSIZE) {
+        Ok((most, _)) if most < own => Err(Failure::new(format!(
+            "a program of this session may make files of {} MiB, and kiln's own helpers are one \
+             of {} MiB",
+            most >> 20,
+            own.div_ceil(1 << 20)
+        ))
+        .hint("raise the limit: `ulimit -f unlimited`")),
+        _ => Ok(()),
+    }
+}
+
+fn too_few_files(files: u64, most: u64) -> Failure {
+    let failure = Failure::new(format!(
+        "a program of this session may have {files} open files, and a build needs {FILES}"
+    ));
+    if most >= FILES {
+        return failure.hint(format!("raise the limit: `ulimit -n {}`", most.min(1024)));
+    }
+    failure.hint(format!(
+        "as an administrator: raise `nofile` in /etc/security/limits.conf, or the service's \
+         `LimitNOFILE=`, above {most}"
+    ))
+}
+
+/// The limit of processes, where the session's is below what kiln would allow.
+pub fn processes(allowed: u64) -> Option<u64> {
+    let (most, _) = getrlimit(Resource::RLIMIT_NPROC).ok()?;
+    (most < allowed).then_some(most)
+}
+
+/// What to do where it is this limit.
+pub fn processes_hint(most: u64) -> String {
+    format!(
+        "this session allows its user {most} processes and threads in all (`ulimit -u`): raise \
+         the limit, or end others"
+    )
+}
+
+/// What to do about a program that ran out of memory by a limit of the session.
+pub fn memory_hint() -> Option<String> {
+    [(Resource::RLIMIT_AS, "-v"), (Resource::RLIMIT_DATA, "-d")]
+        .into_iter()
+        .find_map(|(resource, option)| {
+            let (most, _) = getrlimit(resource).ok()?;
+            (most != RLIM_INFINITY).then(|| {
+            format!(
+                "this session allows each program {} MiB of memory (`ulimit {option}`): raise the \
+                 limit, or use fewer threads (`--jobs 1`)",
+                most >> 20
+            )
+        })
+        })
+}
+
+/// What to do about a file that is larger than may be.
+pub fn file_size_hint() -> Option<String> {
+    let (most, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
+    (most != RLIM_INFINITY).then(|| {
+        format!(
+            "this session allows files of {} MiB: raise the limit (`ulimit -f`)",
+            most >> 20
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_raise_the_limit_of_files_is_told_how() {
+        for (files, most, hint) in [
+            (20, 4096, "`ulimit -n 1024`"),
+            (20, 100, "`ulimit -n 100`"),
+            (20, 30, "above 30"),
+        ] {
+            let failure = too_few_files(files, most);
+            assert!(failure.message.contains("may have 20 open files"));
+            assert!(failure.hints[0].contains(hint), "{:?}", failure.hints);
+        }
+    }
+}
