@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::sys::stat::Mode;
+
 use crate::sandbox::identity::Ownership;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Watch;
@@ -97,6 +99,8 @@ pub struct Engine<'a> {
     pub supervisor: Option<Supervisor>,
     /// Limits on each program.
     pub watch: Watch,
+    /// What the caller's files lack of modes, for those that are the caller's.
+    pub umask: Mode,
     /// Where programs inside the target run, once one has.
     inside: Option<HooksMount>,
 }
@@ -111,6 +115,9 @@ pub fn main(
     events: File,
 ) -> u8 {
     let started = Instant::now();
+    // An image is the same whoever builds it, and a root that is closed to all but root,
+    // or that anybody may write to, is of no use.
+    let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let mut events = Events(events);
     let result = sandbox::host::restrict(view)
         .map_err(Failure::from)
@@ -131,6 +138,7 @@ pub fn main(
                 events,
                 supervisor,
                 watch,
+                umask,
                 inside: None,
             }
             .run()
@@ -283,7 +291,8 @@ impl Engine<'_> {
         fs_err::write(dirs.hooks.join(".kiln/layout.json"), facts)
             .map_err(Failure::io("writing the disk's layout"))?;
         let dirs = &self.dirs;
-        let paths: [(&str, OsString); 5] = [
+        let paths: [(&str, OsString); 6] = [
+            ("KILN_UMASK", format!("{:04o}", self.umask.bits()).into()),
             ("TMP_BUILD_DIR", dirs.work.clone().into()),
             ("TMP_HOOKS_PATH", dirs.hooks.clone().into()),
             ("TMP_MOUNT_PATH", dirs.target.clone().into()),

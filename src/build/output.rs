@@ -439,6 +439,8 @@ fn write_outputs(
         created: fit::made_at(tree, plan.epoch),
         aci_manifest: plan.aci_manifest.clone(),
     };
+    // These are the caller's, whoever made the target.
+    let ours = nix::sys::stat::umask(engine.umask);
     let result = sink::write_all_about(
         &disks,
         tree,
@@ -447,6 +449,7 @@ fn write_outputs(
         plan.jobs,
         &|step, done, total| progress.borrow_mut().report(step, done, total),
     );
+    nix::sys::stat::umask(ours);
     progress.into_inner().finish();
     result.map_err(error(|e: &sink::Error| e.hint()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use kiln::build::environment::parse;
 use kiln::build::event::Event;
@@ -418,5 +419,46 @@ fn the_sums_that_are_named_are_the_only_ones_that_are_written() {
         for suffix in ["tar.md5", "tar.sha256"] {
             let _ = fs::remove_file(toy.output(suffix));
         }
+    }
+}
+
+#[test]
+fn the_callers_umask_is_for_outputs_and_never_for_the_image() {
+    let toy = Toy::basic();
+    toy.hook(
+        "root",
+        "20-made",
+        "mkdir \"$TARGET_ROOT/made\"; : >\"$TARGET_ROOT/made/file\"",
+    );
+    toy.hook(
+        "install",
+        "55-made",
+        "mkdir /made/inside; : >/made/inside/file",
+    );
+    toy.hook("cleanup", "55-umask", "echo \"UMASK $(umask) $KILN_UMASK\"");
+    let build = |umask: &str| {
+        let mut command = toy.world.command("/bin/bash");
+        command.args(["-c", "umask $0 && exec \"$@\"", umask]);
+        command.arg(crate::common::kiln());
+        let rest = "build toy -n -o toy -t tar,raw --checksum --overwrite --json";
+        let built = Built::run(command.args(rest.split(' '))).success();
+        let told = format!("0022 {umask}");
+        assert_eq!(built.lines_after("UMASK "), [told]);
+        let mode = |suffix: &str| {
+            let found = fs::metadata(toy.output(suffix)).expect("written");
+            found.permissions().mode() & 0o777
+        };
+        (
+            fs::read(toy.output("tar")).expect("written"),
+            mode("raw"),
+            mode("tar.md5"),
+        )
+    };
+    let (usual, raw, sums) = build("0022");
+    assert_eq!((raw, sums), (0o644, 0o644));
+    for (umask, wanted) in [("0077", 0o600), ("0000", 0o666)] {
+        let (tar, raw, sums) = build(umask);
+        assert_eq!((raw, sums), (wanted, wanted), "{umask}");
+        assert!(tar == usual, "the image differs with umask {umask}");
     }
 }
