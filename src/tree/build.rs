@@ -158,6 +158,29 @@ impl<'b> TreeBuilder<'b> {
         Ok(self)
     }
 
+    /// That what is no directory may be put at this path.
+    ///
+    /// # Errors
+    /// A directory is there that has files.
+    pub(super) fn check_replaceable(&mut self, path: &[u8]) -> Result<(), Error> {
+        match self.lookup(path)? {
+            Some(at) if !self.own_children(at).is_empty() => Err(Error::NotEmpty {
+                path: super::display_path(path),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// That there is something at this path.
+    ///
+    /// # Errors
+    /// There is nothing.
+    pub(super) fn check_present(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.lookup(path)?.map(drop).ok_or_else(|| Error::Missing {
+            path: super::display_path(path),
+        })
+    }
+
     /// Removes a file, or a directory with all that is in it. Returns whether
     /// there was something.
     pub fn remove(&mut self, path: impl AsRef<[u8]>) -> Result<bool, Error> {

@@ -68,6 +68,12 @@ pub enum Error {
         /// The path up to the offending component.
         path: PathBuf,
     },
+    /// Something else would take the place of a directory and of all that is in it.
+    #[error("`{}` is a directory that has files, and only a directory can take its place", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A directory cannot have a second name.
     #[error("`{}` is a directory, so it cannot be hard-linked", path.display())]
     DirectoryLink {

@@ -102,6 +102,9 @@ impl Error {
                 tree::Error::NotADirectory { .. } => {
                     "links of the archive are not followed: unpack it, and pack the directory"
                 }
+                tree::Error::NotEmpty { .. } => {
+                    "tar would refuse it, too: make the archive again without the directory's files"
+                }
                 tree::Error::BadPath { .. } => {
                     "make the archive again from within the tree, as by `tar -C TREE -cf NAME .`"
                 }
@@ -109,6 +112,10 @@ impl Error {
             },
             Error::Unsupported { .. } | Error::Tree { .. } => {
                 "make the archive again with `tar --format=pax`"
+            }
+            // Not the kernel says so, but what undoes the compression.
+            Error::Read { source, .. } if source.raw_os_error().is_none() => {
+                "uncompress it with its own program, which tells damage, and pack what that gives"
             }
             Error::Read { .. } => return None,
         };

@@ -1,7 +1,7 @@
 //! The bytes of an archive, in order.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::path::Path;
 
 use super::Error;
@@ -36,15 +36,18 @@ pub(super) enum Bytes<'a> {
 /// A stream that takes back the block that was read last.
 pub(super) struct Stream {
     stream: Box<dyn Read>,
+    /// What is at its end tells whether all of it was right.
+    has_checksum: bool,
     back: Vec<u8>,
     /// Bytes at the end of `back` that come before those of the stream.
     left: usize,
 }
 
 impl Stream {
-    pub(super) fn new(stream: Box<dyn Read>) -> Stream {
+    pub(super) fn new(stream: Box<dyn Read>, has_checksum: bool) -> Stream {
         Stream {
             stream,
+            has_checksum,
             back: Vec::new(),
             left: 0,
         }
@@ -62,7 +65,55 @@ impl Read for Stream {
     }
 }
 
+/// The members of a gzip file, one after the other.
+///
+/// What follows the last one and is none is not looked at, as gzip does: tapes and block
+/// devices fill their last block.
+pub(super) struct Gzip<R> {
+    member: Option<flate2::bufread::GzDecoder<R>>,
+}
+
+impl<R: BufRead> Gzip<R> {
+    pub(super) fn new(file: R) -> Gzip<R> {
+        Gzip {
+            member: Some(flate2::bufread::GzDecoder::new(file)),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            // The member ended, and its checksum was right.
+            let ended = self.member.take();
+            if let Some(mut rest) = ended.map(flate2::bufread::GzDecoder::into_inner)
+                && matches!(rest.fill_buf()?, [0x1F] | [0x1F, 0x8B, ..])
+            {
+                self.member = Some(flate2::bufread::GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
+}
+
 impl Input<'_> {
+    /// Reads what compressed bytes are left behind the archive's end, so that damage
+    /// within it does not go unnoticed: checksums come last.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        let Bytes::Stream { stream, .. } = &mut self.bytes else {
+            return Ok(());
+        };
+        if !stream.has_checksum {
+            return Ok(());
+        }
+        let read = io::copy(stream, &mut io::sink());
+        read.map(drop).map_err(|error| self.failed(error))
+    }
+
     pub(super) fn damaged(&self, problem: &'static str) -> Error {
         Error::Damaged {
             path: self.path.to_owned(),

@@ -49,17 +49,12 @@ pub struct Archived {
     pub warnings: Vec<String>,
 }
 
-/// Whether a file begins like a tar archive, plain or compressed.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn is_archive(path: &Path) -> io::Result<bool> {
-    let mut start = Vec::with_capacity(BLOCK_SIZE);
-    File::open(path)?.take(BLOCK).read_to_end(&mut start)?;
-    Ok(
-        matches!(compression(&start), Compression::None) && start.get(257..262) == Some(b"ustar")
-            || !matches!(compression(&start), Compression::None),
-    )
+/// Whether this is the header of a member.
+fn is_header(bytes: &[u8]) -> bool {
+    let block = bytes.first_chunk::<BLOCK_SIZE>();
+    block.is_some_and(|block| {
+        Header::read_from_bytes(block).is_ok_and(|header| header.checksum_matches(block))
+    })
 }
 
 /// Reads an archive. Data of a compressed one is kept in `spool_directory`.
@@ -103,9 +98,9 @@ pub fn read(path: &Path, spool_directory: &Path) -> Result<Archived, Error> {
     let spool = tempfile::tempfile_in(spool_directory).map_err(spool_failed)?;
     let packed = Packed::new(spool.try_clone().map_err(spool_failed)?, path.to_owned());
     let raw = BufReader::with_capacity(256 << 10, io::Cursor::new(start).chain(file));
-    let stream: Box<dyn Read> = match compression {
+    let stream: Box<dyn Read> = match &compression {
         Compression::None => Box::new(raw),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
+        Compression::Gzip => Box::new(input::Gzip::new(raw)),
         Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(
             raw,
             true,
@@ -114,7 +109,7 @@ pub fn read(path: &Path, spool_directory: &Path) -> Result<Archived, Error> {
         Compression::Zstd => {
             Box::new(zstd::stream::read::Decoder::with_buffer(raw).map_err(failed)?)
         }
-        Compression::Other(compression) => {
+        &Compression::Other(compression) => {
             return Err(Error::Compression {
                 path: path.to_owned(),
                 compression,
@@ -125,7 +120,7 @@ pub fn read(path: &Path, spool_directory: &Path) -> Result<Archived, Error> {
         path,
         at: 0,
         bytes: Bytes::Stream {
-            stream: Stream::new(stream),
+            stream: Stream::new(stream, !matches!(compression, Compression::None)),
             spool,
             spooled: 0,
             directory: spool_directory,
@@ -145,17 +140,24 @@ enum Compression {
 }
 
 fn compression(start: &[u8]) -> Compression {
-    let magics: [(&[u8], Compression); 6] = [
+    let magics: [(&[u8], Compression); 9] = [
         (&[0x1F, 0x8B], Compression::Gzip),
         (b"\xFD7zXZ\0", Compression::Xz),
         (&[0x28, 0xB5, 0x2F, 0xFD], Compression::Zstd),
         (b"BZh", Compression::Other("bzip2")),
+        (b"LZIP", Compression::Other("lzip")),
+        (&[0x89, b'L', b'Z', b'O'], Compression::Other("lzop")),
+        (&[0x1F, 0x9D], Compression::Other("compress")),
         (&[0x04, 0x22, 0x4D, 0x18], Compression::Other("lz4")),
         (&[0x5D, 0x00, 0x00], Compression::Other("lzma")),
     ];
-    // A plain archive may begin with any name.
-    if start.get(257..262) == Some(b"ustar") {
+    // A plain archive may begin with any name, and old ones have no mark.
+    if is_header(start) {
         return Compression::None;
+    }
+    // pzstd puts a frame to be skipped before each with data.
+    if matches!(start, [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..]) {
+        return Compression::Zstd;
     }
     let found = magics
         .into_iter()
@@ -216,6 +218,7 @@ impl<'a> Archive<'a> {
         if before.records.is_some() || before.name.is_some() || before.link.is_some() {
             return Err(self.input.damaged("it ends after an extended header"));
         }
+        self.input.finish()?;
         let path = self.input.path;
         let tree = self.builder.build().map_err(|source| Error::Tree {
             path: path.to_owned(),
@@ -379,7 +382,11 @@ impl<'a> Archive<'a> {
             links: 1,
         };
         self.unresolved |= acl::give(&records, &mut inode).map_err(unsupported)?;
-        let inserted = self.builder.insert(&path, inode).map(drop);
+        let checked = match inode.kind {
+            Kind::Directory => Ok(()),
+            _ => self.builder.check_replaceable(&path),
+        };
+        let inserted = checked.and_then(|()| self.builder.insert(&path, inode).map(drop));
         inserted.map_err(|source| self.misplaced(&path, source))
     }
 
@@ -398,11 +405,10 @@ impl<'a> Archive<'a> {
         if self.pax || !header.is_ustar() {
             return Ok(self.pax);
         }
-        Ok(self.input.peek()?.is_some_and(|block| {
-            let header = Header::read_from_bytes(&block);
-            let is_header = header.is_ok_and(|header| header.checksum_matches(&block));
-            !is_header && block.iter().any(|&byte| byte != 0)
-        }))
+        Ok(self
+            .input
+            .peek()?
+            .is_some_and(|block| !is_header(&block) && block.iter().any(|&byte| byte != 0)))
     }
 
     /// A second name of a member that came before.
@@ -412,10 +418,12 @@ impl<'a> Archive<'a> {
             let parts = parts.filter(|part| !part.is_empty() && *part != b".");
             parts.map(<[u8]>::to_vec).collect::<Vec<_>>()
         };
-        if same(path) == same(to) {
-            return Ok(());
-        }
-        let linked = self.builder.hard_link(path, to).map(drop);
+        let linked = if same(path) == same(to) {
+            self.builder.check_present(to)
+        } else {
+            let checked = self.builder.check_replaceable(path);
+            checked.and_then(|()| self.builder.hard_link(path, to).map(drop))
+        };
         linked.map_err(|source| self.misplaced(path, source))
     }
 

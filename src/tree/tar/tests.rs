@@ -359,6 +359,31 @@ fn what_is_wrong_is_named_with_its_place() {
             "`gone` is not in the tree",
         ),
         (
+            vec![member(b'1', "b", "./b", b"")],
+            "`./b` is not in the tree",
+        ),
+        (
+            vec![
+                member(b'0', "d/file", "", b"1"),
+                member(b'0', "d", "", b"2"),
+            ],
+            "`d` is a directory that has files, and only a directory can take its place",
+        ),
+        (
+            vec![
+                member(b'0', "d/file", "", b"1"),
+                member(b'2', "d", "to", b""),
+            ],
+            "`d` is a directory that has files",
+        ),
+        (
+            vec![
+                member(b'0', "d/file", "", b"1"),
+                member(b'1', "d", "d/file", b""),
+            ],
+            "`d` is a directory that has files",
+        ),
+        (
             vec![member(b'0', "../up", "", b"")],
             "`..` is not resolved here",
         ),
@@ -472,5 +497,98 @@ fn an_archive_that_is_cut_off_is_refused_or_warned_of() {
         let error = read_bytes(&packed[..packed.len() / 2]).unwrap_err();
         let hint = error.hint().unwrap_or_default();
         assert!(hint.contains("may be cut off"), "{error:?}");
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_another_is_as_tar_has_it() {
+    let archived = read_members(&[
+        member(b'5', "empty", "", b""),
+        member(b'0', "empty", "", b"file"),
+        member(b'0', "file", "", b""),
+        member(b'5', "file", "", b""),
+        member(b'0', "file/below", "", b"1"),
+        member(b'5', "file", "", b""),
+        member(b'2', "link", "file", b""),
+        member(b'5', "link", "", b""),
+        member(b'0', "link/below", "", b"2"),
+        member(b'0', "old", "", b"3"),
+        member(b'1', "kept", "old", b""),
+        member(b'0', "old", "", b"4"),
+        member(b'1', "old", "./old", b""),
+    ]);
+    let tree = Arc::new(archived.unwrap().tree);
+    for (path, text) in [
+        ("empty", "file"),
+        ("file/below", "1"),
+        ("link/below", "2"),
+        ("kept", "3"),
+        ("old", "4"),
+    ] {
+        let node = tree.find(path).unwrap();
+        assert_eq!(tree.read_small(node).unwrap(), text.as_bytes(), "{path}");
+    }
+    assert_eq!(tree.children(tree.find("file").unwrap()).len(), 1);
+}
+
+#[test]
+fn damage_that_only_the_last_checksum_shows_is_found() {
+    let mut whole = member(b'0', "a", "", &[1; 2000]);
+    whole.resize(whole.len() + 1024, 0);
+    // What is stored and not packed has no other guard.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    gzip.write_all(&whole).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let mut zstd = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.include_checksum(true).unwrap();
+    zstd.write_all(&whole).unwrap();
+    let zstd = zstd.finish().unwrap();
+    for packed in [&gzip, &zstd] {
+        read_bytes(packed).unwrap();
+        let mut bad = packed.clone();
+        // The first byte of the checksum of gzip, and the third of that of zstd.
+        let at = bad.len() - if packed == &gzip { 8 } else { 2 };
+        bad[at] ^= 1;
+        let error = read_bytes(&bad).unwrap_err();
+        assert!(matches!(error, Error::Read { .. }), "{error:?}");
+    }
+    // Several members are one file, and what fills up the last block is nothing.
+    let mut parts = Vec::new();
+    for part in [&whole[..700], &whole[700..]] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(part).unwrap();
+        parts.extend(gzip.finish().unwrap());
+    }
+    let skipped = [&b"\x50\x2A\x4D\x18\x04\0\0\0none"[..], &zstd].concat();
+    for bytes in [
+        [&parts[..], &[0; 512]].concat(),
+        [&gzip[..], b"more"].concat(),
+        skipped,
+    ] {
+        let archived = read_bytes(&bytes).unwrap();
+        assert_eq!(archived.warnings, [""; 0]);
+        assert!(archived.tree.find("a").is_some());
+    }
+}
+
+#[test]
+fn old_archives_may_begin_like_what_is_compressed() {
+    let mut old = sized(b'0', "BZh.txt", "", b"\0\0\0\0\0\0\0\0", 0);
+    old.resize(old.len() + 1024, 0);
+    assert!(read_bytes(&old).unwrap().tree.find("BZh.txt").is_some());
+    old[0] = b'C';
+    for (magic, name) in [
+        (&b"BZh9"[..], "bzip2"),
+        (b"LZIP", "lzip"),
+        (b"\x89LZO", "lzop"),
+        (b"\x1F\x9D", "compress"),
+    ] {
+        old[..magic.len()].copy_from_slice(magic);
+        old[148] = b'x';
+        let error = read_bytes(&old).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("is compressed by {name},")),
+            "{error}"
+        );
     }
 }
