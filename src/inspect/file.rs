@@ -33,7 +33,7 @@ impl Source {
     pub fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>, Problem> {
         self.check(offset, length)?;
         if length > MAX_TABLE {
-            return Problem::corrupt(offset, "a table is too large");
+            return Problem::unsupported("has a table of more than 128 MiB");
         }
         let Ok(size) = usize::try_from(length) else {
             return Problem::corrupt(offset, "a table is too large");
@@ -87,6 +87,24 @@ impl Source {
         match entries.checked_mul(size) {
             Some(length) => self.bytes(offset, length),
             None => Problem::corrupt(offset, "a table is too large"),
+        }
+    }
+
+    /// That the file has a block of the disk at `offset`, as far as the disk goes. Whoever
+    /// writes blocks writes them whole, so what ends before was cut off.
+    pub fn check_block(
+        &self,
+        offset: u64,
+        start: u64,
+        block_size: u64,
+        disk_size: u64,
+    ) -> Result<(), Problem> {
+        let needed = block_size.min(disk_size.saturating_sub(start));
+        match self.check(offset, needed) {
+            Err(_) if self.check(offset, 1).is_ok() => {
+                Problem::corrupt(self.length, "the file ends within a block")
+            }
+            result => result,
         }
     }
 

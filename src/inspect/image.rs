@@ -17,6 +17,8 @@ const MIN_SHARED: u64 = 128 << 10;
 #[derive(Debug)]
 pub struct Image {
     pub(super) file: File,
+    /// Length of the file when it was opened, in bytes.
+    pub(super) file_length: u64,
     pub(super) format: &'static str,
     pub(super) map: Map,
 }
@@ -29,10 +31,50 @@ pub struct BadCompression {
     pub offset: u64,
 }
 
+/// An image has fewer bytes than when it was opened.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the image shrank from {expected} to {end} bytes while it was read; keep it unchanged until it has been read"
+)]
+pub struct Shrunk {
+    /// Its length when it was opened, in bytes.
+    pub expected: u64,
+    /// Where it ends now, in bytes.
+    pub end: u64,
+}
+
 impl Image {
     /// Name of its format.
     pub fn format(&self) -> &'static str {
         self.format
+    }
+}
+
+impl Image {
+    /// Reads until the buffer is full or the file ends; the rest stays as it is.
+    ///
+    /// # Errors
+    /// The file cannot be read, or ends before where it ended when it was opened: what
+    /// is gone would pass for zeros.
+    fn fill(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<(), Cause> {
+        while !buffer.is_empty() {
+            match self.file.read_at(buffer, offset) {
+                Ok(0) if offset < self.file_length => {
+                    return Err(Box::new(Shrunk {
+                        expected: self.file_length,
+                        end: self.file.metadata()?.len(),
+                    }));
+                }
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    buffer = &mut buffer[read..];
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -96,7 +138,7 @@ impl ImageReader<'_> {
         let bad = || Box::new(BadCompression { offset });
         self.stored.resize(usize::try_from(stored)?, 0);
         self.unit.resize(usize::try_from(map.unit)?, 0);
-        self.image.file.read_exact_at(&mut self.stored, offset)?;
+        self.image.fill(&mut self.stored, offset)?;
         // QEMU stores of a VMDK's last grain what lies on the disk. Pieces end there too.
         let least = usize::try_from(piece.length)?;
         self.decompressor
@@ -123,7 +165,7 @@ impl Reader for ImageReader<'_> {
             let part =
                 &mut buffer[usize::try_from(start - offset)?..usize::try_from(stop - offset)?];
             match piece.place {
-                Place::Plain(at) => read_to_end(&image.file, part, at.saturating_add(within))?,
+                Place::Plain(at) => image.fill(part, at.saturating_add(within))?,
                 Place::Compressed { offset, stored } => {
                     self.load(piece, offset, stored)?;
                     let from = usize::try_from(within)?;
@@ -133,22 +175,6 @@ impl Reader for ImageReader<'_> {
         }
         Ok(())
     }
-}
-
-/// Reads until the buffer is full or the file ends; the rest stays as it is.
-fn read_to_end(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match file.read_at(buffer, offset) {
-            Ok(0) => return Ok(()),
-            Ok(read) => {
-                buffer = &mut buffer[read..];
-                offset += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Ranges of a file that are not holes.

@@ -40,7 +40,7 @@ pub use collect::{CollectError, Collector};
 pub use contents::{ChooseError, Contents, Part, os_release};
 pub use error::Error;
 pub use extract::{ExtractError, Extracted, Target, extract};
-pub use image::{BadCompression, Image};
+pub use image::{BadCompression, Image, Shrunk};
 pub use lvm::Logical;
 pub use mapping::Mapping;
 pub use partitions::{Partition, Table, TableKind};
@@ -167,6 +167,7 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
     let map = map.map_err(|problem| problem.into_error(path.to_owned(), format.name()))?;
     Ok(Image {
         file: source.file,
+        file_length: source.length,
         format: format.name(),
         map,
     })

@@ -273,6 +273,60 @@ fn what_is_not_read_is_named() {
     assert_eq!(missing.hint().as_deref(), Some("check the name"));
 }
 
+/// An item of a VHDX's metadata: id, offset from the start of the region, length, flags.
+fn metadata_entry(id: uuid::Uuid, offset: u32, length: u32) -> Vec<u8> {
+    let numbers = [offset, length, 4, 0].map(u32::to_le_bytes).concat();
+    [&id.to_bytes_le()[..], &numbers].concat()
+}
+
+#[test]
+fn the_parent_of_a_vhdx_is_named_wherever_its_locator_stands() {
+    use crate::sink::vhdx::format::{METADATA_SIGNATURE, PARENT_LOCATOR};
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    let format = sink::Format::Vhdx(sink::vhdx::Options::default());
+    write(&Memory::sample(1 << 20, 15), format, &path);
+    let whole = std::fs::read(&path).unwrap();
+    let region = whole
+        .windows(8)
+        .position(|bytes| bytes == METADATA_SIGNATURE)
+        .unwrap();
+    let count = usize::from(whole[region + 10]);
+    let utf16 =
+        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let (key, value) = (utf16("relative_path"), utf16(r"..\the base.vhdx"));
+    let locator = [
+        &[0; 18][..],
+        &1_u16.to_le_bytes(),
+        &32_u32.to_le_bytes(),
+        &(32 + key.len() as u32).to_le_bytes(),
+        &(key.len() as u16).to_le_bytes(),
+        &(value.len() as u16).to_le_bytes(),
+        &key,
+        &value,
+    ]
+    .concat();
+    for (is_first, length, name) in [
+        (true, locator.len(), r"..\\the base.vhdx"),
+        (false, locator.len(), r"..\\the base.vhdx"),
+        (false, 40, "without a name"),
+    ] {
+        let mut image = whole.clone();
+        let at = region + (128 << 10);
+        image[at..at + locator.len()].copy_from_slice(&locator);
+        let mut entries = image[region + 32..][..32 * count].to_vec();
+        let new = metadata_entry(PARENT_LOCATOR, 128 << 10, length as u32);
+        let before = if is_first { 0 } else { entries.len() };
+        entries.splice(before..before, new);
+        image[region + 10] += 1;
+        image[region + 32..][..entries.len()].copy_from_slice(&entries);
+        std::fs::write(&path, image).unwrap();
+        let error = open(&path, None).unwrap_err();
+        assert!(matches!(error, Error::Backing { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
 #[test]
 fn a_vhdx_with_changes_in_its_log_is_refused() {
     let place = tempfile::tempdir().unwrap();
@@ -398,5 +452,83 @@ fn repair_checksums(image: &mut [u8]) {
             let sum = checksum(bytes);
             bytes[4..8].copy_from_slice(&sum.to_le_bytes());
         }
+    }
+}
+
+#[test]
+fn an_image_that_shrinks_while_it_is_read_is_not_taken_for_zeros() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    let disk = Memory::sample(5 << 20, 21);
+    let qcow2 = |compression| {
+        sink::Format::Qcow2(Options {
+            compression,
+            ..Options::default()
+        })
+    };
+    for format in [
+        sink::Format::Raw,
+        qcow2(Compression::None),
+        qcow2(Compression::Level(None)),
+    ] {
+        write(&disk, format, &path);
+        let image = open(&path, None).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(image.file_length / 2).unwrap();
+        let error = bytes(&image, 1 << 20).unwrap_err().to_string();
+        assert!(error.starts_with("the image shrank from "), "{error}");
+        // What was appended is none of its business.
+        write(&disk, format, &path);
+        let image = open(&path, None).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(image.file_length * 2).unwrap();
+        assert!(bytes(&image, 1 << 20).unwrap() == disk.bytes());
+    }
+}
+
+#[test]
+fn an_image_that_ends_within_a_block_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    let disk = Memory {
+        length: 9 << 20,
+        pieces: vec![(8 << 20, vec![7; 1 << 20])],
+        broken_from: None,
+    };
+    for format in [
+        sink::Format::Vhd(sink::vhd::Subformat::Dynamic),
+        sink::Format::Vhdx(sink::vhdx::Options::default()),
+        sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
+    ] {
+        write(&disk, format, &path);
+        let file = File::options().write(true).open(&path).unwrap();
+        let length = file.metadata().unwrap().len();
+        // The second block of a VHD is half beyond the disk.
+        let cut = if format.name() == "vhd" {
+            (3 << 19) + 512
+        } else {
+            1 << 19
+        };
+        file.set_len(length - cut).unwrap();
+        let error = open(&path, None).unwrap_err().to_string();
+        assert!(error.contains("the file ends within a block"), "{error}");
+    }
+}
+
+#[test]
+fn a_vhd_may_lack_the_last_byte_of_its_footer() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    let disk = Memory::sample(2 << 20, 22);
+    for format in [
+        sink::Format::Vhd(sink::vhd::Subformat::Dynamic),
+        sink::Format::Vhd(sink::vhd::Subformat::Fixed),
+    ] {
+        write(&disk, format, &path);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        let image = open(&path, None).unwrap();
+        assert_eq!(image.format(), "vhd");
+        assert!(bytes(&image, 300_000).unwrap() == disk.bytes());
     }
 }

@@ -23,8 +23,10 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
     if header.version.get() != VERSION {
         return Problem::unsupported(format!("has version {:#x}", header.version));
     }
-    if header.uuid_link != [0; 16] || header.uuid_parent != [0; 16] {
-        let parent = uuid::Uuid::from_bytes_le(header.uuid_link);
+    // The second is the state of the parent that this one was made from.
+    let parents = [header.uuid_link, header.uuid_parent];
+    if let Some(parent) = parents.into_iter().find(|id| *id != [0; 16]) {
+        let parent = uuid::Uuid::from_bytes_le(parent);
         return Err(Problem::Backing(parent.to_string()));
     }
     match header.image_type.get() {
@@ -53,9 +55,10 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
             continue;
         }
         let offset = u64::from(header.offset_data.get()) + u64::from(entry) * block_size;
-        source.check(offset, 1)?;
+        let start = number * block_size;
+        source.check_block(offset, start, block_size, map.length)?;
         let piece = Piece {
-            start: number * block_size,
+            start,
             length: block_size,
             place: Place::Plain(offset),
         };

@@ -1,5 +1,7 @@
 //! Reads VHD images, fixed and dynamic.
 
+use zerocopy::FromBytes as _;
+
 use super::error::Problem;
 use super::file::Source;
 use super::map::{Map, Piece, Place};
@@ -20,16 +22,26 @@ pub(super) fn is_vhd(source: &Source) -> bool {
 
 /// The footer at the end, else its copy at the start; none if neither is one.
 fn footer(source: &Source) -> Result<Option<Footer>, Problem> {
-    let Some(last) = source.length.checked_sub(FOOTER_LENGTH) else {
+    let Some(last) = source.length.checked_sub(FOOTER_LENGTH - 1) else {
         return Ok(None);
     };
-    for offset in [last, 0] {
-        let footer: Footer = source.structure(offset)?;
-        if footer.cookie == FOOTER_COOKIE && footer.checksum.get() == footer.expected_checksum() {
-            return Ok(Some(footer));
-        }
-    }
-    Ok(None)
+    // Virtual PC before 2004 left out the last byte, which is zero.
+    let at_end = if source.length % SECTOR == FOOTER_LENGTH - 1 {
+        let mut bytes = source.bytes(last, FOOTER_LENGTH - 1)?;
+        bytes.push(0);
+        Footer::read_from_bytes(&bytes).ok()
+    } else {
+        source
+            .structure(source.length.saturating_sub(FOOTER_LENGTH))
+            .ok()
+    };
+    let at_start = source.structure(0).ok();
+    Ok([at_end, at_start]
+        .into_iter()
+        .flatten()
+        .find(|footer: &Footer| {
+            footer.cookie == FOOTER_COOKIE && footer.checksum.get() == footer.expected_checksum()
+        }))
 }
 
 /// Where the disk is in the image.
@@ -121,9 +133,10 @@ fn dynamic(source: &Source, footer: &Footer, map: &mut Map) -> Result<(), Proble
         // The bitmap is not looked at, as in QEMU: sectors that are not marked
         // in a disk without a parent are zeros.
         let offset = u64::from(entry) * SECTOR + bitmap_length(block_size);
-        source.check(offset, 1)?;
+        let start = number * block_size;
+        source.check_block(offset, start, block_size, map.length)?;
         let piece = Piece {
-            start: number * block_size,
+            start,
             length: block_size,
             place: Place::Plain(offset),
         };

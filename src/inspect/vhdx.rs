@@ -9,10 +9,11 @@ use super::map::{Map, Piece, Place};
 use crate::sink::vhdx::format::{
     BLOCK_FULLY_PRESENT, BLOCK_NOT_PRESENT, BLOCK_SIZES, BLOCK_UNDEFINED, BLOCK_UNMAPPED,
     BLOCK_ZERO, FILE_PARAMETERS, FileParameters, HAS_PARENT, HEADER_SIGNATURE, HEADERS, Header,
-    IS_REQUIRED, LOGICAL_SECTOR_SIZE, MAX_ENTRIES, MAX_SIZE, METADATA_SIGNATURE, MIB,
-    MetadataEntry, MetadataTableHeader, OFFSET_MASK, PAGE_83_DATA, PHYSICAL_SECTOR_SIZE,
-    REGION_BAT, REGION_METADATA, REGION_SIGNATURE, REGION_TABLES, RegionEntry, RegionTableHeader,
-    STATE_MASK, TABLE_LENGTH, VIRTUAL_DISK_SIZE, checksum, chunk_ratio,
+    IS_REQUIRED, LOGICAL_SECTOR_SIZE, LocatorEntry, LocatorHeader, MAX_ENTRIES, MAX_SIZE,
+    METADATA_SIGNATURE, MIB, MetadataEntry, MetadataTableHeader, OFFSET_MASK, PAGE_83_DATA,
+    PARENT_LOCATOR, PHYSICAL_SECTOR_SIZE, REGION_BAT, REGION_METADATA, REGION_SIGNATURE,
+    REGION_TABLES, RegionEntry, RegionTableHeader, STATE_MASK, TABLE_LENGTH, VIRTUAL_DISK_SIZE,
+    checksum, chunk_ratio,
 };
 
 /// Where a region lies.
@@ -64,9 +65,10 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
                 if offset < MIB {
                     return Problem::corrupt(at, "a block lies within the headers");
                 }
-                source.check(offset, 1)?;
+                let start = block * disk.block_size;
+                source.check_block(offset, start, disk.block_size, disk.size)?;
                 let piece = Piece {
-                    start: block * disk.block_size,
+                    start,
                     length: disk.block_size,
                     place: Place::Plain(offset),
                 };
@@ -158,7 +160,7 @@ fn metadata_items(source: &Source, region: Region) -> Result<Disk, Problem> {
     let Some(header) = header.filter(|header| header.signature == METADATA_SIGNATURE) else {
         return Problem::corrupt(region.offset, "the metadata has not its mark");
     };
-    let (mut size, mut parameters, mut sector) = (None, None, None);
+    let (mut size, mut parameters, mut sector, mut locator) = (None, None, None, None);
     let mut at = size_of::<MetadataTableHeader>();
     for _ in 0..header.entry_count.get() {
         let Some(entry) = part::<MetadataEntry>(&bytes, at) else {
@@ -176,21 +178,22 @@ fn metadata_items(source: &Source, region: Region) -> Result<Disk, Problem> {
             size = source.table_le64(offset, 1)?.first().copied();
         } else if id == LOGICAL_SECTOR_SIZE {
             sector = source.table_le32(offset, 1)?.first().copied();
+        } else if id == PARENT_LOCATOR {
+            locator = Some((offset, u64::from(entry.length.get())));
         } else if id != PAGE_83_DATA
             && id != PHYSICAL_SECTOR_SIZE
             && entry.flags.get() & IS_REQUIRED != 0
         {
-            if parameters.is_some_and(|known| known.flags.get() & HAS_PARENT != 0) {
-                return Err(Problem::Backing("its parent".to_owned()));
-            }
             return Problem::unsupported(format!("needs the metadata {id}"));
         }
     }
     let (Some(size), Some(parameters), Some(sector)) = (size, parameters, sector) else {
         return Problem::corrupt(region.offset, "an item of the metadata is missing");
     };
-    if parameters.flags.get() & HAS_PARENT != 0 {
-        return Err(Problem::Backing("its parent".to_owned()));
+    if parameters.flags.get() & HAS_PARENT != 0 || locator.is_some() {
+        let name = locator.and_then(|(offset, length)| parent_name(source, offset, length));
+        let name = name.unwrap_or_else(|| "without a name".to_owned());
+        return Err(Problem::Backing(name));
     }
     let block_size = u64::from(parameters.block_size.get());
     if !BLOCK_SIZES.contains(&block_size) || !block_size.is_power_of_two() {
@@ -206,5 +209,34 @@ fn metadata_items(source: &Source, region: Region) -> Result<Disk, Problem> {
         size,
         block_size,
         sector: u64::from(sector),
+    })
+}
+
+/// Keys of a locator whose values are names of the parent's file, the best first.
+const PARENT_NAMES: [&str; 3] = ["relative_path", "absolute_win32_path", "volume_path"];
+
+/// The parent's name, as the locator of `length` bytes at `offset` has it.
+fn parent_name(source: &Source, offset: u64, length: u64) -> Option<String> {
+    let bytes = source.bytes(offset, length.min(MIB)).ok()?;
+    let header: LocatorHeader = part(&bytes, 0)?;
+    let text = |offset: u32, length: u16| {
+        let start = usize::try_from(offset).ok()?;
+        let units = bytes.get(start..start.checked_add(usize::from(length))?)?;
+        let (units, _) = units.as_chunks();
+        let units: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        Some(String::from_utf16_lossy(&units))
+    };
+    let entries = (0..usize::from(header.entry_count.get())).map_while(|number| {
+        let at = size_of::<LocatorHeader>() + number * size_of::<LocatorEntry>();
+        part::<LocatorEntry>(&bytes, at)
+    });
+    PARENT_NAMES.iter().find_map(|wanted| {
+        let mut named = entries.clone().filter(|entry| {
+            let length = entry.key_length.get();
+            usize::from(length) == 2 * wanted.len()
+                && text(entry.key_offset.get(), length).as_deref() == Some(wanted)
+        });
+        let entry = named.next()?;
+        text(entry.value_offset.get(), entry.value_length.get())
     })
 }

@@ -39,6 +39,8 @@ pub const PAGE_83_DATA: Uuid = uuid!("BECA12AB-B2E6-4523-93EF-C309E000C746");
 pub const LOGICAL_SECTOR_SIZE: Uuid = uuid!("8141BF1D-A96F-4709-BA47-F233A8FAAB5F");
 /// Metadata: length of a physical sector, a `U32`.
 pub const PHYSICAL_SECTOR_SIZE: Uuid = uuid!("CDA348C7-445D-4471-9CC9-E9885251C556");
+/// Metadata: where the parent may be found, a [`LocatorHeader`] with its entries.
+pub const PARENT_LOCATOR: Uuid = uuid!("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C");
 /// [`MetadataEntry::flags`]: about the disk, not the file.
 pub const IS_VIRTUAL_DISK: u32 = 2;
 /// [`MetadataEntry::flags`], [`RegionEntry::required`] has its own bit: a reader must know it.
@@ -185,6 +187,36 @@ pub struct FileParameters {
     /// 0x04: [`LEAVE_BLOCKS_ALLOCATED`], [`HAS_PARENT`].
     pub flags: U32,
 }
+
+/// Start of the item [`PARENT_LOCATOR`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LocatorHeader {
+    /// 0x00: what kind of parent it is.
+    pub kind: [u8; 16],
+    /// 0x10: zero.
+    pub reserved: U16,
+    /// 0x12: how many entries follow.
+    pub entry_count: U16,
+}
+
+const _: () = assert!(size_of::<LocatorHeader>() == 20);
+
+/// A key and its value, in UTF-16; offsets are from the start of the item.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LocatorEntry {
+    /// 0x00: offset of the key.
+    pub key_offset: U32,
+    /// 0x04: offset of the value.
+    pub value_offset: U32,
+    /// 0x08: length of the key in bytes.
+    pub key_length: U16,
+    /// 0x0A: length of the value in bytes.
+    pub value_length: U16,
+}
+
+const _: () = assert!(size_of::<LocatorEntry>() == 12);
 
 /// Blocks that share a sector bitmap, whose entry in the table follows theirs.
 pub fn chunk_ratio(block_size: u64, logical_sector: u64) -> Option<u64> {
