@@ -1,6 +1,6 @@
 //! System calls on names relative to an open directory, and on files without one.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -72,6 +72,15 @@ pub(super) fn open_at(directory: &OwnedFd, name: &OsStr, flags: libc::c_int) -> 
 
 /// What has this name, links not followed.
 pub(super) fn status(directory: &OwnedFd, name: &OsStr) -> io::Result<libc::stat> {
+    status_with(directory, name, libc::AT_SYMLINK_NOFOLLOW)
+}
+
+/// What this name leads to, links followed.
+pub(super) fn status_behind(directory: &OwnedFd, name: &OsStr) -> io::Result<libc::stat> {
+    status_with(directory, name, 0)
+}
+
+fn status_with(directory: &OwnedFd, name: &OsStr, flags: libc::c_int) -> io::Result<libc::stat> {
     let name = c_string(name)?;
     // SAFETY: `name` ends in NUL; `found` is plain data that fstatat fills.
     unsafe {
@@ -80,10 +89,15 @@ pub(super) fn status(directory: &OwnedFd, name: &OsStr) -> io::Result<libc::stat
             directory.as_raw_fd(),
             name.as_ptr(),
             &mut found,
-            libc::AT_SYMLINK_NOFOLLOW,
+            flags,
         ))?;
         Ok(found)
     }
+}
+
+/// What a link says.
+pub(super) fn read_link(directory: &OwnedFd, name: &OsStr) -> io::Result<OsString> {
+    Ok(nix::fcntl::readlinkat(directory, name)?)
 }
 
 /// Gives a file without a name one; never replaces.

@@ -10,13 +10,14 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use super::at::{
-    free_bytes, link, lock, open_at, open_directory, rename, reports_late, same_file, status,
-    unlink,
+    free_bytes, link, lock, open_at, open_directory, read_link, rename, reports_late, same_file,
+    status, status_behind, unlink,
 };
 use super::error::Error;
 
@@ -186,10 +187,7 @@ impl Output {
             source,
         })?;
         match status(&directory, &name) {
-            Ok(found)
-                if found.st_mode & libc::S_IFMT != libc::S_IFREG
-                    && found.st_mode & libc::S_IFMT != libc::S_IFLNK =>
-            {
+            Ok(found) if !may_be_replaced(&directory, &name, &found) => {
                 return Err(Error::NotAFile {
                     target: target.to_owned(),
                 });
@@ -436,6 +434,23 @@ fn with_suffix(name: &OsStr, suffix: &str) -> OsString {
     all
 }
 
+/// Whether what has an output's name may give it up: a file, and a link to a file or to
+/// nothing. A link to a device (`/dev/mapper/GROUP-NAME`), to a directory, or to what a
+/// process has open (`/dev/stdout`) is named to be written to, and not to be replaced.
+fn may_be_replaced(directory: &OwnedFd, name: &OsStr, found: &libc::stat) -> bool {
+    let is = |found: &libc::stat, kind| found.st_mode & libc::S_IFMT == kind;
+    if !is(found, libc::S_IFLNK) {
+        return is(found, libc::S_IFREG);
+    }
+    let leads_to_file = match status_behind(directory, name) {
+        Ok(behind) => is(&behind, libc::S_IFREG),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    let of_process =
+        read_link(directory, name).is_ok_and(|to| to.as_bytes().starts_with(b"/proc/"));
+    leads_to_file && !of_process
+}
+
 /// A file to write in, without a name where that is possible.
 fn create_file(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<OsString>)> {
     match open_at(directory, OsStr::new("."), libc::O_RDWR | libc::O_TMPFILE) {
@@ -634,6 +649,16 @@ mod tests {
         assert!(missing.hint().is_some());
         let directory = Output::create(place.path(), 0).unwrap_err();
         assert!(matches!(directory, Error::NotAFile { .. }), "{directory}");
+        for to in ["/dev/null", "/proc/self/fd/1", ".", "/proc/self/exe"] {
+            let link = place.path().join("link");
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            let refused = Output::create(&link, 0).unwrap_err();
+            assert!(matches!(refused, Error::NotAFile { .. }), "{to}: {refused}");
+            std::fs::remove_file(link).unwrap();
+        }
+        let dangling = place.path().join("dangling");
+        std::os::unix::fs::symlink("nothing", &dangling).unwrap();
+        assert!(Output::create(&dangling, 0).is_ok());
         let long = Output::create(&place.path().join("n".repeat(300)), 0).unwrap_err();
         assert!(matches!(long, Error::NameTooLong { .. }), "{long}");
         assert!(matches!(
