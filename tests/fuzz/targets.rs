@@ -64,7 +64,7 @@ pub fn release(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(release) = Release::parse(&text) {
         let now = UNIX_EPOCH + Duration::from_secs(1_772_366_400);
-        let _ = release.check("stable", now);
+        let _ = release.check("stable", now, true);
     }
 }
 
