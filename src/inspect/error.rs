@@ -93,10 +93,16 @@ impl Error {
             Error::NotAFile { .. } => Some("name an image file".to_owned()),
             Error::Unsupported { hint, .. } => hint.map(str::to_owned),
             Error::Foreign { hint, .. } => Some(hint.clone()),
-            Error::Backing { .. } => Some(
-                "if you trust it, merge both with `qemu-img convert -O qcow2 IMAGE MERGED` first"
-                    .to_owned(),
-            ),
+            Error::Backing { format, .. } => Some(format!(
+                "if you trust it, merge both {} first",
+                // QEMU refuses those with a parent, or takes what they have for all of it.
+                match *format {
+                    "vhd" | "vhdx" =>
+                        "in Hyper-V (`Convert-VHD -Path IMAGE -DestinationPath MERGED`)",
+                    "vdi" => "with `VBoxManage clonemedium disk IMAGE MERGED`",
+                    _ => "with `qemu-img convert -O qcow2 IMAGE MERGED`",
+                }
+            )),
             Error::Corrupt { .. } => Some("fetch or make the image again".to_owned()),
         }
     }

@@ -235,8 +235,20 @@ fn what_is_not_read_is_named() {
         (
             sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
             0x4C,
+            vec![5],
+            "has image type 5",
+        ),
+        (
+            sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
+            0x4C,
             vec![4],
-            "has image type 4",
+            "stands on another image",
+        ),
+        (
+            sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
+            0x1B8,
+            vec![0xAB, 0xCD],
+            "stands on another image (\"0000cdab-",
         ),
         (
             sink::Format::Vdi(sink::vdi::Subformat::Dynamic),
@@ -324,6 +336,8 @@ fn the_parent_of_a_vhdx_is_named_wherever_its_locator_stands() {
         let error = open(&path, None).unwrap_err();
         assert!(matches!(error, Error::Backing { .. }), "{error}");
         assert!(error.to_string().contains(name), "{error}");
+        // QEMU would not merge them.
+        assert!(error.hint().unwrap().contains("Hyper-V"));
     }
 }
 
@@ -343,6 +357,18 @@ fn a_vhdx_with_changes_in_its_log_is_refused() {
         let sum = crate::sink::vhdx::format::checksum(&image[at..at + 4096]);
         image[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
     }
+    // An id alone says nothing: it was open when it was copied.
+    std::fs::write(&path, &image).unwrap();
+    assert_eq!(open(&path, None).unwrap().length(), 1 << 20);
+    let header = crate::sink::vhdx::format::HEADERS[0] as usize;
+    let log = u64::from_le_bytes(*image[header + 0x48..].first_chunk().unwrap()) as usize;
+    let entry = log + 3 * 4096;
+    image[entry..entry + 4].copy_from_slice(b"loge");
+    // Of another time.
+    image[entry + 0x20] = 2;
+    std::fs::write(&path, &image).unwrap();
+    assert!(open(&path, None).is_ok());
+    image[entry + 0x20] = 1;
     std::fs::write(&path, image).unwrap();
     let error = open(&path, None).unwrap_err();
     assert!(error.to_string().contains("changes in its log"), "{error}");

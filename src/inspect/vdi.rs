@@ -4,7 +4,8 @@ use super::error::Problem;
 use super::file::Source;
 use super::map::{Map, Piece, Place};
 use crate::sink::vdi::format::{
-    BLOCK_SIZE, FIRST_UNUSED, Header, SIGNATURE, TYPE_DYNAMIC, TYPE_STATIC, VERSION,
+    BLOCK_SIZE, FIRST_UNUSED, Header, SIGNATURE, TYPE_DIFFERENCING, TYPE_DYNAMIC, TYPE_STATIC,
+    TYPE_UNDO, VERSION,
 };
 
 /// Where the signature is.
@@ -25,13 +26,14 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
     }
     // The second is the state of the parent that this one was made from.
     let parents = [header.uuid_link, header.uuid_parent];
-    if let Some(parent) = parents.into_iter().find(|id| *id != [0; 16]) {
-        let parent = uuid::Uuid::from_bytes_le(parent);
-        return Err(Problem::Backing(parent.to_string()));
-    }
-    match header.image_type.get() {
-        TYPE_DYNAMIC | TYPE_STATIC => {}
-        other => return Problem::unsupported(format!("has image type {other}")),
+    let parent = parents.into_iter().find(|id| *id != [0; 16]);
+    match (header.image_type.get(), parent) {
+        (TYPE_DYNAMIC | TYPE_STATIC, None) => {}
+        (TYPE_DYNAMIC | TYPE_STATIC | TYPE_UNDO | TYPE_DIFFERENCING, parent) => {
+            let parent = uuid::Uuid::from_bytes_le(parent.unwrap_or_default());
+            return Err(Problem::Backing(parent.to_string()));
+        }
+        (other, _) => return Problem::unsupported(format!("has image type {other}")),
     }
     if header.sector_size.get() != 512 {
         return Problem::corrupt(0x168, "the sector size is impossible");

@@ -1,4 +1,4 @@
-//! Reads VHDX images whose log is empty.
+//! Reads VHDX images whose log has no changes.
 
 use uuid::Uuid;
 use zerocopy::{FromBytes, IntoBytes as _};
@@ -9,11 +9,11 @@ use super::map::{Map, Piece, Place};
 use crate::sink::vhdx::format::{
     BLOCK_FULLY_PRESENT, BLOCK_NOT_PRESENT, BLOCK_SIZES, BLOCK_UNDEFINED, BLOCK_UNMAPPED,
     BLOCK_ZERO, FILE_PARAMETERS, FileParameters, HAS_PARENT, HEADER_SIGNATURE, HEADERS, Header,
-    IS_REQUIRED, LOGICAL_SECTOR_SIZE, LocatorEntry, LocatorHeader, MAX_ENTRIES, MAX_SIZE,
-    METADATA_SIGNATURE, MIB, MetadataEntry, MetadataTableHeader, OFFSET_MASK, PAGE_83_DATA,
-    PARENT_LOCATOR, PHYSICAL_SECTOR_SIZE, REGION_BAT, REGION_METADATA, REGION_SIGNATURE,
-    REGION_TABLES, RegionEntry, RegionTableHeader, STATE_MASK, TABLE_LENGTH, VIRTUAL_DISK_SIZE,
-    checksum, chunk_ratio,
+    IS_REQUIRED, LOG_SECTOR, LOG_SIGNATURE, LOGICAL_SECTOR_SIZE, LocatorEntry, LocatorHeader,
+    LogEntryHeader, MAX_ENTRIES, MAX_SIZE, METADATA_SIGNATURE, MIB, MetadataEntry,
+    MetadataTableHeader, OFFSET_MASK, PAGE_83_DATA, PARENT_LOCATOR, PHYSICAL_SECTOR_SIZE,
+    REGION_BAT, REGION_METADATA, REGION_SIGNATURE, REGION_TABLES, RegionEntry, RegionTableHeader,
+    STATE_MASK, TABLE_LENGTH, VIRTUAL_DISK_SIZE, checksum, chunk_ratio,
 };
 
 /// Where a region lies.
@@ -29,7 +29,7 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
     if header.version.get() != 1 {
         return Problem::unsupported(format!("has version {}", header.version));
     }
-    if header.log_guid != [0; 16] {
+    if has_changes(source, &header)? {
         return Err(Problem::Unsupported {
             what: "has changes in its log, because it was not closed properly".to_owned(),
             hint: Some(
@@ -98,6 +98,31 @@ fn header(source: &Source) -> Result<Header, Problem> {
         Some(header) => Ok(header),
         None => Problem::corrupt(HEADERS[0], "no header has a right checksum"),
     }
+}
+
+/// Whether the log has changes that are not in the file yet. That it has an id says only
+/// that it may: it gets one before anything is written to it.
+fn has_changes(source: &Source, header: &Header) -> Result<bool, Problem> {
+    if header.log_guid == [0; 16] {
+        return Ok(false);
+    }
+    let (start, length) = (header.log_offset.get(), u64::from(header.log_length.get()));
+    source.check(start, length)?;
+    let mut done = 0;
+    while done < length {
+        let bytes = source.bytes(start + done, MIB.min(length - done))?;
+        let mut sectors = bytes.chunks(LOG_SECTOR);
+        // Whether its checksum is right does not matter: then something was to be changed.
+        if sectors.any(|sector| {
+            part::<LogEntryHeader>(sector, 0).is_some_and(|entry| {
+                entry.signature == LOG_SIGNATURE && entry.log_guid == header.log_guid
+            })
+        }) {
+            return Ok(true);
+        }
+        done += bytes.len() as u64;
+    }
+    Ok(false)
 }
 
 /// Reads a structure out of bytes.

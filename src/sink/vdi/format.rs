@@ -16,6 +16,10 @@ pub const HEADER_SIZE: u32 = 400;
 pub const TYPE_DYNAMIC: u32 = 1;
 /// [`Header::image_type`]: all blocks are stored.
 pub const TYPE_STATIC: u32 = 2;
+/// [`Header::image_type`]: what is undone on a parent when a machine stops.
+pub const TYPE_UNDO: u32 = 3;
+/// [`Header::image_type`]: changes of a parent, as snapshots make them.
+pub const TYPE_DIFFERENCING: u32 = 4;
 /// Length of a block, the only one that QEMU takes.
 pub const BLOCK_SIZE: u32 = 1 << 20;
 /// Entries of the map from here up are blocks that are not stored and hold zeros.

@@ -112,6 +112,39 @@ pub struct Header {
 
 const _: () = assert!(size_of::<Header>() == 4096);
 
+/// Unit of the log: an entry begins at a multiple of it.
+pub const LOG_SECTOR: usize = 4096;
+/// [`LogEntryHeader::signature`].
+pub const LOG_SIGNATURE: [u8; 4] = *b"loge";
+
+/// Start of an entry of the log.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LogEntryHeader {
+    /// 0x00: [`LOG_SIGNATURE`].
+    pub signature: [u8; 4],
+    /// 0x04: CRC-32C of the whole entry with this field zero.
+    pub checksum: U32,
+    /// 0x08: length of the entry in bytes.
+    pub entry_length: U32,
+    /// 0x0C: offset in the log of the oldest entry that counts.
+    pub tail: U32,
+    /// 0x10: which of two entries is newer.
+    pub sequence_number: U64,
+    /// 0x18: how many descriptors follow.
+    pub descriptor_count: U32,
+    /// 0x1C: zero.
+    pub reserved: U32,
+    /// 0x20: [`Header::log_guid`] when it was written; others do not count.
+    pub log_guid: [u8; 16],
+    /// 0x30: the file's length in bytes that was safe on its device.
+    pub flushed_file_offset: U64,
+    /// 0x38: the file's length in bytes that all structures lie within.
+    pub last_file_offset: U64,
+}
+
+const _: () = assert!(size_of::<LogEntryHeader>() == 64);
+
 /// Start of a region table.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
