@@ -95,19 +95,26 @@ pub enum Error {
     },
 }
 
+/// What to do about files that change while they are read.
+const CHANGED: &str = "it changed meanwhile: keep the tree unchanged until the image is written";
+
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         let Error::Io { source, .. } = self else {
             return None;
         };
+        // An archive that is shorter than it was.
+        if source.kind() == io::ErrorKind::UnexpectedEof {
+            return Some(CHANGED);
+        }
         match source.raw_os_error()? {
             libc::EACCES | libc::EPERM => {
                 Some("run as the owner of the files or as root, or pack a tar archive of the tree")
             }
             // It was a regular file, or a directory, when its name was read.
             libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EISDIR | libc::ESPIPE => {
-                Some("it changed meanwhile: keep the tree unchanged until the image is written")
+                Some(CHANGED)
             }
             libc::EIO => Some(
                 "its device or filesystem fails: see the kernel's messages (`dmesg`), and copy the file from elsewhere",

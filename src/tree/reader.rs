@@ -176,7 +176,13 @@ impl Reader {
                 return read.map(|()| wanted).map_err(|source| Error::Io {
                     action: "read",
                     path: file.path.clone(),
-                    source,
+                    source: match source.kind() {
+                        io::ErrorKind::UnexpectedEof => io::Error::new(
+                            source.kind(),
+                            "it ends before it did when it was opened",
+                        ),
+                        _ => source,
+                    },
                 });
             }
             Origin::Live(node) => *node,

@@ -175,8 +175,32 @@ struct Archive<'a> {
     pax: bool,
     /// Some access control list has a name whose number is not known yet.
     unresolved: bool,
-    /// How many members have a list of NFSv4's kind, and the first of them.
-    nfs4_acls: (u64, PathBuf),
+    /// Members that have a list of NFSv4's kind.
+    nfs4_acls: LeftOut,
+    /// Members that have attributes of other systems.
+    foreign_xattrs: LeftOut,
+}
+
+/// Members of which something is left out.
+#[derive(Default)]
+struct LeftOut {
+    count: u64,
+    first: PathBuf,
+}
+
+impl LeftOut {
+    fn add(&mut self, path: &[u8]) {
+        if self.count == 0 {
+            self.first = member_name(path);
+        }
+        self.count += 1;
+    }
+
+    /// How many, and the first of them.
+    fn told(&self) -> Option<String> {
+        let first = self.first.display();
+        (self.count > 0).then(|| format!("those of {} files, such as `{first}`", self.count))
+    }
 }
 
 /// What precedes a member.
@@ -196,7 +220,8 @@ impl<'a> Archive<'a> {
             global: Records::default(),
             pax: false,
             unresolved: false,
-            nfs4_acls: (0, PathBuf::new()),
+            nfs4_acls: LeftOut::default(),
+            foreign_xattrs: LeftOut::default(),
         }
     }
 
@@ -237,11 +262,16 @@ impl<'a> Archive<'a> {
         } else {
             tree
         };
-        if let (count @ 1.., first) = &self.nfs4_acls {
+        if let Some(files) = self.nfs4_acls.told() {
             warnings.push(format!(
                 "access control lists of NFSv4's kind are left out, which no filesystem of an \
-                 image has: those of {count} files, such as `{}`",
-                first.display()
+                 image has: {files}"
+            ));
+        }
+        if let Some(files) = self.foreign_xattrs.told() {
+            warnings.push(format!(
+                "extended attributes of other systems are left out, whose names begin with none \
+                 of user, trusted, security and system: {files}"
             ));
         }
         Ok(Archived { tree, warnings })
@@ -359,11 +389,10 @@ impl<'a> Archive<'a> {
             self.input.data(size)?;
         }
         if records.nfs4_acl {
-            let (count, first) = &mut self.nfs4_acls;
-            if *count == 0 {
-                *first = member_name(&path);
-            }
-            *count += 1;
+            self.nfs4_acls.add(&path);
+        }
+        if records.foreign_xattrs {
+            self.foreign_xattrs.add(&path);
         }
         // Links have no mode of their own, and every kernel shows this one; some
         // writers of archives put another.

@@ -23,6 +23,8 @@ pub(super) struct Records {
     pub default_acl: Option<Vec<u8>>,
     /// There is a list of NFSv4's kind, which Linux's filesystems do not have.
     pub nfs4_acl: bool,
+    /// There are extended attributes with names that Linux does not have.
+    pub foreign_xattrs: bool,
     pub sparse: Sparse,
 }
 
@@ -47,6 +49,9 @@ pub(super) const MAX_RANGES: usize = 1 << 20;
 const MAX_XATTRS: usize = 1 << 20;
 /// Most of them in global headers: every file with some of its own has a copy.
 const MAX_GLOBAL_XATTRS: usize = 4 << 10;
+
+/// How the names of extended attributes begin on Linux.
+const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
 
 impl Records {
     /// Reads a header's records over those that are known.
@@ -160,6 +165,11 @@ impl Records {
         // The limits of Linux.
         if name.is_empty() || name.len() > 255 || name.contains(&0) || value.len() > 65536 {
             return Err("an extended attribute is longer than Linux allows");
+        }
+        // Those of macOS have none, and no filesystem of Linux can hold them.
+        if !NAMESPACES.iter().any(|space| name.starts_with(space)) {
+            self.foreign_xattrs = true;
+            return Ok(());
         }
         let replaced = Arc::make_mut(&mut self.xattrs).insert(name.into(), value.into());
         self.xattr_bytes += match &replaced {

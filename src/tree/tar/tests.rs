@@ -592,3 +592,42 @@ fn old_archives_may_begin_like_what_is_compressed() {
         );
     }
 }
+
+#[test]
+fn attributes_of_other_systems_are_left_out_and_told() {
+    let quarantine = records(&[
+        ("LIBARCHIVE.xattr.com.apple.quarantine", "MDA4MQ"),
+        ("SCHILY.xattr.com.apple.quarantine", "0081"),
+        ("SCHILY.xattr.user.note", "kept"),
+    ]);
+    let archived = read_members(&[
+        member(b'x', "x", "", &quarantine),
+        member(b'0', "first", "", b""),
+        member(b'x', "x", "", &quarantine),
+        member(b'0', "second", "", b""),
+        member(b'0', "third", "", b""),
+    ])
+    .unwrap();
+    let inode = archived.tree.inode_of(archived.tree.find("first").unwrap());
+    let names: Vec<_> = inode.xattrs.iter().flat_map(|set| set.keys()).collect();
+    assert_eq!(names, [&Box::from(*b"user.note")]);
+    let [warning] = &archived.warnings[..] else {
+        panic!("{:?}", archived.warnings);
+    };
+    let end = "those of 2 files, such as `first`";
+    assert!(warning.ends_with(end), "{warning}");
+}
+
+#[test]
+fn an_archive_that_shrinks_before_its_files_are_read_is_named() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut whole = member(b'0', "a", "", &[1; 2000]);
+    whole.resize(whole.len() + 1024, 0);
+    file.write_all(&whole).unwrap();
+    let tree = Arc::new(read(file.path(), &std::env::temp_dir()).unwrap().tree);
+    file.as_file().set_len(1000).unwrap();
+    let error = tree.read_small(tree.find("a").unwrap()).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "it ends before it did when it was opened");
+    assert!(error.hint().unwrap().starts_with("it changed meanwhile"));
+}
