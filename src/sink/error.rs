@@ -232,6 +232,18 @@ impl Error {
             Error::Commit { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "the directory was removed meanwhile: create it, and run this again"
             }
+            Error::RenameOld { source, .. } | Error::Commit { source, .. } => {
+                match source.raw_os_error()? {
+                    libc::ENAMETOOLONG => {
+                        "choose a shorter output name, or have the old output replaced"
+                    }
+                    // As in `/tmp`, where only its owner may move or replace a file.
+                    libc::EPERM | libc::EACCES => {
+                        "the old output is not yours to move or replace: choose another output name"
+                    }
+                    _ => return None,
+                }
+            }
             Error::Disk { source, .. } | Error::Tree { source, .. } => {
                 tree::Error::behind(source.as_ref())?.hint()?
             }
@@ -306,7 +318,20 @@ mod tests {
                 source: io::Error::from_raw_os_error(errno),
             }),
         };
+        let rename = |errno| Error::RenameOld {
+            from: target.clone(),
+            to: "out/a-1.raw".into(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let commit = |errno| Error::Commit {
+            target: target.clone(),
+            source: io::Error::from_raw_os_error(errno),
+        };
         for (error, hint) in [
+            (rename(libc::ENAMETOOLONG), "a shorter output name"),
+            (rename(libc::EPERM), "not yours to move"),
+            (commit(libc::EPERM), "not yours to move"),
+            (commit(libc::ENOENT), "was removed meanwhile"),
             (directory(libc::ENOENT), "create the directory"),
             (directory(libc::EACCES), "you may write to"),
             (directory(libc::ENOTDIR), "choose a directory"),
