@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -28,6 +28,9 @@ pub(crate) const WRITE_SIZE: usize = 128 << 10;
 /// Bytes that are sent to the device at once while an output that has to be there in the
 /// end is still being written.
 const SEND_SIZE: u64 = 16 << 20;
+
+/// Bytes that a checksum file is looked at for the name in it.
+const LONGEST_SUMS: u64 = 16 << 10;
 
 /// How often another temporary or backup name is tried.
 const ATTEMPTS: u32 = 1000;
@@ -358,7 +361,8 @@ impl Output {
                     Err(source) if source.kind() != io::ErrorKind::NotFound => {
                         return Err(self.rename_error(&from, &to, source));
                     }
-                    _ => {}
+                    Err(_) => {}
+                    Ok(()) => self.name_in_sums(&to, &self.name, &kept),
                 }
             }
             return Ok(Some(self.target.with_file_name(kept)));
@@ -374,8 +378,32 @@ impl Output {
         let _ = rename(&self.directory, kept, &self.name, libc::RENAME_NOREPLACE);
         for suffix in super::checksum::SUFFIXES {
             let (from, to) = (with_suffix(kept, suffix), with_suffix(&self.name, suffix));
-            let _ = rename(&self.directory, &from, &to, libc::RENAME_NOREPLACE);
+            if rename(&self.directory, &from, &to, libc::RENAME_NOREPLACE).is_ok() {
+                self.name_in_sums(&to, kept, &self.name);
+            }
         }
+    }
+
+    /// Has a checksum file name the image under its new name, or `md5sum -c` would look at
+    /// another one. What is not the line that kiln writes stays as it is.
+    fn name_in_sums(&self, sums: &OsStr, from: &OsStr, to: &OsStr) {
+        let rewrite = || -> io::Result<()> {
+            let mut file = open_at(&self.directory, sums, libc::O_RDWR)?;
+            let mut text = Vec::new();
+            (&mut file).take(LONGEST_SUMS).read_to_end(&mut text)?;
+            let digest = String::from_utf8_lossy(&text);
+            let digest = digest.trim_start_matches('\\').split(' ').next();
+            let digest = digest.unwrap_or_default();
+            let line = |name| super::checksum::line(digest, &self.target.with_file_name(name));
+            if text == line(from) {
+                let new = line(to);
+                file.write_all_at(&new, 0)?;
+                file.set_len(new.len() as u64)?;
+            }
+            Ok(())
+        };
+        // The image is kept all the same, and its digest with it.
+        let _ = rewrite();
     }
 
     fn rename_error(&self, from: &OsStr, to: &OsStr, source: io::Error) -> Error {
@@ -568,6 +596,8 @@ mod tests {
         ] {
             std::fs::write(place.path().join(name), text).unwrap();
         }
+        let sums = place.path().join("a.b.raw.md5");
+        std::fs::write(&sums, super::super::checksum::line("0123", &target)).unwrap();
         let stamp = Existing::Rename {
             stamp: "2026.11.21-08.30.00".into(),
         };
@@ -577,6 +607,9 @@ mod tests {
         assert_eq!(kept, place.path().join("a.b-2026.11.21-08.30.00.raw"));
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(std::fs::read(&kept).unwrap(), b"old");
+        let read = |suffix| std::fs::read(with_suffix(kept.as_os_str(), suffix)).unwrap();
+        assert_eq!(read("md5"), super::super::checksum::line("0123", &kept));
+        assert_eq!(read("sha256"), b"s");
         assert_eq!(
             names(place.path()),
             [
