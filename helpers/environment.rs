@@ -1,4 +1,5 @@
-//! `kiln-environment FILE`: writes the environment that it was given.
+//! `kiln-environment FILE`: writes the environment that it was given, and beside it, as
+//! `FILE.handed`, the umask, the working directory and the limits.
 //!
 //! The engine has `environment.d` sourced by a shell and needs what the shell
 //! exports then, byte for byte: values may hold newlines, and exported functions
@@ -9,6 +10,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use super::Explain;
+use crate::sandbox::handed::Handed;
+
+/// Suffix of the file with what is no variable.
+pub const HANDED: &str = ".handed";
 
 /// Why the environment could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,9 @@ pub fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
         block.extend_from_slice(value.as_bytes());
         block.push(0);
     }
+    let mut beside = file.clone();
+    beside.push(HANDED);
+    fs_err::write(std::path::Path::new(&beside), Handed::note()).map_err(Error::Write)?;
     fs_err::write(std::path::Path::new(file), block).map_err(Error::Write)?;
     Ok(ExitCode::SUCCESS)
 }

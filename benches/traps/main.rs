@@ -119,6 +119,7 @@ fn supervised(mode: &str, guarded: bool, directory: &Path) -> Option<Column> {
             inside: None,
             watch: None,
             directory: work.clone(),
+            handed: None,
             filter: Some(supervisor.filter()),
             keep_open: None,
         };

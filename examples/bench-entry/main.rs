@@ -82,6 +82,7 @@ fn program(inside: Option<Arc<Inside>>, filter: seccomp::Filter, work: &Path) ->
         environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
         inside,
         directory: PathBuf::from("/"),
+        handed: None,
         filter: Some(filter),
         keep_open: None,
         watch: Some(Watch {

@@ -7,13 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Variables by name.
 pub type Variables = BTreeMap<OsString, OsString>;
 
 /// Where the merged hooks appear inside the target.
 pub const HOOKS_INSIDE: &str = "/tmp/in_target.d";
+
+/// Directories of the helpers, below `.kiln` of the hooks.
+const INSIDE: &str = "bin";
+const OUTSIDE: &str = "outside";
 
 /// Search path of hooks inside the target, after kiln's helpers.
 const PATH_INSIDE: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -51,13 +55,38 @@ fn stays_outside(name: &OsStr) -> bool {
         || DANGEROUS.iter().any(|&dangerous| name == dangerous)
 }
 
-/// Directories of kiln's helpers and records, as a hook sees them.
-fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr) {
-    let helpers = hooks.join(".kiln");
-    let mut search = helpers.join(bin).into_os_string();
+/// Where the helpers for one side are, as its hooks see them.
+fn helpers(hooks: &Path, bin: &str) -> PathBuf {
+    hooks.join(".kiln").join(bin)
+}
+
+/// Where a helper is, as the hooks of one side see it.
+pub fn helper(hooks: &Path, inside: bool, name: &str) -> PathBuf {
+    helpers(hooks, if inside { INSIDE } else { OUTSIDE }).join(name)
+}
+
+/// Puts the helpers back into a PATH that a file of `environment.d` wrote anew: elements
+/// may do that, since nothing of DIB's own is found by it.
+pub fn keep_helpers(variables: &mut Variables, hooks: &Path, inside: bool) {
+    let helpers = helpers(hooks, if inside { INSIDE } else { OUTSIDE });
+    let path = variables.entry("PATH".into()).or_default();
+    if !std::env::split_paths(path).any(|directory| directory == helpers) {
+        *path = before(&helpers, path);
+    }
+}
+
+fn before(directory: &Path, path: &OsStr) -> OsString {
+    let mut search = directory.as_os_str().to_owned();
     search.push(":");
     search.push(path);
+    search
+}
+
+/// Directories of kiln's helpers and records, as a hook sees them.
+fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr) {
+    let search = before(&self::helpers(hooks, bin), path);
     variables.insert("PATH".into(), search);
+    let helpers = hooks.join(".kiln");
     for (name, body) in crate::helpers::functions(&helpers.join(bin)) {
         variables.insert(name.into(), body.into());
     }
@@ -84,7 +113,7 @@ pub fn outside(base: &Variables, hooks: &Path, scratch: &Path) -> Variables {
             path.push(directory);
         }
     }
-    helper_paths(&mut variables, hooks, "outside", &path);
+    helper_paths(&mut variables, hooks, OUTSIDE, &path);
     variables.insert("TMPDIR".into(), scratch.into());
     // Who the hooks are: the caller under another name. A hook that gives what it makes to
     // `$USER` would give it to one of the ids that are only the build's otherwise.
@@ -104,7 +133,7 @@ pub fn inside(base: &Variables) -> Variables {
     helper_paths(
         &mut variables,
         Path::new(HOOKS_INSIDE),
-        "bin",
+        INSIDE,
         OsStr::new(PATH_INSIDE),
     );
     variables.insert("TMP_HOOKS_PATH".into(), HOOKS_INSIDE.into());

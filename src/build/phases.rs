@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::helpers::environment::HANDED;
 use crate::helpers::{record as helpers_record, run_parts};
 use crate::sandbox::command::{self, Program, shell_status};
+use crate::sandbox::handed::Handed;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Exceeded;
 use crate::sandbox::seccomp::Filter;
@@ -89,13 +91,15 @@ impl Phase {
 
 /// Sources every environment file and writes what is exported then.
 ///
-/// `$1` is the file to write, the rest are the files to source. Upstream traces
-/// these files always; here `-x` asks for it.
+/// `$1` and `$2` are the program that writes and its file, the rest are the files to
+/// source, which see no arguments. Upstream traces these files always; here `-x` asks
+/// for it.
 const SOURCE_ENVIRONMENT: &str = r#"
 set -eu -o pipefail
-kiln_environment_file=$1
-shift
-for kiln_source in "$@"; do
+kiln_environment=("$1" "$2")
+kiln_sources=("${@:3}")
+set --
+for kiln_source in "${kiln_sources[@]}"; do
     if [ "${DIB_DEBUG_TRACE:-0}" -gt 0 ]; then
         echo "sourcing ${kiln_source}"
         set -x
@@ -104,7 +108,7 @@ for kiln_source in "$@"; do
     { set +x; } 2>/dev/null
     set -eu -o pipefail
 done
-exec kiln-environment "${kiln_environment_file}"
+exec "${kiln_environment[@]}"
 "#;
 
 /// With this status bash ends when `fork(2)` fails for good.
@@ -112,6 +116,13 @@ const CANNOT_FORK: i32 = 254;
 
 /// The status of a program that was ended for the size of a file (`SIGXFSZ`).
 const FILE_TOO_LARGE: i32 = 128 + libc::SIGXFSZ;
+
+/// What `environment.d` makes of a phase's environment.
+struct Sourced {
+    variables: Variables,
+    /// What the files set besides: umask, working directory, limits.
+    handed: Option<Handed>,
+}
 
 /// Where a phase's programs run.
 struct Place {
@@ -139,20 +150,17 @@ impl Engine<'_> {
 
     fn run_hooks(&mut self, phase: Phase, directory: &str) -> Result<(), Failure> {
         let started = Instant::now();
-        // Listed now and not from the plan: hooks may add hooks.
-        let names = run_parts::list(&self.dirs.hooks.join(directory), &self.plan.hook_names)
-            .map_err(|error| Failure::from_error(&error))?
-            .run;
+        let place = self.place(phase.inside)?;
+        let names = self.hooks_in(directory, phase.inside)?;
         self.events.send(&Event::PhaseStarted {
             phase: directory.to_owned(),
             hooks: names.len(),
         });
-        let place = self.place(phase.inside)?;
-        let variables = self.phase_environment(phase, &place)?;
+        let sourced = self.phase_environment(phase, &place)?;
         let mut profile = Vec::new();
         let mut api = None;
         for name in names {
-            let seconds = self.run_hook(directory, &name, &place, &variables)?;
+            let seconds = self.run_hook(directory, &name, &place, &sourced)?;
             profile.push((name, seconds));
             // Once there is a root, hooks that run programs in it find what every
             // program may expect. Later phases get that from the engine anyway.
@@ -168,6 +176,33 @@ impl Engine<'_> {
             profile,
         });
         Ok(())
+    }
+
+    /// The hooks of a directory in the order they run. Listed now and not from the plan:
+    /// hooks may add hooks.
+    fn hooks_in(&mut self, directory: &str, inside: bool) -> Result<Vec<String>, Failure> {
+        let list = |directory: &Path| {
+            let parts = run_parts::list(directory, &self.plan.hook_names);
+            parts.map_err(|error| Failure::from_error(&error))
+        };
+        let outside = list(&self.dirs.hooks.join(directory))?;
+        if !inside {
+            return Ok(outside.run);
+        }
+        // A link may lead to another file in the target than here, or to none.
+        let there = Path::new(HOOKS_INSIDE).join(directory);
+        let parts = crate::sandbox::root::within(&self.dirs.target, || list(&there))
+            .map_err(Failure::io("listing the hooks in the target"))??;
+        for name in outside.run.iter().filter(|name| !parts.run.contains(name)) {
+            let path = format!("{directory}/{name}");
+            let text = format!(
+                "hook `{path}` of element `{}` does not run: it is a link to a file that the \
+                 target does not have",
+                self.element_of(&path)
+            );
+            self.events.send(&Event::Warning { text });
+        }
+        Ok(parts.run)
     }
 
     fn place(&mut self, inside: bool) -> Result<Place, Failure> {
@@ -203,17 +238,32 @@ impl Engine<'_> {
     }
 
     /// The environment of a phase's hooks, `environment.d` included.
-    fn phase_environment(&mut self, phase: Phase, place: &Place) -> Result<Variables, Failure> {
+    fn phase_environment(&mut self, phase: Phase, place: &Place) -> Result<Sourced, Failure> {
         let base = self.base_environment(phase);
-        let files = run_parts::environment(&self.dirs.hooks.join(phase.directory()))
-            .map_err(|error| Failure::from_error(&error))?;
+        let list = |directory: &Path| {
+            let files = run_parts::environment(&directory.join(phase.directory()));
+            files.map_err(|error| Failure::from_error(&error))
+        };
+        // As for hooks, links lead where they lead in the target.
+        let files = if phase.inside {
+            crate::sandbox::root::within(&self.dirs.target, || list(Path::new(HOOKS_INSIDE)))
+                .map_err(Failure::io("listing `environment.d` in the target"))??
+        } else {
+            list(&self.dirs.hooks)?
+        };
         if files.is_empty() {
-            return Ok(base);
+            return Ok(Sourced {
+                variables: base,
+                handed: None,
+            });
         }
         let name = format!("environment.{}", phase.name);
         let mut arguments: Vec<OsString> = ["/bin/bash", "-c", SOURCE_ENVIRONMENT, "environment.d"]
             .map(OsString::from)
             .to_vec();
+        // By its path: the files may write PATH anew.
+        let writer = environment::helper(&place.hooks, phase.inside, "kiln-environment");
+        arguments.push(writer.into());
         arguments.push(place.hooks.join(".kiln/record").join(&name).into());
         let directory = place.hooks.join(crate::element::hooks::ENVIRONMENT);
         let names = files.iter().filter_map(|file| file.file_name());
@@ -223,6 +273,7 @@ impl Engine<'_> {
             environment: base.into_iter().collect(),
             inside: place.inside.clone(),
             directory: place.directory.clone(),
+            handed: None,
             filter: place.filter.clone(),
             keep_open: None,
             watch: Some(self.watch.clone()),
@@ -249,7 +300,13 @@ impl Engine<'_> {
                 "a file of environment.d ends the shell early (`exit 0`, `exec`): `-x` shows which",
             )
         })?;
-        Ok(environment::parse(&block))
+        let mut variables = environment::parse(&block);
+        environment::keep_helpers(&mut variables, &place.hooks, phase.inside);
+        let handed = record::read(&self.dirs.hooks, &format!("{name}{HANDED}"))?;
+        Ok(Sourced {
+            variables,
+            handed: handed.map(|note| Handed::parse(&note)),
+        })
     }
 
     /// Runs one hook and returns its wall time in seconds.
@@ -258,7 +315,7 @@ impl Engine<'_> {
         directory: &str,
         name: &str,
         place: &Place,
-        variables: &Variables,
+        sourced: &Sourced,
     ) -> Result<f64, Failure> {
         let started = Instant::now();
         let element = self.element_of(&format!("{directory}/{name}"));
@@ -271,12 +328,13 @@ impl Engine<'_> {
         let path = place.hooks.join(directory).join(name);
         let mut program = Program {
             arguments: vec![path.clone().into()],
-            environment: variables
+            environment: (sourced.variables)
                 .iter()
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
             inside: place.inside.clone(),
             directory: place.directory.clone(),
+            handed: sourced.handed.clone(),
             filter: place.filter.clone(),
             // Programs outside may report their own progress.
             keep_open: place.inside.is_none().then(|| self.events.descriptor()),
@@ -403,6 +461,7 @@ impl Engine<'_> {
             environment: self.base_environment(INSTALL).into_iter().collect(),
             inside: place.inside,
             directory: place.directory,
+            handed: None,
             filter: place.filter,
             keep_open: None,
             watch: Some(self.watch.clone()),
@@ -449,6 +508,7 @@ impl Engine<'_> {
             environment: variables.into_iter().collect(),
             inside: place.inside,
             directory: place.directory,
+            handed: None,
             // A person at a shell may well mean `sync`, or trace something, but must
             // not see other owners than the hooks do.
             filter: self.supervisor.as_ref().map(|_| self.filter().unguarded()),

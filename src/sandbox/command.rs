@@ -12,6 +12,7 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+use super::handed::Handed;
 use super::inside::Inside;
 use super::limits::Watch;
 use super::process;
@@ -34,6 +35,8 @@ pub struct Program {
     pub inside: Option<Arc<Inside>>,
     /// Its working directory, inside that root.
     pub directory: PathBuf,
+    /// What a program before it set up for it.
+    pub handed: Option<Handed>,
     /// System calls that it is not to make for real.
     pub filter: Option<Filter>,
     /// A descriptor that stays open in it under the same number.
@@ -59,6 +62,7 @@ impl Program {
         let watch = self.watch.clone();
         let directory =
             std::ffi::CString::new(self.directory.clone().into_os_string().into_encoded_bytes())?;
+        let handed = self.handed.clone();
         let filter = self.filter.clone();
         let keep_open = self.keep_open;
         let prepare = move || {
@@ -71,6 +75,9 @@ impl Program {
                 watch.confine()?;
             }
             nix::unistd::chdir(directory.as_c_str()).map_err(io::Error::from)?;
+            if let Some(handed) = &handed {
+                handed.take()?;
+            }
             if let Some(fd) = keep_open {
                 // SAFETY: the flags of a descriptor that the engine holds open.
                 let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
@@ -381,6 +388,7 @@ mod tests {
             environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
             inside: None,
             directory: PathBuf::from("/"),
+            handed: None,
             filter: None,
             keep_open: None,
             watch: None,

@@ -29,6 +29,7 @@ pub mod enter;
 mod family;
 pub mod groups;
 mod guard;
+pub mod handed;
 mod handover;
 pub mod hide;
 pub mod host;

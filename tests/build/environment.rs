@@ -232,6 +232,37 @@ fn environment_files_are_sourced_for_each_phase_in_bytewise_order() {
 }
 
 #[test]
+fn what_environment_files_set_besides_variables_reaches_the_hooks() {
+    let toy = Toy::basic();
+    toy.file(
+        "toy/environment.d/10-sets",
+        "umask 027\ncd /usr\nulimit -S -n 213\nexport ARGUMENTS=$#\n",
+    );
+    // A file that writes PATH anew leaves what elements call by name where it is.
+    toy.file(
+        "toy/environment.d/20-path",
+        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n",
+    );
+    for (phase, _) in PHASES {
+        toy.hook(
+            phase,
+            "50-say",
+            "echo \"set: $(umask) $(pwd -P) $(ulimit -n) $ARGUMENTS ${PATH##*:/usr/sbin:}\"\n\
+             echo \"helper: $(dib-run-parts --help | head -n 1)\"",
+        );
+    }
+    let built = toy.build("-t tar").success();
+    assert_eq!(
+        built.lines_after("set: "),
+        vec!["0027 /usr 213 0 /usr/bin:/sbin:/bin"; PHASES.len()]
+    );
+    assert_eq!(
+        built.lines_after("helper: "),
+        vec!["Runs the hooks of a phase, as diskimage-builder does."; PHASES.len()]
+    );
+}
+
+#[test]
 fn what_environment_files_export_is_not_known_to_the_build_itself() {
     let toy = Toy::basic();
     toy.file(

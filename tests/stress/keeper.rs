@@ -86,6 +86,7 @@ fn inside() -> Result<(), String> {
             inside: None,
             watch: None,
             directory: tree.clone(),
+            handed: None,
             filter: Some(supervisor.filter()),
             keep_open: None,
         };

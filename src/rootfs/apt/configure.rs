@@ -268,6 +268,7 @@ impl Run<'_, '_> {
             environment,
             inside: Some(Arc::clone(&self.inside)),
             directory: PathBuf::from("/"),
+            handed: None,
             filter: Some(seccomp::no_sync()),
             keep_open: None,
             watch: None,
