@@ -12,7 +12,8 @@ use super::caller::Caller;
 use super::confine::Confine;
 use super::failure::Failure;
 use super::values::{
-    MODES, Setting, checked_size, comma_list, image_types, known_arch, output_name, pairs, whole,
+    MODES, Setting, Size, checked_size, comma_list, image_types, known_arch, output_name, pairs,
+    whole,
 };
 use crate::build::place::{Memory, OnDisk};
 use crate::build::request::Request;
@@ -157,23 +158,28 @@ impl Given {
             .image_cache
             .or_else(|| caller.var("DIB_IMAGE_CACHE").map(PathBuf::from));
 
-        let mut size = |given, option, name, fraction| {
+        let mut size = |given, option, name, size| {
             let setting = exports.setting(given, option, name)?;
-            let checked = setting.map(|setting| checked_size(setting, fraction));
+            let checked = setting.map(|setting| checked_size(setting, size));
             checked.transpose()
         };
-        let image_size = size(self.image_size, "--image-size", "DIB_IMAGE_SIZE", true)?;
+        let image_size = size(
+            self.image_size,
+            "--image-size",
+            "DIB_IMAGE_SIZE",
+            Size::Image,
+        )?;
         let image_extra_size = size(
             self.image_extra_size,
             "--image-extra-size",
             "DIB_IMAGE_EXTRA_SIZE",
-            false,
+            Size::Extra,
         )?;
         let journal_size = size(
             self.journal_size,
             "--mkfs-journal-size",
             "DIB_JOURNAL_SIZE",
-            false,
+            Size::Journal,
         )?;
         let mut setting = |given, option, name| exports.setting(given, option, name);
         let max_online_resize = setting(
@@ -207,7 +213,7 @@ impl Given {
             arch,
             skip_base: self.skip_base || is_one("SKIP_BASE"),
             ramdisk,
-            packages: comma_list(&self.packages),
+            packages: packages(&self.packages),
             compress: !self.uncompressed,
             qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
             checksum: self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0"),
@@ -349,6 +355,12 @@ fn image_name(
         .or_else(|| caller.var("IMAGE_NAME").map(PathBuf::from))
         .unwrap_or_else(|| PathBuf::from("image"));
     output_name(name, types)
+}
+
+/// Packages of `-p`: DIB's shell splits its lists at blanks as well.
+fn packages(lists: &[String]) -> Vec<String> {
+    let words = lists.iter().flat_map(|list| list.split_whitespace());
+    comma_list(&words.map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// Whether the environment wants builds on disk.
@@ -513,6 +525,21 @@ mod tests {
     }
 
     #[test]
+    fn sizes_and_packages_are_those_that_dib_takes() {
+        for extra in ["0", "1.5", ".5", "100"] {
+            let request = Given {
+                image_extra_size: Some(extra.to_owned()),
+                packages: vec!["a b,c".to_owned(), " d ,, e\n".to_owned()],
+                ..given()
+            }
+            .into_request(&caller(&[]))
+            .expect(extra);
+            assert_eq!(request.image_extra_size.as_deref(), Some(extra));
+            assert_eq!(request.packages, ["a", "b", "c", "d", "e"]);
+        }
+    }
+
+    #[test]
     fn a_cleared_environment_keeps_only_the_essentials() {
         let caller = caller(&[
             ("HOME", "/h"),
@@ -570,10 +597,24 @@ mod tests {
             ),
             (
                 Given {
-                    image_extra_size: Some("1.5".into()),
+                    image_size: Some("0.0".into()),
                     ..given()
                 },
-                "`--image-extra-size` is `1.5`, which is not a size in MiB",
+                "`--image-size` is `0.0`, which is not a size in GiB",
+            ),
+            (
+                Given {
+                    image_extra_size: Some("1.5M".into()),
+                    ..given()
+                },
+                "`--image-extra-size` is `1.5M`, which is not a size in MiB",
+            ),
+            (
+                Given {
+                    journal_size: Some("1.5".into()),
+                    ..given()
+                },
+                "`--mkfs-journal-size` is `1.5`, which is not a size in MiB",
             ),
             (
                 Given {

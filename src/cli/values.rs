@@ -138,9 +138,21 @@ pub(super) fn whole<N: std::str::FromStr>(setting: &Setting, what: &str) -> Resu
     })
 }
 
-/// Checks that a size is a positive number and returns it as it was written.
-pub(super) fn checked_size(setting: Setting, fraction: bool) -> Result<String, Failure> {
+/// What a number of a size stands for, and so which numbers there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    /// The image, in GiB: a positive number.
+    Image,
+    /// What is added to its content, in MiB: may be nothing.
+    Extra,
+    /// The journal, in whole MiB.
+    Journal,
+}
+
+/// Checks that a size is a number that it can be and returns it as it was written.
+pub(super) fn checked_size(setting: Setting, size: Size) -> Result<String, Failure> {
     let Setting { text, from } = setting;
+    let fraction = size != Size::Journal;
     let text = text.trim();
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     let valid = match text.split_once('.') {
@@ -151,10 +163,14 @@ pub(super) fn checked_size(setting: Setting, fraction: bool) -> Result<String, F
     };
     // The longest that could mean anything is far below; it keeps parsers of
     // the number free of overflow.
-    if valid && text.len() <= 15 {
+    let nothing = !text.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    if valid && text.len() <= 15 && !(nothing && size == Size::Image) {
         return Ok(text.to_owned());
     }
-    let unit = if fraction { "GiB" } else { "MiB" };
+    let unit = match size {
+        Size::Image => "GiB",
+        Size::Extra | Size::Journal => "MiB",
+    };
     Err(Failure::new(format!(
         "`{from}` is `{text}`, which is not a size in {unit}"
     ))

@@ -5,7 +5,8 @@
 pub struct SizeRule<'a> {
     /// `DIB_IMAGE_SIZE`, in GiB; may have a fraction, and text behind the number.
     pub image_size: Option<&'a str>,
-    /// `DIB_IMAGE_EXTRA_SIZE`, in MiB, instead of the usual 67 %.
+    /// `DIB_IMAGE_EXTRA_SIZE`, in MiB, instead of the usual 67 %; may have a fraction, and
+    /// may be nothing.
     pub extra_size: Option<&'a str>,
     /// What the target occupies, in KiB, as `du` counts.
     pub du_kib: u64,
@@ -50,7 +51,14 @@ impl SizeRule<'_> {
     pub fn image_size_kib(&self) -> Result<u64, SizeRuleError> {
         let too_large = || SizeRuleError::TooLarge;
         let kib = match (self.image_size, self.extra_size) {
-            (Some(text), _) => scaled("DIB_IMAGE_SIZE", text, 1024 * 1024)?,
+            (Some(text), _) => {
+                let name = "DIB_IMAGE_SIZE";
+                let kib = scaled(name, text, 1024 * 1024)?;
+                if kib == 0 {
+                    return Err(SizeRuleError::number(name, text));
+                }
+                kib
+            }
             (None, extra) => {
                 let base = match extra {
                     Some(text) => self
@@ -101,6 +109,15 @@ pub enum SizeRuleError {
     TooLarge,
 }
 
+impl SizeRuleError {
+    fn number(variable: &'static str, text: &str) -> Self {
+        Self::Number {
+            variable,
+            text: text.to_owned(),
+        }
+    }
+}
+
 /// The number at the start of `text`, as awk reads it, times `factor`.
 fn scaled(variable: &'static str, text: &str, factor: u32) -> Result<u64, SizeRuleError> {
     let number = text.trim_start();
@@ -114,12 +131,7 @@ fn scaled(variable: &'static str, text: &str, factor: u32) -> Result<u64, SizeRu
         .unwrap_or(number.len());
     let value: f64 = number[..length]
         .parse()
-        .ok()
-        .filter(|&value| value > 0.0)
-        .ok_or_else(|| SizeRuleError::Number {
-            variable,
-            text: text.to_owned(),
-        })?;
+        .map_err(|_| SizeRuleError::number(variable, text))?;
     let value = value * f64::from(factor);
     #[allow(clippy::cast_precision_loss)]
     if value >= (u64::MAX / 1024) as f64 {
@@ -169,6 +181,20 @@ mod tests {
                     ..du(1_000_000)
                 },
                 1_577_536,
+            ),
+            (
+                SizeRule {
+                    extra_size: Some("1.5"),
+                    ..du(1_000_000)
+                },
+                1_067_072,
+            ),
+            (
+                SizeRule {
+                    extra_size: Some("0"),
+                    ..du(1_000_000)
+                },
+                1_065_536,
             ),
             (du(1_234_567), 2_123_200),
         ] {
