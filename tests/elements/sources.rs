@@ -133,6 +133,58 @@ pub fn sources_of_every_type_are_brought_into_the_root() {
 }
 
 #[test]
+fn a_cache_of_upstreams_is_used_and_only_what_is_asked_for_is_fetched() {
+    if !["/usr/bin/git", "/usr/local/bin/git"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists())
+    {
+        println!("SKIP: git is not installed");
+        return;
+    }
+    let Some(mut scratch) = scratch() else {
+        return;
+    };
+    // As upstream's element leaves it: a clone with its main branch checked out.
+    shell(
+        &scratch,
+        "git init -q -b master repo; cd repo; git config user.name a; git config user.email a@b
+         echo one >file; git add file; git commit -qm one; cd ..
+         mkdir -p 'the cache/source-repositories'
+         sum=$(printf 'git_%s\n' \"$PWD/repo\" | sha1sum)
+         git clone -q \"$PWD/repo\" \"the cache/source-repositories/my_code_${sum%% *}\"
+         cd repo; echo two >file; git commit -qam two
+         git checkout -q --detach; echo change >file; git commit -qam change
+         git update-ref refs/changes/01/1/1 HEAD; git commit -q --allow-empty -m other
+         git update-ref refs/changes/02/2/1 HEAD; git checkout -q master",
+    );
+    let location = format!("{}/repo", scratch.outside().display());
+    for name in ["my_code", "change"] {
+        scratch.set(&format!("DIB_REPOLOCATION_{name}"), &location);
+    }
+    fs::write(
+        scratch.hooks().join("source-repository-code"),
+        "my-code git /opt/code git://overridden\n\
+         change git /opt/change git://overridden refs/changes/01/1/1\n",
+    )
+    .unwrap();
+    scratch.run_outside(HOOK);
+    assert_eq!(scratch.read("opt/code/file"), "two\n");
+    assert_eq!(scratch.read("opt/change/file"), "change\n");
+    shell(
+        &scratch,
+        "cd 'the cache/source-repositories'
+         for store in change_* my_code_*; do git -C \"$store\" for-each-ref --format='%(refname)'; done |
+             grep refs/changes >refs
+         test \"$(cat refs)\" = refs/changes/01/1/1",
+    );
+    // The change is in the cache under its name.
+    shell(&scratch, "rm -rf repo; rm -r mnt/opt");
+    scratch.set("DIB_OFFLINE", "1");
+    scratch.run_outside(HOOK);
+    assert_eq!(scratch.read("opt/change/file"), "change\n");
+}
+
+#[test]
 fn lists_that_make_no_sense_stop_the_build() {
     let Some(mut scratch) = scratch() else {
         return;
