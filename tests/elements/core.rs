@@ -80,6 +80,30 @@ pub fn init_system_is_checked_and_its_services_installed() {
     }
     assert_eq!(scratch.calls(), ["rc-update add growroot default"]);
 
+    let units = "tmp/in_target.d/init-scripts/systemd";
+    scratch.write(&format!("{units}/a.service"), "[Service]\n");
+    scratch.write(&format!("{units}/a.service.d/limits.conf"), "[Service]\n");
+    scratch.write(&format!("{units}/multi-user.target.wants/.keep"), "");
+    let own = scratch.root().join(units);
+    symlink(
+        "../a.service",
+        own.join("multi-user.target.wants/a.service"),
+    )
+    .unwrap();
+    symlink("a.service", own.join("alias.service")).unwrap();
+    scratch.set("DIB_INIT_SYSTEM", "systemd");
+    scratch.run("install.d/20-install-init-scripts");
+    let installed = "usr/lib/systemd/system";
+    assert!(scratch.exists(&format!("{installed}/a.service.d/limits.conf")));
+    for (link, target) in [
+        ("multi-user.target.wants/a.service", "../a.service"),
+        ("alias.service", "a.service"),
+    ] {
+        let link = scratch.root().join(installed).join(link);
+        assert_eq!(fs::read_link(link).unwrap().to_str(), Some(target));
+    }
+    scratch.set("DIB_INIT_SYSTEM", "openrc");
+
     scratch.run("pre-install.d/04-dib-init-system");
     assert_eq!(
         scratch.read("usr/local/bin/dib-init-system"),
@@ -143,9 +167,13 @@ pub fn install_bin_installs_files_but_no_helpers() {
         scratch.hooks().join("bin/cache-url"),
     )
     .unwrap();
+    symlink("a tool", scratch.hooks().join("bin/other-name")).unwrap();
+    symlink("nothing", scratch.hooks().join("bin/dangling")).unwrap();
     scratch.run("pre-install.d/01-install-bin");
-    assert_eq!(scratch.list("usr/local/bin"), ["a tool"]);
+    assert_eq!(scratch.list("usr/local/bin"), ["a tool", "other-name"]);
     assert_eq!(scratch.mode("usr/local/bin/a tool"), 0o755);
+    let other = scratch.root().join("usr/local/bin/other-name");
+    assert!(fs::symlink_metadata(other).unwrap().is_file());
 }
 
 #[test]
