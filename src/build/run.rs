@@ -432,6 +432,7 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     destination::names(plan)?;
     paths.push(plan.request.current_dir.clone());
     paths.push(output.clone());
+    paths.extend(manifests(plan)?);
     let mut found = Vec::with_capacity(paths.len());
     for path in &paths {
         found.push(canonical(path)?);
@@ -454,6 +455,23 @@ fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         found.push(directory);
     }
     Ok(found)
+}
+
+/// Where the caller wants the element `manifests` to leave its files, if they said so. An
+/// element's own choice does not count: it could open any directory to hooks.
+fn manifests(plan: &Plan) -> Result<Option<PathBuf>, Failure> {
+    const NAME: &str = "DIB_MANIFEST_SAVE_DIR";
+    let given = plan.request.environment.get(std::ffi::OsStr::new(NAME));
+    let wanted = plan.elements.contains("manifests");
+    let Some(given) = given.filter(|given| wanted && !given.is_empty()) else {
+        return Ok(None);
+    };
+    let path = plan.request.current_dir.join(given);
+    fs_err::create_dir_all(&path).map_err(|error| {
+        Failure::io("making the directory for manifests")(error)
+            .hint(format!("`{NAME}` names another one"))
+    })?;
+    Ok(Some(path))
 }
 
 fn canonical(path: &Path) -> Result<PathBuf, Failure> {

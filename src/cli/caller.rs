@@ -25,8 +25,17 @@ impl Caller {
             Failure::new(format!("cannot tell the current directory: {error}"))
                 .hint("change to a directory that exists")
         })?;
+        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
+        // A shell takes its `~` from there as well; services often have no HOME.
+        if environment
+            .get(OsStr::new("HOME"))
+            .is_none_or(|home| home.is_empty())
+            && let Some(home) = home_of(nix::unistd::geteuid().as_raw())
+        {
+            environment.insert("HOME".into(), home);
+        }
         Ok(Self {
-            environment: env::vars_os().collect(),
+            environment,
             current_dir,
         })
     }
@@ -83,6 +92,14 @@ impl Caller {
             })
             .collect()
     }
+}
+
+/// The home of a user by `/etc/passwd` alone: a static binary must not load the host's
+/// NSS modules.
+fn home_of(uid: u32) -> Option<OsString> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let user = crate::helpers::sudo::find_user(&passwd, &format!("#{uid}"))?;
+    (user.home.starts_with('/')).then(|| user.home.into())
 }
 
 /// The architecture to look elements up for: `ARCH`, else the host's.
