@@ -150,6 +150,10 @@ pub const BROUGHT: [&str; 10] = [
     "svc-map-merge",
 ];
 
+/// Those of [`BROUGHT`] and their like that give way to an element of the user's own:
+/// they are shell scripts there, which run wherever the package manager does.
+pub const GIVING_WAY: [&str; 2] = ["install-packages", "map-packages"];
+
 /// Runs the helper of that name with `args` (without `argv[0]`); `None` if there is none.
 pub fn run(name: &str, args: Vec<OsString>) -> Option<ExitCode> {
     let helper = HELPERS.iter().find(|helper| helper.name == name)?;

@@ -22,7 +22,7 @@ use super::event::Event;
 use super::failure::Failure;
 use super::phases;
 use super::plan::Plan;
-use super::{output, record, target};
+use super::{output, programs, record, target};
 
 /// Sends events to main. Main may be gone; then nobody needs them.
 #[derive(Debug)]
@@ -235,6 +235,8 @@ impl Engine<'_> {
         self.leave_inside();
         drop(api);
         self.stop_processes()?;
+        target::drop_lost_and_found(&self.dirs.target)
+            .map_err(Failure::io("cleaning up the target"))?;
         let size = output::image_size(&mut self)?;
         self.set("DIB_IMAGE_SIZE", size.kib.to_string());
         self.run_phase(phases::BLOCK_DEVICE)?;
@@ -261,9 +263,8 @@ impl Engine<'_> {
     /// Makes the build's directories and writes the hooks.
     fn prepare(&mut self) -> Result<(), Failure> {
         let dirs = &self.dirs;
-        let make = |path: &Path| {
-            fs_err::create_dir_all(path).map_err(Failure::io("making the build's directories"))
-        };
+        let make =
+            |path: &Path| make_open(path).map_err(Failure::io("making the build's directories"));
         for path in [&dirs.target, &dirs.elements, &dirs.scratch, &dirs.image] {
             make(path)?;
         }
@@ -312,21 +313,20 @@ impl Engine<'_> {
     fn write_helpers(&self) -> io::Result<()> {
         let kiln = self.dirs.hooks.join(".kiln");
         let (inside, outside) = (kiln.join("bin"), kiln.join("outside"));
-        for directory in [&inside, &outside] {
-            fs_err::create_dir_all(directory)?;
+        for directory in [&kiln, &inside, &outside] {
+            make_open(directory)?;
         }
         let program = kiln.join("kiln");
         let mut copy = fs_err::File::create(&program)?;
         io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
         copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
         let lib = kiln.join("lib");
-        fs_err::create_dir_all(&lib)?;
+        make_open(&lib)?;
         for (name, text) in crate::helpers::lib::FILES {
             let file = lib.join(name);
             fs_err::write(&file, text)?;
-            if text.starts_with("#!") {
-                fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
-            }
+            let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+            fs_err::set_permissions(&file, std::fs::Permissions::from_mode(mode))?;
         }
         for helper in crate::helpers::HELPERS {
             use crate::helpers::Scope;
@@ -337,7 +337,14 @@ impl Engine<'_> {
                 Scope::Called => &[],
             };
             for directory in directories {
-                std::os::unix::fs::symlink("../kiln", directory.join(helper.name))?;
+                let own = *directory == &inside
+                    && programs::is_own(&self.plan.hooks, &self.plan.elements, helper.name);
+                let target = if own {
+                    Path::new("../../bin").join(helper.name)
+                } else {
+                    PathBuf::from("../kiln")
+                };
+                std::os::unix::fs::symlink(target, directory.join(helper.name))?;
             }
         }
         Ok(())
@@ -468,6 +475,13 @@ impl Engine<'_> {
         target::replace_file(&self.dirs.target, "/etc/fstab", text.as_bytes(), 0o644)
             .map_err(Failure::io("writing fstab"))
     }
+}
+
+/// Makes a directory that everybody may search, whatever the umask says: the target is
+/// the image's `/`, and programs of any user of the image call the helpers.
+fn make_open(path: &Path) -> io::Result<()> {
+    fs_err::create_dir_all(path)?;
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 
 /// The hooks inside a target; taken away when dropped.

@@ -12,6 +12,7 @@ pub mod owners;
 pub mod phases;
 pub mod place;
 pub mod plan;
+mod programs;
 mod record;
 pub mod request;
 pub mod run;

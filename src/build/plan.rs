@@ -20,6 +20,7 @@ use super::environment::Variables;
 use super::failure::Failure;
 use super::phases;
 use super::place;
+use super::programs;
 use super::request::Request;
 
 /// Namespace of all version 5 UUIDs that kiln derives; random once, fixed since.
@@ -438,7 +439,12 @@ fn odd_choices(
         });
     let names = request.environment.keys().filter_map(|name| name.to_str());
     let misspelt = super::variables::misspelt(names, hooks, library);
-    notes.chain(replaced).chain(misspelt).collect()
+    let unused = programs::unused(hooks, elements);
+    notes
+        .chain(replaced)
+        .chain(unused)
+        .chain(misspelt)
+        .collect()
 }
 
 /// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.

@@ -115,6 +115,19 @@ pub fn remove_directory(root: &Path, path: &'static str) -> io::Result<()> {
     })?
 }
 
+/// Takes out what the filesystem that the target was copied from kept for its own repair:
+/// that of the image has its own.
+pub fn drop_lost_and_found(root: &Path) -> io::Result<()> {
+    const LOST: &str = "/lost+found";
+    sandbox::root::within(root, || match std::fs::symlink_metadata(LOST) {
+        Ok(meta) if meta.is_dir() => sandbox::sweep::remove_tree(Path::new(LOST)),
+        Ok(_) => std::fs::remove_file(LOST),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    })?
+    .map_err(on("removing", LOST))
+}
+
 /// Takes out of the target what only the build needed: its name servers, what
 /// lies in `/tmp`, the contents of log files.
 pub fn scrub(root: &Path) -> io::Result<()> {

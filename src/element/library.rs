@@ -155,6 +155,13 @@ impl Element {
         }
     }
 
+    /// Whether it is the user's own: not one of the binary, nor one in the library that
+    /// comes with diskimage-builder.
+    pub fn is_own(&self) -> bool {
+        let upstream = self.library.as_deref().is_some_and(replaced::is_upstream);
+        matches!(self.origin, Origin::Directory(_)) && !upstream
+    }
+
     /// Writes the element's files into the existing directory `dir`, so that
     /// hooks which look elements up by path find embedded ones too.
     pub fn write(&self, dir: &Path) -> Result<(), Error> {

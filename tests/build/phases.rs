@@ -3,6 +3,7 @@
 use kiln::build::event::Event;
 
 use crate::common::Run as _;
+use crate::common::listing::listing_of;
 use crate::common::toy::{Built, PHASES, Toy};
 
 /// `phase.d/hook` of every hook that ran, in order.
@@ -101,6 +102,150 @@ fn hooks_may_be_scripts_without_an_interpreter_line_programs_and_links() {
         ["bash", "cat", "a link", "a link", "bash"]
     );
     assert!(ran(&built).contains(&"post-root.d/20-program".to_owned()));
+}
+
+/// The warnings of a build.
+fn warnings(built: &Built) -> Vec<&str> {
+    let texts = built.events.iter().filter_map(|event| match event {
+        Event::Warning { text } => Some(text.as_str()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+#[test]
+fn a_link_that_leads_nowhere_in_the_target_is_no_hook_there() {
+    let toy = Toy::basic();
+    let host = toy
+        .world
+        .write("host-script", "#!/bin/bash\necho said by the host\n");
+    make_executable(&host);
+    let host = host.display().to_string();
+    toy.link("toy/post-root.d/50-host", &host);
+    toy.link("toy/install.d/50-host", &host);
+    toy.link("toy/install.d/60-of-the-target", "/usr/bin/true");
+    toy.link("toy/environment.d/50-host", &host);
+    let built = toy.build("-t tar").success();
+    // Sourced as well, in the two phases outside that have hooks.
+    assert_eq!(built.lines_after("said by "), ["the host"; 3]);
+    let ran = ran(&built);
+    assert!(!ran.contains(&"install.d/50-host".to_owned()), "{ran:?}");
+    assert!(
+        ran.contains(&"install.d/60-of-the-target".to_owned()),
+        "{ran:?}"
+    );
+    assert_eq!(
+        warnings(&built),
+        [
+            "hook `install.d/50-host` of element `toy` does not run: it is a link to a file that \
+          the target does not have"
+        ]
+    );
+}
+
+#[test]
+fn the_image_and_the_helpers_are_open_to_all_whatever_the_umask() {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "50-say",
+        "echo \"modes: $(stat -c %a / /tmp/in_target.d/.kiln/bin /tmp/in_target.d/.kiln/kiln \
+         /tmp/in_target.d/.kiln/lib/die | tr '\\n' ' ')\"\necho \"umask: $(umask)\"",
+    );
+    let command = toy.command("-t tar --json");
+    let mut masked = toy.world.command("bash");
+    masked
+        .args(["-c", "umask 077; exec \"$@\"", "bash"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    let built = Built::run(&mut masked).success();
+    // Hooks have the caller's, as in DIB.
+    assert_eq!(built.lines_after("umask: "), ["0077"]);
+    assert_eq!(built.lines_after("modes: "), ["755 755 755 644 "]);
+    let tree = listing_of(&toy.output("tar"));
+    let root = &tree["./"];
+    assert!(root.starts_with("Directory 755 "), "{root}");
+}
+
+#[test]
+fn what_a_filesystem_had_lost_is_not_in_the_image() {
+    let toy = Toy::basic();
+    toy.hook(
+        "root",
+        "50-lost",
+        "mkdir -m 700 \"$TARGET_ROOT/lost+found\"\necho old >\"$TARGET_ROOT/lost+found/#12\"",
+    );
+    toy.build("-t tar").success();
+    let tree = listing_of(&toy.output("tar"));
+    assert!(!tree.keys().any(|path| path.contains("lost+found")));
+}
+
+#[test]
+fn manifests_are_left_where_the_caller_wants_them() {
+    let mut toy = Toy::basic();
+    let place = toy.world.home().join("manifests/of/builds");
+    toy.world
+        .set("TOY_PROGRAMS", "tar mkdir")
+        .set("DIB_MANIFEST_SAVE_DIR", &place);
+    toy.build("-t tar manifests").success();
+    let arguments = place.join("dib-manifests/dib_arguments");
+    assert!(arguments.is_file(), "{}", arguments.display());
+}
+
+#[test]
+fn a_caller_without_home_has_that_of_the_list_of_users() {
+    let toy = Toy::basic();
+    let lists = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let own = format!(":{}:", nix::unistd::geteuid());
+    if !lists.lines().any(|line| line.contains(&own)) {
+        crate::skip!("this user is not in /etc/passwd");
+    }
+    toy.hook("root", "50-say", "echo \"home: ${HOME:-none}\"");
+    let mut command = toy.command("-t tar --json");
+    // Not to write to that home.
+    let cache = toy.world.work().join("cache");
+    command
+        .env_remove("HOME")
+        .env("DIB_IMAGE_CACHE", &cache)
+        .env("DIB_LOCKFILES", &cache);
+    let built = Built::run(&mut command).success();
+    let homes = built.lines_after("home: ");
+    assert!(homes[0].starts_with('/'), "{homes:?}");
+}
+
+#[test]
+fn an_elements_own_install_packages_is_the_one_that_hooks_get() {
+    let toy = Toy::basic();
+    // Of a package manager that kiln knows.
+    toy.hook(
+        "root",
+        "50-apt",
+        "printf '#!/bin/bash\\necho order: apt-get\\n' >\"$TARGET_ROOT/usr/bin/apt-get\"\n\
+         chmod 755 \"$TARGET_ROOT/usr/bin/apt-get\"",
+    );
+    for name in ["install-packages", "pkg-map"] {
+        let own = toy.file(
+            &format!("toy/bin/{name}"),
+            &format!("#!/bin/bash\necho \"order: own {name} $*\"\n"),
+        );
+        make_executable(&own);
+    }
+    toy.hook("install", "10-call", "install-packages one");
+    let built = toy.build("-t tar -p 'two three,four'").success();
+    assert_eq!(
+        built.lines_after("order: "),
+        [
+            "own install-packages one",
+            "own install-packages two three four"
+        ]
+    );
+    assert_eq!(
+        warnings(&built),
+        [
+            "hooks that call `pkg-map` get kiln's own, and `bin/pkg-map` of element `toy` by its path \
+          alone"
+        ]
+    );
 }
 
 #[test]
