@@ -6,6 +6,7 @@
 //! (`static/etc/…`) and at the top the later element wins.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
@@ -79,6 +80,16 @@ pub fn merge(set: &ElementSet) -> Result<HookTree, Error> {
         }
     }
     Ok(tree)
+}
+
+/// Whether no build reads a file or directory at the top of an element.
+pub(super) fn is_aside(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let text = [&b"README"[..], b"LICENSE", b"COPYING"];
+    name == b"tests"
+        || name == b"__pycache__"
+        || name.ends_with(b".pyc")
+        || text.iter().any(|start| name.starts_with(start))
 }
 
 /// Whether a file of an element belongs to the hooks at all.

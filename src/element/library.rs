@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, OPERATING_SYSTEM, replaced, similar};
+use super::{Error, OPERATING_SYSTEM, hooks, replaced, similar};
 use crate::embed;
 
 /// Where an element's files are.
@@ -75,7 +75,8 @@ impl Element {
     /// Every file, link and directory of the element, in byte order of the path.
     ///
     /// Links directly in the element's directory are followed, as DIB does, as
-    /// long as they stay in the library; deeper links are reported as links.
+    /// long as they stay in the library; deeper links, and those that no build
+    /// reads, are reported as links.
     pub fn files(&self) -> Result<Vec<ElementFile>, Error> {
         let mut files = match &self.origin {
             Origin::Embedded(prefix) => embedded_files(prefix),
@@ -202,7 +203,8 @@ impl Element {
             let mut body_path = full.clone();
             if meta.is_symlink() {
                 let top = below.as_os_str().is_empty();
-                let target = if top { self.follow(&full)? } else { None };
+                let read = top && !hooks::is_aside(&name);
+                let target = if read { self.follow(&full)? } else { None };
                 match target {
                     Some(target) => {
                         meta = std::fs::metadata(&target).map_err(io)?;
@@ -634,6 +636,11 @@ mod tests {
             paths,
             ["dangling", "install.d", "install.d/10-x", "pkg-map"].map(PathBuf::from)
         );
+        // What a build does not read may lead anywhere.
+        for name in ["tests", "README.rst", "LICENSE"] {
+            std::os::unix::fs::symlink("/etc/passwd", path.join(name)).unwrap();
+        }
+        assert_eq!(e.files().unwrap().len(), 7);
         std::os::unix::fs::symlink("/etc/passwd", path.join("evil")).unwrap();
         let error = e.files().unwrap_err();
         assert!(
