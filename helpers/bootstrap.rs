@@ -6,6 +6,7 @@
 //! Progress goes to standard error as lines, and to the descriptor
 //! `KILN_EVENTS_FD` as events.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
@@ -18,7 +19,7 @@ use clap::Parser as _;
 
 use super::{Explain, env_text, say};
 use crate::build::event::Event;
-use crate::fetch::{Cache, Client, Options};
+use crate::fetch::{Cache, Client, NoProxy, Options};
 use crate::rootfs::apt::sources::{HOST_APT, Mirrors, Suite};
 use crate::rootfs::apt::{self, Delivery, Keyring, Notice, Request};
 
@@ -36,7 +37,12 @@ struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Source {
     /// From a signed archive of Debian packages.
-    Apt(AptArguments),
+    Apt(Box<AptArguments>),
+    /// Print, line by line, the hosts of URLs that `no_proxy` exempts from the proxy
+    WithoutProxy {
+        /// `http` and `https` URLs; anything else is passed over
+        urls: Vec<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -144,11 +150,9 @@ impl Explain for Failure {
         }
     }
 
+    /// The root is made in the cache: the target has nothing of it yet.
     fn is_outside(&self) -> bool {
-        match self {
-            Failure::Usage { .. } | Failure::Keyring { .. } | Failure::NoCache => true,
-            Failure::Apt(error) => error.is_outside(),
-        }
+        true
     }
 
     fn code(&self) -> u8 {
@@ -178,8 +182,25 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
             });
         }
     };
-    let Source::Apt(arguments) = arguments.source;
-    apt_root(&arguments)
+    match arguments.source {
+        Source::Apt(arguments) => apt_root(&arguments),
+        Source::WithoutProxy { urls } => {
+            let value = env_text("no_proxy").or_else(|| env_text("NO_PROXY"));
+            super::print(&hosts_without_proxy(&value.unwrap_or_default(), &urls));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The hosts of URLs that a `no_proxy` exempts, each in a line of its own.
+fn hosts_without_proxy(no_proxy: &str, urls: &[String]) -> String {
+    let no_proxy = NoProxy::parse(no_proxy);
+    let hosts: BTreeSet<&str> = urls
+        .iter()
+        .filter(|url| url.starts_with("http://") || url.starts_with("https://"))
+        .filter_map(|url| no_proxy.exempt_host(url))
+        .collect();
+    hosts.into_iter().map(|host| format!("{host}\n")).collect()
 }
 
 /// A set variable that says yes.
@@ -414,11 +435,29 @@ mod tests {
         ]
         .map(OsString::from)
         .into();
-        let Source::Apt(apt) = Arguments::try_parse_from(&args).expect("valid").source;
+        let Source::Apt(apt) = Arguments::try_parse_from(&args).expect("valid").source else {
+            panic!("it is the source");
+        };
         assert_eq!(apt.extra_suite, ["bookworm-updates"]);
         assert_eq!(apt.target, Path::new("/target"));
         assert_eq!(apt.mirror, None);
         assert_eq!(apt.distribution, Distribution::Debian);
+    }
+
+    #[test]
+    fn hosts_that_need_no_proxy_are_told() {
+        let urls = [
+            "http://10.1.2.3:3142/debian",
+            "http://deb.example/x",
+            "https://b.example/",
+            "http://10.1.2.3/y",
+            "file:///10.1.2.3/",
+            "deb",
+        ]
+        .map(str::to_owned);
+        let hosts = hosts_without_proxy("10.0.0.0/8,b.example:443", &urls);
+        assert_eq!(hosts, "10.1.2.3\nb.example\n");
+        assert_eq!(hosts_without_proxy("", &urls), "");
     }
 
     #[test]

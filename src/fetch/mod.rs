@@ -32,6 +32,7 @@ pub use date::{civil_from_days, format_http_date, parse_date};
 pub use error::Error;
 pub use location::Location;
 pub use lock::Lock;
+pub use no_proxy::NoProxy;
 
 use std::fmt;
 

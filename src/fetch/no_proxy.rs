@@ -55,20 +55,24 @@ impl NoProxy {
 
     /// Tells whether the server of an `http` or `https` URL is one of them.
     pub fn exempts(&self, url: &str) -> bool {
+        self.exempt_host(url).is_some()
+    }
+
+    /// The server of an `http` or `https` URL, without its port, if it is one of them.
+    pub fn exempt_host<'u>(&self, url: &'u str) -> Option<&'u str> {
         let authority = url.split('/').nth(2).unwrap_or("");
         let server = authority
             .rsplit_once('@')
             .map_or(authority, |(_, server)| server);
-        let Some((host, port)) = split_port(server) else {
-            return false;
-        };
+        let (host, port) = split_port(server)?;
         let https = url
             .get(..6)
             .is_some_and(|s| s.eq_ignore_ascii_case("https:"));
         let port = port.unwrap_or(if https { 443 } else { 80 });
-        self.entries.iter().any(|entry| {
+        let exempt = self.entries.iter().any(|entry| {
             entry.port.is_none_or(|wanted| wanted == port) && entry.host.contains(host)
-        })
+        });
+        exempt.then_some(host)
     }
 }
 

@@ -72,11 +72,32 @@ pub fn bootstrap_gets_exactly_what_the_variables_say() {
         "{calls:?}"
     );
 
-    for (arguments, message) in [
-        ("--no-check-gpg", "kiln always checks"),
-        ("--foreign", "'--foreign'"),
+    scratch.set("DIB_DEBOOTSTRAP_EXTRA_ARGS", "--include=one");
+    scratch.set("DIB_MMDEBSTRAP_EXTRA_ARGS", "--include=two=2");
+    scratch.run_outside("root.d/08-debootstrap");
+    let calls = scratch.calls();
+    assert!(calls[0].contains(",one,two=2>"), "{calls:?}");
+    scratch.set("DIB_DEBOOTSTRAP_EXTRA_ARGS", "");
+    for (variable, arguments, message) in [
+        (
+            "DIB_MMDEBSTRAP_EXTRA_ARGS",
+            "--hook-dir=/x",
+            "EXTRA_ARGS has '--hook-dir=/x'",
+        ),
+        (
+            "DIB_MMDEBSTRAP_EXTRA_ARGS",
+            "--aptopt=Acquire::Check-Valid-Until \"false\"",
+            "KILN_APT_CHECK_VALID_UNTIL=no",
+        ),
+        // The one that is read first.
+        (
+            "DIB_DEBOOTSTRAP_EXTRA_ARGS",
+            "--no-check-gpg",
+            "kiln always checks",
+        ),
+        ("DIB_DEBOOTSTRAP_EXTRA_ARGS", "--foreign", "'--foreign'"),
     ] {
-        scratch.set("DIB_DEBOOTSTRAP_EXTRA_ARGS", arguments);
+        scratch.set(variable, arguments);
         let output = scratch.outside_hook("root.d/08-debootstrap");
         assert!(!output.status.success());
         assert!(

@@ -182,6 +182,13 @@ pub fn dpkg_settings_of_the_build_do_not_stay() {
     fs::write(keys.join("mine.gpg"), "key").unwrap();
     scratch.set("DIB_ADD_APT_KEYS", keys.to_str().unwrap());
     scratch.set("http_proxy", "http://proxy:3128/");
+    scratch.helpers(&["kiln-bootstrap"]);
+    scratch.set("no_proxy", "10.0.0.0/8, [::1]:80");
+    scratch.set("DIB_DISTRIBUTION_MIRROR", "http://[::1]/debian");
+    scratch.set(
+        "DIB_APT_SOURCES_CONF",
+        "a:deb [arch=amd64] http://10.1.2.3:80/x y z\nb:deb http://deb.example/x y z",
+    );
     for hook in [
         "09-apt-keyring",
         "50-block-apt-translations",
@@ -202,7 +209,8 @@ pub fn dpkg_settings_of_the_build_do_not_stay() {
     assert_eq!(scratch.read("etc/apt/trusted.gpg.d/mine.gpg"), "key");
     assert_eq!(
         scratch.read("etc/apt/apt.conf.d/60img-build-proxy"),
-        "Acquire::http::Proxy \"http://proxy:3128/\";\n"
+        "Acquire::http::Proxy::10.1.2.3 \"DIRECT\";\nAcquire::https::Proxy::10.1.2.3 \"DIRECT\";\n\
+         Acquire::http::Proxy \"http://proxy:3128/\";\n"
     );
     assert_eq!(
         scratch.read("etc/dpkg/dpkg.cfg.d/02apt-speedup"),

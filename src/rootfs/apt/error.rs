@@ -142,18 +142,6 @@ impl From<ResolveError> for Error {
 }
 
 impl Error {
-    /// Tells whether the reason is not in the root that is being made.
-    pub fn is_outside(&self) -> bool {
-        !matches!(
-            self,
-            Error::Package { .. }
-                | Error::Unpack { .. }
-                | Error::Run { .. }
-                | Error::Dpkg { .. }
-                | Error::Unconfigured { .. }
-        )
-    }
-
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
