@@ -562,7 +562,6 @@ fn ownership(directory: &Path, chosen: &Result<choice::Choice, Error>) -> Owners
     }
 }
 
-/// Whether a filesystem tells when files were made.
 /// The nodes that hooks are given, where one is missing.
 fn nodes() -> Option<Check> {
     let path = host::missing_node()?;
@@ -570,6 +569,7 @@ fn nodes() -> Option<Check> {
     Some(check("/dev", Status::Missing, detail).remedy(host::NODES_ADVICE))
 }
 
+/// Whether a filesystem tells when files were made.
 fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
