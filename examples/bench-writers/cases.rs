@@ -126,25 +126,29 @@ impl Setting<'_> {
             ))?;
         }
         if wants(Input::Raw) {
-            shell(self.mke2fs(Path::new("mke2fs"), &self.raw()))?;
+            shell(self.mke2fs(Path::new("mke2fs"), self.tree, &self.raw()))?;
         }
         Ok(())
     }
 
-    fn mke2fs(&self, program: &Path, output: &Path) -> String {
-        let (program, output, tree) = (quoted(program), quoted(output), quoted(self.tree));
+    fn mke2fs(&self, program: &Path, from: &Path, output: &Path) -> String {
+        let (program, output, tree) = (quoted(program), quoted(output), quoted(from));
         let size = self.table.size;
         format!("{program} -q -F -t ext4 -b 4096 -i 4096 -J size=64 -d {tree} {output} {size}M")
     }
 
     fn kiln(&self, format: &str, output: &Path, more: &str) -> String {
+        self.kiln_of(self.tree, format, output, more)
+    }
+
+    fn kiln_of(&self, from: &Path, format: &str, output: &Path, more: &str) -> String {
         format!(
             "{} write --size {} --threads {} --format {format} -o {} {more} {}",
             quoted(&self.program),
             self.table.size,
             self.table.threads,
             quoted(output),
-            quoted(self.tree)
+            quoted(from)
         )
     }
 
@@ -200,12 +204,24 @@ impl Setting<'_> {
         add(
             Group::Raw,
             "mke2fs -d DIR",
-            self.mke2fs(mke2fs, &out),
+            self.mke2fs(mke2fs, self.tree, &out),
             &["mke2fs"],
         );
         for other in &self.table.mke2fs {
             let name = format!("{} -d DIR", other.display());
-            add(Group::Raw, &name, self.mke2fs(other, &out), &[]);
+            add(Group::Raw, &name, self.mke2fs(other, self.tree, &out), &[]);
+        }
+        let of_tar = self.kiln_of(&self.tar(), "raw", &out, "");
+        add(Group::Raw, "kiln: raw, of TREE.tar", of_tar, &[]);
+        for other in &self.table.mke2fs {
+            // Since 1.47.1, with libarchive.
+            let name = format!("{} -d TREE.tar", other.display());
+            add(
+                Group::Raw,
+                &name,
+                self.mke2fs(other, &self.tar(), &out),
+                &[],
+            );
         }
         add(
             Group::Raw,
@@ -241,7 +257,7 @@ impl Setting<'_> {
         add(
             Group::Sync,
             "mke2fs -d DIR, synced",
-            self.mke2fs(mke2fs, &out) + &sync,
+            self.mke2fs(mke2fs, self.tree, &out) + &sync,
             &["mke2fs"],
         );
         add(
@@ -266,7 +282,7 @@ impl Setting<'_> {
         add(
             Group::Cold,
             "mke2fs -d DIR, cold",
-            self.mke2fs(mke2fs, &out),
+            self.mke2fs(mke2fs, self.tree, &out),
             &["mke2fs"],
         );
         add(

@@ -11,10 +11,10 @@ use kiln::sink::{Checksums, Existing, Format, Spec, qcow2, write_all};
 use kiln::tree::{ScanOptions, Timestamp, Tree, scan};
 use uuid::Uuid;
 
-/// Writes an ext4 filesystem with the files of a directory.
+/// Writes an ext4 filesystem with the files of a directory or of a tar archive.
 #[derive(clap::Args)]
 pub struct Write {
-    /// Directory.
+    /// Directory, or tar archive.
     tree: PathBuf,
     /// `raw`, or `qcow2` with its options (`qcow2:compression_type=zstd`); several
     /// are written in one pass.
@@ -45,7 +45,11 @@ impl Write {
             threads: self.threads,
             ..ScanOptions::default()
         };
-        let tree = Arc::new(scan(&self.tree, &options)?);
+        let tree = Arc::new(if self.tree.is_dir() {
+            scan(&self.tree, &options)?
+        } else {
+            kiln::tree::tar::read(&self.tree, &std::env::temp_dir())?.tree
+        });
         steps.done("scan");
         let disk = disk(&tree, self.size << 20)?;
         steps.done("plan");

@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
-/// The limits that shells can set, by the names in the note.
-const LIMITS: [(&str, Resource); 15] = [
+/// The limits that shells can set, by the names in the note. Without `RLIMIT_LOCKS`, which
+/// limits nothing since Linux 2.4.25: where owners are recorded it tells who a process
+/// believes to be, and that is no note's business.
+const LIMITS: [(&str, Resource); 14] = [
     ("as", Resource::RLIMIT_AS),
     ("core", Resource::RLIMIT_CORE),
     ("cpu", Resource::RLIMIT_CPU),
     ("data", Resource::RLIMIT_DATA),
     ("fsize", Resource::RLIMIT_FSIZE),
-    ("locks", Resource::RLIMIT_LOCKS),
     ("memlock", Resource::RLIMIT_MEMLOCK),
     ("msgqueue", Resource::RLIMIT_MSGQUEUE),
     ("nice", Resource::RLIMIT_NICE),

@@ -252,14 +252,17 @@ fn an_old_image_and_its_checksums_are_kept_under_another_name() {
     let kept = place.path().join("a-2026.01.02-03.04.05.raw");
     assert_eq!(second[0].renamed.as_deref(), Some(kept.as_path()));
     assert!(std::fs::read(&kept).unwrap() == old);
-    assert_eq!(
-        std::fs::read(place.path().join("a-2026.01.02-03.04.05.raw.md5")).unwrap(),
-        old_sum
-    );
-    assert_ne!(
-        std::fs::read(place.path().join("a.raw.md5")).unwrap(),
-        old_sum
-    );
+    // Each names the image that it is of.
+    let named = |sum: &[u8], image: &Path| {
+        let digest = String::from_utf8_lossy(sum);
+        let digest = digest.split(' ').next().unwrap_or_default();
+        format!("{digest}  {}\n", image.display()).into_bytes()
+    };
+    let kept_sum = std::fs::read(place.path().join("a-2026.01.02-03.04.05.raw.md5")).unwrap();
+    assert_eq!(kept_sum, named(&old_sum, &kept));
+    let new_sum = std::fs::read(place.path().join("a.raw.md5")).unwrap();
+    assert_ne!(new_sum, old_sum);
+    assert_eq!(new_sum, named(&new_sum, &path));
 }
 
 #[test]
