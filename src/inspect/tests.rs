@@ -442,7 +442,7 @@ fn damaged_images_never_cause_a_panic() {
         let kind = Format::from_name(format.name()).unwrap();
         // Where numbers are: everything that is not zero, so headers and tables.
         let places: Vec<usize> = (0..image.len()).filter(|&at| image[at] != 0).collect();
-        for round in 0..60 {
+        for round in 0..40 {
             let mut damaged = image.clone();
             for _ in 0..=next(3) {
                 let at = match next(3) {

@@ -296,7 +296,7 @@ fn the_header_is_that_of_mke2fs() {
 #[test]
 fn large_directories_are_indexed_and_e2fsck_agrees_with_the_hashes() {
     // More leaves than one block of an index has room for.
-    let entries = 60_000;
+    let entries = 45_000;
     let tree = tree(|b| {
         for number in 0..entries {
             b.insert(
