@@ -31,16 +31,21 @@ fn scratch() -> Option<Scratch> {
     )
 }
 
-#[test]
-pub fn sources_of_every_type_are_brought_into_the_root() {
+/// The same, if the host has git.
+fn scratch_with_git() -> Option<Scratch> {
     if !["/usr/bin/git", "/usr/local/bin/git"]
         .iter()
         .any(|path| std::path::Path::new(path).exists())
     {
         println!("SKIP: git is not installed");
-        return;
+        return None;
     }
-    let Some(mut scratch) = scratch() else {
+    scratch()
+}
+
+#[test]
+pub fn sources_of_every_type_are_brought_into_the_root() {
+    let Some(mut scratch) = scratch_with_git() else {
         return;
     };
     shell(
@@ -134,14 +139,7 @@ pub fn sources_of_every_type_are_brought_into_the_root() {
 
 #[test]
 fn a_cache_of_upstreams_is_used_and_only_what_is_asked_for_is_fetched() {
-    if !["/usr/bin/git", "/usr/local/bin/git"]
-        .iter()
-        .any(|path| std::path::Path::new(path).exists())
-    {
-        println!("SKIP: git is not installed");
-        return;
-    }
-    let Some(mut scratch) = scratch() else {
+    let Some(mut scratch) = scratch_with_git() else {
         return;
     };
     // As upstream's element leaves it: a clone with its main branch checked out.
