@@ -17,6 +17,59 @@ pub(super) struct Source {
     pub file: File,
     /// Its length in bytes.
     pub length: u64,
+    /// What a log of its format has not written to its place yet, in order: structures and
+    /// tables are read as if it had.
+    pub changes: Vec<Change>,
+}
+
+/// A change of a range of the file.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// First byte.
+    pub offset: u64,
+    pub content: Content,
+}
+
+/// What a range of the file becomes.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// So many zeros.
+    Zeros(u64),
+    Bytes(Vec<u8>),
+}
+
+impl Change {
+    /// Length in bytes.
+    pub fn length(&self) -> u64 {
+        match &self.content {
+            Content::Zeros(length) => *length,
+            Content::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Makes it in `bytes`, which are those of the file from `offset` on, as far as it
+    /// concerns them.
+    fn apply(&self, offset: u64, bytes: &mut [u8]) {
+        // How much of either lies before the other's beginning.
+        let skipped = usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let kept = usize::try_from(self.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let Some(bytes) = bytes.get_mut(kept..) else {
+            return;
+        };
+        match &self.content {
+            Content::Zeros(length) => {
+                let length = usize::try_from(*length).unwrap_or(usize::MAX);
+                let length = length.saturating_sub(skipped).min(bytes.len());
+                bytes[..length].fill(0);
+            }
+            Content::Bytes(new) => {
+                let new = new.get(skipped..).unwrap_or_default();
+                for (byte, new) in bytes.iter_mut().zip(new) {
+                    *byte = *new;
+                }
+            }
+        }
+    }
 }
 
 impl Source {
@@ -40,6 +93,9 @@ impl Source {
         };
         let mut bytes = vec![0; size];
         self.file.read_exact_at(&mut bytes, offset)?;
+        for change in &self.changes {
+            change.apply(offset, &mut bytes);
+        }
         Ok(bytes)
     }
 

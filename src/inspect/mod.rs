@@ -151,7 +151,11 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
     }
     // Block devices have no length in their metadata.
     let length = file.seek(SeekFrom::End(0)).map_err(io)?;
-    let source = Source { file, length };
+    let mut source = Source {
+        file,
+        length,
+        changes: Vec::new(),
+    };
     let format = match format {
         Some(format) => format,
         None => Format::detect(&source, path)?,
@@ -161,7 +165,7 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
         Format::Qcow2 => qcow2::read(&source),
         Format::Vmdk => vmdk::read(&source),
         Format::Vhd => vhd::read(&source),
-        Format::Vhdx => vhdx::read(&source),
+        Format::Vhdx => vhdx::read(&mut source),
         Format::Vdi => vdi::read(&source),
     };
     let map = map.map_err(|problem| problem.into_error(path.to_owned(), format.name()))?;

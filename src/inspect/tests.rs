@@ -10,7 +10,7 @@ use crate::sink::{self, ReadAt as _, write_all};
 use crate::tree::TreeBuilder;
 
 /// All bytes, read in steps that are aligned to nothing.
-fn bytes(image: &Image, step: u64) -> Result<Vec<u8>, sink::Cause> {
+pub(super) fn bytes(image: &Image, step: u64) -> Result<Vec<u8>, sink::Cause> {
     let mut all = vec![0xEE; usize::try_from(image.length())?];
     let mut reader = image.reader();
     let mut at = 0;
@@ -21,7 +21,7 @@ fn bytes(image: &Image, step: u64) -> Result<Vec<u8>, sink::Cause> {
     Ok(all)
 }
 
-fn write(disk: &Memory, format: sink::Format, path: &Path) {
+pub(super) fn write(disk: &Memory, format: sink::Format, path: &Path) {
     let tree = Arc::new(TreeBuilder::new().build().unwrap());
     write_all(&[disk], &tree, &[spec(format, path)], 2, &|_, _, _| {}).unwrap();
 }
@@ -285,96 +285,6 @@ fn what_is_not_read_is_named() {
     assert_eq!(missing.hint().as_deref(), Some("check the name"));
 }
 
-/// An item of a VHDX's metadata: id, offset from the start of the region, length, flags.
-fn metadata_entry(id: uuid::Uuid, offset: u32, length: u32) -> Vec<u8> {
-    let numbers = [offset, length, 4, 0].map(u32::to_le_bytes).concat();
-    [&id.to_bytes_le()[..], &numbers].concat()
-}
-
-#[test]
-fn the_parent_of_a_vhdx_is_named_wherever_its_locator_stands() {
-    use crate::sink::vhdx::format::{METADATA_SIGNATURE, PARENT_LOCATOR};
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("image");
-    let format = sink::Format::Vhdx(sink::vhdx::Options::default());
-    write(&Memory::sample(1 << 20, 15), format, &path);
-    let whole = std::fs::read(&path).unwrap();
-    let region = whole
-        .windows(8)
-        .position(|bytes| bytes == METADATA_SIGNATURE)
-        .unwrap();
-    let count = usize::from(whole[region + 10]);
-    let utf16 =
-        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
-    let (key, value) = (utf16("relative_path"), utf16(r"..\the base.vhdx"));
-    let locator = [
-        &[0; 18][..],
-        &1_u16.to_le_bytes(),
-        &32_u32.to_le_bytes(),
-        &(32 + key.len() as u32).to_le_bytes(),
-        &(key.len() as u16).to_le_bytes(),
-        &(value.len() as u16).to_le_bytes(),
-        &key,
-        &value,
-    ]
-    .concat();
-    for (is_first, length, name) in [
-        (true, locator.len(), r"..\\the base.vhdx"),
-        (false, locator.len(), r"..\\the base.vhdx"),
-        (false, 40, "without a name"),
-    ] {
-        let mut image = whole.clone();
-        let at = region + (128 << 10);
-        image[at..at + locator.len()].copy_from_slice(&locator);
-        let mut entries = image[region + 32..][..32 * count].to_vec();
-        let new = metadata_entry(PARENT_LOCATOR, 128 << 10, length as u32);
-        let before = if is_first { 0 } else { entries.len() };
-        entries.splice(before..before, new);
-        image[region + 10] += 1;
-        image[region + 32..][..entries.len()].copy_from_slice(&entries);
-        std::fs::write(&path, image).unwrap();
-        let error = open(&path, None).unwrap_err();
-        assert!(matches!(error, Error::Backing { .. }), "{error}");
-        assert!(error.to_string().contains(name), "{error}");
-        // QEMU would not merge them.
-        assert!(error.hint().unwrap().contains("Hyper-V"));
-    }
-}
-
-#[test]
-fn a_vhdx_with_changes_in_its_log_is_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("image");
-    write(
-        &Memory::sample(1 << 20, 14),
-        sink::Format::Vhdx(sink::vhdx::Options::default()),
-        &path,
-    );
-    let mut image = std::fs::read(&path).unwrap();
-    for at in crate::sink::vhdx::format::HEADERS {
-        let at = at as usize;
-        image[at + 0x30] = 1;
-        let sum = crate::sink::vhdx::format::checksum(&image[at..at + 4096]);
-        image[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
-    }
-    // An id alone says nothing: it was open when it was copied.
-    std::fs::write(&path, &image).unwrap();
-    assert_eq!(open(&path, None).unwrap().length(), 1 << 20);
-    let header = crate::sink::vhdx::format::HEADERS[0] as usize;
-    let log = u64::from_le_bytes(*image[header + 0x48..].first_chunk().unwrap()) as usize;
-    let entry = log + 3 * 4096;
-    image[entry..entry + 4].copy_from_slice(b"loge");
-    // Of another time.
-    image[entry + 0x20] = 2;
-    std::fs::write(&path, &image).unwrap();
-    assert!(open(&path, None).is_ok());
-    image[entry + 0x20] = 1;
-    std::fs::write(&path, image).unwrap();
-    let error = open(&path, None).unwrap_err();
-    assert!(error.to_string().contains("changes in its log"), "{error}");
-    assert!(error.hint().unwrap().contains("check -r all"));
-}
-
 #[test]
 fn a_table_that_is_used_twice_is_refused() {
     let place = tempfile::tempdir().unwrap();
@@ -397,7 +307,7 @@ fn a_table_that_is_used_twice_is_refused() {
 }
 
 /// Opens and reads a mutated image; whatever it says, nothing may panic.
-fn exercise(path: &Path, format: Format) {
+pub(super) fn exercise(path: &Path, format: Format) {
     let Ok(image) = open(path, Some(format)) else {
         return;
     };
@@ -458,25 +368,10 @@ fn damaged_images_never_cause_a_panic() {
                 damaged.truncate(next(image.len()));
             }
             if matches!(format, sink::Format::Vhdx(_)) {
-                repair_checksums(&mut damaged);
+                super::vhdx::tests::repair_checksums(&mut damaged);
             }
             std::fs::write(&path, &damaged).unwrap();
             exercise(&path, kind);
-        }
-    }
-}
-
-/// Otherwise nearly every damage of a VHDX ends at its checksums.
-fn repair_checksums(image: &mut [u8]) {
-    use crate::sink::vhdx::format::{HEADERS, REGION_TABLES, TABLE_LENGTH, checksum};
-    let structures = HEADERS
-        .map(|at| (at as usize, 4096))
-        .into_iter()
-        .chain(REGION_TABLES.map(|at| (at as usize, TABLE_LENGTH)));
-    for (at, length) in structures {
-        if let Some(bytes) = image.get_mut(at..at + length) {
-            let sum = checksum(bytes);
-            bytes[4..8].copy_from_slice(&sum.to_le_bytes());
         }
     }
 }

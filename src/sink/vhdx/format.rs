@@ -145,6 +145,63 @@ pub struct LogEntryHeader {
 
 const _: () = assert!(size_of::<LogEntryHeader>() == 64);
 
+/// [`DataDescriptor::signature`].
+pub const DATA_DESCRIPTOR: [u8; 4] = *b"desc";
+/// [`ZeroDescriptor::signature`].
+pub const ZERO_DESCRIPTOR: [u8; 4] = *b"zero";
+/// [`DataSector::signature`].
+pub const DATA_SECTOR: [u8; 4] = *b"data";
+
+/// In an entry of the log: a sector of the file, whose bytes are in a [`DataSector`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DataDescriptor {
+    /// 0x00: [`DATA_DESCRIPTOR`].
+    pub signature: [u8; 4],
+    /// 0x04: the sector's last bytes.
+    pub trailing: [u8; 4],
+    /// 0x08: the sector's first bytes.
+    pub leading: [u8; 8],
+    /// 0x10: offset in the file, a multiple of [`LOG_SECTOR`].
+    pub file_offset: U64,
+    /// 0x18: that of the entry.
+    pub sequence_number: U64,
+}
+
+/// In an entry of the log: a range of the file that becomes zeros.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ZeroDescriptor {
+    /// 0x00: [`ZERO_DESCRIPTOR`].
+    pub signature: [u8; 4],
+    /// 0x04: zero.
+    pub reserved: U32,
+    /// 0x08: length in bytes, a multiple of [`LOG_SECTOR`].
+    pub length: U64,
+    /// 0x10: offset in the file, a multiple of [`LOG_SECTOR`].
+    pub file_offset: U64,
+    /// 0x18: that of the entry.
+    pub sequence_number: U64,
+}
+
+const _: () = assert!(size_of::<DataDescriptor>() == 32 && size_of::<ZeroDescriptor>() == 32);
+
+/// A sector of data in the log: all of it but its ends, which tell what it is.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DataSector {
+    /// 0x0000: [`DATA_SECTOR`].
+    pub signature: [u8; 4],
+    /// 0x0004: upper half of the entry's sequence number.
+    pub sequence_high: U32,
+    /// 0x0008: the sector's bytes from 8 on.
+    pub data: [u8; 4084],
+    /// 0x0FFC: lower half of the entry's sequence number.
+    pub sequence_low: U32,
+}
+
+const _: () = assert!(size_of::<DataSector>() == LOG_SECTOR);
+
 /// Start of a region table.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

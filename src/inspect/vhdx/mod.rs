@@ -1,19 +1,21 @@
-//! Reads VHDX images whose log has no changes.
+//! Reads VHDX images, also such as were not closed properly.
+
+mod log;
 
 use uuid::Uuid;
 use zerocopy::{FromBytes, IntoBytes as _};
 
-use super::error::Problem;
-use super::file::Source;
-use super::map::{Map, Piece, Place};
+use crate::inspect::error::Problem;
+use crate::inspect::file::{Change, Source};
+use crate::inspect::map::{Map, Piece, Place};
 use crate::sink::vhdx::format::{
     BLOCK_FULLY_PRESENT, BLOCK_NOT_PRESENT, BLOCK_SIZES, BLOCK_UNDEFINED, BLOCK_UNMAPPED,
     BLOCK_ZERO, FILE_PARAMETERS, FileParameters, HAS_PARENT, HEADER_SIGNATURE, HEADERS, Header,
-    IS_REQUIRED, LOG_SECTOR, LOG_SIGNATURE, LOGICAL_SECTOR_SIZE, LocatorEntry, LocatorHeader,
-    LogEntryHeader, MAX_ENTRIES, MAX_SIZE, METADATA_SIGNATURE, MIB, MetadataEntry,
-    MetadataTableHeader, OFFSET_MASK, PAGE_83_DATA, PARENT_LOCATOR, PHYSICAL_SECTOR_SIZE,
-    REGION_BAT, REGION_METADATA, REGION_SIGNATURE, REGION_TABLES, RegionEntry, RegionTableHeader,
-    STATE_MASK, TABLE_LENGTH, VIRTUAL_DISK_SIZE, checksum, chunk_ratio,
+    IS_REQUIRED, LOGICAL_SECTOR_SIZE, LocatorEntry, LocatorHeader, MAX_ENTRIES, MAX_SIZE,
+    METADATA_SIGNATURE, MIB, MetadataEntry, MetadataTableHeader, OFFSET_MASK, PAGE_83_DATA,
+    PARENT_LOCATOR, PHYSICAL_SECTOR_SIZE, REGION_BAT, REGION_METADATA, REGION_SIGNATURE,
+    REGION_TABLES, RegionEntry, RegionTableHeader, STATE_MASK, TABLE_LENGTH, VIRTUAL_DISK_SIZE,
+    checksum, chunk_ratio,
 };
 
 /// Where a region lies.
@@ -24,20 +26,15 @@ struct Region {
 }
 
 /// Where the disk is in the image.
-pub(super) fn read(source: &Source) -> Result<Map, Problem> {
+pub(super) fn read(source: &mut Source) -> Result<Map, Problem> {
     let header = header(source)?;
     if header.version.get() != 1 {
         return Problem::unsupported(format!("has version {}", header.version));
     }
-    if has_changes(source, &header)? {
-        return Err(Problem::Unsupported {
-            what: "has changes in its log, because it was not closed properly".to_owned(),
-            hint: Some(
-                "have them applied with `qemu-img check -r all`, or attach it once in Hyper-V",
-            ),
-        });
-    }
+    source.changes = log::changes(source, &header)?;
+    let source = &*source;
     let (bat, metadata) = regions(source)?;
+    check_changes(source, &[bat, metadata])?;
     let disk = metadata_items(source, metadata)?;
     let mut map = Map::new(disk.size);
     let Some(ratio) = chunk_ratio(disk.block_size, disk.sector).filter(|&ratio| ratio > 0) else {
@@ -80,6 +77,26 @@ pub(super) fn read(source: &Source) -> Result<Map, Problem> {
     Ok(map)
 }
 
+/// That the log changes tables only: the disk's blocks are read from their places.
+fn check_changes(source: &Source, tables: &[Region]) -> Result<(), Problem> {
+    let headers = Region {
+        offset: 0,
+        length: MIB,
+    };
+    let is_within = |change: &Change, region: &Region| {
+        let start = change.offset.checked_sub(region.offset);
+        let end = start.and_then(|start| start.checked_add(change.length()));
+        end.is_some_and(|end| end <= region.length)
+    };
+    let regions = tables.iter().chain([&headers]);
+    for change in &source.changes {
+        if !regions.clone().any(|region| is_within(change, region)) {
+            return Err(log::unfinished("has a log that changes more than tables"));
+        }
+    }
+    Ok(())
+}
+
 /// The header that counts.
 fn header(source: &Source) -> Result<Header, Problem> {
     let mut newest: Option<Header> = None;
@@ -98,31 +115,6 @@ fn header(source: &Source) -> Result<Header, Problem> {
         Some(header) => Ok(header),
         None => Problem::corrupt(HEADERS[0], "no header has a right checksum"),
     }
-}
-
-/// Whether the log has changes that are not in the file yet. That it has an id says only
-/// that it may: it gets one before anything is written to it.
-fn has_changes(source: &Source, header: &Header) -> Result<bool, Problem> {
-    if header.log_guid == [0; 16] {
-        return Ok(false);
-    }
-    let (start, length) = (header.log_offset.get(), u64::from(header.log_length.get()));
-    source.check(start, length)?;
-    let mut done = 0;
-    while done < length {
-        let bytes = source.bytes(start + done, MIB.min(length - done))?;
-        let mut sectors = bytes.chunks(LOG_SECTOR);
-        // Whether its checksum is right does not matter: then something was to be changed.
-        if sectors.any(|sector| {
-            part::<LogEntryHeader>(sector, 0).is_some_and(|entry| {
-                entry.signature == LOG_SIGNATURE && entry.log_guid == header.log_guid
-            })
-        }) {
-            return Ok(true);
-        }
-        done += bytes.len() as u64;
-    }
-    Ok(false)
 }
 
 /// Reads a structure out of bytes.
@@ -265,3 +257,6 @@ fn parent_name(source: &Source, offset: u64, length: u64) -> Option<String> {
         text(entry.value_offset.get(), entry.value_length.get())
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests;
