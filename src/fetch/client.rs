@@ -9,6 +9,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 use super::credentials;
 use super::date::{format_http_date, parse_date};
 use super::forward::ForwardingConnector;
+use super::location::is_https;
 use super::no_proxy::NoProxy;
 use super::resolver::CachingResolver;
 use super::{Error, Location};
@@ -173,7 +174,8 @@ impl Client {
         let http = proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?;
         let https = proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?;
         let no_proxy = find(&["no_proxy", "NO_PROXY"])
-            .map_or_else(NoProxy::default, |(_, value)| NoProxy::parse(&value));
+            .map(|(_, value)| NoProxy::parse(&value))
+            .unwrap_or_default();
         Ok(Client {
             direct: agent(&options, None),
             http: agent(&options, http),
@@ -260,10 +262,7 @@ impl Client {
     pub(crate) fn agent_for(&self, url: &str) -> &ureq::Agent {
         if self.no_proxy.exempts(url) {
             &self.direct
-        } else if url
-            .get(..6)
-            .is_some_and(|s| s.eq_ignore_ascii_case("https:"))
-        {
+        } else if is_https(url) {
             &self.https
         } else {
             &self.http
@@ -497,33 +496,28 @@ fn origin(url: &str) -> String {
     url[..end].to_ascii_lowercase()
 }
 
-/// What to do where a host's name has no address.
-const NO_ADDRESS: &str = "check the host's name and this machine's DNS; behind a proxy set `http_proxy` and `https_proxy`";
-
-/// What to do where the proxy itself is not reached.
-const NO_PROXY: &str = "correct or unset `http_proxy`, `https_proxy` or `all_proxy`";
-
 fn transfer_error(url: &str, proxy: Option<&ureq::Proxy>, error: ureq::Error) -> Error {
-    let unreached = match &error {
-        ureq::Error::HostNotFound => true,
-        ureq::Error::Io(error) => {
-            error.kind() == io::ErrorKind::ConnectionRefused
-                || error.to_string().contains("lookup address")
-        }
-        _ => false,
+    let (is_unknown, is_refused) = match &error {
+        ureq::Error::HostNotFound => (true, false),
+        ureq::Error::Io(error) => (
+            // The standard library's words for all that `getaddrinfo(3)` says.
+            error.to_string().contains("lookup address"),
+            error.kind() == io::ErrorKind::ConnectionRefused,
+        ),
+        _ => (false, false),
     };
-    if let Some(proxy) = proxy.filter(|_| unreached) {
+    if let Some(proxy) = proxy.filter(|_| is_unknown || is_refused) {
         return Error::Transfer {
             url: url.to_owned(),
             reason: format!("the proxy `{}:{}`: {error}", proxy.host(), proxy.port()),
-            hint: NO_PROXY,
+            hint: "correct or unset `http_proxy`, `https_proxy` or `all_proxy`",
         };
     }
     let hint = match &error {
-        ureq::Error::HostNotFound => NO_ADDRESS,
-        // The standard library's words for all that `getaddrinfo(3)` says.
-        ureq::Error::Io(error) if error.to_string().contains("lookup address") => NO_ADDRESS,
-        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        _ if is_unknown => {
+            "check the host's name and this machine's DNS; behind a proxy set `http_proxy` and `https_proxy`"
+        }
+        _ if is_refused => {
             "no server answers there; check the mirror's host and port, or use another mirror"
         }
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {

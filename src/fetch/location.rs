@@ -18,7 +18,7 @@ impl Location {
     /// Parses a URL; a text without a scheme is a path.
     pub fn parse(text: &str) -> Result<Location, Error> {
         let fail = |reason| Error::BadLocation {
-            text: redact(text),
+            text: without_credentials(text),
             reason,
         };
         let lower = text.to_ascii_lowercase();
@@ -90,14 +90,20 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::Web(url) => f.write_str(&redact(url)),
+            Location::Web(url) => f.write_str(&without_credentials(url)),
             Location::File(path) => write!(f, "{}", path.display()),
         }
     }
 }
 
+/// Whether a web URL is one of TLS.
+pub(super) fn is_https(url: &str) -> bool {
+    url.get(..6)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+}
+
 /// Removes `user:password@` from a URL.
-fn redact(url: &str) -> String {
+pub(crate) fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };

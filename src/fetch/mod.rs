@@ -31,6 +31,7 @@ pub use client::{Answer, Body, Client, Condition, Options, Trust};
 pub use date::{civil_from_days, format_http_date, parse_date};
 pub use error::Error;
 pub use location::Location;
+pub(crate) use location::without_credentials;
 pub use lock::Lock;
 pub use no_proxy::NoProxy;
 

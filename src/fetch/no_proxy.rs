@@ -15,6 +15,8 @@
 
 use std::net::IpAddr;
 
+use super::location::is_https;
+
 /// The servers of a `no_proxy`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NoProxy {
@@ -65,10 +67,7 @@ impl NoProxy {
             .rsplit_once('@')
             .map_or(authority, |(_, server)| server);
         let (host, port) = split_port(server)?;
-        let https = url
-            .get(..6)
-            .is_some_and(|s| s.eq_ignore_ascii_case("https:"));
-        let port = port.unwrap_or(if https { 443 } else { 80 });
+        let port = port.unwrap_or(if is_https(url) { 443 } else { 80 });
         let exempt = self.entries.iter().any(|entry| {
             entry.port.is_none_or(|wanted| wanted == port) && entry.host.contains(host)
         });
@@ -172,9 +171,19 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
 mod tests {
     use super::*;
 
+    /// A `no_proxy`, a URL, and whether its server is exempt.
+    type Case = (&'static str, &'static str, bool);
+
+    fn check(cases: &[Case]) {
+        for &(no_proxy, url, exempt) in cases {
+            let found = NoProxy::parse(no_proxy).exempts(url);
+            assert_eq!(found, exempt, "{no_proxy} {url}");
+        }
+    }
+
     #[test]
     fn names_exempt_hosts_and_all_below_them() {
-        for (no_proxy, url, exempt) in [
+        check(&[
             ("a.example", "http://a.example/x", true),
             ("a.example", "http://b.a.example:80/x", true),
             (".a.example", "http://b.a.example/", true),
@@ -192,15 +201,12 @@ mod tests {
             (".", "http://a/", false),
             ("*.", "http://a/", false),
             (",,", "http://a/", false),
-        ] {
-            let found = NoProxy::parse(no_proxy).exempts(url);
-            assert_eq!(found, exempt, "{no_proxy} {url}");
-        }
+        ]);
     }
 
     #[test]
     fn addresses_and_networks_exempt_what_is_called_by_an_address() {
-        for (no_proxy, url, exempt) in [
+        check(&[
             ("127.0.0.1", "http://127.0.0.1:8000/x", true),
             ("0.0.1", "http://127.0.0.1/", false),
             ("10.0.0.0/8", "http://10.200.3.4/", true),
@@ -221,15 +227,12 @@ mod tests {
             ("2001:db8::/32", "http://[2001:db9::1]/", false),
             ("::/0", "http://[2001:db9::1]/", true),
             ("10.0.0.0/8", "http://[::ffff:10.1.1.1]/", true),
-        ] {
-            let found = NoProxy::parse(no_proxy).exempts(url);
-            assert_eq!(found, exempt, "{no_proxy} {url}");
-        }
+        ]);
     }
 
     #[test]
     fn a_port_exempts_that_port_only() {
-        for (no_proxy, url, exempt) in [
+        check(&[
             ("a.example:8080", "http://a.example:8080/", true),
             ("a.example:8080", "http://b.a.example:8080/", true),
             (".a.example:8080", "http://b.a.example:8080/", true),
@@ -243,9 +246,6 @@ mod tests {
             ("127.0.0.1:3142", "http://127.0.0.1/", false),
             ("[::1]:8000", "http://[::1]:8000/", true),
             ("[::1]:8000", "http://[::1]/", false),
-        ] {
-            let found = NoProxy::parse(no_proxy).exempts(url);
-            assert_eq!(found, exempt, "{no_proxy} {url}");
-        }
+        ]);
     }
 }

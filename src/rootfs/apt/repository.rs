@@ -13,7 +13,9 @@ use super::openpgp::Keyring;
 use super::release::{IndexFile, Release, ReleaseError};
 use super::sources::Suite;
 use super::version::Version;
-use crate::fetch::{Blob, Cache, Client, Digest, Document, Item, Location, Progress};
+use crate::fetch::{
+    Blob, Cache, Client, Digest, Document, Item, Location, Progress, without_credentials,
+};
 use crate::threads::at_once;
 
 /// The Release file that holds its signatures.
@@ -497,17 +499,12 @@ pub fn apt_lists(suites: &[OpenSuite], indices: &[Index]) -> Vec<ListFile> {
 
 /// Makes a file name from a URL as apt does: no scheme, no credentials, `/` as `_`.
 pub fn apt_list_name(url: &str) -> String {
+    let url = without_credentials(url);
     let rest = match url.split_once("://") {
-        Some((_, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority
-                .rsplit_once('@')
-                .map_or(authority, |(_, host)| host);
-            format!("{host}{path}")
-        }
+        Some((_, rest)) => rest,
         None => {
             let path = url.strip_prefix("file:").or(url.strip_prefix("copy:"));
-            path.unwrap_or(url).to_owned()
+            path.unwrap_or(&url)
         }
     };
     let mut name = String::new();
