@@ -61,10 +61,26 @@ fn read_bytes(bytes: &[u8]) -> Result<Archived, Error> {
     read(file.path(), &std::env::temp_dir())
 }
 
-fn read_members(members: &[Vec<u8>]) -> Result<Archived, Error> {
+/// An archive of these members, with its end.
+fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = members.concat();
-    bytes.resize(bytes.len() + 1024, 0);
-    read_bytes(&bytes)
+    bytes.resize(bytes.len() + 2 * BLOCK_SIZE, 0);
+    bytes
+}
+
+fn read_members(members: &[Vec<u8>]) -> Result<Archived, Error> {
+    read_bytes(&archive(members))
+}
+
+fn gzip(bytes: &[u8], level: flate2::Compression) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// What a file of the tree has.
+fn content(tree: &Arc<Tree>, path: &str) -> Vec<u8> {
+    tree.read_small(tree.find(path).unwrap()).unwrap()
 }
 
 #[test]
@@ -82,24 +98,20 @@ fn what_is_no_file_has_no_data_whatever_its_size() {
         sized(b'1', "odd", "a", b"ustar  \0", 1024),
         sized(b'1', "odd", "a", b"\0\0\0\0\0\0\0\0", 1024),
     ] {
-        let mut bytes = [
+        let bytes = archive(&[
             member(b'0', "a", "", b"first"),
             odd,
             member(b'0', "b", "", b"second"),
             sized(b'1', "last", "a", ustar, 1024),
-        ]
-        .concat();
-        bytes.resize(bytes.len() + 1024, 0);
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packed.write_all(&bytes).unwrap();
-        for bytes in [bytes, packed.finish().unwrap()] {
+        ]);
+        let packed = gzip(&bytes, flate2::Compression::fast());
+        for bytes in [bytes, packed] {
             let archived = read_bytes(&bytes).unwrap();
             assert!(archived.warnings.is_empty(), "{:?}", archived.warnings);
             let tree = Arc::new(archived.tree);
             let names: Vec<_> = tree.nodes().map(|(id, _)| tree.path(id)).collect();
             assert_eq!(names, ["/", "/a", "/b", "/last", "/odd"].map(PathBuf::from));
-            let b = tree.find("b").unwrap();
-            assert_eq!(tree.read_small(b).unwrap(), b"second");
+            assert_eq!(content(&tree, "b"), b"second");
         }
     }
 }
@@ -123,8 +135,7 @@ fn further_names_may_come_with_the_data() {
         let tree = Arc::new(read_members(&members).unwrap().tree);
         let names: Vec<_> = tree.nodes().map(|(id, _)| tree.path(id)).collect();
         assert_eq!(names, ["/", "/a", "/b", "/link"].map(PathBuf::from));
-        let b = tree.find("b").unwrap();
-        assert_eq!(tree.read_small(b).unwrap(), b"second");
+        assert_eq!(content(&tree, "b"), b"second");
     }
 }
 
@@ -474,26 +485,23 @@ fn what_is_wrong_is_named_with_its_place() {
         said.contains("damaged at byte 0: it ends within a block"),
         "{said}"
     );
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(&whole[..1500]).unwrap();
-    let said = message(read_bytes(&packed.finish().unwrap()));
+    let packed = gzip(&whole[..1500], flate2::Compression::fast());
+    let said = message(read_bytes(&packed));
     assert!(said.contains("it ends within a file"), "{said}");
 }
 
 #[test]
 fn an_archive_that_is_cut_off_is_refused_or_warned_of() {
-    let mut whole = member(b'0', "a", "", &[1; 2000]);
+    let member = member(b'0', "a", "", &[1; 2000]);
     // Between two members nothing shows whether more should follow.
-    let archived = read_bytes(&whole).unwrap();
+    let archived = read_bytes(&member).unwrap();
     assert_eq!(archived.warnings.len(), 1);
     assert!(archived.warnings[0].contains("it may be cut off"));
-    whole.resize(whole.len() + 1024, 0);
+    let whole = archive(&[member]);
     assert_eq!(read_bytes(&whole).unwrap().warnings, [""; 0]);
 
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&whole).unwrap();
     let zstd = zstd::bulk::compress(&whole, 3).unwrap();
-    for packed in [gzip.finish().unwrap(), zstd] {
+    for packed in [gzip(&whole, flate2::Compression::fast()), zstd] {
         let error = read_bytes(&packed[..packed.len() / 2]).unwrap_err();
         let hint = error.hint().unwrap_or_default();
         assert!(hint.contains("may be cut off"), "{error:?}");
@@ -525,29 +533,25 @@ fn what_takes_the_place_of_another_is_as_tar_has_it() {
         ("kept", "3"),
         ("old", "4"),
     ] {
-        let node = tree.find(path).unwrap();
-        assert_eq!(tree.read_small(node).unwrap(), text.as_bytes(), "{path}");
+        assert_eq!(content(&tree, path), text.as_bytes(), "{path}");
     }
     assert_eq!(tree.children(tree.find("file").unwrap()).len(), 1);
 }
 
 #[test]
 fn damage_that_only_the_last_checksum_shows_is_found() {
-    let mut whole = member(b'0', "a", "", &[1; 2000]);
-    whole.resize(whole.len() + 1024, 0);
+    let whole = archive(&[member(b'0', "a", "", &[1; 2000])]);
     // What is stored and not packed has no other guard.
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
-    gzip.write_all(&whole).unwrap();
-    let gzip = gzip.finish().unwrap();
+    let stored = gzip(&whole, flate2::Compression::none());
     let mut zstd = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     zstd.include_checksum(true).unwrap();
     zstd.write_all(&whole).unwrap();
     let zstd = zstd.finish().unwrap();
-    for packed in [&gzip, &zstd] {
+    for packed in [&stored, &zstd] {
         read_bytes(packed).unwrap();
         let mut bad = packed.clone();
         // The first byte of the checksum of gzip, and the third of that of zstd.
-        let at = bad.len() - if packed == &gzip { 8 } else { 2 };
+        let at = bad.len() - if packed == &stored { 8 } else { 2 };
         bad[at] ^= 1;
         let error = read_bytes(&bad).unwrap_err();
         assert!(matches!(error, Error::Read { .. }), "{error:?}");
@@ -555,14 +559,12 @@ fn damage_that_only_the_last_checksum_shows_is_found() {
     // Several members are one file, and what fills up the last block is nothing.
     let mut parts = Vec::new();
     for part in [&whole[..700], &whole[700..]] {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(part).unwrap();
-        parts.extend(gzip.finish().unwrap());
+        parts.extend(gzip(part, flate2::Compression::fast()));
     }
     let skipped = [&b"\x50\x2A\x4D\x18\x04\0\0\0none"[..], &zstd].concat();
     for bytes in [
         [&parts[..], &[0; 512]].concat(),
-        [&gzip[..], b"more"].concat(),
+        [&stored[..], b"more"].concat(),
         skipped,
     ] {
         let archived = read_bytes(&bytes).unwrap();
@@ -573,8 +575,7 @@ fn damage_that_only_the_last_checksum_shows_is_found() {
 
 #[test]
 fn old_archives_may_begin_like_what_is_compressed() {
-    let mut old = sized(b'0', "BZh.txt", "", b"\0\0\0\0\0\0\0\0", 0);
-    old.resize(old.len() + 1024, 0);
+    let mut old = archive(&[sized(b'0', "BZh.txt", "", b"\0\0\0\0\0\0\0\0", 0)]);
     assert!(read_bytes(&old).unwrap().tree.find("BZh.txt").is_some());
     old[0] = b'C';
     for (magic, name) in [
@@ -621,8 +622,7 @@ fn attributes_of_other_systems_are_left_out_and_told() {
 #[test]
 fn an_archive_that_shrinks_before_its_files_are_read_is_named() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    let mut whole = member(b'0', "a", "", &[1; 2000]);
-    whole.resize(whole.len() + 1024, 0);
+    let whole = archive(&[member(b'0', "a", "", &[1; 2000])]);
     file.write_all(&whole).unwrap();
     let tree = Arc::new(read(file.path(), &std::env::temp_dir()).unwrap().tree);
     file.as_file().set_len(1000).unwrap();
