@@ -345,11 +345,8 @@ impl Tool {
             })
             .collect();
         let disks: Vec<&dyn sink::ReadAt> = disks.iter().map(|disk| disk as _).collect();
-        sink::write_all(&disks, &tree, &specs, 0, &|_, _, _| {}).map_err(|error| {
-            let mut failure = Failure::from_error(&error);
-            failure.hints.extend(error.hint());
-            failure
-        })?;
+        sink::write_all(&disks, &tree, &specs, 0, &|_, _, _| {})
+            .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
         Ok(())
     }
 

@@ -75,7 +75,5 @@ pub fn names(plan: &Plan) -> Result<(), Failure> {
 }
 
 fn refusal(error: &sink::Error) -> Failure {
-    let mut failure = Failure::from_error(error);
-    failure.hints.extend(error.hint());
-    failure
+    Failure::from_error(error).hint_if(error.hint())
 }

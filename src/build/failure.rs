@@ -42,6 +42,13 @@ impl Failure {
         self
     }
 
+    /// Adds something to do about it, if there is something.
+    #[must_use]
+    pub fn hint_if(mut self, hint: Option<impl Into<String>>) -> Failure {
+        self.hints.extend(hint.map(Into::into));
+        self
+    }
+
     /// An error with its causes in one sentence.
     pub fn from_error(error: &(dyn Error + 'static)) -> Failure {
         let mut message = error.to_string();

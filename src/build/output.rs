@@ -54,16 +54,6 @@ pub struct Size {
     pub kib: u64,
 }
 
-fn error<E: std::error::Error + 'static>(
-    hint: impl Fn(&E) -> Option<String>,
-) -> impl Fn(E) -> Failure {
-    move |error| {
-        let mut failure = Failure::from_error(&error);
-        failure.hints.extend(hint(&error));
-        failure
-    }
-}
-
 fn scan_target(engine: &Engine<'_>) -> Result<Tree, Failure> {
     let options = ScanOptions {
         prune: RUNTIME.map(Into::into).to_vec(),
@@ -251,7 +241,7 @@ fn read(tree: &Arc<Tree>, path: &str) -> Result<Vec<u8>, Failure> {
 fn labelled(engine: &Engine<'_>, tree: Arc<Tree>) -> Result<Arc<Tree>, Failure> {
     labelling(engine)
         .and_then(|labelling| labelling.apply(tree))
-        .map_err(error(LabelError::hint))
+        .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))
 }
 
 fn labelling(engine: &Engine<'_>) -> Result<Labelling, LabelError> {
@@ -337,7 +327,7 @@ fn assemble(
         scratch: engine.dirs.scratch.clone(),
         lost_found: labelling(engine)
             .and_then(|labelling| labelling.lost_found(tree, &engine.plan.layout.mount_points()))
-            .map_err(error(LabelError::hint))?,
+            .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?,
     };
     let length = Length {
         bytes: size.kib.saturating_mul(1024),
@@ -451,7 +441,7 @@ fn write_outputs(
     );
     nix::sys::stat::umask(ours);
     progress.into_inner().finish();
-    result.map_err(error(|e: &sink::Error| e.hint()))
+    result.map_err(|error| Failure::from_error(&error).hint_if(error.hint()))
 }
 
 /// Turns the sinks' calls into events.

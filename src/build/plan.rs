@@ -100,9 +100,7 @@ pub fn host_arch() -> String {
 
 /// An error of the element module with its hint.
 fn element_failure(error: &element::Error) -> Failure {
-    let mut failure = Failure::from_error(error);
-    failure.hints.extend(error.hint());
-    failure
+    Failure::from_error(error).hint_if(error.hint())
 }
 
 impl Plan {
@@ -349,11 +347,7 @@ fn outputs(request: &Request) -> Result<Vec<sink::Format>, Failure> {
         compress: request.compress,
         options: &request.qemu_img_options,
     })
-    .map_err(|error| {
-        let mut failure = Failure::from_error(&error);
-        failure.hints.extend(error.hint());
-        failure
-    })
+    .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))
 }
 
 /// The block-device configuration: the user's, else the first element's.

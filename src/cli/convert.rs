@@ -11,7 +11,6 @@ use uuid::{Uuid, uuid};
 use super::Context;
 use super::failure::{Failure, misused};
 use super::naming::Naming;
-use super::part::hinted;
 use super::written;
 use crate::inspect;
 use crate::sink::{self, ReadAt};
@@ -106,7 +105,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         .and_then(inspect::Format::from_name);
     let image = inspect::open(&source, known)
         .map_err(|error| error.of(&arguments.source))
-        .map_err(|error| hinted(&error, error.hint()))?;
+        .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
     let spec = sink::Spec {
         format,
         disk: 0,
@@ -123,7 +122,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         let tree = Arc::new(tree);
         sink::write_all(&[&image], &tree, &[spec], arguments.jobs, progress)
     });
-    let written = result.map_err(|error| hinted(&error, error.hint()))?;
+    let written = result.map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
     let shown = arguments.target.as_path();
     written::report(written.iter().map(|one| (shown, one)), context);
     Ok(0)
@@ -164,11 +163,7 @@ fn target_format(arguments: &Arguments) -> Result<sink::Format, Failure> {
         compress: !arguments.uncompressed,
         options: &options,
     });
-    let formats = formats.map_err(|error| {
-        let mut failure = misused(error.to_string());
-        failure.hints.extend(error.hint());
-        failure
-    })?;
+    let formats = formats.map_err(|error| misused(error.to_string()).hint_if(error.hint()))?;
     formats
         .first()
         .copied()

@@ -102,11 +102,8 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
     };
     let caller = &context.caller;
     let path = caller.current_dir.join(&image);
-    let opened = inspect::open(&path, None).map_err(|error| {
-        let mut failure = Failure::from_error(&error);
-        failure.hints.extend(error.hint());
-        failure
-    })?;
+    let opened = inspect::open(&path, None)
+        .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
     let patterns = patterns(caller)?;
     let contents = Contents::read(&opened).map_err(|error| damaged(&path, "the disk", &error))?;
     let found = find(&contents, &path, patterns.as_ref())?;
@@ -291,11 +288,7 @@ fn family_of(filesystem: &FileSystem<'_>) -> Result<Option<Family>, FsError> {
 
 fn copy(filesystem: &FileSystem<'_>, path: &str, target: &Path) -> Result<(), Failure> {
     let read = |error: FsError| damaged(target, &format!("`{path}`"), &error);
-    let write = |error: sink::Error| {
-        let mut failure = Failure::from_error(&error);
-        failure.hints.extend(error.hint());
-        failure
-    };
+    let write = |error: sink::Error| Failure::from_error(&error).hint_if(error.hint());
     let file = filesystem
         .lookup(path.as_bytes(), true)
         .and_then(|file| filesystem.file(file))

@@ -141,11 +141,7 @@ fn layout_help() -> String {
 pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let request = request(arguments, context)?;
     let result = written::with_bar(|progress| pack::pack(&request, progress));
-    let packed = result.map_err(|error| {
-        let mut failure = Failure::from_error(&error);
-        failure.hints.extend(error.hint());
-        failure
-    })?;
+    let packed = result.map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
     let warnings = packed.warnings.iter();
     let of_outputs = packed.written.iter().flat_map(|one| &one.warnings);
     for warning in warnings.chain(of_outputs) {
@@ -181,11 +177,7 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
         compress: !arguments.uncompressed,
         options: &options,
     });
-    let formats = formats.map_err(|error| {
-        let mut failure = misused(error.to_string());
-        failure.hints.extend(error.hint());
-        failure
-    })?;
+    let formats = formats.map_err(|error| misused(error.to_string()).hint_if(error.hint()))?;
     let layout = Layout::from_name(&arguments.layout).ok_or_else(|| {
         misused(format!("there is no layout `{}`", arguments.layout)).hint(format!(
             "the layouts are {}; a file of your own needs a `/` or `.` in its name",
@@ -201,11 +193,8 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
                 .hint("sizes are a number and a unit, such as `10GiB` or `500MB`")),
         })
         .transpose()?;
-    let owners = Rules::parse(arguments.owner.iter().map(String::as_str)).map_err(|error| {
-        let mut failure = misused(Failure::from_error(&error).message);
-        failure.hints.extend(error.hint());
-        failure
-    })?;
+    let owners = Rules::parse(arguments.owner.iter().map(String::as_str))
+        .map_err(|error| misused(Failure::from_error(&error).message).hint_if(error.hint()))?;
     let epoch = context
         .caller
         .environment

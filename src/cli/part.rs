@@ -33,7 +33,7 @@ pub fn open(text: &str, context: &Context) -> Result<Opened, Failure> {
     let shown = PathBuf::from(shown);
     let image = inspect::open(&path, None)
         .map_err(|error| error.of(&shown))
-        .map_err(|error| hinted(&error, error.hint()))?;
+        .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
     Ok(Opened {
         image,
         path,
@@ -72,17 +72,10 @@ impl Opened {
         error: &(dyn std::error::Error + 'static),
         hint: Option<String>,
     ) -> Failure {
-        let mut failure = hinted(error, hint);
+        let mut failure = Failure::from_error(error).hint_if(hint);
         failure.message = format!("{}: {}", self.shown.display(), failure.message);
         failure
     }
-}
-
-/// An error and what to do about it.
-pub fn hinted(error: &(dyn std::error::Error + 'static), hint: Option<String>) -> Failure {
-    let mut failure = Failure::from_error(error);
-    failure.hints.extend(hint);
-    failure
 }
 
 /// A name from an image as text: what is not printable is escaped, so that no
