@@ -6,6 +6,7 @@ mod destination;
 pub mod engine;
 pub mod environment;
 pub mod event;
+mod exports;
 pub mod failure;
 pub mod output;
 pub mod owners;

@@ -3,7 +3,7 @@
 //! A plan takes all decisions that do not depend on what hooks make: elements
 //! and their hooks, variables, the disk's layout with labels and UUIDs, outputs.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::element::{self, ElementSet, Library};
 use crate::sink;
 
 use super::environment::Variables;
+use super::exports;
 use super::failure::Failure;
 use super::phases;
-use super::place;
 use super::programs;
 use super::request::Request;
 
@@ -66,25 +66,6 @@ pub struct Plan {
     pub withheld: Vec<String>,
 }
 
-fn variable<'a>(request: &'a Request, name: &str) -> Option<&'a OsStr> {
-    request
-        .environment
-        .get(OsStr::new(name))
-        .map(OsString::as_os_str)
-        .filter(|value| !value.is_empty())
-}
-
-fn text_variable(request: &Request, name: &str) -> Result<Option<String>, Failure> {
-    variable(request, name)
-        .map(|value| {
-            value
-                .to_str()
-                .map(str::to_owned)
-                .ok_or_else(|| Failure::new(format!("the value of `{name}` is not UTF-8")))
-        })
-        .transpose()
-}
-
 /// The host's architecture in Debian's notation.
 pub fn host_arch() -> String {
     let machine = nix::sys::utsname::uname()
@@ -123,7 +104,7 @@ impl Plan {
         let elements = element::resolve(&library, &request.elements, &options)
             .map_err(|e| element_failure(&e))?;
         let hooks = element::hooks::merge(&elements).map_err(|e| element_failure(&e))?;
-        let pattern = text_variable(&request, "RUN_PARTS_REGEX")?;
+        let pattern = request.text("RUN_PARTS_REGEX")?;
         let hook_names = NamePattern::new(pattern.as_deref()).map_err(|e| element_failure(&e))?;
         let epoch = epoch(&request)?;
         let mut outputs = outputs(&request)?;
@@ -169,8 +150,8 @@ impl Plan {
         let cache = request
             .image_cache
             .clone()
-            .map_or_else(|| default_directory(&request, "image-create"), Ok)?;
-        let mut variables = base_variables(&request, &arch, &layout, &cache)?;
+            .map_or_else(|| exports::default_directory(&request, "image-create"), Ok)?;
+        let mut variables = exports::of(&request, &arch, &layout, &cache)?;
         let withheld = request.confinement.withhold(&mut variables);
         Ok(Plan {
             arch,
@@ -238,7 +219,7 @@ impl Plan {
 
     /// Whether the caller gave the layout of disks, and no element did.
     pub(super) fn layout_is_given(&self) -> bool {
-        variable(&self.request, "DIB_BLOCK_DEVICE_CONFIG").is_some()
+        self.request.variable("DIB_BLOCK_DEVICE_CONFIG").is_some()
     }
 
     /// The files that are written, named as the user named the output: relative
@@ -256,7 +237,7 @@ impl Plan {
 
 /// The name of images for containers: `DOCKER_TARGET`, else that of the output.
 fn reference(request: &Request) -> Result<String, Failure> {
-    if let Some(given) = text_variable(request, "DOCKER_TARGET")? {
+    if let Some(given) = request.text("DOCKER_TARGET")? {
         if sink::container::is_reference(&given) {
             return Ok(given);
         }
@@ -286,7 +267,7 @@ fn reference(request: &Request) -> Result<String, Failure> {
 
 /// The file that `ACI_MANIFEST` names.
 fn aci_manifest(request: &Request) -> Result<Option<Arc<[u8]>>, Failure> {
-    let Some(path) = variable(request, "ACI_MANIFEST") else {
+    let Some(path) = request.variable("ACI_MANIFEST") else {
         return Ok(None);
     };
     let bytes = fs_err::read(request.current_dir.join(path))
@@ -305,7 +286,7 @@ fn aci_manifest(request: &Request) -> Result<Option<Arc<[u8]>>, Failure> {
 
 /// `KILN_JOBS`: threads that work at the same time; 0 stands for one for each processor.
 fn jobs(request: &Request) -> Result<usize, Failure> {
-    let Some(text) = text_variable(request, "KILN_JOBS")? else {
+    let Some(text) = request.text("KILN_JOBS")? else {
         return Ok(0);
     };
     text.trim()
@@ -318,26 +299,6 @@ fn jobs(request: &Request) -> Result<usize, Failure> {
             ))
             .hint("leave it unset for one thread for each processor")
         })
-}
-
-/// Locks that elements share: below `~/.cache` where that can be, else in the image cache
-/// that the user names.
-fn lockfiles(request: &Request) -> Result<PathBuf, Failure> {
-    let usual = default_directory(request, "dib/lockfiles");
-    let Some(cache) = &request.image_cache else {
-        return usual;
-    };
-    let usual = usual.ok().filter(|path| place::can_be_made(path));
-    Ok(usual.unwrap_or_else(|| cache.join("lockfiles")))
-}
-
-/// A directory of ours below `~/.cache`.
-fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> {
-    let home = variable(request, "HOME").ok_or_else(|| {
-        Failure::new("`HOME` is not set, so there is no place for the image cache")
-            .hint("set `HOME`, or name a directory with `--image-cache`")
-    })?;
-    Ok(Path::new(home).join(".cache").join(name))
 }
 
 /// The formats of `-t`, each once.
@@ -356,7 +317,7 @@ fn block_device_config(
     elements: &ElementSet,
     arch: &str,
 ) -> Result<String, Failure> {
-    if let Some(given) = text_variable(request, "DIB_BLOCK_DEVICE_CONFIG")? {
+    if let Some(given) = request.text("DIB_BLOCK_DEVICE_CONFIG")? {
         let Some(path) = given.strip_prefix("file://") else {
             return Ok(given);
         };
@@ -392,7 +353,8 @@ fn block_device_config(
 
 /// `SOURCE_DATE_EPOCH`, in seconds.
 fn epoch(request: &Request) -> Result<Option<i64>, Failure> {
-    text_variable(request, "SOURCE_DATE_EPOCH")?
+    request
+        .text("SOURCE_DATE_EPOCH")?
         .map(|text| {
             text.parse::<i64>().map_err(|_| {
                 Failure::new(format!(
@@ -443,7 +405,8 @@ fn odd_choices(
 
 /// `DIB_BLOCK_SIZE`: the sector size that wins over the configuration's.
 fn block_size(request: &Request) -> Result<Option<u32>, Failure> {
-    text_variable(request, "DIB_BLOCK_SIZE")?
+    request
+        .text("DIB_BLOCK_SIZE")?
         .map(|text| {
             text.trim().parse().map_err(|_| {
                 Failure::new(format!(
@@ -457,7 +420,9 @@ fn block_size(request: &Request) -> Result<Option<u32>, Failure> {
 
 /// What DIB passes to mkfs of the root filesystem.
 fn root_parameters(request: &Request) -> Result<RootParameters, Failure> {
-    let fstype = text_variable(request, "FS_TYPE")?.unwrap_or_else(|| "ext4".to_owned());
+    let fstype = request
+        .text("FS_TYPE")?
+        .unwrap_or_else(|| "ext4".to_owned());
     let mut options = Vec::new();
     if let Some(blocks) = request.max_online_resize {
         options.push(format!("-E resize={blocks}"));
@@ -512,7 +477,7 @@ fn seed(
     for package in &request.packages {
         add(package.as_bytes());
     }
-    let epoch = text_variable(request, "SOURCE_DATE_EPOCH")?.unwrap_or_default();
+    let epoch = request.text("SOURCE_DATE_EPOCH")?.unwrap_or_default();
     add(epoch.as_bytes());
     let build_dependent = [
         "DIB_IMAGE_CACHE",
@@ -530,167 +495,4 @@ fn seed(
         }
     }
     Ok(Uuid::new_v5(&SEED_NAMESPACE, &hash.finalize()))
-}
-
-/// `declare -p` of a variable, as bash prints it.
-fn declaration(name: &str, value: &str) -> String {
-    let mut quoted = String::new();
-    for character in value.chars() {
-        if matches!(character, '"' | '\\' | '$' | '`') {
-            quoted.push('\\');
-        }
-        quoted.push(character);
-    }
-    format!("declare -x {name}=\"{quoted}\"\n")
-}
-
-/// The Python that hooks of the host may call: the caller's choice, else the first
-/// in `PATH`. Part of the host, and so of nothing that decides about bytes.
-fn python(request: &Request) -> OsString {
-    if let Some(chosen) = variable(request, "DIB_PYTHON_EXEC") {
-        return chosen.to_owned();
-    }
-    let name = "python3";
-    let path = variable(request, "PATH").unwrap_or_default();
-    std::env::split_paths(path)
-        .map(|directory| request.current_dir.join(directory).join(name))
-        .find(|program| program.is_file())
-        .map_or_else(|| name.into(), PathBuf::into_os_string)
-}
-
-/// The caller's environment and DIB's exports.
-fn base_variables(
-    request: &Request,
-    arch: &str,
-    layout: &layout::Plan,
-    cache: &Path,
-) -> Result<Variables, Failure> {
-    let mut variables = request.environment.clone();
-    let lockfiles = match variable(request, "DIB_LOCKFILES") {
-        Some(path) => PathBuf::from(path),
-        None => lockfiles(request)?,
-    };
-    let arguments = request.arguments.join(" ");
-    variables.insert("DIB_ARGS".into(), arguments.into());
-    let snapshot: String = variables
-        .iter()
-        .filter_map(|(name, value)| {
-            let name = name
-                .to_str()
-                .filter(|name| name.starts_with("DIB_") && *name != "DIB_ENV")?;
-            Some(declaration(name, &value.to_string_lossy()))
-        })
-        .collect();
-    let flag = |on: bool| if on { "1" } else { "" };
-    let config = layout.config();
-    let pairs: [(&str, OsString); 23] = [
-        ("DIB_ENV", snapshot.into()),
-        ("LC_ALL", "C".into()),
-        ("ARCH", arch.into()),
-        ("IMAGE_NAME", request.image_name.clone().into()),
-        (
-            "IMAGE_TYPE",
-            request
-                .image_types
-                .first()
-                .cloned()
-                .unwrap_or_default()
-                .into(),
-        ),
-        (
-            "FS_TYPE",
-            text_variable(request, "FS_TYPE")?
-                .unwrap_or_else(|| "ext4".to_owned())
-                .into(),
-        ),
-        (
-            "SKIP_BASE",
-            if request.skip_base { "1" } else { "0" }.into(),
-        ),
-        ("DIB_IMAGE_CACHE", cache.to_owned().into()),
-        ("DIB_LOCKFILES", lockfiles.into()),
-        ("DIB_OFFLINE", flag(request.offline).into()),
-        // What the caller wrote may name the sums that are wanted.
-        (
-            "DIB_CHECKSUM",
-            match variable(request, "DIB_CHECKSUM") {
-                Some(wanted) if request.checksum => wanted.to_owned(),
-                _ if request.checksum => "1".into(),
-                _ => "0".into(),
-            },
-        ),
-        ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
-        ("DIB_PYTHON_EXEC", python(request)),
-        (
-            "DIB_NO_TMPFS",
-            if request.no_tmpfs { "1" } else { "0" }.into(),
-        ),
-        ("DIB_MIN_TMPFS", request.min_tmpfs.to_string().into()),
-        (
-            "DIB_ROOT_LABEL",
-            config
-                .root_label()
-                .map_err(|e| Failure::from_error(&e))?
-                .into(),
-        ),
-        (
-            "DIB_ROOT_FSTYPE",
-            config
-                .root_fstype()
-                .map_err(|e| Failure::from_error(&e))?
-                .into(),
-        ),
-        ("DIB_BOOT_LABEL", config.boot_label().into()),
-        ("DIB_MOUNTPOINTS", config.mount_points().into()),
-        (
-            "BASH_FUNC_die%%",
-            "() { echo \"ERROR: $*\" >&2; exit 1; }".into(),
-        ),
-        // Traces of hooks outside name the file and the line of each command.
-        (
-            "BASH_FUNC__ps4%%",
-            "() { printf '%s:%s' \"${BASH_SOURCE[1]##*/}\" \"${BASH_LINENO[0]}\"; }".into(),
-        ),
-        ("PS4", "+ $(_ps4):   ".into()),
-        ("KILN_VERSION", env!("CARGO_PKG_VERSION").into()),
-    ];
-    for (name, value) in pairs {
-        variables.insert(name.into(), value);
-    }
-    let optional: [(&str, Option<OsString>); 4] = [
-        ("DIB_IMAGE_SIZE", request.image_size.clone().map(Into::into)),
-        (
-            "DIB_IMAGE_EXTRA_SIZE",
-            request.image_extra_size.clone().map(Into::into),
-        ),
-        (
-            "DIB_JOURNAL_SIZE",
-            request.journal_size.clone().map(Into::into),
-        ),
-        (
-            "MAX_ONLINE_RESIZE",
-            request
-                .max_online_resize
-                .map(|blocks| blocks.to_string().into()),
-        ),
-    ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            variables.insert(name.into(), value);
-        }
-    }
-    Ok(variables)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn declarations_are_quoted_as_bash_does() {
-        assert_eq!(
-            declaration("DIB_X", "a \"b\" $c `d` \\"),
-            "declare -x DIB_X=\"a \\\"b\\\" \\$c \\`d\\` \\\\\"\n"
-        );
-    }
 }

@@ -1,12 +1,13 @@
 //! What a user asks for, whichever command or file said it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::confinement::Confinement;
+use super::failure::Failure;
 
 /// A build as the user asked for it: nothing is resolved or looked up yet.
 ///
@@ -74,6 +75,28 @@ pub struct Request {
     pub arguments: Vec<String>,
     /// Directory the command was started in.
     pub current_dir: PathBuf,
+}
+
+impl Request {
+    /// A variable of the caller's that is set and not empty.
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.environment
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The same as text.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Failure> {
+        self.variable(name)
+            .map(|value| {
+                value
+                    .to_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| Failure::new(format!("the value of `{name}` is not UTF-8")))
+            })
+            .transpose()
+    }
 }
 
 /// Environment maps as pairs of byte strings, so that values which are not UTF-8 survive.
