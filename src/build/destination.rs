@@ -1,19 +1,65 @@
-//! Whether outputs can have their places, looked at before a build of minutes.
+//! Where a build leaves what it makes: looked at, and made where that is kiln's to do,
+//! before a build of minutes.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access};
-
 use super::failure::Failure;
 use super::plan::Plan;
+use crate::sandbox::doctor::takes_files;
 use crate::sink;
 
 /// What a checksum file's name has at most behind that of its output.
 const LONGEST_SUM: &str = ".sha256";
 
+/// Directories that stay writable in the sandbox; made if they are caches.
+pub fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
+    let mut paths = vec![plan.cache.clone()];
+    make(&plan.cache, "making a cache directory", "--image-cache")?;
+    if let Some(lockfiles) = plan.variables.get(OsStr::new("DIB_LOCKFILES")) {
+        let lockfiles = PathBuf::from(lockfiles);
+        make(&lockfiles, "making a cache directory", "DIB_LOCKFILES")?;
+        paths.push(lockfiles);
+    }
+    let output = directory(plan)?;
+    require_writable(&plan.cache, "the image cache", "--image-cache")?;
+    check_names(plan)?;
+    paths.push(plan.request.current_dir.clone());
+    paths.push(output.clone());
+    paths.extend(manifests(plan)?);
+    let mut found = Vec::with_capacity(paths.len());
+    for path in paths {
+        found.push(canonical(&path)?);
+    }
+    // The whole host must not become writable because somebody stands at its root.
+    found.retain(|path| path != Path::new("/"));
+    for (disk, directory) in directories_of_disks(plan, &output)? {
+        if directory == Path::new("/") || found.iter().any(|path| directory.starts_with(path)) {
+            continue;
+        }
+        // Hooks can write there too, so that an element could open any directory to them.
+        if !plan.layout_is_given() {
+            return Err(Failure::new(format!(
+                "an element wants the disk `{disk}` in `{}`, which is not below the directory \
+                 for the output",
+                directory.display()
+            ))
+            .hint("if that is as it should be, give its layout in `DIB_BLOCK_DEVICE_CONFIG`"));
+        }
+        found.push(directory);
+    }
+    Ok(found)
+}
+
+/// Makes a directory that an option or variable names.
+fn make(directory: &Path, what: &'static str, name: &str) -> Result<(), Failure> {
+    fs_err::create_dir_all(directory)
+        .map_err(|error| Failure::io(what)(error).hint(format!("`{name}` names another one")))
+}
+
 /// The directory for the output, in which files can be made.
-pub fn directory(plan: &Plan) -> Result<PathBuf, Failure> {
+fn directory(plan: &Plan) -> Result<PathBuf, Failure> {
     let image = plan.request.current_dir.join(&plan.request.image_name);
     let directory = image.parent().unwrap_or(Path::new("/")).to_owned();
     let failure = |why: &str| {
@@ -37,24 +83,23 @@ pub fn directory(plan: &Plan) -> Result<PathBuf, Failure> {
             return Err(failure(why).hint("make it first, or name another one with `-o`"));
         }
     }
-    writable(&directory, "the directory for the output", "-o")?;
+    require_writable(&directory, "the directory for the output", "-o")?;
     Ok(directory)
 }
 
 /// Fails unless files can be made in a directory that an option names.
-pub fn writable(directory: &Path, what: &str, option: &str) -> Result<(), Failure> {
-    access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
+fn require_writable(directory: &Path, what: &str, option: &str) -> Result<(), Failure> {
+    takes_files(directory).map_err(|error| {
         Failure::new(format!(
-            "{what}, `{}`, cannot be written to: {}",
-            directory.display(),
-            io::Error::from(error)
+            "{what}, `{}`, cannot be written to: {error}",
+            directory.display()
         ))
         .hint(format!("`{option}` names another one"))
     })
 }
 
 /// Fails if an output has a name that nothing can have, or that of something else than a file.
-pub fn names(plan: &Plan) -> Result<(), Failure> {
+fn check_names(plan: &Plan) -> Result<(), Failure> {
     for file in plan.output_files() {
         let path = plan.request.current_dir.join(&file.path);
         let target = file.path;
@@ -76,4 +121,49 @@ pub fn names(plan: &Plan) -> Result<(), Failure> {
 
 fn refusal(error: &sink::Error) -> Failure {
     Failure::from_error(error).hint_if(error.hint())
+}
+
+/// Where the caller wants the element `manifests` to leave its files, if they said so. An
+/// element's own choice does not count: it could open any directory to hooks.
+fn manifests(plan: &Plan) -> Result<Option<PathBuf>, Failure> {
+    const NAME: &str = "DIB_MANIFEST_SAVE_DIR";
+    let wanted = plan.elements.contains("manifests");
+    let Some(given) = plan.request.variable(NAME).filter(|_| wanted) else {
+        return Ok(None);
+    };
+    let path = plan.request.current_dir.join(given);
+    make(&path, "making the directory for manifests", NAME)?;
+    Ok(Some(path))
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+    fs_err::canonicalize(path).map_err(|error| {
+        Failure::io("finding a directory")(error)
+            .hint("start kiln where you may search every directory above the current one")
+    })
+}
+
+/// Names of further disks whose images are not beside the output, and where they are.
+fn directories_of_disks<'p>(
+    plan: &'p Plan,
+    output: &Path,
+) -> Result<Vec<(&'p str, PathBuf)>, Failure> {
+    let mut found = Vec::new();
+    for file in plan.output_files() {
+        let path = plan.request.current_dir.join(&file.path);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if directory == output {
+            continue;
+        }
+        let disk = plan.layout.disks()[file.disk].name.as_str();
+        takes_files(directory).map_err(|error| {
+            Failure::new(format!(
+                "`{}` for the disk `{disk}` cannot be written to: {error}",
+                directory.display()
+            ))
+            .hint("`directory` of its `local_loop` names it")
+        })?;
+        found.push((disk, canonical(directory)?));
+    }
+    Ok(found)
 }

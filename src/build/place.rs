@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, access};
 
 use super::failure::Failure;
+use crate::sandbox::doctor;
 
 /// What to do where the directory does not serve.
-pub const ADVICE: &str = crate::sandbox::doctor::TEMPORARY_ADVICE;
+pub const ADVICE: &str = doctor::TEMPORARY_ADVICE;
 
 /// The parent of build directories. `TMPDIR` comes before `TMP_DIR`, since that is
 /// what DIB's `mktemp` makes of the two.
@@ -30,9 +30,7 @@ pub fn parent<V: AsRef<OsStr>>(
 /// Whether a directory is there to be written to, or can be made.
 pub fn can_be_made(directory: &Path) -> bool {
     let there = directory.ancestors().find(|above| above.exists());
-    there.is_some_and(|above| {
-        above.is_dir() && access(above, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
-    })
+    there.is_some_and(|above| above.is_dir() && doctor::takes_files(above).is_ok())
 }
 
 /// MiB that no build on disk comes to terms without: its helpers alone are this

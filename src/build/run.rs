@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{AccessFlags, access};
 
 use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::groups::Group;
@@ -69,7 +68,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         plan.variables.get(std::ffi::OsStr::new(name))
     });
     let swept = sweep::stale(&parent, &identity);
-    let writable = writable(plan)?;
+    let writable = destination::writable(plan)?;
     let memory = if identity.has_namespaces() {
         let request = &plan.request;
         Memory::of_host().serves(request.no_tmpfs, request.min_tmpfs)
@@ -405,106 +404,6 @@ impl Pending {
         }
         last
     }
-}
-
-/// Directories that stay writable in the sandbox; made if they are caches.
-fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
-    let mut paths = Vec::new();
-    let lockfiles = plan
-        .variables
-        .get(std::ffi::OsStr::new("DIB_LOCKFILES"))
-        .map(PathBuf::from);
-    let caches = [
-        (
-            Some(plan.cache.clone()),
-            "`--image-cache` names another one",
-        ),
-        (lockfiles, "`DIB_LOCKFILES` names another one"),
-    ];
-    for (path, hint) in caches {
-        let Some(path) = path else { continue };
-        fs_err::create_dir_all(&path)
-            .map_err(|error| Failure::io("making a cache directory")(error).hint(hint))?;
-        paths.push(path);
-    }
-    let output = destination::directory(plan)?;
-    destination::writable(&plan.cache, "the image cache", "--image-cache")?;
-    destination::names(plan)?;
-    paths.push(plan.request.current_dir.clone());
-    paths.push(output.clone());
-    paths.extend(manifests(plan)?);
-    let mut found = Vec::with_capacity(paths.len());
-    for path in &paths {
-        found.push(canonical(path)?);
-    }
-    // The whole host must not become writable because somebody stands at its root.
-    found.retain(|path| path != Path::new("/"));
-    for (disk, directory) in directories_of_disks(plan, &output)? {
-        if directory == Path::new("/") || found.iter().any(|path| directory.starts_with(path)) {
-            continue;
-        }
-        // Hooks can write there too, so that an element could open any directory to them.
-        if !plan.layout_is_given() {
-            return Err(Failure::new(format!(
-                "an element wants the disk `{disk}` in `{}`, which is not below the directory \
-                 for the output",
-                directory.display()
-            ))
-            .hint("if that is as it should be, give its layout in `DIB_BLOCK_DEVICE_CONFIG`"));
-        }
-        found.push(directory);
-    }
-    Ok(found)
-}
-
-/// Where the caller wants the element `manifests` to leave its files, if they said so. An
-/// element's own choice does not count: it could open any directory to hooks.
-fn manifests(plan: &Plan) -> Result<Option<PathBuf>, Failure> {
-    const NAME: &str = "DIB_MANIFEST_SAVE_DIR";
-    let given = plan.request.environment.get(std::ffi::OsStr::new(NAME));
-    let wanted = plan.elements.contains("manifests");
-    let Some(given) = given.filter(|given| wanted && !given.is_empty()) else {
-        return Ok(None);
-    };
-    let path = plan.request.current_dir.join(given);
-    fs_err::create_dir_all(&path).map_err(|error| {
-        Failure::io("making the directory for manifests")(error)
-            .hint(format!("`{NAME}` names another one"))
-    })?;
-    Ok(Some(path))
-}
-
-fn canonical(path: &Path) -> Result<PathBuf, Failure> {
-    fs_err::canonicalize(path).map_err(|error| {
-        Failure::io("finding a directory")(error)
-            .hint("start kiln where you may search every directory above the current one")
-    })
-}
-
-/// Names of further disks whose images are not beside the output, and where they are.
-fn directories_of_disks<'p>(
-    plan: &'p Plan,
-    output: &Path,
-) -> Result<Vec<(&'p str, PathBuf)>, Failure> {
-    let mut found = Vec::new();
-    for file in plan.output_files() {
-        let path = plan.request.current_dir.join(&file.path);
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        if directory == output {
-            continue;
-        }
-        let disk = plan.layout.disks()[file.disk].name.as_str();
-        access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
-            Failure::new(format!(
-                "`{}` for the disk `{disk}` cannot be written to: {}",
-                directory.display(),
-                std::io::Error::from(error)
-            ))
-            .hint("`directory` of its `local_loop` names it")
-        })?;
-        found.push((disk, canonical(directory)?));
-    }
-    Ok(found)
 }
 
 /// Fails for an image whose programs run on this host, but make calls of a convention

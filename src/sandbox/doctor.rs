@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{AccessFlags, Gid, Uid, access};
 
 use super::choice::{self, MODES};
 use super::groups::{self, Group};
@@ -469,14 +469,17 @@ fn overlay(identity: &Identity) -> Check {
     }
 }
 
+/// Whether files can be made in a directory.
+pub fn takes_files(directory: &Path) -> io::Result<()> {
+    Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
 fn temporary(places: &Places, chosen: &Result<choice::Choice, Error>) -> Check {
     let path = &places.temporary;
     let name = "temporary directory";
     let shown = path.display();
     let advice = TEMPORARY_ADVICE;
-    let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
-    if let Err(errno) = nix::unistd::access(path, writable) {
-        let error = io::Error::from(errno);
+    if let Err(error) = takes_files(path) {
         return check(name, Status::Missing, format!("`{shown}`: {error}")).remedy(advice);
     }
     let Ok(found) = nix::sys::statvfs::statvfs(path) else {
@@ -583,15 +586,9 @@ fn cache(path: Option<&Path>, chosen: &Result<choice::Choice, Error>) -> Check {
     };
     let shown = path.display();
     // It is made when it is needed: what counts is the directory above.
-    let mut existing = path;
-    while !existing.exists() {
-        match existing.parent() {
-            Some(parent) => existing = parent,
-            None => break,
-        }
-    }
-    let writable = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
-    match nix::unistd::access(existing, writable) {
+    let existing = path.ancestors().find(|above| above.exists());
+    let existing = existing.unwrap_or(path);
+    match takes_files(existing) {
         Ok(()) if ownership(existing, chosen) != Ownership::Anybody => check(
             name,
             Status::Degraded,
@@ -599,15 +596,12 @@ fn cache(path: Option<&Path>, chosen: &Result<choice::Choice, Error>) -> Check {
         )
         .remedy(advice),
         Ok(()) => check(name, Status::Ok, format!("`{shown}`")),
-        Err(errno) => {
-            let error = io::Error::from(errno);
-            check(
-                name,
-                Status::Missing,
-                format!("`{shown}` cannot be written: {error}"),
-            )
-            .remedy(advice)
-        }
+        Err(error) => check(
+            name,
+            Status::Missing,
+            format!("`{shown}` cannot be written: {error}"),
+        )
+        .remedy(advice),
     }
 }
 
