@@ -15,10 +15,6 @@ pub type Variables = BTreeMap<OsString, OsString>;
 /// Where the merged hooks appear inside the target.
 pub const HOOKS_INSIDE: &str = "/tmp/in_target.d";
 
-/// Directories of the helpers, below `.kiln` of the hooks.
-const INSIDE: &str = "bin";
-const OUTSIDE: &str = "outside";
-
 /// Search path of hooks inside the target, after kiln's helpers.
 const PATH_INSIDE: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -56,25 +52,28 @@ fn stays_outside(name: &OsStr) -> bool {
 }
 
 /// Where the helpers for one side are, as its hooks see them.
-fn helpers(hooks: &Path, bin: &str) -> PathBuf {
-    hooks.join(".kiln").join(bin)
+fn helpers(hooks: &Path, inside: bool) -> PathBuf {
+    hooks
+        .join(".kiln")
+        .join(if inside { "bin" } else { "outside" })
 }
 
 /// Where a helper is, as the hooks of one side see it.
 pub fn helper(hooks: &Path, inside: bool, name: &str) -> PathBuf {
-    helpers(hooks, if inside { INSIDE } else { OUTSIDE }).join(name)
+    helpers(hooks, inside).join(name)
 }
 
 /// Puts the helpers back into a PATH that a file of `environment.d` wrote anew: elements
 /// may do that, since nothing of DIB's own is found by it.
 pub fn keep_helpers(variables: &mut Variables, hooks: &Path, inside: bool) {
-    let helpers = helpers(hooks, if inside { INSIDE } else { OUTSIDE });
+    let helpers = helpers(hooks, inside);
     let path = variables.entry("PATH".into()).or_default();
     if !std::env::split_paths(path).any(|directory| directory == helpers) {
         *path = before(&helpers, path);
     }
 }
 
+/// A search path that begins with this directory.
 fn before(directory: &Path, path: &OsStr) -> OsString {
     let mut search = directory.as_os_str().to_owned();
     search.push(":");
@@ -83,16 +82,16 @@ fn before(directory: &Path, path: &OsStr) -> OsString {
 }
 
 /// Directories of kiln's helpers and records, as a hook sees them.
-fn helper_paths(variables: &mut Variables, hooks: &Path, bin: &str, path: &OsStr) {
-    let search = before(&self::helpers(hooks, bin), path);
-    variables.insert("PATH".into(), search);
-    let helpers = hooks.join(".kiln");
-    for (name, body) in crate::helpers::functions(&helpers.join(bin)) {
+fn helper_paths(variables: &mut Variables, hooks: &Path, inside: bool, path: &OsStr) {
+    let helpers = helpers(hooks, inside);
+    variables.insert("PATH".into(), before(&helpers, path));
+    for (name, body) in crate::helpers::functions(&helpers) {
         variables.insert(name.into(), body.into());
     }
-    variables.insert("_LIB".into(), helpers.join("lib").into());
-    variables.insert("KILN_RECORD".into(), helpers.join("record").into());
-    variables.insert("KILN_LAYOUT".into(), helpers.join("layout.json").into());
+    let own = hooks.join(".kiln");
+    variables.insert("_LIB".into(), own.join("lib").into());
+    variables.insert("KILN_RECORD".into(), own.join("record").into());
+    variables.insert("KILN_LAYOUT".into(), own.join("layout.json").into());
 }
 
 /// The environment of hooks outside the target.
@@ -113,7 +112,7 @@ pub fn outside(base: &Variables, hooks: &Path, scratch: &Path) -> Variables {
             path.push(directory);
         }
     }
-    helper_paths(&mut variables, hooks, OUTSIDE, &path);
+    helper_paths(&mut variables, hooks, false, &path);
     variables.insert("TMPDIR".into(), scratch.into());
     // Who the hooks are: the caller under another name. A hook that gives what it makes to
     // `$USER` would give it to one of the ids that are only the build's otherwise.
@@ -133,7 +132,7 @@ pub fn inside(base: &Variables) -> Variables {
     helper_paths(
         &mut variables,
         Path::new(HOOKS_INSIDE),
-        INSIDE,
+        true,
         OsStr::new(PATH_INSIDE),
     );
     variables.insert("TMP_HOOKS_PATH".into(), HOOKS_INSIDE.into());

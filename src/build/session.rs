@@ -65,8 +65,8 @@ fn files() -> Result<(), Failure> {
 fn file_size() -> Result<(), Failure> {
     // Its helpers are this program once more, which is a file in every build.
     let own = std::fs::metadata("/proc/self/exe").map_or(0, |own| own.len());
-    match getrlimit(Resource::RLIMIT_FSIZE) {
-        Ok((most, _)) if most < own => Err(Failure::new(format!(
+    match limit(Resource::RLIMIT_FSIZE) {
+        Some(most) if most < own => Err(Failure::new(format!(
             "a program of this session may make files of {} MiB, and kiln's own helpers are one \
              of {} MiB",
             most >> 20,
@@ -75,6 +75,12 @@ fn file_size() -> Result<(), Failure> {
         .hint("raise the limit: `ulimit -f unlimited`")),
         _ => Ok(()),
     }
+}
+
+/// The soft limit of this process, where there is one.
+fn limit(resource: Resource) -> Option<u64> {
+    let (soft, _) = getrlimit(resource).ok()?;
+    (soft != RLIM_INFINITY).then_some(soft)
 }
 
 fn too_few_files(files: u64, most: u64) -> Failure {
@@ -92,8 +98,7 @@ fn too_few_files(files: u64, most: u64) -> Failure {
 
 /// The limit of processes, where the session's is below what kiln would allow.
 pub fn processes(allowed: u64) -> Option<u64> {
-    let (most, _) = getrlimit(Resource::RLIMIT_NPROC).ok()?;
-    (most < allowed).then_some(most)
+    limit(Resource::RLIMIT_NPROC).filter(|&most| most < allowed)
 }
 
 /// What to do where it is this limit.
@@ -106,29 +111,22 @@ pub fn processes_hint(most: u64) -> String {
 
 /// What to do about a program that ran out of memory by a limit of the session.
 pub fn memory_hint() -> Option<String> {
-    [(Resource::RLIMIT_AS, "-v"), (Resource::RLIMIT_DATA, "-d")]
-        .into_iter()
-        .find_map(|(resource, option)| {
-            let (most, _) = getrlimit(resource).ok()?;
-            (most != RLIM_INFINITY).then(|| {
-            format!(
-                "this session allows each program {} MiB of memory (`ulimit {option}`): raise the \
-                 limit, or use fewer threads (`--jobs 1`)",
-                most >> 20
-            )
-        })
-        })
+    let limits = [(Resource::RLIMIT_AS, "-v"), (Resource::RLIMIT_DATA, "-d")];
+    limits.into_iter().find_map(|(resource, option)| {
+        let mib = limit(resource)? >> 20;
+        Some(format!(
+            "this session allows each program {mib} MiB of memory (`ulimit {option}`): raise the \
+             limit, or use fewer threads (`--jobs 1`)"
+        ))
+    })
 }
 
 /// What to do about a file that is larger than may be.
 pub fn file_size_hint() -> Option<String> {
-    let (most, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
-    (most != RLIM_INFINITY).then(|| {
-        format!(
-            "this session allows files of {} MiB: raise the limit (`ulimit -f`)",
-            most >> 20
-        )
-    })
+    let mib = limit(Resource::RLIMIT_FSIZE)? >> 20;
+    Some(format!(
+        "this session allows files of {mib} MiB: raise the limit (`ulimit -f`)"
+    ))
 }
 
 #[cfg(test)]
