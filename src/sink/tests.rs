@@ -304,7 +304,7 @@ fn requests_that_make_no_sense_are_refused_before_anything_is_written() {
     assert!(names(place.path()).is_empty());
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub(super) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
