@@ -576,6 +576,11 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_with_advice() {
+        let with = |change: fn(&mut Given)| {
+            let mut given = given();
+            change(&mut given);
+            given
+        };
         let types = |text: &str| Given {
             image_types: vec![text.to_owned()],
             ..given()
@@ -589,59 +594,35 @@ mod tests {
             (types("vpc"), "unknown image type `vpc`"),
             (types(","), "the list of image types is empty"),
             (
-                Given {
-                    image_size: Some("5G".into()),
-                    ..given()
-                },
+                with(|given| given.image_size = Some("5G".into())),
                 "`--image-size` is `5G`, which is not a size in GiB",
             ),
             (
-                Given {
-                    image_size: Some("0.0".into()),
-                    ..given()
-                },
+                with(|given| given.image_size = Some("0.0".into())),
                 "`--image-size` is `0.0`, which is not a size in GiB",
             ),
             (
-                Given {
-                    image_extra_size: Some("1.5M".into()),
-                    ..given()
-                },
+                with(|given| given.image_extra_size = Some("1.5M".into())),
                 "`--image-extra-size` is `1.5M`, which is not a size in MiB",
             ),
             (
-                Given {
-                    journal_size: Some("1.5".into()),
-                    ..given()
-                },
+                with(|given| given.journal_size = Some("1.5".into())),
                 "`--mkfs-journal-size` is `1.5`, which is not a size in MiB",
             ),
             (
-                Given {
-                    min_tmpfs: Some("-1".into()),
-                    ..given()
-                },
+                with(|given| given.min_tmpfs = Some("-1".into())),
                 "`--min-tmpfs` is `-1`, which is not a number of GiB",
             ),
             (
-                Given {
-                    qemu_img_options: Some("compat".into()),
-                    ..given()
-                },
+                with(|given| given.qemu_img_options = Some("compat".into())),
                 "`--qemu-img-options` has `compat` where `key=value` is expected",
             ),
             (
-                Given {
-                    image_name: Some("dir/".into()),
-                    ..given()
-                },
+                with(|given| given.image_name = Some("dir/".into())),
                 "output name `dir/` is a directory",
             ),
             (
-                Given {
-                    mode: Some("x".into()),
-                    ..given()
-                },
+                with(|given| given.mode = Some("x".into())),
                 "unknown mode `x`",
             ),
         ];
