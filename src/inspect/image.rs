@@ -48,9 +48,7 @@ impl Image {
     pub fn format(&self) -> &'static str {
         self.format
     }
-}
 
-impl Image {
     /// Reads until the buffer is full or the file ends; the rest stays as it is.
     ///
     /// # Errors
