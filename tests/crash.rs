@@ -10,17 +10,7 @@ use nix::sys::signal::Signal;
 
 use common::Run as _;
 use common::toy::{PHASES, Toy};
-use common::watch::{Parts, Process, Started, eventually, marked};
-
-/// The processes that are killed in turn.
-type Victim = (&'static str, fn(&Parts) -> Process);
-
-const VICTIMS: [Victim; 4] = [
-    ("main", |parts| parts.main),
-    ("keeper", |parts| parts.keeper),
-    ("init", |parts| parts.init),
-    ("engine", |parts| parts.engine),
-];
+use common::watch::{Process, Started, VICTIMS, Victim, eventually, marked};
 
 /// A toy build of which all processes carry a mark, which is returned.
 fn marked_toy(name: &str) -> (Toy, String) {

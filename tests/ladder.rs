@@ -7,7 +7,7 @@ use std::fs;
 
 use common::host::{DOCKER, Host};
 use common::toy::{Built, Toy};
-use common::watch::{Parts, Process, Started, eventually, marked};
+use common::watch::{Started, VICTIMS, eventually, marked};
 use nix::sys::signal::Signal;
 
 /// What programs expect below `/proc`, `/sys` and `/dev`; says what is wrong.
@@ -153,17 +153,6 @@ fn a_program_that_hides_its_memory_gets_its_answers() {
         assert_eq!(built.lines_after("made "), ["3 4"]);
     }
 }
-
-/// A process by its part in a build, and the name of the part.
-type Victim = (&'static str, fn(&Parts) -> Process);
-
-/// What may be killed.
-const VICTIMS: [Victim; 4] = [
-    ("main", |parts| parts.main),
-    ("keeper", |parts| parts.keeper),
-    ("init", |parts| parts.init),
-    ("engine", |parts| parts.engine),
-];
 
 /// Daemons of every kind, then a hook that never ends.
 const DAEMONS: &str = r"

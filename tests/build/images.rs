@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use crate::common::image::{assert_clean, debugfs, extract, missing, partitions, run};
+use crate::common::image::{Partition, assert_clean, debugfs, extract, missing, partitions, run};
 use crate::common::tool;
 use crate::common::toy::{Built, GPT, Toy};
 use crate::skip;
@@ -33,6 +33,20 @@ fn assert_stat(toy: &Toy, filesystem: &str, path: &str, expected: &[(&str, &str)
             "{name} of {path}"
         );
     }
+}
+
+/// The partitions of a GPT that sgdisk finds nothing wrong with.
+#[track_caller]
+fn valid_gpt(toy: &Toy) -> Vec<Partition> {
+    let verified = run(&toy.world, "sgdisk", "--verify toy.raw");
+    assert!(
+        verified.stdout.contains("No problems found"),
+        "{}",
+        verified.stdout
+    );
+    let (label, parts) = partitions(&toy.world, "toy.raw");
+    assert_eq!(label, "gpt");
+    parts
 }
 
 /// Owners, modes and all else that the full toy root has, in an ext4 filesystem.
@@ -124,14 +138,8 @@ fn raw_qcow2_and_tar_of_one_build_are_right_for_their_tools() {
         "compare -f raw -F qcow2 toy.raw toy.qcow2",
     )
     .success();
-    let verified = run(&toy.world, "sgdisk", "--verify toy.raw");
-    assert!(
-        verified.stdout.contains("No problems found"),
-        "{}",
-        verified.stdout
-    );
-    let (label, parts) = partitions(&toy.world, "toy.raw");
-    assert_eq!((label.as_str(), parts.len()), ("gpt", 2));
+    let parts = valid_gpt(&toy);
+    assert_eq!(parts.len(), 2);
     assert_eq!(parts[0].kind, "21686148-6449-6E6F-744E-656564454649");
     assert_eq!(parts[0].length, 8 << 20);
     extract(&toy.world, &toy.output("raw"), &parts[1], "root.ext4");
@@ -245,14 +253,8 @@ fn the_efi_element_gives_an_esp_that_holds_the_files_below_boot_efi() {
             .arg("--json"),
     )
     .success();
-    let verified = run(&toy.world, "sgdisk", "--verify toy.raw");
-    assert!(
-        verified.stdout.contains("No problems found"),
-        "{}",
-        verified.stdout
-    );
-    let (label, parts) = partitions(&toy.world, "toy.raw");
-    assert_eq!((label.as_str(), parts.len()), ("gpt", 3));
+    let parts = valid_gpt(&toy);
+    assert_eq!(parts.len(), 3);
     assert_eq!(parts[0].kind, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
     extract(&toy.world, &toy.output("raw"), &parts[0], "esp.fat");
     run(&toy.world, "fsck.fat", "-n esp.fat").success();

@@ -148,6 +148,17 @@ pub struct Parts {
     pub engine: Process,
 }
 
+/// A process by its part in a build, and the name of the part.
+pub type Victim = (&'static str, fn(&Parts) -> Process);
+
+/// What may be killed.
+pub const VICTIMS: [Victim; 4] = [
+    ("main", |parts| parts.main),
+    ("keeper", |parts| parts.keeper),
+    ("init", |parts| parts.init),
+    ("engine", |parts| parts.engine),
+];
+
 /// A build in the background.
 pub struct Started {
     child: Child,

@@ -1,6 +1,7 @@
 //! The elements of the group `packages`.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::library::{base_name, element};
 use crate::scratch::{Scratch, error_text};
@@ -258,15 +259,21 @@ fn a_policy_that_a_package_installed_meanwhile_stays() {
     assert_eq!(scratch.read("usr/sbin/policy-rc.d"), "a package's\n");
 }
 
-#[test]
-fn package_cache_is_shared_without_being_in_the_image() {
-    let Some(scratch) = dpkg_root() else { return };
+/// A cache with a package; nothing of it is mounted in the root.
+fn package_cache(scratch: &Scratch) -> PathBuf {
     let cache = scratch.outside().join("a cache/apt/debian");
     fs::create_dir_all(&cache).unwrap();
     fs::write(cache.join("old_1_amd64.deb"), "old").unwrap();
+    scratch.script("mountpoint", "exit 1");
+    cache
+}
+
+#[test]
+fn package_cache_is_shared_without_being_in_the_image() {
+    let Some(scratch) = dpkg_root() else { return };
+    let cache = package_cache(&scratch);
     // The mount itself needs privileges that a test may not have: the link stands for it.
     scratch.script("mount", "rmdir \"$4\" && ln -s \"$3\" \"$4\"");
-    scratch.script("mountpoint", "exit 1");
     scratch.run_outside("root.d/50-shared-apt-cache");
     assert_eq!(
         scratch.read("var/cache/apt/archives/old_1_amd64.deb"),
@@ -279,7 +286,7 @@ fn package_cache_is_shared_without_being_in_the_image() {
 }
 
 /// The cache has what was there and what is new, and nothing of a build.
-fn assert_cached(cache: &std::path::Path) {
+fn assert_cached(cache: &Path) {
     let cached: Vec<_> = crate::library::entries(cache)
         .iter()
         .map(|path| crate::library::base_name(path))
@@ -291,14 +298,11 @@ fn assert_cached(cache: &std::path::Path) {
 #[test]
 fn package_cache_stands_in_where_nothing_can_be_mounted() {
     let Some(scratch) = dpkg_root() else { return };
-    let cache = scratch.outside().join("a cache/apt/debian");
-    fs::create_dir_all(&cache).unwrap();
-    fs::write(cache.join("old_1_amd64.deb"), "old").unwrap();
+    let cache = package_cache(&scratch);
     let archives = "var/cache/apt/archives";
     scratch.write(&format!("{archives}/own.txt"), "the root's");
     scratch.write(&format!("{archives}/partial/.keep"), "");
     scratch.script("mount", "exit 32");
-    scratch.script("mountpoint", "exit 1");
     scratch.run_outside("root.d/50-shared-apt-cache");
     assert_eq!(scratch.list(archives), ["old_1_amd64.deb"]);
     scratch.write(&format!("{archives}/new_2_amd64.deb"), "new");
@@ -336,13 +340,10 @@ fn package_cache_is_done_without_where_a_link_leads_out_of_the_root() {
 #[test]
 fn package_cache_of_another_user_is_done_without() {
     let Some(scratch) = dpkg_root() else { return };
-    let cache = scratch.outside().join("a cache/apt/debian");
-    fs::create_dir_all(&cache).unwrap();
-    fs::write(cache.join("old_1_amd64.deb"), "old").unwrap();
+    let cache = package_cache(&scratch);
     // As the kernel does for files of others (fs.protected_hardlinks).
     scratch.script("ln", "echo 'ln: not permitted' >&2; exit 1");
     scratch.script("mount", "exit 32");
-    scratch.script("mountpoint", "exit 1");
     let output = scratch.outside_hook("root.d/50-shared-apt-cache");
     assert!(output.status.success(), "{}", error_text(&output));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
