@@ -166,19 +166,11 @@ for ((round = 1; round <= rounds; round++)); do
     fi
 done
 
-# median FIELD: of the rows on standard input.
 echo "## Totals (median of $rounds)"
 echo
 echo "| build | wall s | CPU s | peak anonymous MiB | peak tmpfs MiB | peak of both MiB | load before |"
 echo "|---|---|---|---|---|---|---|"
-awk -F '\t' '
-    function median(list, n,   values, i, j, t) {
-        split(list, values, " ")
-        for (i = 1; i <= n; i++)
-            for (j = i + 1; j <= n; j++)
-                if (values[j] + 0 < values[i] + 0) { t = values[i]; values[i] = values[j]; values[j] = t }
-        return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
-    }
+awk -F '\t' "$awk_median"'
     {
         key = $2 " " $3
         if (!(key in count)) order[++keys] = key

@@ -24,3 +24,15 @@ find_kiln() {
     fi
     kiln=$(realpath "$kiln")
 }
+
+# For awk programs: median(LIST, N) is that of N numbers, which blanks separate.
+# shellcheck disable=SC2034 # by the scripts that source this
+awk_median='
+    function median(list, n,   values, i, j, t) {
+        split(list, values, " ")
+        for (i = 1; i <= n; i++)
+            for (j = i + 1; j <= n; j++)
+                if (values[j] + 0 < values[i] + 0) { t = values[i]; values[i] = values[j]; values[j] = t }
+        return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
+    }
+'

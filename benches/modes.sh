@@ -166,14 +166,7 @@ done
 
 echo "| mode | wall s | CPU s | wall | CPU | load before |"
 echo "|---|---|---|---|---|---|"
-awk -F '\t' '
-    function median(list, n,   values, i, j, t) {
-        split(list, values, " ")
-        for (i = 1; i <= n; i++)
-            for (j = i + 1; j <= n; j++)
-                if (values[j] + 0 < values[i] + 0) { t = values[i]; values[i] = values[j]; values[j] = t }
-        return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
-    }
+awk -F '\t' "$awk_median"'
     {
         if (!($1 in count)) order[++modes] = $1
         count[$1]++
