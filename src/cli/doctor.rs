@@ -7,7 +7,7 @@ use super::failure::{self, Failure};
 use super::given;
 use super::printer::{Colour, Tone};
 use crate::build::{place, session};
-use crate::sandbox::doctor::{self, Places, Report, Status};
+use crate::sandbox::doctor::{self, Check, Places, Report, Status};
 
 /// Arguments of `kiln doctor`.
 #[derive(Debug, Args)]
@@ -29,7 +29,12 @@ pub fn run(arguments: &Arguments, context: &mut Context) -> Result<u8, Failure> 
         cache: caller.image_cache().ok(),
         lacks: session::lacks()
             .into_iter()
-            .map(|lack| (lack.name, lack.refusal.message, lack.refusal.hints))
+            .map(|lack| Check {
+                name: lack.name,
+                status: Status::Missing,
+                detail: lack.refusal.message,
+                remedy: lack.refusal.hints,
+            })
             .collect(),
         unfit: place::unfit(&temporary),
         in_memory: in_memory.is_ok(),

@@ -81,8 +81,8 @@ pub struct Places {
     pub temporary: PathBuf,
     /// The image cache; `None` where nothing says where it is.
     pub cache: Option<PathBuf>,
-    /// What else no build can do without: its name, what is wrong, and what to do.
-    pub lacks: Vec<(&'static str, String, Vec<String>)>,
+    /// What else no build can do without, and is not there.
+    pub lacks: Vec<Check>,
     /// Whether builds are made in memory, where that can be mounted.
     pub in_memory: bool,
     /// What would have them made there, if they are not.
@@ -121,10 +121,7 @@ pub fn examine(places: &Places) -> Report {
     }
     checks.push(temporary(places, &chosen));
     checks.push(cache(places.cache.as_deref(), &chosen));
-    for (name, detail, remedy) in &places.lacks {
-        let found = check(name, Status::Missing, detail.clone());
-        checks.push(found.remedies(remedy.clone()));
-    }
+    checks.extend(places.lacks.iter().cloned());
     checks.push(device("/dev/kvm", "images boot slowly in QEMU without it"));
     checks.push(control_groups());
     Report {
