@@ -512,7 +512,6 @@ fn disk_of_files(directory: &Path) -> crate::disk::Disk {
         label: None,
         volume_id: 1,
         bytes_per_sector: 4096,
-        times: crate::disk::fs::fat::Times::Tree,
         fat_type: None,
     };
     let volume = crate::disk::fs::fat::plan(&tree, &options, 40 << 20).unwrap();

@@ -190,7 +190,6 @@ fn fat_options(filesystem: &FilesystemPlan) -> Result<fat::Options, PlanError> {
         label: Some(filesystem.label.clone()),
         volume_id,
         bytes_per_sector: filesystem.sector_size,
-        times: fat::Times::Tree,
         fat_type,
     })
 }

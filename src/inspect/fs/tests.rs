@@ -272,7 +272,6 @@ fn what_the_fat_writer_wrote_is_read_back() {
             label: Some("ESP".to_owned()),
             volume_id: 0x1234_ABCD,
             bytes_per_sector: 512,
-            times: fat_writer::Times::Tree,
             fat_type: None,
         };
         let disk = disk(fat_writer::plan(&tree, &options, size).unwrap());
@@ -335,7 +334,6 @@ fn a_walk_enters_every_directory_once() {
         label: None,
         volume_id: 1,
         bytes_per_sector: 512,
-        times: fat_writer::Times::Tree,
         fat_type: None,
     };
     let fat = bytes(&disk(

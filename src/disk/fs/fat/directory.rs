@@ -75,8 +75,8 @@ pub(super) fn directory_bytes(
     directory: &Directory,
     runs: &[Run],
     label: Option<[u8; 11]>,
-    time_of: impl Fn(&Inode) -> DosTime,
 ) -> Vec<u8> {
+    let time_of = |inode: &Inode| DosTime::from(inode.mtime);
     let mut bytes = Vec::new();
     let id = directory.node;
     let own_time = time_of(tree.inode_of(id));

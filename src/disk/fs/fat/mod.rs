@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use zerocopy::IntoBytes as _;
 
-use self::directory::{DosTime, directory_bytes};
+use self::directory::directory_bytes;
 use self::format::{
     BootSector, BootSector32, BootSectorEnd, DRIVE_FIXED, ENTRY_SIZE, EXTENDED_SIGNATURE,
     FIRST_CLUSTER, FsInfo, MAX_DIRECTORY, MEDIA_FIXED, SECTOR_SIGNATURE, SIGNATURE_OFFSET,
@@ -21,7 +21,7 @@ use self::format::{
 use self::geometry::{FATS, Geometry};
 use self::names::{StoredName, store_names};
 use super::super::{Extent, Source, Volume};
-use crate::tree::{InodeId, Kind, NodeId, Timestamp, Tree};
+use crate::tree::{InodeId, Kind, NodeId, Tree};
 
 mod directory;
 pub mod format;
@@ -52,20 +52,8 @@ pub struct Options {
     pub volume_id: u32,
     /// Bytes in a sector, 512 or 4096: the disk's, or drivers refuse it.
     pub bytes_per_sector: u32,
-    /// Times of files.
-    pub times: Times,
     /// The type; `None` chooses by size, as mkfs.fat does.
     pub fat_type: Option<FatType>,
-}
-
-/// Times that files get. FAT has 1980 to 2107 in steps of two seconds, without a
-/// time zone; they are written as UTC, and what lies outside is moved inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Times {
-    /// Those of the tree.
-    Tree,
-    /// One for all.
-    Fixed(Timestamp),
 }
 
 /// What was dropped because FAT has no place for it.
@@ -213,7 +201,7 @@ pub fn plan_with_report(
     for copy in 0..FATS {
         put(geometry.fat_offset(copy), fat.clone());
     }
-    layout.place_files(tree, &geometry, options.times, label, &mut extents);
+    layout.place_files(tree, &geometry, label, &mut extents);
     Ok((
         Volume {
             length: size,
@@ -388,7 +376,6 @@ impl Layout {
         &self,
         tree: &Arc<Tree>,
         geometry: &Geometry,
-        times: Times,
         label: Option<[u8; 11]>,
         extents: &mut Vec<Extent>,
     ) {
@@ -416,11 +403,7 @@ impl Layout {
                     let Some(directory) = directories.next() else {
                         continue;
                     };
-                    let bytes =
-                        directory_bytes(tree, directory, &self.runs, label, |inode| match times {
-                            Times::Tree => DosTime::from(inode.mtime),
-                            Times::Fixed(time) => DosTime::from(time),
-                        });
+                    let bytes = directory_bytes(tree, directory, &self.runs, label);
                     if !bytes.is_empty() {
                         let length = bytes.len() as u64;
                         let source = Source::Bytes {

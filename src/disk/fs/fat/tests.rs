@@ -5,14 +5,13 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tree::{Content, DataRange, Device, Inode, Origin, TreeBuilder};
+use crate::tree::{Content, DataRange, Device, Inode, Origin, Timestamp, TreeBuilder};
 
 fn options() -> Options {
     Options {
         label: None,
         volume_id: 0x1234_ABCD,
         bytes_per_sector: 512,
-        times: Times::Tree,
         fat_type: None,
     }
 }
