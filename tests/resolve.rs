@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use kiln::element::order::NamePattern;
-use kiln::element::{Body, Library, Options, Reason, hooks, info, metadata, resolve};
+use kiln::element::{Body, ElementSet, Library, Options, Reason, hooks, info, metadata, resolve};
 
 fn file(root: &Path, path: &str, text: &str, mode: u32) {
     let path = root.join(path);
@@ -70,16 +70,22 @@ fn names(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-#[test]
-fn the_main_job_resolves_in_a_fixed_order() {
-    let dir = tempfile::tempdir().unwrap();
-    library(dir.path());
-    let library = Library::with_directories(&[dir.path().to_owned()]).unwrap();
+/// The elements of the usual build, and the directory that they are in.
+fn main_job() -> (tempfile::TempDir, ElementSet) {
+    let directory = tempfile::tempdir().unwrap();
+    library(directory.path());
+    let library = Library::with_directories(&[directory.path().to_owned()]).unwrap();
     let options = Options {
         arch: "amd64".into(),
         ..Options::default()
     };
     let set = resolve(&library, &names("vm debian-minimal"), &options).unwrap();
+    (directory, set)
+}
+
+#[test]
+fn the_main_job_resolves_in_a_fixed_order() {
+    let (_directory, set) = main_job();
     assert_eq!(
         info::image_element(&set),
         "base vm debian-minimal block-device-mbr dib-init-system install-bin bootloader debootstrap dpkg manifests"
@@ -99,29 +105,11 @@ fn the_main_job_resolves_in_a_fixed_order() {
         }
     );
     assert_eq!(reason("dpkg"), &Reason::DependencyOf("debootstrap".into()));
-    assert_eq!(
-        set.chain("manifests"),
-        ["manifests", "dpkg", "debootstrap", "debian-minimal"]
-    );
-    assert_eq!(set.provided()["block-device"], "block-device-mbr");
-    let (element, file) = set.find_file("block-device-default.yaml").unwrap().unwrap();
-    assert_eq!(
-        (element.name.as_str(), file.read().unwrap().unwrap()),
-        ("block-device-mbr", b"- local_loop:\n".to_vec())
-    );
-    assert!(set.find_file("block-device-amd64.yaml").unwrap().is_none());
 }
 
 #[test]
 fn the_merged_hooks_are_the_same_on_disk_as_in_the_plan() {
-    let dir = tempfile::tempdir().unwrap();
-    library(dir.path());
-    let library = Library::with_directories(&[dir.path().to_owned()]).unwrap();
-    let options = Options {
-        arch: "amd64".into(),
-        ..Options::default()
-    };
-    let set = resolve(&library, &names("vm debian-minimal"), &options).unwrap();
+    let (_directory, set) = main_job();
     let tree = hooks::merge(&set).unwrap();
     let out = tempfile::tempdir().unwrap();
     tree.write(out.path()).unwrap();
@@ -160,7 +148,6 @@ fn a_directory_overrides_an_embedded_element() {
     let library = Library::new(&[dir.path().to_owned()]).unwrap();
     let element = library.get(&name).unwrap();
     assert!(element.files().unwrap().is_empty());
-    assert_eq!(library.overrides()[0].0, *element);
     assert_eq!(library.iter().count(), embedded.iter().count());
 }
 

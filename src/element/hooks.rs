@@ -82,14 +82,16 @@ pub fn merge(set: &ElementSet) -> Result<HookTree, Error> {
     Ok(tree)
 }
 
+/// Directories of elements that no build reads.
+const ASIDE: [&str; 2] = ["tests", "__pycache__"];
+
 /// Whether no build reads a file or directory at the top of an element.
 pub(super) fn is_aside(name: &OsStr) -> bool {
-    let name = name.as_bytes();
+    let bytes = name.as_bytes();
     let text = [&b"README"[..], b"LICENSE", b"COPYING"];
-    name == b"tests"
-        || name == b"__pycache__"
-        || name.ends_with(b".pyc")
-        || text.iter().any(|start| name.starts_with(start))
+    ASIDE.iter().any(|aside| name == *aside)
+        || bytes.ends_with(b".pyc")
+        || text.iter().any(|start| bytes.starts_with(start))
 }
 
 /// Whether a file of an element belongs to the hooks at all.
@@ -98,14 +100,13 @@ fn is_merged(file: &ElementFile) -> bool {
     let (Some(top), second) = (names.next(), names.next()) else {
         return false;
     };
+    let is_read = !ASIDE.iter().any(|aside| top == *aside);
     match (second, &file.body) {
-        (None, Body::Directory) => top != "tests" && top != "__pycache__",
+        (None, Body::Directory) => is_read,
         // A link that is still a link here leads nowhere.
         (None, Body::Link(_)) => false,
         (None, _) => !top.as_bytes().ends_with(b".pyc"),
-        (Some(entry), _) => {
-            top != "tests" && top != "__pycache__" && !entry.as_bytes().starts_with(b".")
-        }
+        (Some(entry), _) => is_read && !entry.as_bytes().starts_with(b"."),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The list of elements in the forms that hooks read it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Element, ElementSet};
 
@@ -109,11 +109,6 @@ fn scalar(text: &str) -> String {
     } else {
         format!("'{}'", text.replace('\'', "''"))
     }
-}
-
-/// Whether `path` can be written in these forms without surprises.
-pub fn is_safe_path(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| quote(text) == text)
 }
 
 #[cfg(test)]

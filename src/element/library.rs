@@ -159,8 +159,12 @@ impl Element {
     /// Whether it is the user's own: not one of the binary, nor one in the library that
     /// comes with diskimage-builder.
     pub fn is_own(&self) -> bool {
-        let upstream = self.library.as_deref().is_some_and(replaced::is_upstream);
-        matches!(self.origin, Origin::Directory(_)) && !upstream
+        matches!(self.origin, Origin::Directory(_)) && !self.is_upstream()
+    }
+
+    /// Whether it is in the library that comes with diskimage-builder.
+    fn is_upstream(&self) -> bool {
+        self.library.as_deref().is_some_and(replaced::is_upstream)
     }
 
     /// Writes the element's files into the existing directory `dir`, so that
@@ -292,7 +296,6 @@ impl Element {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Library {
     elements: BTreeMap<String, Element>,
-    overrides: Vec<(Element, Element)>,
     replaced: Vec<Element>,
 }
 
@@ -312,7 +315,6 @@ impl Library {
     pub fn with_directories(elements_path: &[PathBuf]) -> Result<Self, Error> {
         let mut library = Self {
             elements: BTreeMap::new(),
-            overrides: Vec::new(),
             replaced: Vec::new(),
         };
         for entry in elements_path {
@@ -327,13 +329,7 @@ impl Library {
     /// the embedded one stand in for.
     fn leave_out_replaced(&mut self) {
         for (name, _) in replaced::REPLACED {
-            let upstream = self.elements.get(name).is_some_and(|element| {
-                element
-                    .library
-                    .as_deref()
-                    .is_some_and(replaced::is_upstream)
-            });
-            if upstream {
+            if self.elements.get(name).is_some_and(Element::is_upstream) {
                 self.replaced.extend(self.elements.remove(name));
             }
         }
@@ -345,14 +341,9 @@ impl Library {
         &self.replaced
     }
 
+    /// Adds an element, unless there is one of its name.
     fn add(&mut self, element: Element) {
-        match self.elements.get(&element.name) {
-            Some(winner) if winner.origin == element.origin => {}
-            Some(winner) => self.overrides.push((winner.clone(), element)),
-            None => {
-                self.elements.insert(element.name.clone(), element);
-            }
-        }
+        self.elements.entry(element.name.clone()).or_insert(element);
     }
 
     /// The element of that name.
@@ -363,11 +354,6 @@ impl Library {
     /// All elements by name.
     pub fn iter(&self) -> impl Iterator<Item = &Element> {
         self.elements.values()
-    }
-
-    /// Pairs of an element and one of the same name that it hides.
-    pub fn overrides(&self) -> &[(Element, Element)] {
-        &self.overrides
     }
 
     /// Names of the elements that can be a root, sorted.
@@ -546,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_directories_win_and_the_loser_is_reported() {
+    fn earlier_directories_win() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         element(&a, "x");
@@ -559,7 +545,6 @@ mod tests {
         );
         let winner = fs::canonicalize(a.join("x")).unwrap();
         assert_eq!(library.get("x").unwrap().origin, Origin::Directory(winner));
-        assert_eq!(library.overrides().len(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Element, ElementFile, Error, Library, OPERATING_SYSTEM};
+use super::{Element, Error, Library, OPERATING_SYSTEM};
 
 /// What is implied besides the requested names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,7 +42,6 @@ pub struct Selected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElementSet {
     selected: Vec<Selected>,
-    provided: BTreeMap<String, String>,
 }
 
 impl ElementSet {
@@ -66,45 +65,6 @@ impl ElementSet {
     /// Whether the element is in the set.
     pub fn contains(&self, name: &str) -> bool {
         self.elements().any(|element| element.name == name)
-    }
-
-    /// Virtual names and the element that provides each.
-    pub fn provided(&self) -> &BTreeMap<String, String> {
-        &self.provided
-    }
-
-    /// How an element came in: itself first, then who needs it, up to a
-    /// requested or implied one. Empty when it is not in the set.
-    pub fn chain(&self, name: &str) -> Vec<&str> {
-        let mut chain: Vec<&str> = Vec::new();
-        let mut next = Some(name);
-        while let Some(name) = next.take() {
-            let Some(found) = self.selected.iter().find(|one| one.element.name == name) else {
-                break;
-            };
-            if chain.contains(&found.element.name.as_str()) {
-                break;
-            }
-            chain.push(&found.element.name);
-            if let Reason::DependencyOf(parent) = &found.reason {
-                next = Some(parent);
-            }
-        }
-        chain
-    }
-
-    /// The first element that has a file of this name directly in its
-    /// directory, and that file; for `block-device-*.yaml` and the like.
-    pub fn find_file(&self, name: &str) -> Result<Option<(&Element, ElementFile)>, Error> {
-        for element in self.elements() {
-            let found = element.files()?.into_iter().find(|file| {
-                file.path.as_os_str() == name && !matches!(file.body, super::Body::Directory)
-            });
-            if let Some(file) = found {
-                return Ok(Some((element, file)));
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -200,7 +160,7 @@ pub fn resolve(
             Some(Selected { element, reason })
         })
         .collect();
-    Ok(ElementSet { selected, provided })
+    Ok(ElementSet { selected })
 }
 
 /// The requested names with the implied ones in their places.
@@ -294,7 +254,6 @@ mod tests {
         )
         .unwrap();
         assert_eq!(set.names(), ["os", "a", "c", "b", "z", "d"]);
-        assert_eq!(set.chain("d"), ["d", "c", "os"]);
         assert_eq!(set.selected()[2].reason, Reason::DependencyOf("os".into()));
     }
 
@@ -408,6 +367,20 @@ mod tests {
         assert_eq!(set.names(), ["a", "os"]);
     }
 
+    /// An element, then who needs it, up to a requested or implied one.
+    fn chain(set: &ElementSet, name: &str) -> Vec<String> {
+        let mut chain: Vec<String> = Vec::new();
+        let mut next = Some(name.to_owned());
+        while let Some(name) = next.take().filter(|name| !chain.contains(name)) {
+            let found = set.selected().iter().find(|one| one.element.name == name);
+            if let Some(Reason::DependencyOf(parent)) = found.map(|one| &one.reason) {
+                next = Some(parent.clone());
+            }
+            chain.push(name);
+        }
+        chain
+    }
+
     proptest::proptest! {
         #[test]
         fn every_element_is_there_for_a_reason(edges in proptest::collection::vec((0usize..8, 0usize..8), 0..20)) {
@@ -419,8 +392,8 @@ mod tests {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let set = run(&lines, "os").unwrap();
             for selected in set.selected() {
-                let chain = set.chain(&selected.element.name);
-                proptest::prop_assert_eq!(chain.last().copied(), Some("os"));
+                let chain = chain(&set, &selected.element.name);
+                proptest::prop_assert_eq!(chain.last().map(String::as_str), Some("os"));
                 for dependency in selected.element.dependencies().unwrap_or_default() {
                     proptest::prop_assert!(set.contains(&dependency));
                 }
