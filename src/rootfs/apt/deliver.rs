@@ -193,10 +193,8 @@ mod tests {
         let root = Bootstrapped {
             suite: String::new(),
             root: None,
-            was_cached: false,
             lists: Vec::new(),
             packages: vec![("x.deb".into(), path("blob"))],
-            manifest: Vec::new(),
             automatic: Vec::new(),
             arch: "amd64".into(),
         };

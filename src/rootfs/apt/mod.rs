@@ -123,14 +123,10 @@ pub struct Bootstrapped {
     /// The tree, in the cache; never to be changed. None where the cache cannot keep it
     /// and the target has it already.
     pub root: Option<PathBuf>,
-    /// Whether it was there already.
-    pub was_cached: bool,
     /// Files for `/var/lib/apt/lists`.
     pub lists: Vec<ListFile>,
     /// Name in apt's cache and file of every package.
     pub packages: Vec<(String, PathBuf)>,
-    /// Names and versions.
-    pub manifest: Vec<(String, String)>,
     /// Packages, by name, that are there only because others need them.
     pub automatic: Vec<String>,
     /// The architecture.
@@ -257,15 +253,10 @@ pub fn bootstrap(
     Ok(Bootstrapped {
         suite,
         root,
-        was_cached,
         lists,
         packages: packages
             .iter()
             .map(|package| (package.cache_name(), cache.blob_path(package.sha256)))
-            .collect(),
-        manifest: packages
-            .iter()
-            .map(|package| (package.name.clone(), package.version.to_string()))
             .collect(),
         automatic: resolution.automatic(),
         arch: request.arch.clone(),
