@@ -199,50 +199,6 @@ impl<'b> TreeBuilder<'b> {
         Ok(self.own_children(at).remove(name).is_some())
     }
 
-    /// The file at a path, to be changed in place (all its names change).
-    pub fn get_mut(&mut self, path: impl AsRef<[u8]>) -> Result<Option<&mut Inode>, Error> {
-        let Some(at) = self.lookup(path.as_ref())? else {
-            return Ok(None);
-        };
-        let new = match self.entries[at].inode {
-            EntryInode::New(new) => new,
-            EntryInode::Base(old) => {
-                let copy = self.inode(at).clone();
-                let new = self.inodes.len();
-                self.inodes.push(copy);
-                self.replace_inode(old, new);
-                new
-            }
-        };
-        Ok(Some(&mut self.inodes[new]))
-    }
-
-    /// Makes every name of a base inode refer to a new one.
-    fn replace_inode(&mut self, old: InodeId, new: usize) {
-        let Some(base) = self.base else { return };
-        // Directories and most files have one name; only others are searched.
-        if base.inode(old).links > 1 {
-            let names: Vec<_> = base
-                .nodes()
-                .filter(|(_, node)| node.inode == old)
-                .map(|(id, _)| base.path(id))
-                .collect();
-            for path in names {
-                use std::os::unix::ffi::OsStrExt as _;
-                if let Ok(Some(at)) = self.lookup(path.as_os_str().as_bytes())
-                    && self.entries[at].inode == EntryInode::Base(old)
-                {
-                    self.entries[at].inode = EntryInode::New(new);
-                }
-            }
-        }
-        for entry in &mut self.entries {
-            if entry.inode == EntryInode::Base(old) {
-                entry.inode = EntryInode::New(new);
-            }
-        }
-    }
-
     /// The finished tree.
     pub fn build(self) -> Result<Tree, Error> {
         let (nodes, inodes) = self

@@ -410,15 +410,4 @@ impl Tree {
     pub fn allocated(&self, inode: InodeId) -> u64 {
         self.allocated[inode.index()]
     }
-
-    /// What `du -a -c -x` counts: allocated kibibytes, hard links once.
-    ///
-    /// Files that kiln added count as whole blocks of 4096 bytes.
-    pub fn disk_usage_kib(&self) -> u64 {
-        let bytes: u64 = self
-            .allocated
-            .iter()
-            .fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
-        bytes.div_ceil(1024)
-    }
 }

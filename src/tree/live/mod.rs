@@ -56,15 +56,6 @@ pub trait Owners: Debug + Send + Sync {
     fn correct(&self, key: FileKey, inode: &mut Inode);
 }
 
-/// What the kernel reports is what the image must have: the scan runs as root,
-/// or inside of the user namespace in which the tree was made.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Native;
-
-impl Owners for Native {
-    fn correct(&self, _key: FileKey, _inode: &mut Inode) {}
-}
-
 /// The directory that a tree was scanned from.
 #[derive(Debug)]
 pub struct Source {
