@@ -162,20 +162,6 @@ impl DiskBuilder {
         self
     }
 
-    /// Places an extent at its offset.
-    pub fn extent(&mut self, what: impl Into<String>, extent: Extent) -> &mut Self {
-        self.regions.push(Region {
-            what: what.into(),
-            offset: extent.offset,
-            length: extent.length,
-            extents: vec![Extent {
-                offset: 0,
-                ..extent
-            }],
-        });
-        self
-    }
-
     /// Places a volume, which then owns all of its length, holes included.
     pub fn volume(&mut self, what: impl Into<String>, offset: u64, volume: Volume) -> &mut Self {
         self.regions.push(Region {

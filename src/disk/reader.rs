@@ -49,11 +49,6 @@ impl Disk {
 }
 
 impl DiskReader {
-    /// The disk it reads.
-    pub fn disk(&self) -> &Disk {
-        &self.disk
-    }
-
     /// Fills `buffer` with the bytes from `offset` on; holes are zeros.
     ///
     /// # Errors
@@ -201,12 +196,16 @@ mod tests {
                 extents,
             },
         );
-        builder.extent(
+        builder.volume(
             "tail",
-            Extent {
-                offset: 1024,
+            1024,
+            Volume {
                 length: 1024,
-                source: rendered(0),
+                extents: vec![Extent {
+                    offset: 0,
+                    length: 1024,
+                    source: rendered(0),
+                }],
             },
         );
         builder.build().unwrap()
