@@ -356,12 +356,6 @@ pub fn kill_others() {
     tracing::warn!("some processes of the build do not end");
 }
 
-/// Whether `path` can be run by its owner.
-pub fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
 /// Whether `path` is a text that names no interpreter, which bash would run itself.
 ///
 /// The kernel refuses such a file, and `execvp(3)` then takes `/bin/sh`, which

@@ -5,10 +5,9 @@
 //! the hooks, so that elements set these there. Here it is another process, which leaves
 //! a note of them: `name=value` pairs that end with zero bytes.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -101,12 +100,6 @@ impl Handed {
         handed
     }
 
-    /// The working directory, if it is known.
-    pub fn directory(&self) -> Option<PathBuf> {
-        let bytes = self.directory.as_ref()?.to_bytes();
-        Some(Path::new(OsStr::from_bytes(bytes)).to_owned())
-    }
-
     /// Takes them over. Makes only system calls: it runs between `fork` and `execve`.
     pub fn take(&self) -> io::Result<()> {
         if let Some(mask) = self.umask {
@@ -133,7 +126,9 @@ mod tests {
     #[test]
     fn a_note_of_this_process_is_read_back() {
         let handed = Handed::parse(&Handed::note());
-        assert_eq!(handed.directory(), std::env::current_dir().ok());
+        let directory = std::env::current_dir().expect("there is one");
+        let bytes = directory.as_os_str().as_bytes();
+        assert_eq!(handed.directory, CString::new(bytes).ok());
         assert_eq!(handed.limits.len(), LIMITS.len());
         assert!(handed.umask.is_some());
     }
@@ -149,7 +144,7 @@ mod tests {
             assert_eq!(Handed::parse(note), Handed::default());
         }
         let handed = Handed::parse(b"nofile=5:6\0directory=/a=b\0umask=27");
-        assert_eq!(handed.directory(), Some("/a=b".into()));
+        assert_eq!(handed.directory.as_deref(), Some(c"/a=b"));
         assert_eq!(handed.umask, Some(Mode::from_bits_truncate(0o27)));
         assert_eq!(handed.limits, [(Resource::RLIMIT_NOFILE, 5, 6)]);
     }

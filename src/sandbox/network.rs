@@ -29,14 +29,6 @@ impl Network {
         }
     }
 
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Network::Host => "host",
-            Network::None => "none",
-        }
-    }
-
     /// The namespace that it needs.
     pub fn namespace(self) -> CloneFlags {
         match self {
