@@ -184,7 +184,7 @@ pub(super) fn update_initramfs(name: &OsStr, args: &[OsString]) -> Result<ExitCo
     let in_dpkg = DPKG_VARIABLES
         .iter()
         .any(|name| super::env_text(name).is_some());
-    let can_record = std::env::var_os("KILN_RECORD").is_some_and(|path| !path.is_empty());
+    let can_record = super::env_os("KILN_RECORD").is_some();
     match parse(args) {
         Call::Later(pending) if in_dpkg && can_record => {
             let journal = Journal::open(INITRAMFS)?;

@@ -166,8 +166,7 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         .to_str()
         .ok_or_else(|| usage("LOCATION is not text"))?;
     let variable = |name: &str| {
-        let value = std::env::var_os(name).filter(|value| !value.is_empty());
-        value.ok_or_else(|| usage(&format!("the variable {name} is not set")))
+        super::env_os(name).ok_or_else(|| usage(&format!("the variable {name} is not set")))
     };
     let (cache, target) = (variable("DIB_IMAGE_CACHE")?, variable("TARGET_ROOT")?);
     let cache = PathBuf::from(cache);

@@ -69,9 +69,7 @@ fn chosen<'a>(
 
 /// `install-types-enable`
 pub(super) fn main(_: &OsStr, _: &[OsString]) -> Result<ExitCode, Error> {
-    let hooks = std::env::var_os("TMP_HOOKS_PATH")
-        .filter(|path| !path.is_empty())
-        .ok_or(Error::NoHooks)?;
+    let hooks = super::env_os("TMP_HOOKS_PATH").ok_or(Error::NoHooks)?;
     let types = std::env::vars_os()
         .filter_map(|(name, value)| {
             let prefix = name

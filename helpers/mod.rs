@@ -9,6 +9,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::process::{Command, ExitCode, ExitStatus};
 
+use crate::sandbox::command::shell_status;
+
 pub mod apt;
 pub mod arguments;
 pub mod bootstrap;
@@ -81,8 +83,6 @@ macro_rules! helpers {
             scope: Scope::$scope,
             main: |called, args| finish(called, $main(called, args)),
         }),*];
-        /// The names of all helpers, for the links that the engine makes.
-        pub const NAMES: &[&str] = &[$($name),*];
     };
 }
 
@@ -226,13 +226,14 @@ pub(crate) fn env_text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The same, whether it is text or not.
+pub(crate) fn env_os(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// The exit status of a child as a shell reports it: 128 and the signal number.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    ExitCode::from(u8::try_from(shell_status(status)).unwrap_or(1))
 }
 
 /// Becomes another program; returns only when that fails.
@@ -321,8 +322,8 @@ mod tests {
 
     #[test]
     fn names_are_sorted_and_unique() {
-        assert!(NAMES.windows(2).all(|pair| pair[0] < pair[1]), "{NAMES:?}");
-        assert_eq!(NAMES.len(), HELPERS.len());
+        let names: Vec<_> = HELPERS.iter().map(|helper| helper.name).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
         assert!(run("no-such-helper", Vec::new()).is_none());
     }
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::arguments::{self, flag, value};
 use super::{Explain, pkg_map};
+use crate::sandbox::command::shell_status;
 
 /// Why packages cannot be installed.
 #[derive(Debug, Error)]
@@ -205,12 +206,9 @@ fn run(command: &[String]) -> Result<ExitCode, Error> {
     if status.success() {
         return Ok(ExitCode::SUCCESS);
     }
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(1);
-    Err(Error::Failed { code })
+    Err(Error::Failed {
+        code: shell_status(status),
+    })
 }
 
 #[cfg(test)]

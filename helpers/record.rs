@@ -31,7 +31,7 @@ pub fn explain(status: u8, hint: &str) -> bool {
     if std::env::var_os("KILN_EVENTS_FD").is_none() {
         return false;
     }
-    let Some(directory) = std::env::var_os("KILN_RECORD").filter(|path| !path.is_empty()) else {
+    let Some(directory) = super::env_os("KILN_RECORD") else {
         return false;
     };
     let explained = Explained {
@@ -98,9 +98,7 @@ pub struct Journal {
 impl Journal {
     /// Opens a file of `KILN_RECORD` and waits until nobody else uses it.
     pub fn open(name: &str) -> Result<Self, Error> {
-        let directory = std::env::var_os("KILN_RECORD")
-            .filter(|path| !path.is_empty())
-            .ok_or(Error::NoRecord)?;
+        let directory = super::env_os("KILN_RECORD").ok_or(Error::NoRecord)?;
         Self::open_in(PathBuf::from(directory), name)
     }
 

@@ -20,9 +20,6 @@ use super::when;
 use super::yaml::{self, Ordered};
 use crate::element;
 
-/// Phases whose lists are acted on, in order.
-pub const PHASES: [&str; 3] = ["pre-install.d", "install.d", "post-install.d"];
-
 /// Which elements, and where they are looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sources {
@@ -353,11 +350,6 @@ impl Default for Entries {
 }
 
 impl Merged {
-    /// The lists of a phase.
-    pub fn phase(&self, phase: &str) -> Option<&Lists> {
-        self.phases.get(phase)
-    }
-
     /// Adds one file of an element.
     pub fn add(
         &mut self,

@@ -297,7 +297,7 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
         .transpose()?;
 
     let (program, words): (OsString, Vec<OsString>) = if call.shell || call.login {
-        let own = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+        let own = super::env_os("SHELL");
         let shell =
             if call.login { None } else { own }.unwrap_or_else(|| user.shell.clone().into());
         let mut words = Vec::new();

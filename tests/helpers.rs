@@ -28,8 +28,8 @@ impl Bench {
         let bin = bench.path(".kiln/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::create_dir(bench.path("record")).unwrap();
-        for name in kiln::helpers::NAMES {
-            symlink(env!("CARGO_BIN_EXE_kiln"), bin.join(name)).unwrap();
+        for helper in kiln::helpers::HELPERS {
+            symlink(env!("CARGO_BIN_EXE_kiln"), bin.join(helper.name)).unwrap();
         }
         bench
     }

@@ -164,9 +164,7 @@ pub struct Layout(Facts);
 impl Layout {
     /// Reads the file that `KILN_LAYOUT` names.
     pub fn from_environment() -> Result<Self, Error> {
-        let path = std::env::var_os("KILN_LAYOUT")
-            .filter(|path| !path.is_empty())
-            .ok_or(Error::NoLayout)?;
+        let path = crate::helpers::env_os("KILN_LAYOUT").ok_or(Error::NoLayout)?;
         Self::read(Path::new(&path))
     }
 

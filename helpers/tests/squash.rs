@@ -237,7 +237,7 @@ proptest::proptest! {
             merged.add(&n.to_string(), &file, &environment(&[("ARCH", "amd64")])).unwrap();
         }
         let numbers = |list: &[(String, String)]| -> Vec<usize> { list.iter().map(|(_, n)| n.parse().unwrap()).collect() };
-        let lists = merged.phase("install.d").cloned().unwrap_or_default();
+        let lists = merged.phases.get("install.d").cloned().unwrap_or_default();
         proptest::prop_assert_eq!((numbers(&lists.install), numbers(&lists.uninstall)), model(&entries));
     }
 

@@ -14,6 +14,7 @@ use super::{Context, argparse};
 use crate::disk::yaml::{self, Map, Value};
 use crate::element::info::quote;
 use crate::helpers::arguments::{Known, added, flag};
+use crate::sandbox::command::shell_status;
 use keys::{Becomes, KEYS, Kind, check, schema, whole};
 
 fn help() -> String {
@@ -303,7 +304,6 @@ impl Line {
 
     /// Runs the command and returns its exit status.
     fn run(&self, context: &Context) -> Result<i32, Failure> {
-        use std::os::unix::process::ExitStatusExt as _;
         let status = Command::new("/proc/self/exe")
             .arg(self.program)
             .args(&self.arguments)
@@ -311,9 +311,7 @@ impl Line {
             .current_dir(&context.caller.current_dir)
             .status()
             .map_err(|error| Failure::new(format!("cannot start `{}`: {error}", self.program)))?;
-        Ok(status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+        Ok(shell_status(status))
     }
 }
 
