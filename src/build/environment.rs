@@ -12,6 +12,14 @@ use std::path::{Path, PathBuf};
 /// Variables by name.
 pub type Variables = BTreeMap<OsString, OsString>;
 
+/// A variable that is set and not empty.
+pub fn value<'a>(variables: &'a Variables, name: &str) -> Option<&'a OsStr> {
+    variables
+        .get(OsStr::new(name))
+        .map(OsString::as_os_str)
+        .filter(|value| !value.is_empty())
+}
+
 /// Where the merged hooks appear inside the target.
 pub const HOOKS_INSIDE: &str = "/tmp/in_target.d";
 

@@ -19,7 +19,6 @@ use crate::sink;
 use super::environment::Variables;
 use super::exports;
 use super::failure::Failure;
-use super::phases;
 use super::programs;
 use super::request::Request;
 
@@ -206,14 +205,6 @@ impl Plan {
             .image_block_devices()
             .iter()
             .map(|(name, device)| format!(" [{name}]={device} "))
-            .collect()
-    }
-
-    /// The hooks of all phases in order, as far as they are known before the run.
-    pub fn known_hooks(&self) -> Vec<element::hooks::Hook> {
-        phases::ALL
-            .iter()
-            .flat_map(|phase| self.hooks.phase(&phase.directory(), &self.hook_names))
             .collect()
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::confinement::Confinement;
+use super::environment;
 use super::failure::Failure;
 
 /// A build as the user asked for it: nothing is resolved or looked up yet.
@@ -80,10 +81,7 @@ pub struct Request {
 impl Request {
     /// A variable of the caller's that is set and not empty.
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
-        self.environment
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
+        environment::value(&self.environment, name)
     }
 
     /// The same as text.

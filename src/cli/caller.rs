@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use super::failure::Failure;
+use crate::build::environment;
 use crate::build::plan::host_arch;
 
 /// The process that asks: its environment and directory.
@@ -25,27 +26,22 @@ impl Caller {
             Failure::new(format!("cannot tell the current directory: {error}"))
                 .hint("change to a directory that exists")
         })?;
-        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
+        let mut caller = Self {
+            environment: env::vars_os().collect(),
+            current_dir,
+        };
         // A shell takes its `~` from there as well; services often have no HOME.
-        if environment
-            .get(OsStr::new("HOME"))
-            .is_none_or(|home| home.is_empty())
+        if caller.var("HOME").is_none()
             && let Some(home) = home_of(nix::unistd::geteuid().as_raw())
         {
-            environment.insert("HOME".into(), home);
+            caller.environment.insert("HOME".into(), home);
         }
-        Ok(Self {
-            environment,
-            current_dir,
-        })
+        Ok(caller)
     }
 
     /// A variable that is set and not empty.
     pub fn var(&self, name: &str) -> Option<&OsStr> {
-        self.environment
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
+        environment::value(&self.environment, name)
     }
 
     /// A variable that is set, not empty, and text.
@@ -99,7 +95,7 @@ impl Caller {
 fn home_of(uid: u32) -> Option<OsString> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
     let user = crate::helpers::sudo::find_user(&passwd, &format!("#{uid}"))?;
-    (user.home.starts_with('/')).then(|| user.home.into())
+    user.home.starts_with('/').then(|| user.home.into())
 }
 
 /// The architecture to look elements up for: `ARCH`, else the host's.
