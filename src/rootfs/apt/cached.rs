@@ -4,13 +4,20 @@
 //! DIB_IMAGE_CACHE/kiln/roots/
 //!   <key>/          a finished root; never changed again
 //!   <key>.owners    its owners, where only one id is mapped ([`owners`])
+//!   <key>.seal      which directory was finished: a copy of it is not used
 //!   .new-<key>/     being made by whoever holds <key>.lock
 //!   <key>.lock
 //! ```
+//!
+//! A cache may be packed and unpacked somewhere else, as CI systems do between jobs. Files
+//! that are downloads are verified when they are used; a root cannot be, and has lost
+//! owners, set-id bits and capabilities if whoever unpacked it was not its root.
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::error::Error;
 use super::index::Package;
@@ -98,7 +105,11 @@ pub fn root(
     let path = roots.join(key.to_string());
     let _lock = Lock::acquire(&roots.join(format!("{key}.lock")))?;
     if path.is_dir() {
-        return Ok((path, true));
+        let sealed = fs_err::read_to_string(seal_of(&path)).unwrap_or_default();
+        if seal(&path)? == sealed {
+            return Ok((path, true));
+        }
+        remove(&path)?;
     }
     sweep(&roots)?;
     let new = roots.join(format!(".new-{key}"));
@@ -112,7 +123,12 @@ pub fn root(
         }
     };
     fs_err::create_dir(&new).map_err(fail("create", &new))?;
-    match make(&new).and_then(|()| save_owners(&new, &path)) {
+    let finish = || {
+        save_owners(&new, &path)?;
+        let to = seal_of(&path);
+        fs_err::write(&to, seal(&new)?).map_err(fail("write", &to))
+    };
+    match make(&new).and_then(|()| finish()) {
         Ok(()) => {
             fs_err::rename(&new, &path).map_err(fail("rename", &new))?;
             Ok((path, false))
@@ -128,6 +144,27 @@ pub fn root(
 /// Where the owners of a root are listed, if they are not its files' own.
 pub fn owners_of(root: &Path) -> PathBuf {
     root.with_extension("owners")
+}
+
+fn seal_of(root: &Path) -> PathBuf {
+    root.with_extension("seal")
+}
+
+/// What a copy of a directory does not share with it, and a renamed one does.
+fn seal(root: &Path) -> Result<String, Error> {
+    let found = fs_err::metadata(root).map_err(|source| Error::File {
+        action: "examine",
+        path: root.to_owned(),
+        source,
+    })?;
+    // Not every filesystem has it.
+    let born = found.created().ok();
+    let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Ok(format!(
+        "inode {} born {}\n",
+        found.ino(),
+        born.unwrap_or_default().as_nanos()
+    ))
 }
 
 fn save_owners(new: &Path, root: &Path) -> Result<(), Error> {
@@ -194,6 +231,25 @@ mod tests {
         assert!(!roots.join(".new-dead").exists());
         let (again, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
         assert!(cached && again == path);
+    }
+
+    #[test]
+    fn a_root_that_was_copied_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::new(dir.path());
+        let key = Digest::of(b"x");
+        let (path, _) = root(&cache, key, |_| Ok(())).expect("made");
+        let aside = path.with_extension("aside");
+        fs_err::rename(&path, &aside).expect("renamed");
+        fs_err::create_dir(&path).expect("made");
+        fs_err::write(path.join("file"), "without its owner").expect("written");
+        let (path, cached) = root(&cache, key, |_| Ok(())).expect("made");
+        assert!(!cached && !path.join("file").exists());
+        // One that was only moved away and back is the same.
+        fs_err::rename(&path, path.with_extension("moved")).expect("renamed");
+        fs_err::rename(path.with_extension("moved"), &path).expect("renamed");
+        let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        assert!(cached);
     }
 
     #[test]
