@@ -341,15 +341,19 @@ fn a_container_that_allows_nothing_is_told_what_it_must_allow() {
         ],
     );
     // Root with nothing: neither namespaces nor a change of the root directory.
+    let nothing = Host::new()
+        .masked()
+        .docker_filter(&none)
+        .capabilities(&none);
     refuses(
-        &Host::new()
-            .masked()
-            .docker_filter(&none)
-            .capabilities(&none),
+        &nothing,
         &toy,
         "",
         &["CAP_SYS_CHROOT", "--cap-add SYS_CHROOT"],
     );
+    let (_, hints, _) = nothing.build(&toy, "-t tar").failure();
+    let said = hints.join("\n");
+    assert!(!said.contains("run the container as root"), "{said}");
     // The filter allows user namespaces, and root may not be mapped.
     refuses(
         &Host::new().masked().capabilities(&none),
@@ -399,6 +403,17 @@ fn kernel_settings_that_forbid_user_namespaces_are_named() {
         "",
         &["AppArmor restricts", "/etc/apparmor.d/kiln"],
     );
+    // Linux before 5.12.
+    let old = user(&toy, 0).refuse(&[libc::SYS_mount_setattr], libc::ENOSYS);
+    let old = old.user(USER);
+    refuses(
+        &old,
+        &toy,
+        "",
+        &["made read-only", "Linux 5.12 or newer is needed"],
+    );
+    let (report, code) = doctor(&old, &toy);
+    assert_eq!((&report["builds"], code), (&false.into(), 1));
 }
 
 #[test]

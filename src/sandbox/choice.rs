@@ -5,6 +5,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::identity::Identity;
 use super::idmap::{self, Maps, NEEDED_IDS};
+use super::refusal::AS_ROOT;
 use super::{Error, probe};
 
 /// What a build runs as, and in.
@@ -81,8 +82,9 @@ fn best(uid: Uid, gid: Gid) -> Result<Choice, Error> {
         return Err(refusal);
     }
     chroot(uid, reason).and_then(tried).map_err(|last| {
-        let mut hints = refusal.hints();
-        hints.extend(last.hints());
+        let mut hints = last.hints();
+        hints.extend(refusal.hints());
+        hints.retain(|hint| hint != AS_ROOT);
         Error::Probe {
             message: format!(
                 "{}; and not even a change of the root directory: {}",

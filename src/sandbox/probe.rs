@@ -1,16 +1,17 @@
 //! What this host allows, found by trying it in throw-away children.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
-use super::Error;
 use super::identity::Identity;
 use super::process::{clone_process, exit_now, pipe};
 use super::refusal::{TRACE_HINT, YAMA, explain_refusal, sysctl};
 use super::userns::{become_root, lock_mounts};
+use super::{Error, mounts};
 
 /// Exit status of a probe that was refused with an errno, offset by it.
 const REFUSED: u8 = 1;
@@ -44,9 +45,9 @@ pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
         }
         let root = Path::new("/");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        super::mounts::mount(None, root, None, private, None)
+        mounts::mount(None, root, None, private, None)
             .and_then(|()| {
-                super::mounts::mount(
+                mounts::mount(
                     Some(Path::new("probe")),
                     Path::new("/tmp"),
                     Some("tmpfs"),
@@ -55,6 +56,7 @@ pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
                 )
             })
             .map_err(explain_refusal)?;
+        try_copied_mounts()?;
         let found = Found {
             fresh_proc: try_fresh_proc().is_ok(),
         };
@@ -74,7 +76,7 @@ pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
 /// user namespace, may make.
 pub(super) fn try_fresh_proc() -> io::Result<()> {
     let Some(child) = clone_process(libc::CLONE_NEWPID | libc::CLONE_NEWNS)? else {
-        let mounted = super::mounts::mount(
+        let mounted = mounts::mount(
             Some(Path::new("proc")),
             Path::new("/proc"),
             Some("proc"),
@@ -84,6 +86,22 @@ pub(super) fn try_fresh_proc() -> io::Result<()> {
         exit_now(status_of(&mounted))
     };
     error_of(child)
+}
+
+/// Copies a mount, makes the copy read-only and attaches it, as every build does.
+fn try_copied_mounts() -> Result<(), Error> {
+    let at = Path::new("/tmp");
+    mounts::clone_mount(at, true)
+        .and_then(|copy| mounts::attach(&copy, fs_err::File::open(at)?.as_fd()))
+        .and_then(|()| mounts::make_read_only(at, true))
+        .map_err(|source| Error::Probe {
+            message: format!("copies of mounts cannot be made read-only: {source}"),
+            hints: vec![
+                "Linux 5.12 or newer is needed, and a container must allow `open_tree(2)`, \
+                 `move_mount(2)` and `mount_setattr(2)`"
+                    .to_owned(),
+            ],
+        })
 }
 
 /// Changes the root directory of this process, which is a throw-away one.

@@ -19,6 +19,10 @@ pub(super) fn sysctl(name: &str) -> Option<String> {
         .map(|text| text.trim().to_owned())
 }
 
+/// What helps other users than root.
+pub(super) const AS_ROOT: &str =
+    "run the container as root: kiln then changes its root directory only (mode `chroot`)";
+
 /// Turns a refusal into what stands in the way and how to remove it.
 pub(super) fn explain_refusal(source: io::Error) -> Error {
     let keep = "and in /etc/sysctl.d to keep it";
@@ -68,9 +72,7 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
         (
             "a container's system call filter refuses it".to_owned(),
             vec![
-                "run the container as root: kiln then changes its root directory only (mode \
-                 `chroot`)"
-                    .to_owned(),
+                AS_ROOT.to_owned(),
                 "or allow it: docker's `--security-opt seccomp=unconfined`, Kubernetes' \
                  `seccompProfile: {type: Unconfined}`; podman's default filter allows it"
                     .to_owned(),
