@@ -119,6 +119,8 @@ touch srv/old/terminal
 fn devices_are_made_moved_copied_and_removed_in_every_mode() {
     let toy = Toy::basic();
     toy.hook("root", "20-devices", &format!("cd $TARGET_ROOT\n{DEVICES}"));
+    // Of the same phase.
+    toy.hook("root", "30-looks", "test -b $TARGET_ROOT/srv/old/disk");
     toy.hook("install", "20-moves", &format!("cd /\n{MOVES}"));
     let Some(listings) = build_in_all(&toy) else {
         return;

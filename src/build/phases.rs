@@ -47,6 +47,23 @@ const fn phase(name: &'static str, inside: bool, target_root: bool, breaks: bool
     }
 }
 
+/// With less free space than this, in bytes, a hook may have failed because of it.
+const FULL: u64 = 32 << 20;
+
+/// What to do where a hook cannot be started.
+fn interpreter_hint(interpreter: Option<String>) -> String {
+    let Some(name) = interpreter else {
+        return "its interpreter must exist where the hook runs".to_owned();
+    };
+    let mut hint = format!(
+        "its first line names the interpreter `{name}`, which must exist where the hook runs"
+    );
+    if name.ends_with("\\r") {
+        hint.push_str("; `\\r` comes from line ends of Windows: save the file with those of Unix");
+    }
+    hint
+}
+
 /// Makes the root.
 pub const ROOT: Phase = phase("root", false, true, false);
 /// Brings files in from outside.
@@ -335,7 +352,8 @@ impl Engine<'_> {
             inside: place.inside.clone(),
             directory: place.directory.clone(),
             handed: sourced.handed.clone(),
-            filter: place.filter.clone(),
+            // Earlier hooks may have made devices, which this one is to see.
+            filter: Some(self.filter()),
             // Programs outside may report their own progress.
             keep_open: place.inside.is_none().then(|| self.events.descriptor()),
             watch: Some(self.watch.clone()),
@@ -364,7 +382,8 @@ impl Engine<'_> {
             if error.raw_os_error() == Some(libc::EAGAIN) {
                 return failure.hint(self.processes_hint());
             }
-            failure.hint("its first line names an interpreter that must exist where the hook runs")
+            let file = self.dirs.hooks.join(directory).join(name);
+            failure.hint(interpreter_hint(command::interpreter(&file)))
         })?;
         if status != 0 {
             let explained = outside.then(|| self.explained(status)).flatten();
@@ -418,6 +437,9 @@ impl Engine<'_> {
         {
             failure = failure.hint(hint);
         }
+        if let Some(hint) = self.full_hint() {
+            failure = failure.hint(hint);
+        }
         if let Some(bytes) = limits.memory.filter(|_| !self.watch.group.memory) {
             // The kernel tells nobody but the program.
             failure = failure.hint(format!(
@@ -432,6 +454,29 @@ impl Engine<'_> {
                 break_hint(directory)
             )
         }))
+    }
+
+    /// What to do where hardly any space is left for the build: the kernel tells nobody
+    /// but the program.
+    fn full_hint(&self) -> Option<String> {
+        let work = &self.watch.work;
+        let found = nix::sys::statvfs::statvfs(work).ok()?;
+        let free = found
+            .blocks_available()
+            .saturating_mul(found.fragment_size());
+        (free < FULL).then(|| {
+            let remedy = if self.watch.work_in_memory {
+                "`--disk` (or `KILN_DISK`) gives a build in memory more, and `--no-tmpfs` builds on \
+                 disk"
+                    .to_owned()
+            } else {
+                format!(
+                    "free some in `{}`, or name another directory by `TMPDIR`",
+                    work.display()
+                )
+            };
+            format!("if it says that no space is left: {remedy}")
+        })
     }
 
     /// Runs a program with its output as events; the status is a shell's.

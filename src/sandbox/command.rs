@@ -361,15 +361,33 @@ pub fn kill_others() {
 /// The kernel refuses such a file, and `execvp(3)` then takes `/bin/sh`, which
 /// on many systems is not bash.
 pub fn is_plain_script(path: &Path) -> bool {
+    // As much as bash looks at to tell a text from a program.
+    start_of(path, 80).is_ok_and(|start| !start.starts_with(b"#!") && !start.contains(&0))
+}
+
+/// The interpreter that a script's first line names, as a hint shows it.
+pub fn interpreter(path: &Path) -> Option<String> {
+    // As much as the kernel reads (`BINPRM_BUF_SIZE`).
+    let start = start_of(path, 256).ok()?;
+    let line = start
+        .strip_prefix(b"#!")?
+        .split(|&byte| byte == b'\n')
+        .next()?;
+    let line = line.trim_ascii_start();
+    let end = line.iter().position(|byte| b" \t".contains(byte));
+    let name = &line[..end.unwrap_or(line.len())];
+    Some(String::from_utf8_lossy(name).escape_debug().to_string())
+}
+
+fn start_of(path: &Path, length: u64) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     // An earlier hook may have made a FIFO of it: no limit of time ends a wait here.
     let file = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(path);
-    // As much as bash looks at to tell a text from a program.
-    let read = file.and_then(|file| file.take(80).read_to_end(&mut start));
-    read.is_ok() && !start.starts_with(b"#!") && !start.contains(&0)
+        .open(path)?;
+    file.take(length).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 #[cfg(test)]
@@ -395,6 +413,22 @@ mod tests {
             .run(&mut |line| out.push(String::from_utf8_lossy(line).into_owned()))
             .expect("a shell runs");
         (shell_status(status), out)
+    }
+
+    #[test]
+    fn the_interpreter_of_a_script_is_shown_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("hook");
+        for (text, expected) in [
+            ("#!/bin/bash\n", Some("/bin/bash")),
+            ("#! /usr/bin/env python3\nx", Some("/usr/bin/env")),
+            ("#!/bin/bash\r\n", Some("/bin/bash\\r")),
+            ("echo", None),
+        ] {
+            fs_err::write(&path, text).expect("written");
+            assert_eq!(interpreter(&path).as_deref(), expected, "{text:?}");
+        }
+        assert_eq!(interpreter(dir.path()), None);
     }
 
     #[test]

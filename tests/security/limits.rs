@@ -106,7 +106,7 @@ fn a_hook_that_fills_the_disk_fails_and_the_host_has_its_space_back() {
             "cp -L $(type -P seq) $TARGET_ROOT/usr/bin/",
         );
         let built = toy.build(&format!("-t tar --disk 100M {place}"));
-        let (message, _, _) = built.failure();
+        let (message, hints, _) = built.failure();
         let expected = if place.is_empty() {
             "hook `install.d/50-fill` of element `toy` failed with exit status 1"
         } else {
@@ -117,6 +117,8 @@ fn a_hook_that_fills_the_disk_fails_and_the_host_has_its_space_back() {
             message.contains(expected) || message.contains("filled the build's directory"),
             "{message}"
         );
+        let said = hints.join("\n");
+        assert!(said.contains("`--disk`"), "{said}");
         assert_eq!(toy.outputs(), Vec::<String>::new());
         toy.assert_swept();
     }
