@@ -5,6 +5,8 @@
 //! group 1: │ backups of the same      │ …
 //! ```
 
+use std::ops::Range;
+
 use super::Error;
 use super::format::{Compat, Incompat, RoCompat};
 use super::options::{JournalSize, MIN_GROUP, Options};
@@ -263,7 +265,7 @@ impl Geometry {
             .collect();
         let backups = reserved.clone();
         // The next place of `length` blocks from `at` on that meets no backup.
-        let clear = |mut at: u64, length: u64| {
+        let clear = &|mut at: u64, length: u64| {
             let mut next = backups.partition_point(|range| range.end <= at);
             while let Some(range) = backups.get(next).filter(|range| range.start < at + length) {
                 at = range.end;
@@ -271,39 +273,37 @@ impl Geometry {
             }
             at
         };
-        let no = FsBlock(0);
-        let mut places = vec![
-            GroupPlaces {
-                block_bitmap: no,
-                inode_bitmap: no,
-                inode_table: no
+        let mut places = Vec::with_capacity(index(groups));
+        for first in (0..groups).step_by(index(self.groups_per_flex)) {
+            let next = first.saturating_add(self.groups_per_flex).min(groups);
+            let end = if next < groups {
+                self.group_start(GroupNo(next))
+            } else {
+                self.blocks
             };
-            index(groups)
-        ];
-        let mut add = |at: u64, length: u64| {
-            reserved.push(BlockRange {
-                start: at,
-                end: at + length,
-            });
-            FsBlock(at)
-        };
-        for (flex, members) in (0u32..).zip(places.chunks_mut(index(self.groups_per_flex))) {
-            let mut at = self.group_start(GroupNo(flex * self.groups_per_flex));
-            let bitmaps = count(members.len());
-            at = clear(at, bitmaps);
-            for (group, member) in (at..).zip(members.iter_mut()) {
-                member.block_bitmap = add(group, 1);
+            // Tables that are nearly as long as a group fit between few backups; what
+            // would then run into the next flex group stays in its own group.
+            let together = self.place_together(first..next, clear);
+            let of_flex = if together.1 <= end {
+                together.0
+            } else {
+                (first..next)
+                    .map(|group| self.place_alone(GroupNo(group)))
+                    .collect()
+            };
+            for member in &of_flex {
+                for (at, length) in [
+                    (member.block_bitmap, 1),
+                    (member.inode_bitmap, 1),
+                    (member.inode_table, table),
+                ] {
+                    reserved.push(BlockRange {
+                        start: at.0,
+                        end: at.0 + length,
+                    });
+                }
             }
-            at = clear(at + bitmaps, bitmaps);
-            for (group, member) in (at..).zip(members.iter_mut()) {
-                member.inode_bitmap = add(group, 1);
-            }
-            at += bitmaps;
-            for member in members.iter_mut() {
-                at = clear(at, table);
-                member.inode_table = add(at, table);
-                at += table;
-            }
+            places.extend(of_flex);
         }
         reserved.sort_unstable_by_key(|range| range.start);
         reserved.dedup_by(|next, last| {
@@ -315,6 +315,41 @@ impl Geometry {
         });
         self.places = places;
         self.reserved = reserved;
+    }
+
+    /// Places for the groups of a flex group from its start on, and where they end.
+    fn place_together(
+        &self,
+        groups: Range<u32>,
+        clear: &impl Fn(u64, u64) -> u64,
+    ) -> (Vec<GroupPlaces>, u64) {
+        let table = u64::from(self.table_blocks);
+        let bitmaps = count(groups.len());
+        let block_bitmaps = clear(self.group_start(GroupNo(groups.start)), bitmaps);
+        let inode_bitmaps = clear(block_bitmaps + bitmaps, bitmaps);
+        let mut at = inode_bitmaps + bitmaps;
+        let places = (0..bitmaps)
+            .map(|member| {
+                let inode_table = clear(at, table);
+                at = inode_table + table;
+                GroupPlaces {
+                    block_bitmap: FsBlock(block_bitmaps + member),
+                    inode_bitmap: FsBlock(inode_bitmaps + member),
+                    inode_table: FsBlock(inode_table),
+                }
+            })
+            .collect();
+        (places, at)
+    }
+
+    /// Places for a group within itself, where there always is room for them.
+    fn place_alone(&self, group: GroupNo) -> GroupPlaces {
+        let at = self.group_start(group) + self.super_blocks(group);
+        GroupPlaces {
+            block_bitmap: FsBlock(at),
+            inode_bitmap: FsBlock(at + 1),
+            inode_table: FsBlock(at + 2),
+        }
     }
 
     /// Number of groups.
@@ -430,6 +465,59 @@ pub(super) fn journal_blocks(options: &Options, blocks: u64) -> Result<Option<u6
                 .iter()
                 .find(|(below, _)| blocks < *below)
                 .map(|&(_, journal)| journal))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every group's bitmaps and inode table, by where they start.
+    fn metadata(geometry: &Geometry) -> Vec<BlockRange> {
+        let table = u64::from(geometry.table_blocks);
+        let of_group = |places: &GroupPlaces| {
+            [
+                (places.block_bitmap, 1),
+                (places.inode_bitmap, 1),
+                (places.inode_table, table),
+            ]
+            .map(|(at, length)| BlockRange {
+                start: at.0,
+                end: at.0 + length,
+            })
+        };
+        let mut all: Vec<BlockRange> = geometry.places.iter().flat_map(of_group).collect();
+        for group in std::iter::once(GroupNo(0)).chain(geometry.backups()) {
+            let start = geometry.group_start(group);
+            all.push(BlockRange {
+                start,
+                end: start + geometry.super_blocks(group),
+            });
+        }
+        all.sort_unstable_by_key(|range| range.start);
+        all
+    }
+
+    #[test]
+    fn metadata_never_overlaps_however_many_inodes_there_are() {
+        for (block_size, mebibytes, inodes) in [
+            (4096, 275, 1_000_000),
+            (4096, 1099, 4_000_000),
+            (4096, 5489, 20_000_000),
+            (1024, 275, 1_000_000),
+            (4096, 275, 10_000),
+        ] {
+            let mut options = Options::new([1; 16]);
+            options.block_size = block_size;
+            options.inodes = Some(inodes);
+            let blocks = (mebibytes << 20) / u64::from(block_size);
+            let geometry = Geometry::new(&options, blocks, 12).unwrap();
+            let all = metadata(&geometry);
+            for pair in all.windows(2) {
+                assert!(pair[0].end <= pair[1].start, "{inodes}: {pair:?}");
+            }
+            assert!(all.last().unwrap().end <= geometry.blocks, "{inodes}");
         }
     }
 }
