@@ -99,7 +99,7 @@ pub enum Error {
         limit: u64,
     },
     /// A directory with more entries than an index of two levels holds.
-    #[error("`{}` has too many entries ({entries}) for an ext4 directory with this block size", path.display())]
+    #[error("`{}` has too many entries ({entries}) for an ext4 directory with this block size; larger blocks (`-b 4096`) or `-O large_dir` allow more", path.display())]
     DirectoryTooLarge {
         /// The directory.
         path: PathBuf,
@@ -137,7 +137,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// A file with more extended attributes than fit.
-    #[error("the extended attributes of `{}` need {needed} bytes, but ext4 has room for {limit}", path.display())]
+    #[error("the extended attributes of `{}` need {needed} bytes, but ext4 has room for {limit}; the option `-O ea_inode` gives large ones inodes of their own", path.display())]
     XattrsTooLarge {
         /// The file.
         path: PathBuf,

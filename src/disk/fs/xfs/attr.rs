@@ -30,7 +30,8 @@ pub(super) fn short_form(xattrs: &Xattrs) -> Result<Vec<u8>, &'static str> {
                 (flags, name, value)
             }
         };
-        let too_long = "it has a longer extended attribute than fits into its inode";
+        let too_long =
+            "it has an extended attribute of more than the 255 bytes that fit into an inode";
         let name_length = u8::try_from(name.len()).map_err(|_| too_long)?;
         let value_length = u8::try_from(value.len()).map_err(|_| too_long)?;
         list.extend_from_slice(&[name_length, value_length, flags]);

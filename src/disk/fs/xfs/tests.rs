@@ -152,7 +152,7 @@ fn what_cannot_be_made_says_why() {
     let long = file().with_xattr("user.long", "v".repeat(300));
     assert_eq!(
         make(long, "/a", 300 << 20, ""),
-        "`/a` cannot be put into an xfs filesystem: it has a longer extended attribute than fits into its inode"
+        "`/a` cannot be put into an xfs filesystem: it has an extended attribute of more than the 255 bytes that fit into an inode"
     );
     let odd = file().with_xattr("other.name", "v");
     assert!(make(odd, "/a", 300 << 20, "").contains("xfs has no namespace"));

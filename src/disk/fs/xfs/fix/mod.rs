@@ -417,7 +417,7 @@ impl Fix<'_> {
             .checked_sub(length)
             .filter(|start| *start >= used && *start > 0)
             .ok_or_else(|| {
-                self.unsupported(id, "its extended attributes do not fit into its inode")
+                self.unsupported(id, "its extended attributes do not fit into its inode; the option `-i size=1024` or `-i size=2048` makes larger ones")
             })?;
         // A device's number has a fork of its own size.
         let start = if core.di_format == 0 { 8 } else { start };
