@@ -82,12 +82,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The file would be larger than the filesystem or the process may have it.
-    #[error("output `{}` would be a larger file than is allowed here (up to {})", target.display(), Bytes(*needed))]
+    #[error("output `{}` would be a larger file than is allowed here", target.display())]
     TooLarge {
         /// The output.
         target: PathBuf,
-        /// Bytes that it can take at most.
-        needed: u64,
         /// What the kernel said.
         source: io::Error,
     },

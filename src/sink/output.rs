@@ -240,11 +240,8 @@ impl Output {
                 needed: self.needed,
                 source,
             },
-            Some(libc::EFBIG) => Error::TooLarge {
-                target,
-                needed: self.needed,
-                source,
-            },
+            // It is the length that counts here, holes and all, and not what it needs.
+            Some(libc::EFBIG) => Error::TooLarge { target, source },
             _ => Error::Write { target, source },
         }
     }
