@@ -45,6 +45,14 @@ pub enum LabelError {
     /// There is nothing to label it by.
     #[error("`KILN_SELINUX` is `on`, but the target has no SELinux policy that is not disabled")]
     NoPolicy,
+    /// A pattern of the policy by which files had to be compared.
+    #[error("the pattern `{pattern}` of the target's SELinux policy cannot be understood")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: regex_lite::Error,
+    },
     /// A file of the policy cannot be read.
     #[error(transparent)]
     Tree(#[from] Error),
@@ -57,6 +65,9 @@ impl LabelError {
             LabelError::Value { .. } => "use auto, on or off",
             LabelError::NoPolicy => {
                 "see /etc/selinux/config of the target; or use `KILN_SELINUX=auto`"
+            }
+            LabelError::Pattern { .. } => {
+                "correct it in the policy's `file_contexts`; or use `KILN_SELINUX=off`"
             }
             LabelError::Tree(_) => return None,
         };
@@ -85,13 +96,18 @@ impl Labelling {
     ///
     /// # Errors
     ///
-    /// If there must be a policy and is none, or a file of it cannot be read.
+    /// If there must be a policy and is none, a file of it cannot be read, or a pattern
+    /// in it is wrong: files would have other labels than the target itself gives them.
     pub fn apply(self, tree: Arc<Tree>) -> Result<Arc<Tree>, LabelError> {
         if self == Labelling::Off {
             return Ok(tree);
         }
         match FileContexts::of_tree(&tree)? {
-            Some(contexts) => Ok(Arc::new(tree.labelled(&contexts))),
+            Some(contexts) => {
+                let labelled = tree.labelled(&contexts);
+                contexts.check_patterns()?;
+                Ok(Arc::new(labelled))
+            }
             None if self == Labelling::On => Err(LabelError::NoPolicy),
             None => Ok(tree),
         }
@@ -133,7 +149,7 @@ struct Rule {
     /// Whether the pattern is nothing but its prefix.
     exact: bool,
     pattern: String,
-    compiled: OnceCell<Option<Regex>>,
+    compiled: OnceCell<Result<Regex, regex_lite::Error>>,
 }
 
 /// A file type as a policy writes it.
@@ -338,6 +354,18 @@ impl FileContexts {
         Ok(Some(contexts))
     }
 
+    /// Whether all patterns are right that were needed so far; most never are.
+    fn check_patterns(&self) -> Result<(), LabelError> {
+        let wrong = self.rules.iter().find_map(|rule| {
+            let source = rule.compiled.get()?.as_ref().err()?.clone();
+            Some(LabelError::Pattern {
+                pattern: rule.pattern.clone(),
+                source,
+            })
+        });
+        wrong.map_or(Ok(()), Err)
+    }
+
     /// The label of a file with its terminating zero; `None` if it gets none.
     pub fn label(&self, path: &str, kind: &Kind) -> Option<Arc<[u8]>> {
         let substituted = self.substitutions.iter().find_map(|(from, to)| {
@@ -377,9 +405,8 @@ impl Rule {
             RegexBuilder::new(&format!("^(?:{})$", self.pattern))
                 .dot_matches_new_line(true)
                 .build()
-                .ok()
         });
-        compiled.as_ref().is_some_and(|regex| regex.is_match(path))
+        compiled.as_ref().is_ok_and(|regex| regex.is_match(path))
     }
 }
 
@@ -555,6 +582,24 @@ broken
             &attributes("/etc"),
             &attributes("/etc/selinux")
         ));
+
+        let mut builder = tree.edit();
+        builder
+            .insert(
+                "/etc/selinux/own/contexts/files/file_contexts.local",
+                Inode::file(*b"/srv/c(\tu:r:no_t:s0\n", 0o644),
+            )
+            .unwrap();
+        // A pattern that nothing is compared with does no harm.
+        let unneeded = Arc::new(builder.build().unwrap());
+        assert!(Labelling::Auto.apply(unneeded.clone()).is_ok());
+        let mut builder = unneeded.edit();
+        builder.insert("/srv/c", Inode::file(*b"", 0o644)).unwrap();
+        let error = Labelling::Auto.apply(Arc::new(builder.build().unwrap()));
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "the pattern `/srv/c(` of the target's SELinux policy cannot be understood"
+        );
 
         let mut builder = tree.edit();
         builder
