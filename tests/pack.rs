@@ -412,6 +412,16 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
         ("pack tree --size 0", 2, "error: `--size` must not be 0"),
         ("pack tree --size 5k", 2, "error: `--size` is wrong: "),
         (
+            "pack tree --sector-size 1000",
+            2,
+            "error: `--sector-size` is 1000, but only 512 and 4096 are possible",
+        ),
+        (
+            "pack tree --filesystem swap",
+            1,
+            "error: `mkfs_root` is a swap area and holds no files",
+        ),
+        (
             "pack tree --owner 5=",
             2,
             "error: `5=` is no rule about owners: it names nobody",

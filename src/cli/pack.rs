@@ -193,6 +193,13 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
                 .hint("sizes are a number and a unit, such as `10GiB` or `500MB`")),
         })
         .transpose()?;
+    if let Some(bytes) = arguments.sector_size
+        && !matches!(bytes, 512 | 4096)
+    {
+        return Err(misused(format!(
+            "`--sector-size` is {bytes}, but only 512 and 4096 are possible"
+        )));
+    }
     let owners = Rules::parse(arguments.owner.iter().map(String::as_str))
         .map_err(|error| misused(Failure::from_error(&error).message).hint_if(error.hint()))?;
     let epoch = context

@@ -283,6 +283,17 @@ pub enum ConfigError {
         /// The mount point.
         mount_point: String,
     },
+    /// Files that would have to be in a swap area.
+    #[error(
+        "`{node}` is a swap area and holds no files, so it cannot be mounted at `{mount_point}`: \
+         use another type, or mount_point `none`"
+    )]
+    MountedSwap {
+        /// The swap area.
+        node: String,
+        /// What was written.
+        mount_point: String,
+    },
     /// A mount point that is no absolute path.
     #[error(
         "mount point `{mount_point}` of `{node}` must be an absolute path without `.` and `..`"

@@ -254,14 +254,21 @@ impl Config {
         self.mkfs.iter().find(|mkfs| mkfs.name == mount.base)
     }
 
-    /// Mount points must differ. Swap is not mounted, so several areas may say `none`.
+    /// Mount points must differ. Swap has none, so several areas may say `none`.
     fn check_mounts(&self) -> Result<(), ConfigError> {
         let mut seen = BTreeSet::new();
         for mount in &self.mounts {
-            if self.mkfs_of(mount).is_some_and(Mkfs::is_swap) {
+            let path = &mount.mount_point;
+            if let Some(swap) = self.mkfs_of(mount).filter(|mkfs| mkfs.is_swap()) {
+                // The files below it would be nowhere.
+                if path.starts_with('/') {
+                    return Err(ConfigError::MountedSwap {
+                        node: swap.name.clone(),
+                        mount_point: path.clone(),
+                    });
+                }
                 continue;
             }
-            let path = &mount.mount_point;
             if !seen.insert(mount.path()) {
                 return Err(ConfigError::DuplicateMount {
                     mount_point: path.clone(),

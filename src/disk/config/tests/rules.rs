@@ -48,6 +48,7 @@ fn every_rule_of_upstream_has_its_message() {
         (mkfs("type: {a: b}"), "`type` of `mkfs_l` must be text, but is a mapping"),
         (mkfs("type: ext4, mount: {}"), "MountPoint config needs [mount_point] (in `mount_mkfs_l`)"),
         (mkfs("type: ext4, mount: {mount_point: var}"), "mount point `var` of `mount_mkfs_l` must be an absolute path"),
+        (mkfs("type: swap, mount: {mount_point: /}"), "`mkfs_l` is a swap area and holds no files, so it cannot be mounted at `/`"),
         (mkfs("type: ext4, mount: {mount_point: /a/../..}"), "mount point `/a/../..` of"),
         (two_mkfs("type: xfs, mount: {mount_point: /}", "type: xfs, mount: {mount_point: /}"), "Mount point [/] specified more than once"),
         (two_mkfs("type: xfs, mount: {mount_point: /}", "type: xfs, mount: {mount_point: //}"), "Mount point [//] specified more than once"),
