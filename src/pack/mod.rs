@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
-use crate::disk::config::{Config, Plugin, RootParameters};
+use crate::disk::config::{self, Config, Plugin, RootParameters};
 use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{NativePlanner, Plan, PlanParameters, SizeRule};
 use crate::disk::yaml::Value;
@@ -237,6 +237,13 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
             continue;
         }
         if Some(&item.name) == root_name.as_ref() {
+            // The default label depends on the type: XFS has no room for the usual one.
+            let text = |key| item.settings.get(key).and_then(Value::as_text);
+            let default = config::default_label(text("type"));
+            if request.fstype.is_some() && text("label") == Some(default) {
+                let default = config::default_label(request.fstype.as_deref());
+                item.settings.set("label", Value::text(default));
+            }
             let given = [
                 ("type", &request.fstype),
                 ("label", &request.label),
@@ -322,4 +329,45 @@ fn length(request: &Request, plan: &Plan, tree: &Tree) -> Result<Length, Error> 
         bytes: bytes.next_multiple_of(1 << 20),
         grow: true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_of_another_type_gets_the_default_label_of_that_type() {
+        let tree = Arc::new(tree::TreeBuilder::new().build().unwrap());
+        for (fstype, label, expected) in [
+            (None, None, "cloudimg-rootfs"),
+            (Some("btrfs"), None, "cloudimg-rootfs"),
+            (Some("xfs"), None, "img-rootfs"),
+            (Some("xfs"), Some("own"), "own"),
+        ] {
+            for (layout, _) in LAYOUTS.iter().filter(|(name, _)| *name != "efi-lvm") {
+                let request = Request {
+                    source: PathBuf::new(),
+                    formats: Vec::new(),
+                    name: PathBuf::new(),
+                    layout: Layout::from_name(layout).unwrap(),
+                    size: None,
+                    sector_size: None,
+                    arch: "amd64".to_owned(),
+                    fstype: fstype.map(str::to_owned),
+                    label: label.map(str::to_owned),
+                    mkfs_options: None,
+                    fstab: false,
+                    owners: Rules::default(),
+                    labelling: tree::Labelling::Off,
+                    epoch: None,
+                    checksums: sink::Checksums::default(),
+                    existing: sink::Existing::Replace,
+                    jobs: 1,
+                    fsync: false,
+                };
+                let config = config(&request, &tree).unwrap();
+                assert_eq!(config.root().unwrap().label, expected, "{layout}");
+            }
+        }
+    }
 }

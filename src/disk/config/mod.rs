@@ -559,6 +559,14 @@ fn fstab_field(text: &str) -> String {
     field
 }
 
+/// The label of a root filesystem of this type that is given none.
+pub fn default_label(fstype: Option<&str>) -> &'static str {
+    match fstype {
+        Some("xfs") => "img-rootfs",
+        _ => "cloudimg-rootfs",
+    }
+}
+
 /// Fills in what the build says about the node `mkfs_root`.
 pub fn merge_root(items: &mut [Item], root: &RootParameters) {
     for item in items {
@@ -579,10 +587,7 @@ pub fn merge_root(items: &mut [Item], root: &RootParameters) {
             }
         }
         if !settings.contains("label") {
-            let default = match settings.get("type").and_then(Value::as_text) {
-                Some("xfs") => "img-rootfs",
-                _ => "cloudimg-rootfs",
-            };
+            let default = default_label(settings.get("type").and_then(Value::as_text));
             settings.set(
                 "label",
                 Value::text(root.label.as_deref().unwrap_or(default)),
