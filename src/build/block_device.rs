@@ -322,7 +322,7 @@ impl Tool {
             grow: false,
         };
         let disks = plan
-            .assemble_tree(length, &tree, None, &planner)
+            .assemble_tree(length, Arc::clone(&tree), None, &planner)
             .map_err(|error| {
                 let failure = Failure::from_error(&error);
                 if error.is_too_small() {

@@ -337,7 +337,7 @@ fn assemble(
     let assembled = engine
         .plan
         .layout
-        .assemble_tree(length, tree, boot, &planner);
+        .assemble_tree(length, Arc::clone(tree), boot, &planner);
     assembled.map_err(|error| match &error {
         LayoutError::Mbr(_) | LayoutError::Gpt(_) | LayoutError::Lvm(_) => {
             Failure::from_error(&error).hint(format!("{LARGER}, if it is too small"))

@@ -115,7 +115,9 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         let plan = Plan::new(config, &parameters)?;
         warnings.extend(plan.warnings().iter().cloned());
         let tree = if request.fstab {
-            Arc::new(with_fstab(&tree, &plan, request.epoch)?)
+            let with = with_fstab(&tree, &plan, request.epoch)?;
+            drop(tree);
+            Arc::new(with)
         } else {
             tree
         };
@@ -130,8 +132,14 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
             lost_found: request.labelling.lost_found(&tree, &plan.mount_points())?,
         };
         let length = length(request, &plan, &tree)?;
-        let disks = plan.assemble_tree(length, &tree, boot.as_ref(), &planner)?;
-        (tree, Some(plan), disks, seed)
+        // Two million files are 300 MB: images of disks need no more than their parts.
+        let kept = if request.formats.iter().all(sink::Format::is_disk) {
+            Arc::new(tree::TreeBuilder::new().build()?)
+        } else {
+            Arc::clone(&tree)
+        };
+        let disks = plan.assemble_tree(length, tree, boot.as_ref(), &planner)?;
+        (kept, Some(plan), disks, seed)
     } else {
         (request.labelling.apply(tree)?, None, Vec::new(), NAMESPACE)
     };

@@ -1,7 +1,9 @@
 //! One tree for each filesystem of an image.
 
+use std::sync::Arc;
+
 use super::arena::Assembler;
-use super::{Error, Inode, InodeId, NodeId, Tree, TreeBuilder};
+use super::{Error, Inode, InodeId, NodeId, Tree};
 
 impl Tree {
     /// Divides the tree at these mount points: the result has one tree for each,
@@ -10,13 +12,15 @@ impl Tree {
     ///
     /// Mount points are absolute paths; one that is not there is made (0755,
     /// root). Names of one file in different filesystems become files of their
-    /// own. Give `/` if the root is wanted.
+    /// own. Give `/` if the root is wanted: it is this very tree where nothing is
+    /// below the other mount points. Whoever needs no more than the parts gives the
+    /// tree away, so that there are never three of them in memory.
     ///
     /// # Errors
     ///
     /// If a mount point is not a directory or not a usable path.
-    pub fn split(&self, mount_points: &[&[u8]]) -> Result<Vec<Tree>, Error> {
-        let mut builder = TreeBuilder::from(self);
+    pub fn split(self: Arc<Self>, mount_points: &[&[u8]]) -> Result<Vec<Arc<Tree>>, Error> {
+        let mut builder = self.edit();
         let mut edited = false;
         for path in mount_points {
             match self.find(path) {
@@ -35,7 +39,9 @@ impl Tree {
             }
         }
         if edited {
-            return builder.build()?.split(mount_points);
+            let edited = builder.build()?;
+            drop(self);
+            return Arc::new(edited).split(mount_points);
         }
         let mut roots = Vec::with_capacity(mount_points.len());
         for path in mount_points {
@@ -43,9 +49,16 @@ impl Tree {
                 path: super::display_path(path),
             })?);
         }
+        let mut others = roots.iter().filter(|&&root| root != NodeId::ROOT);
+        let is_undivided = others.all(|&root| self.children(root).is_empty());
         roots
             .iter()
-            .map(|&root| self.subtree(root, &roots))
+            .map(|&root| {
+                if root == NodeId::ROOT && is_undivided {
+                    return Ok(Arc::clone(&self));
+                }
+                self.subtree(root, &roots).map(Arc::new)
+            })
             .collect()
     }
 

@@ -389,17 +389,19 @@ fn bad_paths_are_refused() {
 fn a_split_tree_keeps_mount_points_as_empty_directories() {
     let directory = playground();
     let tree = scanned(directory.path(), &ScanOptions::default());
-    let parts = tree.split(&[b"/", b"/a/b", b"/boot/efi"]).unwrap();
-    let [root, below, efi] = parts
-        .try_into()
-        .map(|parts: [Tree; 3]| parts.map(Arc::new))
-        .unwrap();
+    let parts = Arc::clone(&tree).split(&[b"/", b"/a/b", b"/boot/efi"]);
+    let [root, below, efi] = parts.unwrap().try_into().unwrap();
     assert!(root.children(root.find("/a/b").unwrap()).is_empty());
     assert!(root.children(root.find("/boot/efi").unwrap()).is_empty());
     assert_eq!(read(&root, "/a/file"), b"hello");
     assert_eq!(read(&below, "/c/7"), b"xxxxxxx");
     assert_eq!(efi.nodes().len(), 1);
     assert!(tree.split(&[b"/a/file"]).is_err());
+
+    // Nothing is below the mount point, so there is nothing to divide.
+    let parts = Arc::clone(&root).split(&[b"/", b"/boot/efi"]).unwrap();
+    assert!(Arc::ptr_eq(&parts[0], &root));
+    assert_eq!(parts[1].nodes().len(), 1);
 }
 
 #[test]

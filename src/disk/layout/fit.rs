@@ -58,7 +58,8 @@ pub fn made_at(tree: &Tree, epoch: Option<i64>) -> Timestamp {
 }
 
 impl Plan {
-    /// Makes the disks of one tree, divided at the mount points of the plan.
+    /// Makes the disks of one tree, divided at the mount points of the plan. A tree
+    /// that nobody else has is gone as soon as it is divided.
     ///
     /// DIB's rule for sizes leaves too little to trees of a few files, whose
     /// filesystem is mostly inode tables; `length.grow` lets it become larger.
@@ -68,7 +69,7 @@ impl Plan {
     pub fn assemble_tree(
         &self,
         length: Length,
-        tree: &Arc<Tree>,
+        tree: Arc<Tree>,
         boot: Option<&BiosBoot>,
         planner: &NativePlanner,
     ) -> Result<Vec<Disk>, LayoutError> {
@@ -76,11 +77,10 @@ impl Plan {
         // The root first: what is below a mount point goes to the deeper one.
         points.sort_unstable();
         let parts = if points == ["/"] {
-            vec![Arc::clone(tree)]
+            vec![tree]
         } else {
             let paths: Vec<&[u8]> = points.iter().map(|point| point.as_bytes()).collect();
-            let parts = tree.split(&paths)?;
-            parts.into_iter().map(Arc::new).collect()
+            tree.split(&paths)?
         };
         let trees: BTreeMap<String, Arc<Tree>> =
             points.iter().map(ToString::to_string).zip(parts).collect();

@@ -251,14 +251,14 @@ mod tests {
             .unwrap();
         tree.insert("/boot/efi/EFI/grub.cfg", Inode::file(*b"esp\n", 0o755))
             .unwrap();
-        let tree = tree.build().unwrap();
+        let tree = Arc::new(tree.build().unwrap());
         let points = plan.mount_points();
         let paths: Vec<&[u8]> = points.iter().map(|path| path.as_bytes()).collect();
         let trees = tree.split(&paths).unwrap();
         points
             .iter()
             .map(|path| (*path).to_owned())
-            .zip(trees.into_iter().map(Arc::new))
+            .zip(trees)
             .collect()
     }
 
