@@ -234,6 +234,17 @@ fn element_info_prints_what_bash_can_evaluate() {
 }
 
 #[test]
+fn a_hook_that_is_not_executable_is_told() {
+    let mut world = World::new();
+    library(&mut world);
+    world.write("lib/tiny/install.d/60-idle", "#!/bin/sh\n");
+    let text = world.kiln().words("plan tiny").success();
+    let warning =
+        "`install.d/60-idle` of element `tiny` does not run, because it is not executable";
+    assert!(text.contains(warning), "{text}");
+}
+
+#[test]
 fn a_plan_shows_elements_hooks_and_outputs() {
     let mut world = World::new();
     library(&mut world);

@@ -19,6 +19,7 @@ use crate::sink;
 use super::environment::Variables;
 use super::exports;
 use super::failure::Failure;
+use super::phases;
 use super::programs;
 use super::request::Request;
 
@@ -113,7 +114,7 @@ impl Plan {
         if request.ramdisk.is_some() || elements.names().iter().any(no_disk) {
             outputs.retain(|format| !format.is_disk());
         }
-        let mut warnings = odd_choices(&request, &library, &elements, &hooks);
+        let mut warnings = odd_choices(&request, &library, &elements, &hooks, &hook_names);
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
@@ -357,12 +358,13 @@ fn epoch(request: &Request) -> Result<Option<i64>, Failure> {
 }
 
 /// What may not be as the caller thinks: hooks and elements that others take the place
-/// of, and variables that look misspelt. One sentence each.
+/// of, hooks that do not run, and variables that look misspelt. One sentence each.
 fn odd_choices(
     request: &Request,
     library: &Library,
     elements: &ElementSet,
     hooks: &element::hooks::HookTree,
+    hook_names: &NamePattern,
 ) -> Vec<String> {
     let notes = hooks.notes().iter().map(|note| {
         format!(
@@ -384,11 +386,22 @@ fn odd_choices(
                 element.location()
             ))
         });
+    let idle = phases::ALL
+        .iter()
+        .flat_map(|phase| hooks.idle(&phase.directory(), hook_names));
+    let idle = idle.map(|hook| {
+        format!(
+            "`{}` of element `{}` does not run, because it is not executable (`chmod +x`)",
+            hook.path.display(),
+            hook.element
+        )
+    });
     let names = request.environment.keys().filter_map(|name| name.to_str());
     let misspelt = super::variables::misspelt(names, hooks, library);
     let unused = programs::unused(hooks, elements);
     notes
         .chain(replaced)
+        .chain(idle)
         .chain(unused)
         .chain(misspelt)
         .collect()

@@ -192,6 +192,21 @@ impl HookTree {
         hooks
     }
 
+    /// Scripts of a phase directory that have the name of a hook but cannot be executed, so
+    /// that they do not run.
+    pub fn idle(&self, phase: &str, pattern: &NamePattern) -> Vec<Hook> {
+        let is_script = |entry: &Entry| {
+            let start = entry.file.read().ok().flatten();
+            !entry.file.executable && start.is_some_and(|bytes| bytes.starts_with(b"#!"))
+        };
+        self.directory(phase)
+            .filter(|(name, path)| {
+                pattern.matches(name) && self.resolve(path).is_some_and(is_script)
+            })
+            .map(|(name, path)| self.hook(name, path))
+            .collect()
+    }
+
     /// The files of `environment.d` in the order they are sourced (by bytes, not
     /// by number). They need not be executable.
     pub fn environment(&self) -> Vec<Hook> {
@@ -388,6 +403,8 @@ mod tests {
             fixture.file(&format!("os/install.d/{name}"), "", true);
         }
         fixture.file("os/install.d/5-not-executable", "", false);
+        fixture.file("os/install.d/6-idle", "#!/bin/sh\n", false);
+        fixture.file("os/install.d/6.notes", "#!/bin/sh\n", false);
         fixture.file("os/install.d/.hidden", "", true);
         fixture.file("os/install.d/sub/1-x", "", true);
         fixture.file("os/bin/tool", "", true);
@@ -400,6 +417,7 @@ mod tests {
             names(&tree.phase("install.d", &pattern)),
             ["abc", "9-y", "10-x", "50-link", "100-z"]
         );
+        assert_eq!(names(&tree.idle("install.d", &pattern)), ["6-idle"]);
         assert!(tree.phase("root.d", &pattern).is_empty());
         assert!(tree.get("tests").is_none());
         assert!(tree.get("install.d/.hidden").is_none());
