@@ -426,6 +426,12 @@ fn plan_filesystem(
             mkfs.name, mkfs.label
         ));
     }
+    if is_ext && option(&mkfs.opts, "-I") == Some("128") {
+        warnings.push(format!(
+            "`{}` has inodes of 128 bytes, which hold no times after 2038 and no parts of seconds",
+            mkfs.name
+        ));
+    }
     if mkfs.is_swap() && !mkfs.opts.is_empty() {
         warnings.push(format!("mkfs options of swap `{}` are ignored", mkfs.name));
     }

@@ -79,6 +79,15 @@ fn what_cannot_be_planned_says_why() {
         unknown.warnings(),
         ["type `FFFF` of partition `root` is unknown; it becomes 8300, as with sgdisk"]
     );
+    for opts in ["-I 128", "-I128"] {
+        let old = plan(&EFI.replace("type: ext4", &format!("type: ext4, opts: {opts}")));
+        assert_eq!(
+            old.warnings(),
+            [
+                "`mkfs_root` has inodes of 128 bytes, which hold no times after 2038 and no parts of seconds"
+            ]
+        );
+    }
 }
 
 #[test]
