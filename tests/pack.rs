@@ -282,6 +282,9 @@ fn layouts_divide_one_tree_and_all_formats_come_from_one_pass() {
                 assert!(verified.stdout.contains("No problems found"));
             }
         }
+        // Not the EFI system partition, which is the largest, though the tree says no system.
+        let line = format!("cat {layout}.raw /etc/hostname");
+        assert_eq!(world.kiln().words(&line).success(), "packed\n");
         fs::remove_file(world.work().join(format!("{layout}.raw"))).expect("removed");
     }
 }

@@ -274,11 +274,16 @@ impl<'a> Contents<'a> {
     }
 
     /// The part with the system's root: the first that says which system it is,
-    /// else the largest with a filesystem that kiln reads.
+    /// else the largest with a filesystem that kiln reads, one that may be an EFI system
+    /// partition last of all.
     ///
     /// # Errors
     /// None has one.
     pub fn root(&self) -> Result<&Part, ChooseError> {
+        let rank = |part: &Part| {
+            let identity = part.identity.as_ref();
+            (identity.is_none_or(|own| own.kind != "vfat"), part.length)
+        };
         let mut largest: Option<&Part> = None;
         let mut failed = None;
         for part in &self.parts {
@@ -290,7 +295,7 @@ impl<'a> Contents<'a> {
                     if is_root {
                         return Ok(part);
                     }
-                    if largest.is_none_or(|largest| part.length > largest.length) {
+                    if largest.is_none_or(|largest| rank(part) > rank(largest)) {
                         largest = Some(part);
                     }
                 }
