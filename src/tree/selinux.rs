@@ -583,32 +583,23 @@ broken
             &attributes("/etc/selinux")
         ));
 
-        let mut builder = tree.edit();
-        builder
-            .insert(
-                "/etc/selinux/own/contexts/files/file_contexts.local",
-                Inode::file(*b"/srv/c(\tu:r:no_t:s0\n", 0o644),
-            )
-            .unwrap();
+        let with = |tree: &Tree, path: &str, text: &str| {
+            let mut builder = tree.edit();
+            let file = Inode::file(text.as_bytes(), 0o644);
+            builder.insert(path, file).unwrap();
+            Arc::new(builder.build().unwrap())
+        };
         // A pattern that nothing is compared with does no harm.
-        let unneeded = Arc::new(builder.build().unwrap());
+        let local = "/etc/selinux/own/contexts/files/file_contexts.local";
+        let unneeded = with(&tree, local, "/srv/c(\tu:r:no_t:s0\n");
         assert!(Labelling::Auto.apply(unneeded.clone()).is_ok());
-        let mut builder = unneeded.edit();
-        builder.insert("/srv/c", Inode::file(*b"", 0o644)).unwrap();
-        let error = Labelling::Auto.apply(Arc::new(builder.build().unwrap()));
+        let error = Labelling::Auto.apply(with(&unneeded, "/srv/c", ""));
         assert_eq!(
             error.unwrap_err().to_string(),
             "the pattern `/srv/c(` of the target's SELinux policy cannot be understood"
         );
 
-        let mut builder = tree.edit();
-        builder
-            .insert(
-                "/etc/selinux/config",
-                Inode::file(*b"SELINUX=disabled\n", 0o644),
-            )
-            .unwrap();
-        let disabled = Arc::new(builder.build().unwrap());
+        let disabled = with(&tree, "/etc/selinux/config", "SELINUX=disabled\n");
         assert!(FileContexts::of_tree(&disabled).unwrap().is_none());
         let none = Arc::new(TreeBuilder::new().build().unwrap());
         assert!(FileContexts::of_tree(&none).unwrap().is_none());

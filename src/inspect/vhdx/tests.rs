@@ -163,6 +163,13 @@ fn name_log(image: &mut [u8]) {
     repair_checksums(image);
 }
 
+/// An image as it is while it is open.
+fn write_open(disk: &Memory, path: &Path) -> Vec<u8> {
+    let mut image = write_image(disk, path);
+    name_log(&mut image);
+    image
+}
+
 #[test]
 fn what_the_log_changes_is_read_as_if_it_was_done() {
     let place = tempfile::tempdir().unwrap();
@@ -251,8 +258,7 @@ fn a_log_that_was_not_begun_says_nothing() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
     let disk = Memory::sample(1 << 20, 14);
-    let mut image = write_image(&disk, &path);
-    name_log(&mut image);
+    let mut image = write_open(&disk, &path);
     let zeros = Logged {
         at: 3,
         tail: 3,
@@ -279,8 +285,7 @@ fn a_log_that_was_not_begun_says_nothing() {
 fn a_log_that_cannot_be_right_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
-    let mut image = write_image(&Memory::sample(1 << 20, 14), &path);
-    name_log(&mut image);
+    let mut image = write_open(&Memory::sample(1 << 20, 14), &path);
     let sector = |offset| (offset, Ok(vec![1; LOG_SECTOR]));
     let logged = |change| Logged {
         at: 0,
@@ -337,8 +342,7 @@ fn a_log_that_cannot_be_right_is_refused() {
 fn damaged_logs_never_cause_a_panic() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
-    let mut image = write_image(&Memory::sample(1 << 20, 14), &path);
-    name_log(&mut image);
+    let mut image = write_open(&Memory::sample(1 << 20, 14), &path);
     let table = image[TABLE..][..LOG_SECTOR].to_vec();
     for number in 0..3 {
         let entry = Logged {
