@@ -258,7 +258,7 @@ fn a_log_that_was_not_begun_says_nothing() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
     let disk = Memory::sample(1 << 20, 14);
-    let mut image = write_open(&disk, &path);
+    let image = write_open(&disk, &path);
     let zeros = Logged {
         at: 3,
         tail: 3,
@@ -285,7 +285,7 @@ fn a_log_that_was_not_begun_says_nothing() {
 fn a_log_that_cannot_be_right_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("image");
-    let mut image = write_open(&Memory::sample(1 << 20, 14), &path);
+    let image = write_open(&Memory::sample(1 << 20, 14), &path);
     let sector = |offset| (offset, Ok(vec![1; LOG_SECTOR]));
     let logged = |change| Logged {
         at: 0,
