@@ -1,6 +1,7 @@
 //! The system calls of a scan.
 
 use std::ffi::{CStr, CString};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -126,20 +127,21 @@ pub fn read_directory(
     }
 }
 
-/// Names of a directory's entries: each with its terminating zero, one after the other,
-/// and the start of each.
+/// Names of a directory's entries, one after the other, and where each is.
 pub(super) fn names(
     directory: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
-) -> Result<(Vec<u8>, Vec<u32>), Errno> {
+) -> Result<(Vec<u8>, Vec<Range<u32>>), Errno> {
     buffer.resize(256 * 1024, 0);
-    let (mut names, mut starts) = (Vec::new(), Vec::new());
+    let (mut names, mut places) = (Vec::new(), Vec::new());
+    let length = |names: &Vec<u8>| u32::try_from(names.len()).map_err(|_| Errno::EOVERFLOW);
     read_directory(directory, buffer, |name, _| {
-        starts.push(u32::try_from(names.len()).map_err(|_| Errno::EOVERFLOW)?);
-        names.extend_from_slice(name.to_bytes_with_nul());
+        let start = length(&names)?;
+        names.extend_from_slice(name.to_bytes());
+        places.push(start..length(&names)?);
         Ok(())
     })?;
-    Ok((names, starts))
+    Ok((names, places))
 }
 
 /// Target of a symbolic link in a directory.

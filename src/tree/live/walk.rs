@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -343,24 +344,21 @@ impl<'s, 'o> Worker<'s, 'o> {
     /// Reads the names of a directory and leaves all but the first part of them
     /// to other jobs.
     fn list(&mut self, directory: BorrowedFd<'_>, number: u32, path: &[u8]) -> Result<Part, Error> {
-        let (names, mut starts) = sys::names(directory, &mut self.buffer)
+        let (names, mut places) = sys::names(directory, &mut self.buffer)
             .map_err(|error| self.scan.failed("list", path, error))?;
-        let name = |start: u32| {
-            let rest = &names[start as usize..];
-            CStr::from_bytes_until_nul(rest).map_or(rest, CStr::to_bytes)
-        };
-        starts.sort_unstable_by(|&a, &b| name(a).cmp(name(b)));
-        let mut parts = starts
+        let name = |place: &Range<u32>| &names[place.start as usize..place.end as usize];
+        places.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        let mut parts = places
             .chunks(NAMES_PER_JOB)
             .zip(0u32..)
-            .map(|(starts, ordinal)| {
+            .map(|(places, ordinal)| {
                 let mut part = Part {
                     ordinal,
-                    names: Vec::with_capacity(starts.len() * 16),
-                    count: starts.len(),
+                    names: Vec::with_capacity(places.len() * 16),
+                    count: places.len(),
                 };
-                for &start in starts {
-                    part.names.extend_from_slice(name(start));
+                for place in places {
+                    part.names.extend_from_slice(name(place));
                     part.names.push(0);
                 }
                 part
