@@ -446,6 +446,21 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
             "error: cannot make the ext4 filesystem `mkfs_root`",
         ),
         (
+            "pack tree --size 10KiB",
+            1,
+            " KiB, but it would have 10 KiB\nhint: `--size` makes the image larger\n",
+        ),
+        (
+            "pack tree --size 10KiB --layout mbr",
+            1,
+            "`root` has no sector: its size is 0 bytes\nhint: `--size` makes the image larger\n",
+        ),
+        (
+            "pack tree --size 10KiB --layout efi",
+            1,
+            " cannot hold a gpt\nhint: `--size` makes the image larger\n",
+        ),
+        (
             "pack tree --layout mbr --sector-size 4096",
             1,
             "is an mbr on a disk with sectors of 4096 bytes",

@@ -7,6 +7,8 @@ use super::{LayoutError, NativePlanner, Plan};
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
 use crate::disk::fs::{btrfs, ext4, fat, swap, xfs};
+use crate::disk::gpt::GptError;
+use crate::disk::mbr::MbrError;
 use crate::tree::{Kind, Timestamp, Tree};
 
 /// How often a disk may turn out too small for its filesystems.
@@ -127,8 +129,16 @@ impl Plan {
 impl LayoutError {
     /// Whether a larger image would do.
     pub fn is_too_small(&self) -> bool {
-        let LayoutError::Filesystem { source, .. } = self else {
-            return false;
+        let source = match self {
+            LayoutError::Filesystem { source, .. } => source,
+            // What is left of a disk for its last partition may be nothing.
+            LayoutError::Mbr(error) => {
+                return matches!(error, MbrError::TooSmall { .. } | MbrError::Empty { .. });
+            }
+            LayoutError::Gpt(error) => {
+                return matches!(error, GptError::TooSmall { .. } | GptError::DiskSize { .. });
+            }
+            _ => return false,
         };
         missing_bytes(self).is_some()
             || matches!(

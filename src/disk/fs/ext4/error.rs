@@ -8,8 +8,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// The files do not fit.
     #[error(
-        "the files need an ext4 filesystem of at least {} MiB, but it would have {} MiB",
-        mib_up(*needed), mib_down(*given)
+        "the files need an ext4 filesystem of at least {}, but it would have {}",
+        at_least(*needed), at_most(*given)
     )]
     TooSmall {
         /// Smallest size that would do.
@@ -159,4 +159,25 @@ fn mib_up(bytes: u64) -> u64 {
 
 fn mib_down(bytes: u64) -> u64 {
     bytes / MIB
+}
+
+/// Where a MiB more or less is no detail, sizes are in KiB.
+const FINE: u64 = 10 * MIB;
+
+/// A size that is enough, rounded up.
+fn at_least(bytes: u64) -> String {
+    if bytes < FINE {
+        format!("{} KiB", bytes.div_ceil(1024))
+    } else {
+        format!("{} MiB", mib_up(bytes))
+    }
+}
+
+/// A size that is there, rounded down.
+fn at_most(bytes: u64) -> String {
+    if bytes < FINE {
+        format!("{} KiB", bytes / 1024)
+    } else {
+        format!("{} MiB", mib_down(bytes))
+    }
 }
