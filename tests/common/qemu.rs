@@ -78,16 +78,17 @@ pub struct Kernel<'a> {
 struct Machine<'a> {
     /// What the guest is called in messages.
     name: &'a str,
-    image: Option<&'a str>,
+    /// Its disks.
+    images: &'a [&'a str],
     firmware: Firmware,
-    /// Bytes of a sector of its disk.
+    /// Bytes of a sector of its disks.
     sector_size: u32,
     kernel: Option<Kernel<'a>>,
 }
 
 fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Guest {
     let Machine {
-        image,
+        images,
         firmware,
         sector_size,
         kernel,
@@ -109,15 +110,17 @@ fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Gues
         .args(["-nic", "none", "-no-reboot"])
         .arg("-serial")
         .arg(format!("file:{}", console.display()));
-    if let Some(image) = image {
+    for (number, image) in images.iter().enumerate() {
         command
             .arg("-drive")
-            .arg(format!("file={image},format=qcow2,if=none,id=disk,snapshot=on"))
+            .arg(format!(
+                "file={image},format=qcow2,if=none,id=disk{number},snapshot=on"
+            ))
             // No vectors: an emulated guest now and then met an assertion in QEMU's
             // table of them (`msix_table_mmio_write`) while it looked for devices.
             .arg("-device")
             .arg(format!(
-                "virtio-blk-pci,drive=disk,vectors=0,logical_block_size={sector_size},physical_block_size={sector_size}"
+                "virtio-blk-pci,drive=disk{number},vectors=0,logical_block_size={sector_size},physical_block_size={sector_size}"
             ));
     }
     if let Some(kernel) = kernel {
@@ -200,7 +203,7 @@ pub fn boot_from(
         world,
         Machine {
             name: image,
-            image: Some(image),
+            images: &[image],
             firmware,
             sector_size,
             kernel: None,
@@ -209,14 +212,14 @@ pub fn boot_from(
     )
 }
 
-/// Boots a kernel, with the disk of a qcow2 image if there is one, until `wanted`
-/// appears on the serial console.
-pub fn boot_kernel(world: &World, kernel: Kernel<'_>, image: Option<&str>, wanted: &str) -> String {
+/// Boots a kernel, with the disks of qcow2 images, until `wanted` appears on the serial
+/// console.
+pub fn boot_kernel(world: &World, kernel: Kernel<'_>, images: &[&str], wanted: &str) -> String {
     run(
         world,
         Machine {
             name: kernel.ramdisk,
-            image,
+            images,
             firmware: Firmware::Bios,
             sector_size: 512,
             kernel: Some(kernel),

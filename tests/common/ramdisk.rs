@@ -51,5 +51,5 @@ pub fn boots(world: &World, kernel: &str, ramdisk: &str) {
         ramdisk,
         parameters: "console=ttyS0 marker=right",
     };
-    boot_kernel(world, kernel, None, "KILN-RAMDISK right on lo");
+    boot_kernel(world, kernel, &[], "KILN-RAMDISK right on lo");
 }
