@@ -180,7 +180,7 @@ fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoo
     }
     // Hooks install both wherever they can; an image for EFI alone is one, too.
     let layout = &engine.plan.layout;
-    if found.is_some() && !layout.has_boot_space() && starts_by_efi(layout, tree) {
+    if found.is_some() && !layout.has_boot_space() && layout.starts_by_efi(tree) {
         let text = "the image starts by EFI and not by a BIOS: its layout has no BIOS boot \
                     partition (type EF02)";
         engine.events.send(&Event::Warning { text: text.into() });
@@ -189,21 +189,22 @@ fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoo
     Ok(found)
 }
 
-/// Whether a filesystem that firmware reads has a boot loader in its usual place.
-fn starts_by_efi(layout: &layout::Plan, tree: &Tree) -> bool {
-    let facts = layout.facts();
-    let mut places = facts
-        .filesystems
-        .iter()
-        .filter(|filesystem| filesystem.fstype == "vfat")
-        .filter_map(|filesystem| filesystem.mount_point.as_ref())
-        .filter_map(|mount_point| tree.find(format!("{mount_point}/EFI/BOOT")));
-    places.any(|directory| {
-        let names = tree.children(directory).iter().map(|&id| tree.name(id));
-        names
-            .into_iter()
-            .any(|name| name.to_ascii_lowercase().ends_with(b".efi"))
-    })
+/// Why the image does not start, as far as its files say so.
+fn not_starting(engine: &Engine<'_>, tree: &Tree) -> Vec<String> {
+    let plan = engine.plan;
+    let installs = plan.elements.names().contains(&"bootloader");
+    let mut told = Vec::new();
+    if let Some(text) = plan.layout.efi_without_loader(tree) {
+        told.push(if installs {
+            text
+        } else {
+            format!("{text} (the element `bootloader`, which `vm` brings, installs one)")
+        });
+    }
+    if installs {
+        told.extend(plan.layout.volumes_without_lvm(tree));
+    }
+    told
 }
 
 /// The bytes of a file of the target.
@@ -287,6 +288,9 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     let needs_disk = engine.plan.outputs.iter().any(sink::Format::is_disk);
     let disks = if needs_disk {
         let boot = bios_boot(engine, &tree)?;
+        for text in not_starting(engine, &tree) {
+            engine.events.send(&Event::Warning { text });
+        }
         assemble(engine, size, &tree, boot.as_ref())?
     } else {
         Vec::new()

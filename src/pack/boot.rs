@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::disk::boot::BiosBoot;
+use crate::disk::config::label_limit;
 use crate::disk::layout::Plan;
 use crate::tree::{Kind, Tree};
 
@@ -18,26 +19,126 @@ const DIRECTORIES: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 const PLATFORMS: [&str; 3] = ["i386-pc", "x86_64-efi", "arm64-efi"];
 /// Boot code lies below 1 MiB or in a small partition.
 const MAX_CORE: u64 = 32 << 20;
+/// `load.cfg` has a few lines.
+const MAX_LOAD: u64 = 4096;
+/// `grub.cfg` has some for each kernel.
+const MAX_CONFIG: u64 = 1 << 20;
 
-/// GRUB's directory, and the UUID by which its core image finds it.
-pub(super) fn searched(tree: &Arc<Tree>) -> Option<(String, String)> {
+/// How a core image of the tree finds the rest of GRUB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Installed {
+    /// GRUB's directory in the tree.
+    pub(super) directory: &'static str,
+    /// UUID of the filesystem that it is in.
+    pub(super) uuid: String,
+    /// Its path in that filesystem, where `load.cfg` has one.
+    prefix: Option<String>,
+}
+
+/// What the first `load.cfg` of the tree says.
+pub(super) fn installed(tree: &Arc<Tree>) -> Option<Installed> {
     let places = DIRECTORIES
         .iter()
         .flat_map(|directory| PLATFORMS.map(|platform| (*directory, platform)));
     for (directory, platform) in places {
         let path = format!("{directory}/{platform}/load.cfg");
-        let Some(text) = small_text(tree, &path) else {
+        let Some(text) = text(tree, &path, MAX_LOAD) else {
             continue;
         };
-        let words = text.lines().find_map(|line| {
-            let rest = line.trim().strip_prefix("search.fs_uuid ")?;
-            rest.split_whitespace().next()
-        });
-        if let Some(uuid) = words.filter(|uuid| !uuid.starts_with('-')) {
-            return Some((directory.to_owned(), uuid.to_owned()));
+        let word_after = |start: &str| {
+            text.lines().find_map(|line| {
+                let rest = line.trim().strip_prefix(start)?;
+                rest.split_whitespace().next()
+            })
+        };
+        let uuid = word_after("search.fs_uuid ").filter(|uuid| !uuid.starts_with('-'));
+        if let Some(uuid) = uuid {
+            let prefix = word_after("set prefix=($root)");
+            return Some(Installed {
+                directory,
+                uuid: uuid.to_owned(),
+                prefix: prefix.map(|prefix| prefix.trim_matches(['\'', '"']).to_owned()),
+            });
         }
     }
     None
+}
+
+/// Why a system that was installed with GRUB does not start from this layout, one
+/// sentence each: its configuration was made for the layout that it was built with.
+pub(super) fn misfits(tree: &Arc<Tree>, plan: &Plan) -> Vec<String> {
+    let mut told = Vec::new();
+    let Some(installed) = installed(tree) else {
+        return told;
+    };
+    let directory = installed.directory;
+    let config = plan.config();
+    let holder = config
+        .mkfs_holding(directory)
+        .and_then(|mkfs| plan.filesystem(&mkfs.name));
+    // What the layout says counts for more than what `installed` would have it be.
+    if let Some(filesystem) = holder
+        && !filesystem
+            .id
+            .to_string()
+            .eq_ignore_ascii_case(&installed.uuid)
+    {
+        told.push(format!(
+            "the image does not start: GRUB of the tree looks for a filesystem with the UUID \
+             `{}`, but `{}` has `{}`; leave `uuid` out of the layout there",
+            installed.uuid, filesystem.name, filesystem.id
+        ));
+    }
+    let place = holder.and_then(|filesystem| filesystem.mount_point.as_deref());
+    if let (Some(place), Some(prefix)) = (place, &installed.prefix) {
+        let rest = directory.strip_prefix(place.trim_end_matches('/'));
+        let is = rest.unwrap_or(directory);
+        if is != prefix {
+            told.push(format!(
+                "the image does not start: GRUB of the tree looks for `{prefix}` in its \
+                 filesystem, but with this layout it is in `{is}`; take a layout that has \
+                 `/boot` where the tree was built for, or build the tree with this one"
+            ));
+        }
+    }
+    told.extend(root_is_another(tree, plan, directory));
+    told.extend(plan.volumes_without_lvm(tree));
+    told
+}
+
+/// What is wrong where the kernel is told to look for another root filesystem.
+fn root_is_another(tree: &Arc<Tree>, plan: &Plan, directory: &str) -> Option<String> {
+    let config = text(tree, &format!("{directory}/grub.cfg"), MAX_CONFIG)?;
+    let root = plan.filesystem(&plan.config().root().ok()?.name)?;
+    // GRUB's own `root` is a partition, by GRUB's name.
+    let (told, value) = config.split_whitespace().find_map(|word| {
+        let told = word.strip_prefix("root=")?;
+        Some((told, told.split_once('=')?))
+    })?;
+    let uuid = root.id.to_string();
+    let (is, remedy) = match value {
+        ("LABEL", label) if label != root.label => {
+            let fits = label_limit(&root.fstype).is_none_or(|limit| label.len() <= limit);
+            let remedy = if fits {
+                format!("`--label {label}`, or `label` in the layout, gives it that")
+            } else {
+                format!(
+                    "that is too long for {}, so the tree has to be built with `--root-label {}`",
+                    root.fstype, root.label
+                )
+            };
+            (format!("LABEL={}", root.label), remedy)
+        }
+        ("UUID", wanted) if wanted != uuid => (
+            format!("UUID={uuid}"),
+            format!("`uuid: {wanted}` in the layout gives it that"),
+        ),
+        _ => return None,
+    };
+    Some(format!(
+        "the system does not start: GRUB of the tree has the kernel look for `{told}`, but the \
+         root filesystem is `{is}`; {remedy}"
+    ))
 }
 
 /// The bytes of a file that may be boot code.
@@ -51,13 +152,13 @@ fn file(tree: &Arc<Tree>, path: &str) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// The text of a small file.
-fn small_text(tree: &Arc<Tree>, path: &str) -> Option<String> {
+/// The text of a file of not more than `limit` bytes.
+fn text(tree: &Arc<Tree>, path: &str, limit: u64) -> Option<String> {
     let node = tree.find(path)?;
     let Kind::File(content) = &tree.inode_of(node).kind else {
         return None;
     };
-    if content.size > 4096 {
+    if content.size > limit {
         return None;
     }
     let bytes = tree.read_small(node).ok()?;
@@ -88,4 +189,125 @@ pub(super) fn bios(
         return Ok(Some(BiosBoot { boot, core }));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::config::{Config, RootParameters};
+    use crate::disk::layout::PlanParameters;
+    use crate::tree::{Inode, TreeBuilder};
+
+    const UUID: &str = "6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f";
+
+    /// A tree with GRUB as its own programs leave it.
+    fn tree(prefix: &str, root: &str) -> Arc<Tree> {
+        let mut builder = TreeBuilder::new();
+        let load = format!("search.fs_uuid {UUID} root hd0,gpt3\nset prefix=($root)'{prefix}'\n");
+        let config = format!(
+            "menuentry 'a system' {{\n\tset root='hd0,gpt3'\n\tlinux /boot/vmlinuz {root} ro quiet\n}}\n"
+        );
+        for (path, text) in [
+            ("/boot/grub/i386-pc/load.cfg", load),
+            ("/boot/grub/grub.cfg", config),
+        ] {
+            let inode = Inode::file(text.into_bytes(), 0o644);
+            builder.insert(path, inode).unwrap();
+        }
+        Arc::new(builder.build().unwrap())
+    }
+
+    fn misfits_of(tree: &Arc<Tree>, layout: &str) -> Vec<String> {
+        let parameters = PlanParameters {
+            seed: crate::pack::NAMESPACE,
+            arch: "amd64".to_owned(),
+            block_size: None,
+            creation_time: 0,
+        };
+        let config = Config::parse(layout, &RootParameters::default()).unwrap();
+        misfits(tree, &Plan::new(config, &parameters).unwrap())
+    }
+
+    /// The filesystem that GRUB was installed on is the root.
+    fn whole() -> String {
+        format!(
+            "
+- local_loop: {{name: image0}}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - {{name: BSP, type: EF02, size: 8MiB}}
+      - {{name: root, size: 100%, mkfs: {{type: ext4, label: cloudimg-rootfs, uuid: {UUID}, mount: {{mount_point: /}}}}}}
+"
+        )
+    }
+
+    /// It is one of its own.
+    fn apart() -> String {
+        let boot = format!(
+            "      - {{name: boot, size: 300MiB, mkfs: {{type: ext4, uuid: {UUID}, mount: {{mount_point: /boot}}}}}}\n      - {{name: root"
+        );
+        let root = whole().replace(&format!("uuid: {UUID}, "), "");
+        root.replace("      - {name: root", &boot)
+    }
+
+    #[test]
+    fn what_grub_was_told_has_to_fit_the_layout() {
+        const LABEL: &str = "root=LABEL=cloudimg-rootfs";
+        const OTHER: &str = "77b0ba30-a91c-4c1a-8f39-62b0e23b9e59";
+        let other = whole().replace(UUID, OTHER);
+        let xfs = whole().replace("ext4, label: cloudimg-rootfs", "xfs, label: img-rootfs");
+        let cases: [(&str, &str, &str, &[&str]); 8] = [
+            ("/boot/grub", LABEL, &whole(), &[]),
+            ("/boot/grub", "root=/dev/vda3", &whole(), &[]),
+            ("/grub", LABEL, &apart(), &[]),
+            (
+                "/boot/grub",
+                LABEL,
+                &apart(),
+                &["for `/boot/grub` in its filesystem, but with this layout it is in `/grub`"],
+            ),
+            (
+                "/boot/grub",
+                "root=LABEL=other",
+                &whole(),
+                &[
+                    "for `LABEL=other`, but the root filesystem is `LABEL=cloudimg-rootfs`; `--label other`",
+                ],
+            ),
+            (
+                "/grub",
+                &format!("root=UUID={OTHER}"),
+                &whole(),
+                &[
+                    "with this layout it is in `/boot/grub`",
+                    "; `uuid: 77b0ba30-",
+                ],
+            ),
+            (
+                "/boot/grub",
+                LABEL,
+                &xfs,
+                &[
+                    "; that is too long for xfs, so the tree has to be built with `--root-label img-rootfs`",
+                ],
+            ),
+            (
+                "/boot/grub",
+                LABEL,
+                &other,
+                &[
+                    "the UUID `6e3c1a52-94a0-4f7f-9f0e-0b5a1c2d3e4f`, but `mkfs_root` has `77b0ba30-",
+                ],
+            ),
+        ];
+        for (prefix, root, layout, expected) in cases {
+            let told = misfits_of(&tree(prefix, root), layout);
+            assert_eq!(told.len(), expected.len(), "{told:?}");
+            for (text, part) in told.iter().zip(expected) {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
 }

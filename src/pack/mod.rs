@@ -123,9 +123,11 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         };
         let tree = request.labelling.apply(tree)?;
         let boot = boot::bios(&tree, &plan, &mut warnings)?;
-        if boot.is_some() || boot::searched(&tree).is_some() {
+        if boot.is_some() || boot::installed(&tree).is_some() {
             warnings.extend(plan.check_bootable()?);
+            warnings.extend(boot::misfits(&tree, &plan));
         }
+        warnings.extend(plan.efi_without_loader(&tree));
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
             scratch: request.directory().to_owned(),
@@ -233,7 +235,7 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
     let main = config.main_loop().map(|disk| disk.name.clone());
     let root_name = config.mkfs_at("/").map(|mkfs| mkfs.name.clone());
     // GRUB in the tree looks for the filesystem that it was installed on.
-    let searched = boot::searched(tree);
+    let installed = boot::installed(tree);
     for item in &mut items {
         if item.plugin == Plugin::LocalLoop
             && Some(&item.name) == main.as_ref()
@@ -263,11 +265,11 @@ fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
                 }
             }
         }
-        if let Some((directory, uuid)) = &searched
-            && config.mkfs_holding(directory).map(|mkfs| &mkfs.name) == Some(&item.name)
+        if let Some(grub) = &installed
+            && config.mkfs_holding(grub.directory).map(|mkfs| &mkfs.name) == Some(&item.name)
             && !item.settings.contains("uuid")
         {
-            item.settings.set("uuid", Value::text(uuid));
+            item.settings.set("uuid", Value::text(&grub.uuid));
         }
     }
     let config = Config::from_items(items)?;

@@ -8,6 +8,7 @@ use crate::common::image::{Partition, assert_clean, debugfs, extract, missing, p
 use crate::common::tool;
 use crate::common::toy::{Built, GPT, Toy};
 use crate::skip;
+use kiln::build::event::Event;
 
 /// Fields of debugfs's `stat`, by their names.
 fn stat(toy: &Toy, filesystem: &str, path: &str) -> BTreeMap<String, String> {
@@ -248,11 +249,12 @@ fn the_efi_element_gives_an_esp_that_holds_the_files_below_boot_efi() {
         "mkdir -p /boot/efi/EFI/BOOT\nhead -c 300000 /dev/zero | tr '\\0' e >/boot/efi/EFI/BOOT/BOOTX64.EFI\n\
          echo 'a long name' >'/boot/efi/a file with a long name.text'",
     );
-    Built::run(
+    let built = Built::run(
         toy.command("block-device-efi -t raw,tar --extra-size 128")
             .arg("--json"),
     )
     .success();
+    assert!(!tells(&built, "UEFI does not start"), "{:?}", built.events);
     let parts = valid_gpt(&toy);
     assert_eq!(parts.len(), 3);
     assert_eq!(parts[0].kind, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
@@ -271,6 +273,18 @@ fn the_efi_element_gives_an_esp_that_holds_the_files_below_boot_efi() {
     assert!(fstab.contains(" /boot/efi vfat "), "{fstab}");
     let listing = run(&toy.world, "tar", "-tf toy.tar").success();
     assert!(listing.contains("./boot/efi/EFI/BOOT/BOOTX64.EFI"));
+    // Without a boot loader on it, it is of no use.
+    let built = Toy::basic().build("block-device-efi -t raw").success();
+    let expected = "in `/boot/efi/EFI/BOOT` (the element `bootloader`, which `vm` brings";
+    assert!(tells(&built, expected), "{:?}", built.events);
+}
+
+/// Whether a warning has this text.
+fn tells(built: &Built, text: &str) -> bool {
+    built.events.iter().any(|event| match event {
+        Event::Warning { text: told } => told.contains(text),
+        _ => false,
+    })
 }
 
 #[test]

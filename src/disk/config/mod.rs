@@ -40,6 +40,7 @@ pub use nodes::{
     Fstab, LocalLoop, Lv, LvKind, LvSize, Lvm, Mkfs, Mount, Partition, Partitioning, Pv, TableKind,
     Vg,
 };
+pub use read::label_limit;
 pub use size::{SizeError, absolute, absolute_or_percent};
 
 /// What is built when no element brings a configuration: a filesystem on the bare disk.

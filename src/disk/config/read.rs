@@ -405,6 +405,17 @@ impl<'a> Entries<'a> {
     }
 }
 
+/// Bytes that a label may have on filesystems of a type.
+pub fn label_limit(fstype: &str) -> Option<usize> {
+    match fstype {
+        "ext2" | "ext3" | "ext4" | "swap" => Some(16),
+        "xfs" => Some(12),
+        "vfat" | "fat" => Some(11),
+        "btrfs" => Some(255),
+        _ => None,
+    }
+}
+
 pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, ConfigError> {
     let settings = Settings::of(item);
     settings.warn_unknown(
@@ -426,16 +437,9 @@ pub(super) fn mkfs(item: &Item, warnings: &mut Vec<String>) -> Result<Mkfs, Conf
         "vfat" | "fat" => label.to_uppercase(),
         _ => label.to_owned(),
     };
-    let limit = match fstype.as_str() {
-        "ext2" | "ext3" | "ext4" | "swap" => Some(16),
-        "xfs" => Some(12),
-        "vfat" | "fat" => Some(11),
-        "btrfs" => Some(255),
-        _ => None,
-    };
     // Filesystems count bytes; for the ASCII that labels are in practice,
     // DIB's characters are the same.
-    if let Some(limit) = limit
+    if let Some(limit) = label_limit(&fstype)
         && label.len() > limit
     {
         let length = label.len();

@@ -196,6 +196,12 @@ impl Plan {
         &self.filesystems
     }
 
+    /// The filesystem of a mkfs node.
+    pub fn filesystem(&self, name: &str) -> Option<&FilesystemPlan> {
+        let mut filesystems = self.filesystems.iter();
+        filesystems.find(|filesystem| filesystem.name == name)
+    }
+
     /// Mount points in the order in which they must be mounted; swap is left out.
     pub fn mount_points(&self) -> Vec<&str> {
         let mounts = self.config.sorted_mounts();

@@ -6,6 +6,9 @@ use super::{LayoutError, Names, PlanParameters};
 use crate::disk::config::{self, Config, ConfigError, Partition, Partitioning, TableKind};
 use crate::disk::{gpt, mbr};
 
+/// Type of an EFI system partition on an MBR.
+const EFI_SYSTEM: u8 = 0xEF;
+
 /// A planned partition table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Table {
@@ -65,6 +68,22 @@ impl Table {
             Table::Gpt { requests, .. } => requests
                 .iter()
                 .any(|request| request.type_guid == gpt::types::BIOS_BOOT),
+        }
+    }
+
+    /// Names of its EFI system partitions.
+    pub(super) fn efi_system_partitions(&self) -> Vec<&str> {
+        match self {
+            Table::Mbr { requests, .. } => requests
+                .iter()
+                .filter(|request| request.partition_type == EFI_SYSTEM)
+                .map(|request| request.name.as_str())
+                .collect(),
+            Table::Gpt { requests, .. } => requests
+                .iter()
+                .filter(|request| request.type_guid == gpt::types::ESP)
+                .map(|request| request.name.as_str())
+                .collect(),
         }
     }
 

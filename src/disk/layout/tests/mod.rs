@@ -1,3 +1,4 @@
+mod bootable;
 mod refused;
 
 use std::collections::BTreeMap;
