@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::sandbox::store::{ACCESS_ACL, Key, Store, acl_with_mode};
+use crate::sandbox::acl::{ACCESS_ACL, acl_with_mode};
+use crate::sandbox::store::{Key, Store};
 use crate::tree::live::{FileKey, Owners};
 use crate::tree::{Device, Inode, Kind};
 

@@ -19,6 +19,7 @@
 //! could have no `/proc` to match (`family`); where a container allows no
 //! namespaces at all, root changes its root directory only ([`standin`]).
 
+pub mod acl;
 pub mod bpf;
 pub mod choice;
 pub mod command;

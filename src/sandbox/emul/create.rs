@@ -11,8 +11,9 @@ use nix::sys::stat::Mode;
 use super::tracee::{self, Target, by_descriptor, open_at, statx, statx_of};
 use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_at_birth};
 use crate::sandbox::bpf::CREATING;
-use crate::sandbox::store::{ACCESS_ACL, DEFAULT_ACL, Key, Node, Record, acl_at_birth};
+use crate::sandbox::store::{Key, Node, Record};
 
 /// `__O_TMPFILE`, the flag without its `O_DIRECTORY`.
 const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;

@@ -12,10 +12,9 @@ use nix::dir::Dir;
 
 use super::tracee::{self, Target, by_descriptor, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_mode, acl_with_mode};
 use crate::sandbox::journal;
-use crate::sandbox::store::{
-    ACCESS_ACL, DEFAULT_ACL, Key, Record, SPECIAL, acl_mode, acl_with_mode,
-};
+use crate::sandbox::store::{Key, Record, SPECIAL};
 
 /// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
 /// (`XATTR_SIZE_MAX`).
