@@ -12,6 +12,8 @@ mod common;
 #[macro_use]
 #[path = "stress/program.rs"]
 mod program;
+#[path = "stress/answers.rs"]
+mod answers;
 #[path = "stress/attributes.rs"]
 mod attributes;
 #[path = "stress/corners.rs"]
@@ -187,8 +189,8 @@ fn what_is_told_of_a_directory_is_what_is_told_of_each_file() {
 
 #[test]
 fn what_few_programs_ask_is_answered_as_root_would_be() {
-    for kept in compare("corners", &[]) {
-        assert_eq!(kept.output, "ok corners\n");
+    for kept in compare("corners answers", &[]) {
+        assert_eq!(kept.output, "ok corners\nok answers\n");
         assert_eq!(count(&kept.tree, " 33:44 "), 6, "{}", kept.tree);
     }
 }

@@ -3,6 +3,8 @@
 //! Specification: `acl(5)`, and `struct posix_acl_xattr_header` and `_entry` in
 //! `linux/posix_acl_xattr.h`.
 
+use nix::errno::Errno;
+
 /// The name of an access control list.
 pub const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 /// That of the one which a directory gives to what is made in it.
@@ -12,7 +14,9 @@ pub const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const ACL_HEADER: usize = 4;
 const ACL_ENTRY: usize = 8;
 const ACL_USER_OBJ: u16 = 0x01;
+const ACL_USER: u16 = 0x02;
 const ACL_GROUP_OBJ: u16 = 0x04;
+const ACL_GROUP: u16 = 0x08;
 const ACL_MASK: u16 = 0x10;
 const ACL_OTHER: u16 = 0x20;
 
@@ -30,6 +34,69 @@ fn visit_acl(acl: &mut [u8], mut visit: impl FnMut(u16, &mut [u8])) -> bool {
         visit(tag, &mut entry[2..4]);
     }
     true
+}
+
+/// Fails, as the kernel does, for what is no list, and where a file of this mode has none of
+/// the kind. The kernel itself cannot tell where a list names ids that it does not know.
+pub fn require_acl(acl: &[u8], mode: u16, is_default: bool) -> Result<(), Errno> {
+    let entries = entries_of(acl)?;
+    match u32::from(mode) & libc::S_IFMT {
+        libc::S_IFLNK => return Err(Errno::EOPNOTSUPP),
+        libc::S_IFDIR => {}
+        _ if is_default => return Err(Errno::EACCES),
+        _ => {}
+    }
+    if is_complete(&entries) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+/// Tag and permissions of each entry.
+fn entries_of(acl: &[u8]) -> Result<Vec<(u16, u16)>, Errno> {
+    let (version, entries) = acl.split_at_checked(ACL_HEADER).ok_or(Errno::EINVAL)?;
+    if version != [2, 0, 0, 0] {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let (entries, rest) = entries.as_chunks::<ACL_ENTRY>();
+    if !rest.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let entry = |&[a, b, c, d, ref id @ ..]: &[u8; ACL_ENTRY]| {
+        let (tag, permissions) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        match tag {
+            ACL_USER_OBJ | ACL_GROUP_OBJ | ACL_MASK | ACL_OTHER => Ok((tag, permissions)),
+            ACL_USER | ACL_GROUP if *id != [0xff; 4] => Ok((tag, permissions)),
+            _ => Err(Errno::EINVAL),
+        }
+    };
+    entries.iter().map(entry).collect()
+}
+
+/// Whether entries come in order, those that must be there are, and there is a mask where
+/// somebody is named. The same user or group may be named twice.
+fn is_complete(entries: &[(u16, u16)]) -> bool {
+    let mut names = false;
+    let mut last = 0;
+    for &(tag, permissions) in entries {
+        // What comes before it, and may be named more than once.
+        let (before, many): (&[u16], bool) = match tag {
+            ACL_USER_OBJ => (&[0], false),
+            ACL_USER => (&[ACL_USER_OBJ], true),
+            ACL_GROUP_OBJ => (&[ACL_USER_OBJ, ACL_USER], false),
+            ACL_GROUP => (&[ACL_GROUP_OBJ], true),
+            ACL_MASK => (&[ACL_GROUP_OBJ, ACL_GROUP], false),
+            _ if names => (&[ACL_MASK], false),
+            _ => (&[ACL_GROUP_OBJ, ACL_MASK], false),
+        };
+        if !(before.contains(&last) || many && last == tag) || permissions > 7 {
+            return false;
+        }
+        names |= many;
+        last = tag;
+    }
+    last == ACL_OTHER
 }
 
 /// Which entry the group's permission bits stand for.
@@ -127,5 +194,58 @@ mod tests {
         // Whom it names keeps what the directory says, behind the mask.
         assert_eq!(born[ACL_HEADER + 2 * ACL_ENTRY + 2], 5);
         assert_eq!(acl_at_birth(&list(5), 0o777).1, 0o751);
+    }
+
+    #[test]
+    fn lists_are_refused_as_the_kernel_refuses_them() {
+        let list = |text: &str| {
+            let mut list = vec![2, 0, 0, 0];
+            for entry in text.split_whitespace() {
+                let numbers = entry
+                    .split(':')
+                    .map(|number| number.parse().expect("a number"));
+                let numbers: Vec<u32> = numbers.collect();
+                for number in &numbers[..2] {
+                    list.extend(u16::try_from(*number).expect("small").to_le_bytes());
+                }
+                list.extend(numbers.get(2).unwrap_or(&u32::MAX).to_le_bytes());
+            }
+            list
+        };
+        let (file, directory, link) = (0o100_644, 0o040_755, 0o120_777);
+        let refused = |text: &str| require_acl(&list(text), file, false).err();
+        for text in [
+            "1:7 4:5 32:0",
+            "1:7 4:5 16:7 32:0",
+            "1:7 2:6:42 2:6:42 4:5 8:6:0 16:7 32:0",
+            "1:0 4:5 8:6:7 8:6:3 16:7 32:0",
+        ] {
+            assert_eq!(refused(text), None, "{text}");
+        }
+        for text in [
+            "",
+            "4:5 32:0",
+            "1:7 32:0",
+            "1:7 4:5",
+            "1:8 4:5 32:0",
+            "1:7 1:7 4:5 32:0",
+            "1:7 4:5 32:0 32:0",
+            "1:7 2:6:42 4:5 32:0",
+            "1:7 4:5 8:6:42 32:0",
+            "1:7 2:6 4:5 16:7 32:0",
+            "1:7 4:5 8:6:42 2:6:42 16:7 32:0",
+            "1:7 4:5 16:7 8:6:42 32:0",
+            "1:7 4:5 64:7 32:0",
+        ] {
+            assert_eq!(refused(text), Some(Errno::EINVAL), "{text}");
+        }
+        let good = list("1:7 4:5 32:0");
+        assert_eq!(require_acl(&good, link, false), Err(Errno::EOPNOTSUPP));
+        assert_eq!(require_acl(&good, file, true), Err(Errno::EACCES));
+        assert_eq!(require_acl(&good, directory, true), Ok(()));
+        assert_eq!(require_acl(&good[..3], file, false), Err(Errno::EINVAL));
+        assert_eq!(require_acl(&good[..13], file, false), Err(Errno::EINVAL));
+        let other = [&[1, 0, 0, 0], &good[4..]].concat();
+        assert_eq!(require_acl(&other, file, false), Err(Errno::EOPNOTSUPP));
     }
 }

@@ -27,12 +27,12 @@ pub fn run() {
     println!("ok corners");
 }
 
-fn chmod(name: &CStr, mode: u32) {
+pub fn chmod(name: &CStr, mode: u32) {
     let at = name.as_ptr();
     must("chmod", call!(libc::SYS_fchmodat, libc::AT_FDCWD, at, mode));
 }
 
-fn drop_ids(groups: &[u32], gid: u32, uid: u32) {
+pub fn drop_ids(groups: &[u32], gid: u32, uid: u32) {
     must(
         "setgroups",
         call!(libc::SYS_setgroups, groups.len(), groups.as_ptr()),

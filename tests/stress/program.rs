@@ -18,6 +18,7 @@ pub fn run() -> i32 {
         Ok("escapes") => super::escapes::run(),
         Ok("lists") => super::lists::run(),
         Ok("corners") => super::corners::run(),
+        Ok("answers") => super::answers::run(),
         Ok("fuse") => super::fuse::run(),
         _ => return 2,
     }

@@ -17,13 +17,13 @@ use crate::sandbox::store::{Key, Node, Record};
 
 /// `__O_TMPFILE`, the flag without its `O_DIRECTORY`.
 const UNNAMED: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+/// Makes a file or fails, also where there is a link. `O_NOFOLLOW` would add nothing, and
+/// be told of the descriptor ever after.
+const ONLY_NEW: i32 = libc::O_CREAT | libc::O_EXCL;
 /// `struct open_how`, first version: flags, mode, resolve.
 const OPEN_HOW: usize = 24;
 /// Size of a page, above which `openat2` refuses its structure.
 const LARGEST_HOW: u64 = 4096;
-
-/// A restricted walk that only looks at what is cached, and may so fail at any time.
-const RESOLVE_CACHED: u64 = 0x20;
 
 /// Where a file is to be made.
 pub(super) struct Place {
@@ -64,6 +64,23 @@ pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The same file, not open for reading or writing.
 fn by_path(file: &OwnedFd) -> Result<OwnedFd, Errno> {
     open_at(libc::AT_FDCWD, &by_descriptor(file)?, libc::O_PATH, 0)
+}
+
+/// Whether the kernel takes a structure of `openat2`. It looks at that before it looks for
+/// a directory to start from, which there is none of here.
+fn is_taken(how: &[u8]) -> bool {
+    let (nowhere, name) = (-1, c"x");
+    // SAFETY: the name is terminated, and the structure is as long as is said.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            nowhere,
+            name.as_ptr(),
+            how.as_ptr(),
+            how.len(),
+        )
+    };
+    Errno::result(result) == Err(Errno::EBADF)
 }
 
 impl Call<'_> {
@@ -234,11 +251,12 @@ impl Call<'_> {
         if size < OPEN_HOW as u64 || size > LARGEST_HOW {
             return Ok(Answer::Continue);
         }
-        let how = tracee::read(self.pid, self.arguments[2], OPEN_HOW)?;
+        let size = usize::try_from(size).map_err(|_| Errno::E2BIG)?;
+        let how = tracee::read(self.pid, self.arguments[2], size)?;
         let (words, _) = how.as_chunks::<8>();
         let [flags, mode, resolve] = [words[0], words[1], words[2]].map(u64::from_ne_bytes);
         let flags = i32::try_from(flags).unwrap_or(0);
-        if flags as u32 & CREATING == 0 || resolve & RESOLVE_CACHED != 0 {
+        if flags as u32 & CREATING == 0 || !is_taken(&how) {
             return Ok(Answer::Continue);
         }
         if resolve == 0 {
@@ -277,7 +295,7 @@ impl Call<'_> {
             open_at(parent.as_raw_fd(), c".", flags, mode)
         } else {
             let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-            let flags = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+            let flags = flags | ONLY_NEW;
             open_at(parent.as_raw_fd(), &name, flags, mode)
         };
         match made {
@@ -328,7 +346,7 @@ impl Call<'_> {
 
     /// Opens a file that is made at a place or, if there is a link, where that leads.
     fn open_new(&mut self, mut place: Place, flags: i32, mode: u32) -> Outcome {
-        let new = flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let new = flags | ONLY_NEW;
         for _ in 0..MOST_LINKS {
             let owner = (place.uid, place.gid);
             if place.is_plain() {

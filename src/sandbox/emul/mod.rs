@@ -12,8 +12,8 @@
 //! Not emulated: refusals of access to a process that gave up its root ids (it
 //! may do more than it should), ids and capabilities in `/proc/PID/status`, ids
 //! that are sent with messages (`SCM_CREDENTIALS`), access control lists of files that
-//! are made without a name or by `openat2` with a restricted walk, files that root makes through a link into
-//! the directory of a group, and refusals of calls that take no mere name (`O_PATH`).
+//! are made without a name or by `openat2` with a restricted walk, and files that root
+//! makes through a link into the directory of a group.
 //!
 //! A call is named in [`table`] once for each ABI, with the method of [`Call`]
 //! that answers it.
@@ -379,6 +379,12 @@ impl Call<'_> {
         let roots = &self.listener.roots;
         self.worker.view.enter_root(self.pid, roots)?;
         self.target(directory, b"", true)?.into_file()
+    }
+
+    /// The file behind a descriptor that is more than a mere name (`O_PATH`).
+    fn target_of_open(&mut self, descriptor: i32) -> Result<Target, Errno> {
+        self.worker.view.require_open(self.pid, descriptor)?;
+        self.target_of_descriptor(descriptor)
     }
 
     /// The file behind a descriptor.

@@ -1,6 +1,6 @@
 //! The `chown(2)` family.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::tracee::{Target, statx_of};
 use super::{Answer, Call, Errno, Outcome};
@@ -16,12 +16,12 @@ impl Call<'_> {
             return Err(Errno::ENOENT);
         }
         let target = self.target(libc::AT_FDCWD, &path, follow)?;
-        self.chown(target, self.id(1), self.id(2))
+        self.chown(target.into_file()?, self.id(1), self.id(2))
     }
 
     pub(super) fn chown_descriptor(&mut self) -> Outcome {
-        let target = self.target_of_descriptor(self.int(0))?;
-        self.chown(target, self.id(1), self.id(2))
+        let target = self.target_of_open(self.int(0))?;
+        self.chown(target.into_file()?, self.id(1), self.id(2))
     }
 
     pub(super) fn chown_at(&mut self) -> Outcome {
@@ -29,14 +29,26 @@ impl Call<'_> {
         if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {
             return Err(Errno::EINVAL);
         }
-        let target = self.at(1, flags)?;
-        self.chown(target, self.id(2), self.id(3))
+        let directory = self.int(0);
+        let (path, follow) = self.path_at(1, flags)?;
+        let file = self
+            .target(directory, &path, follow)
+            .and_then(Target::into_file);
+        match file {
+            Ok(file) => self.chown(file, self.id(2), self.id(3)),
+            // There is no such name, or no directory for it.
+            Err(Errno::ENOENT) if directory >= 0 && path.first() != Some(&b'/') => {
+                let view = &self.worker.view;
+                view.require_descriptor(self.pid, directory)?;
+                Err(Errno::ENOENT)
+            }
+            Err(errno) => Err(errno),
+        }
     }
 
-    fn chown(&mut self, target: Target, uid: u32, gid: u32) -> Outcome {
+    fn chown(&mut self, file: OwnedFd, uid: u32, gid: u32) -> Outcome {
         let credentials = self.credentials()?;
         let to_root = |id| id == 0 || id == KEEP;
-        let file = target.into_file()?;
         let record = self.record_of(&statx_of(&file)?);
         if record.is_none() && to_root(uid) && to_root(gid) && credentials.privileged() {
             return Ok(Answer::Continue);

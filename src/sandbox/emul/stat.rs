@@ -48,7 +48,7 @@ impl Call<'_> {
     }
 
     /// The path of a call that has flags, and whether a link at its end is followed.
-    fn path_at(&self, path: usize, flags: i32) -> Result<(Vec<u8>, bool), Errno> {
+    pub(super) fn path_at(&self, path: usize, flags: i32) -> Result<(Vec<u8>, bool), Errno> {
         let empty_allowed = flags & libc::AT_EMPTY_PATH != 0;
         let path = match self.arguments[path] {
             // Since Linux 6.11 no path at all is like an empty one.

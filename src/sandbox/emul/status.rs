@@ -73,7 +73,8 @@ pub(super) fn status_number(text: &str, field: &str) -> Option<u32> {
     status_field(text, field)?.parse().ok()
 }
 
-fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
+/// The same as it stands there.
+pub(super) fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
     let value = text.lines().find_map(|line| line.strip_prefix(field))?;
     Some(value.trim())
 }

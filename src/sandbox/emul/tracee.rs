@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
-use super::status::{Signals, Status, status_number, status_of};
+use super::status::{Signals, Status, status_field, status_number, status_of};
 
 /// Longest path with its end (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -361,6 +361,11 @@ impl View {
             path,
             follow,
         } = named;
+        // For such a path any directory will do.
+        if path.first() == Some(&b'/') {
+            self.enter_root(pid, roots)?;
+            return self.resolve(pid, None, path, follow).map(Target::File);
+        }
         let start = if directory == libc::AT_FDCWD {
             format!("{pid}/cwd")
         } else if directory >= 0 {
@@ -370,10 +375,6 @@ impl View {
         };
         if path.is_empty() {
             return self.below_proc(start.into_bytes(), true);
-        }
-        if path[0] == b'/' {
-            self.enter_root(pid, roots)?;
-            return self.resolve(pid, None, path, follow).map(Target::File);
         }
         if is_plain_name(path, follow) {
             let full = [start.as_bytes(), path].join(&b'/');
@@ -434,6 +435,41 @@ impl View {
             Err(Errno::ENOENT | Errno::ENOTDIR) if plain || !may_pass_proc(path) => Glance::Nothing,
             Err(_) => Glance::Unsure,
         }
+    }
+
+    /// Fails if a process has no such descriptor open.
+    pub(super) fn require_descriptor(&self, pid: u32, descriptor: i32) -> Result<(), Errno> {
+        self.link_of_descriptor(pid, descriptor).map(drop)
+    }
+
+    /// Fails too if the descriptor is a mere name (`O_PATH`).
+    pub(super) fn require_open(&self, pid: u32, descriptor: i32) -> Result<(), Errno> {
+        // For reading, for writing or for both, says the link.
+        if self.link_of_descriptor(pid, descriptor)?.stx_mode & 0o600 != 0 {
+            return Ok(());
+        }
+        let path = format!("{pid}/fdinfo/{descriptor}");
+        let path = c_string(path.into_bytes())?;
+        let file = open_at(self.proc.as_raw_fd(), &path, libc::O_RDONLY, 0)?;
+        let text = status_of(&file)?;
+        let flags =
+            status_field(&text, "flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
+        match flags {
+            Some(flags) if flags & libc::O_PATH == 0 => Ok(()),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    fn link_of_descriptor(&self, pid: u32, descriptor: i32) -> Result<libc::statx, Errno> {
+        if descriptor < 0 {
+            return Err(Errno::EBADF);
+        }
+        let path = c_string(format!("{pid}/fd/{descriptor}").into_bytes())?;
+        let nofollow = libc::AT_SYMLINK_NOFOLLOW;
+        statx(self.proc.as_raw_fd(), &path, nofollow, 0).map_err(|errno| match errno {
+            Errno::ENOENT => Errno::EBADF,
+            errno => errno,
+        })
     }
 
     /// A file below `/proc/PID`, up to a length.

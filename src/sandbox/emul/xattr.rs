@@ -12,7 +12,7 @@ use nix::dir::Dir;
 
 use super::tracee::{self, Target, by_descriptor, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
-use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_mode, acl_with_mode};
+use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_mode, acl_with_mode, require_acl};
 use crate::sandbox::journal;
 use crate::sandbox::store::{Key, Record, SPECIAL};
 
@@ -168,7 +168,7 @@ impl Call<'_> {
 
     fn attribute_target(&mut self, way: Way) -> Result<Target, Errno> {
         match way {
-            Way::Descriptor => self.target_of_descriptor(self.int(0)),
+            Way::Descriptor => self.target_of_open(self.int(0)),
             Way::At(flags) => self.at(1, flags),
             Way::Follow | Way::Link => {
                 let path = self.path(0)?;
@@ -343,10 +343,14 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let name = name.as_slice();
-        let Ok(target) = self.attribute_target(way) else {
+        let Ok(file) = self
+            .attribute_target(way)
+            .and_then(|target| target.into_file())
+        else {
             return Ok(Answer::Continue);
         };
-        if !self.may(CAP_SYS_ADMIN)? {
+        let found = statx_of(&file)?;
+        if !self.may_set(name, &found)? {
             return Ok(Answer::Continue);
         }
         if name == DEVICE.to_bytes() || name == SPECIAL.to_bytes() {
@@ -358,8 +362,6 @@ impl Call<'_> {
         }
         let value = tracee::read(self.pid, buffer.address, length)?;
         let flags = buffer.flags;
-        let file = target.into_file()?;
-        let found = statx_of(&file)?;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let path = by_descriptor(&file)?;
         self.still_there()?;
@@ -384,15 +386,23 @@ impl Call<'_> {
             Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES) => {}
             Err(errno) => return Err(errno),
         }
-        self.require_recordable(name, &value)?;
+        if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let is_list = is_list(name);
+        if is_list {
+            require_acl(&value, found.stx_mode, name == DEFAULT_ACL)?;
+        } else {
+            require_recordable(name)?;
+        }
         let there = self
             .store()
             .get(key)
             .is_some_and(|record| record.xattrs.contains_key(name));
-        if there && flags & libc::XATTR_CREATE != 0 {
+        if there && !is_list && flags & libc::XATTR_CREATE != 0 {
             return Err(Errno::EEXIST);
         }
-        if !there && flags & libc::XATTR_REPLACE != 0 {
+        if !there && !is_list && flags & libc::XATTR_REPLACE != 0 {
             return Err(Errno::ENODATA);
         }
         let record = self.store().get(key).unwrap_or_default();
@@ -421,16 +431,20 @@ impl Call<'_> {
         Ok(Answer::Value(0))
     }
 
-    /// What real root could set too.
-    fn require_recordable(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
-        let list = name == ACCESS_ACL || name == DEFAULT_ACL;
-        if list {
-            return acl_mode(value).map(drop).ok_or(Errno::EINVAL);
+    /// Whether the task may change an attribute of a file. Lists are the owner's too, as
+    /// the kernel does not know; of others it knows best who may not.
+    fn may_set(&mut self, name: &[u8], found: &libc::statx) -> Result<bool, Errno> {
+        if self.may(CAP_SYS_ADMIN)? {
+            return Ok(true);
         }
-        if name.starts_with(b"trusted.") || name.starts_with(b"security.") {
-            Ok(())
+        if !is_list(name) {
+            return Ok(false);
+        }
+        let owner = self.record_of(found).map_or(0, |record| record.uid);
+        if self.credentials()?.user.filesystem == owner {
+            Ok(true)
         } else {
-            Err(Errno::EOPNOTSUPP)
+            Err(Errno::EPERM)
         }
     }
 
@@ -444,10 +458,11 @@ impl Call<'_> {
         else {
             return Ok(Answer::Continue);
         };
-        if !self.may(CAP_SYS_ADMIN)? {
+        let found = statx_of(&file)?;
+        if !self.may_set(&name, &found)? {
             return Ok(Answer::Continue);
         }
-        let key = Key::of(&statx_of(&file)?);
+        let key = Key::of(&found);
         let recorded = |record: &Record| record.xattrs.contains_key(&*name);
         if self.store().get(key).as_ref().is_some_and(recorded) {
             self.store()
@@ -462,8 +477,24 @@ impl Call<'_> {
         match Errno::result(removed) {
             Ok(_) => Ok(Answer::Value(0)),
             // Root would be told that there is none.
-            Err(Errno::EPERM) if self.require_recordable(&name, b"").is_ok() => Err(Errno::ENODATA),
+            Err(Errno::EPERM) if require_recordable(&name).is_ok() => Err(Errno::ENODATA),
             Err(errno) => Err(errno),
         }
+    }
+}
+
+fn is_list(name: &[u8]) -> bool {
+    name == ACCESS_ACL || name == DEFAULT_ACL
+}
+
+/// Fails for names of attributes that real root could not set either.
+fn require_recordable(name: &[u8]) -> Result<(), Errno> {
+    match [&b"trusted."[..], b"security."]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(*prefix))
+    {
+        Some(b"") => Err(Errno::EINVAL),
+        Some(_) => Ok(()),
+        None => Err(Errno::EOPNOTSUPP),
     }
 }

@@ -1,0 +1,292 @@
+//! Calls that ask for what cannot be, or for what few ask: real root is told the same.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt as _;
+
+use libc::c_int;
+use nix::errno::Errno;
+
+use super::corners::{chmod, drop_ids};
+use super::program::{chown, close, create, in_child, mkdir, must, open, owner, path, same};
+
+pub fn run() {
+    // SAFETY: the call takes a number.
+    unsafe { libc::umask(0o22) };
+    descriptors();
+    directories();
+    ways_to_open();
+    lists();
+    println!("ok answers");
+}
+
+/// A descriptor that is none, and one that is a mere name.
+fn descriptors() {
+    create(c"descriptors", "");
+    chown(c"descriptors", 5, 6, 4);
+    let name = c"trusted.kiln".as_ptr();
+    let at = c"descriptors".as_ptr();
+    let value = c"x".as_ptr();
+    must("setxattr", call!(libc::SYS_setxattr, at, name, value, 1, 0));
+    let mut room = [0_u8; 1024];
+    let into = room.as_mut_ptr();
+    let mere = open(c"descriptors", libc::O_PATH, 0);
+    let size = room.len();
+    for fd in [-1, 1000, mere] {
+        let bad = Err(Errno::EBADF);
+        same("fchown", call!(libc::SYS_fchown, fd, 7, 8), bad);
+        same("fchmod", call!(libc::SYS_fchmod, fd, 0o600), bad);
+        let set = call!(libc::SYS_fsetxattr, fd, name, value, 1, 0);
+        same("fsetxattr", set, bad);
+        let get = call!(libc::SYS_fgetxattr, fd, name, into, size);
+        same("fgetxattr", get, bad);
+        let list = call!(libc::SYS_flistxattr, fd, into, size);
+        same("flistxattr", list, bad);
+        same("fremovexattr", call!(libc::SYS_fremovexattr, fd, name), bad);
+        let times = call!(libc::SYS_utimensat, fd, 0, 0, 0);
+        same("futimens", times, bad);
+        if fd == mere {
+            continue;
+        }
+        same("fstat", call!(libc::SYS_fstat, fd, into), bad);
+        let (none, empty) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+        let found = call!(libc::SYS_newfstatat, fd, none, into, empty);
+        same("fstatat", found, bad);
+        let found = call!(libc::SYS_statx, fd, none, empty, 0, into);
+        same("statx", found, bad);
+        for path in [c"", c"x", c"x/y"] {
+            let given = call!(libc::SYS_fchownat, fd, path.as_ptr(), 7, 8, empty);
+            same("fchownat", given, bad);
+        }
+    }
+    close(mere);
+    let file = open(c"descriptors", libc::O_RDONLY, 0);
+    let given = call!(libc::SYS_fchownat, file, c"x".as_ptr(), 7, 8, 0);
+    same("in what is no directory", given, Err(Errno::ENOTDIR));
+    close(file);
+    // For requests to drivers alone, which is not the same as a mere name.
+    let neither = open(c"descriptors", 3, 0);
+    must("fchown", call!(libc::SYS_fchown, neither, 7, 8));
+    close(neither);
+    same("owner", owner(c"descriptors", 4), (7, 8));
+}
+
+/// Paths from the root, for which no directory matters.
+fn directories() {
+    mkdir(c"directories", 0o755);
+    chmod(c"directories", 0o777);
+    let here = std::env::current_dir().expect("it is there");
+    let full = |name: &str| path([here.as_os_str().as_bytes(), name.as_bytes()].concat());
+    for fd in [-1, 1000] {
+        let made = full(&format!("/directories/{fd}"));
+        in_child(|| {
+            drop_ids(&[], 45, 34);
+            let result = call!(libc::SYS_mkdirat, fd, made.as_ptr(), 0o755);
+            must("mkdirat", result);
+        });
+        same("owner", owner(&made, 4), (34, 45));
+        let given = call!(libc::SYS_fchownat, fd, made.as_ptr(), 35, 46, 0);
+        must("fchownat", given);
+        same("owner", owner(&made, 4), (35, 46));
+        let none = full("/directories/none");
+        let given = call!(libc::SYS_fchownat, fd, none.as_ptr(), 35, 46, 0);
+        same("of none", given, Err(Errno::ENOENT));
+    }
+}
+
+/// `openat2` with what it does not take, and what is told of descriptors of new files.
+fn ways_to_open() {
+    mkdir(c"ways", 0o755);
+    chmod(c"ways", 0o777);
+    let creates = (libc::O_CREAT | libc::O_WRONLY) as u64;
+    let open2 = |name: &CStr, how: &[u64]| {
+        let (at, size) = (how.as_ptr(), size_of_val(how));
+        call!(libc::SYS_openat2, libc::AT_FDCWD, name.as_ptr(), at, size)
+            .map(|fd| close(fd as RawFd))
+    };
+    let both = libc::RESOLVE_BENEATH | libc::RESOLVE_IN_ROOT;
+    let unnamed = libc::O_TMPFILE as u64;
+    let wrong = [
+        &[creates, 0o10644, 0][..],
+        &[creates, 0o644 | 1 << 32, 0],
+        &[creates | 1 << 30, 0o644, 0],
+        &[creates, 0o644, 1 << 40],
+        &[creates, 0o644, both],
+        &[creates, 0o644, libc::RESOLVE_CACHED],
+        &[creates, 0o644],
+        &[creates, 0o644, 0, 1],
+        &[creates, 0o644, 0, 0, 7 << 56],
+        &[unnamed, 0o644, 0],
+    ];
+    // The kernel's answers, since what root makes is left to it.
+    let answers = wrong.map(|how| open2(c"ways/none", how));
+    same("refused", answers.iter().all(Result::is_err), true);
+    in_child(|| {
+        drop_ids(&[], 45, 34);
+        for (how, expected) in wrong.into_iter().zip(answers) {
+            same("openat2", open2(c"ways/none", how), expected);
+        }
+        let longer = [creates, 0o644, 0, 0, 0];
+        same("openat2", open2(c"ways/longer", &longer), Ok(()));
+        let flags = |fd: RawFd| must("fcntl", call!(libc::SYS_fcntl, fd, libc::F_GETFL));
+        let how = libc::O_WRONLY | libc::O_APPEND;
+        let new = open(c"ways/new", how | libc::O_CREAT, 0o644);
+        let old = open(c"ways/new", how, 0);
+        same("flags", flags(new), flags(old));
+        close(new);
+        close(old);
+        let how = libc::O_RDWR | libc::O_NOFOLLOW;
+        let new = open(c"ways/newer", how | libc::O_CREAT, 0o644);
+        let old = open(c"ways/newer", how, 0);
+        same("flags", flags(new), flags(old));
+        close(new);
+        close(old);
+    });
+    same("owner", owner(c"ways/longer", 4), (34, 45));
+}
+
+/// An access control list of these entries: tag, bits and id.
+fn list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in entries {
+        list.extend(tag.to_le_bytes());
+        list.extend(bits.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
+}
+
+/// Lists that are none, and some that are odd.
+fn lists() {
+    const NO: u32 = u32::MAX;
+    const OWNER: (u16, u16, u32) = (1, 7, NO);
+    const USER: (u16, u16, u32) = (2, 6, 42);
+    const TEAM: (u16, u16, u32) = (4, 5, NO);
+    const GROUP: (u16, u16, u32) = (8, 6, 43);
+    const MASK: (u16, u16, u32) = (16, 6, NO);
+    const OTHER: (u16, u16, u32) = (32, 0, NO);
+    create(c"listed", "");
+    mkdir(c"listed.d", 0o755);
+    let (access, default) = (c"system.posix_acl_access", c"system.posix_acl_default");
+    let set = |file: &CStr, name: &CStr, list: &[u8], flags: c_int| {
+        let (file, name) = (file.as_ptr(), name.as_ptr());
+        call!(
+            libc::SYS_lsetxattr,
+            file,
+            name,
+            list.as_ptr(),
+            list.len(),
+            flags
+        )
+    };
+    let get = |file: &CStr, name: &CStr| {
+        let mut room = [0_u8; 256];
+        let (file, name) = (file.as_ptr(), name.as_ptr());
+        let into = room.as_mut_ptr();
+        let count = call!(libc::SYS_lgetxattr, file, name, into, room.len())?;
+        Ok(room[..count as usize].to_vec())
+    };
+    let full = list(&[OWNER, USER, TEAM, GROUP, MASK, OTHER]);
+    match set(c"listed", access, &full, 0) {
+        Err(Errno::EOPNOTSUPP) => return,
+        result => must("setxattr", result),
+    };
+    let mut other_version = full.clone();
+    other_version[0] = 3;
+    same(
+        "of another version",
+        set(c"listed", access, &other_version, 0),
+        Err(Errno::EOPNOTSUPP),
+    );
+    let cut = &full[..full.len() - 3];
+    same("cut", set(c"listed", access, cut, 0), Err(Errno::EINVAL));
+    for wrong in [
+        // No mask, which names need.
+        &[OWNER, USER, TEAM, OTHER][..],
+        &[OWNER, TEAM, GROUP, OTHER],
+        // Without one that must be there.
+        &[USER, TEAM, MASK, OTHER],
+        &[OWNER, USER, MASK, OTHER],
+        &[OWNER, USER, TEAM, MASK],
+        &[OWNER, USER],
+        // In another order, or twice.
+        &[USER, OWNER, TEAM, MASK, OTHER],
+        &[OWNER, USER, TEAM, MASK, GROUP, OTHER],
+        &[OWNER, USER, TEAM, MASK, MASK, OTHER],
+        &[OWNER, USER, TEAM, MASK, OTHER, OTHER],
+        // No such entries, rights and ids.
+        &[OWNER, USER, (64, 7, NO), TEAM, MASK, OTHER],
+        &[OWNER, (2, 8, 42), TEAM, MASK, OTHER],
+        &[OWNER, (2, 7, NO), TEAM, MASK, OTHER],
+        &[OWNER, USER, TEAM, (8, 7, NO), MASK, OTHER],
+    ] {
+        for (file, name) in [(c"listed", access), (c"listed.d", default)] {
+            let result = set(file, name, &list(wrong), 0);
+            same(&format!("{wrong:?}"), result, Err(Errno::EINVAL));
+        }
+    }
+    same("as before", get(c"listed", access), Ok(full.clone()));
+    let mode = || {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata("listed").expect("it is there").mode() & 0o7777
+    };
+    same("the mask", mode(), 0o760);
+    // Whether there is one already does not matter for lists.
+    must("again", set(c"listed", access, &full, libc::XATTR_CREATE));
+    let least = list(&[OWNER, TEAM, (32, 1, NO)]);
+    must(
+        "as a mode",
+        set(c"listed", access, &least, libc::XATTR_REPLACE),
+    );
+    same("mode", mode(), 0o751);
+    same("no list", get(c"listed", access), Err(Errno::ENODATA));
+    // A mask alone makes a list of it.
+    let masked = list(&[OWNER, TEAM, MASK, OTHER]);
+    must("with a mask", set(c"listed", access, &masked, 0));
+    same("mode", mode(), 0o760);
+    same("a list", get(c"listed", access), Ok(masked));
+    must("gone", set(c"listed", access, &list(&[]), 0));
+    same("no list", get(c"listed", access), Err(Errno::ENODATA));
+    // Others twice: it is not looked at.
+    let twice = list(&[OWNER, USER, USER, TEAM, MASK, OTHER]);
+    must("twice", set(c"listed", access, &twice, 0));
+    same(
+        "of no directory",
+        set(c"listed", default, &full, 0),
+        Err(Errno::EACCES),
+    );
+    let link = call!(
+        libc::SYS_symlinkat,
+        c"x".as_ptr(),
+        libc::AT_FDCWD,
+        c"listed.l".as_ptr()
+    );
+    must("symlink", link);
+    same(
+        "of a link",
+        set(c"listed.l", access, &full, 0),
+        Err(Errno::EOPNOTSUPP),
+    );
+    for (name, expected) in [
+        (c"trusted.", Errno::EINVAL),
+        (c"system.kiln", Errno::EOPNOTSUPP),
+        (c"kiln", Errno::EOPNOTSUPP),
+    ] {
+        same("name", set(c"listed", name, b"x", 0), Err(expected));
+    }
+    let flagged = set(c"listed", c"trusted.kiln", b"x", 8);
+    same("a flag that is none", flagged, Err(Errno::EINVAL));
+    let flagged = set(c"listed", access, &full, 8);
+    same("a flag that is none", flagged, Err(Errno::EINVAL));
+    chown(c"listed", 34, 45, 4);
+    in_child(|| {
+        drop_ids(&[], 45, 34);
+        must("the owner's", set(c"listed", access, &full, 0));
+        let none = list(&[]);
+        must("the owner's", set(c"listed", access, &none, 0));
+        must("the owner's", set(c"listed", access, &full, 0));
+        let others = set(c"listed.d", access, &full, 0);
+        same("another's", others, Err(Errno::EPERM));
+    });
+    same("list", get(c"listed", access), Ok(full));
+}
