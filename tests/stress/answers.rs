@@ -3,12 +3,13 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
 
-use libc::c_int;
+use libc::{c_int, c_long};
 use nix::errno::Errno;
 
-use super::corners::{chmod, drop_ids};
-use super::program::{chown, close, create, in_child, mkdir, must, open, owner, path, same};
+use super::corners::{capget, capset, chmod, drop_ids};
+use super::program::{chown, close, create, ids, in_child, mkdir, must, open, owner, path, same};
 
 pub fn run() {
     // SAFETY: the call takes a number.
@@ -17,6 +18,11 @@ pub fn run() {
     directories();
     ways_to_open();
     lists();
+    interpreters();
+    mounts_without_set_ids();
+    kept_capabilities();
+    secure_bits();
+    numbers_of_processes();
     println!("ok answers");
 }
 
@@ -289,4 +295,177 @@ fn lists() {
         same("another's", others, Err(Errno::EPERM));
     });
     same("list", get(c"listed", access), Ok(full));
+}
+
+/// Runs a script whose interpreter makes `run/made`; who owns that.
+fn maker(script: &str) -> (u32, u32) {
+    // It cannot touch the script too, and says so.
+    let output = Command::new(script).output();
+    same("it runs", output.is_ok(), true);
+    let made = owner(c"run/made", 4);
+    std::fs::remove_file("run/made").expect("it was made");
+    made
+}
+
+/// Set-id bits of what a script is run by count, and those of the script do not.
+fn interpreters() {
+    let here = std::env::current_dir().expect("it is there");
+    let further = format!("#!{}/script\n", here.display());
+    mkdir(c"run", 0o755);
+    chmod(c"run", 0o777);
+    for name in [c"run/touch", c"run/set-touch"] {
+        let copy = std::path::Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        std::fs::copy("/bin/touch", copy).expect("copied");
+    }
+    chown(c"run/set-touch", 66, 77, 4);
+    chmod(c"run/set-touch", 0o6755);
+    for (name, text) in [
+        ("script", "#! run/set-touch run/made\n"),
+        ("further", &further),
+        ("plain", "#!run/touch\trun/made"),
+    ] {
+        std::fs::write(name, text).expect("written");
+        chmod(&path(name), 0o755);
+    }
+    chown(c"plain", 66, 77, 4);
+    chmod(c"plain", 0o6755);
+    same("a script", maker("./script"), (66, 77));
+    same("a script's script", maker("./further"), (66, 77));
+    same("set-id bits of a script", maker("./plain"), (0, 0));
+    std::fs::remove_dir_all("run").expect("ours");
+    // It has the name of the directory, which is another one in each mode.
+    std::fs::remove_file("further").expect("ours");
+}
+
+/// Nor do those of files on a mount that says so.
+fn mounts_without_set_ids() {
+    mkdir(c"mount", 0o755);
+    in_child(|| {
+        must("unshare", call!(libc::SYS_unshare, libc::CLONE_NEWNS));
+        let (kind, at) = (c"tmpfs".as_ptr(), c"mount".as_ptr());
+        for (flags, expected) in [(0, "66"), (libc::MS_NOSUID, "0")] {
+            must("mount", call!(libc::SYS_mount, kind, at, kind, flags, 0));
+            std::fs::copy("/usr/bin/id", "mount/id").expect("copied");
+            chown(c"mount/id", 66, 77, 4);
+            chmod(c"mount/id", 0o6755);
+            let told = Command::new("mount/id").arg("-u").output();
+            let told = told.expect("it runs").stdout;
+            let told = String::from_utf8_lossy(&told).trim().to_owned();
+            same("who it runs as", told.as_str(), expected);
+            must("umount", call!(libc::SYS_umount2, at, 0));
+        }
+    });
+}
+
+fn option(option: c_int, value: c_long) -> Result<c_long, Errno> {
+    call!(libc::SYS_prctl, option, value, 0, 0, 0)
+}
+
+fn set_groups() -> Result<c_long, Errno> {
+    call!(libc::SYS_setgroups, 0, 0)
+}
+
+/// Capabilities that outlive uid 0 are there, but have to be made effective.
+fn kept_capabilities() {
+    let all = capget();
+    in_child(|| {
+        must("prctl", option(libc::PR_SET_KEEPCAPS, 1));
+        must("setresuid", call!(libc::SYS_setresuid, 34, 34, 34));
+        let now = capget();
+        same("none is effective", (now[0], now[3]), (0, 0));
+        same("all are permitted", (now[1], now[4]), (all[1], all[4]));
+        same("setgroups", set_groups(), Err(Errno::EPERM));
+        same("setuid", call!(libc::SYS_setuid, 0), Err(Errno::EPERM));
+        must("capset", capset(all));
+        same("as before", capget(), all);
+        must("setgroups", set_groups());
+        must("setresgid", call!(libc::SYS_setresgid, 45, 45, 45));
+        same("ids", ids(), [[34; 3], [45; 3]]);
+        // Each part by itself: what is not effective, and what is no more permitted.
+        must("capset", capset([0, all[1], 0, 0, all[4], 0]));
+        same("setgroups", set_groups(), Err(Errno::EPERM));
+        must("capset", capset(all));
+        must("capset", capset([0; 6]));
+        same("none", capget(), [0; 6]);
+        same("capset", capset(all), Err(Errno::EPERM));
+    });
+    in_child(|| {
+        must("capset", capset([0; 6]));
+        same("setgroups", set_groups(), Err(Errno::EPERM));
+        same("setuid", call!(libc::SYS_setuid, 34), Err(Errno::EPERM));
+    });
+    in_child(|| {
+        // They do not outlive the start of another program.
+        must("prctl", option(libc::PR_SET_KEEPCAPS, 1));
+        must("setresuid", call!(libc::SYS_setresuid, 34, 34, 34));
+        must("capset", capset(all));
+        let told = Command::new("setpriv")
+            .arg("--clear-groups")
+            .arg("true")
+            .output();
+        if let Ok(told) = told {
+            same("setgroups", told.status.success(), false);
+        }
+    });
+}
+
+/// `PR_SET_SECUREBITS`, and options that take privileges.
+fn secure_bits() {
+    const KEEP: c_long = 1 << 4;
+    const NO_FIXUP: c_long = 1 << 2;
+    let all = capget();
+    in_child(|| {
+        must("prctl", option(libc::PR_SET_SECUREBITS, KEEP));
+        same("kept", option(libc::PR_GET_KEEPCAPS, 0), Ok(1));
+        must("prctl", option(libc::PR_SET_SECUREBITS, KEEP | KEEP << 1));
+        same(
+            "locked",
+            option(libc::PR_SET_KEEPCAPS, 0),
+            Err(Errno::EPERM),
+        );
+        same(
+            "locked",
+            option(libc::PR_SET_SECUREBITS, 0),
+            Err(Errno::EPERM),
+        );
+        same(
+            "bits",
+            option(libc::PR_GET_SECUREBITS, 0),
+            Ok(KEEP | KEEP << 1),
+        );
+        must("setresuid", call!(libc::SYS_setresuid, 34, 34, 34));
+        same("all are permitted", capget()[1], all[1]);
+    });
+    in_child(|| {
+        let unknown = option(libc::PR_SET_SECUREBITS, 1 << 20);
+        same("unknown", unknown, Err(Errno::EPERM));
+        must("prctl", option(libc::PR_SET_SECUREBITS, NO_FIXUP));
+        must("setresuid", call!(libc::SYS_setresuid, 34, 34, 34));
+        same("nothing is lost", capget(), all);
+        must("setgroups", set_groups());
+    });
+    in_child(|| {
+        drop_ids(&[], 45, 34);
+        let bits = option(libc::PR_SET_SECUREBITS, KEEP);
+        same("bits", bits, Err(Errno::EPERM));
+        let dropped = option(libc::PR_CAPBSET_DROP, 5);
+        same("bound", dropped, Err(Errno::EPERM));
+    });
+}
+
+/// A process asks for its own capabilities by its number, which is another one here.
+fn numbers_of_processes() {
+    in_child(|| {
+        if call!(libc::SYS_unshare, libc::CLONE_NEWPID).is_err() {
+            return;
+        }
+        in_child(|| {
+            drop_ids(&[], 45, 34);
+            let header = [0x2008_0522_u32, 1];
+            let mut sets = [7_u32; 6];
+            let asked = call!(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr());
+            must("capget", asked);
+            same("none", sets, [0; 6]);
+        });
+    });
 }

@@ -167,7 +167,7 @@ fn processes() {
 /// Version 3 of the structures, and a process: the calling one.
 const HEADER: [u32; 2] = [0x2008_0522, 0];
 
-fn capget() -> [u32; 6] {
+pub fn capget() -> [u32; 6] {
     let mut sets = [7_u32; 6];
     let header = HEADER;
     must(
@@ -177,7 +177,7 @@ fn capget() -> [u32; 6] {
     sets
 }
 
-fn capset(sets: [u32; 6]) -> Result<libc::c_long, Errno> {
+pub fn capset(sets: [u32; 6]) -> Result<libc::c_long, Errno> {
     let header = HEADER;
     call!(libc::SYS_capset, header.as_ptr(), sets.as_ptr())
 }

@@ -316,7 +316,7 @@ pub fn in_child(part: impl FnOnce()) {
     }
 }
 
-fn ids() -> [[u32; 3]; 2] {
+pub fn ids() -> [[u32; 3]; 2] {
     let mut ids = [[0_u32; 3]; 2];
     let [user, group] = &mut ids;
     let [a, b, c] = user;

@@ -134,26 +134,46 @@ pub struct Credentials {
     pub group: Ids,
     /// Supplementary groups, in ascending order.
     pub groups: Vec<u32>,
-    /// `PR_SET_KEEPCAPS` is on.
-    pub keep: bool,
-    /// It gave up uid 0 with `keep` on, so it still has its capabilities.
-    pub kept: bool,
+    /// `PR_SET_SECUREBITS`, of which `PR_SET_KEEPCAPS` is one.
+    pub secure: u32,
+    /// Capabilities that it does not have any more, a bit each.
+    pub gone: u64,
+    /// Those that are not effective; those that are gone are among them.
+    pub idle: u64,
 }
 
-impl Credentials {
-    /// Whether it has the capabilities that root has.
-    pub fn privileged(&self) -> bool {
-        self.user.effective == 0 || self.kept
-    }
+/// From `linux/capability.h`.
+pub(super) const CAP_CHOWN: u32 = 0;
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+pub(super) const CAP_SETPCAP: u32 = 8;
+/// Those that follow the filesystem id (`CAP_FS_MASK`).
+const FOR_FILES: u64 = 1 << 32 | 1 << 27 | 1 << 9 | 0b1_1111;
+const ALL: u64 = u64::MAX;
 
-    /// Whether it may become root again by itself.
-    pub fn may_return(&self) -> bool {
-        self.user.has(0)
+/// Bits of `secure`, from `linux/securebits.h`: a uid of 0 means nothing at `execve`, or when
+/// it is set; capabilities outlive uid 0. Each has one above it that locks it.
+const NO_ROOT: u32 = 1 << 0;
+const NO_FIXUP: u32 = 1 << 2;
+const KEEP_CAPABILITIES: u32 = 1 << 4;
+const LOCKS: u32 = 0b1010_1010;
+/// All of those, and those about checks of scripts (Linux 6.14), which change nothing here
+/// and take no privilege.
+const PRIVILEGED: u32 = 0xff;
+const PLAIN: u32 = 0xf00;
+
+impl Credentials {
+    /// Whether a capability (`CAP_*`) is effective.
+    pub fn has(&self, capability: u32) -> bool {
+        self.idle & 1 << capability == 0
     }
 
     /// Does what a call that sets ids does; returns the call's result.
     pub fn change(&mut self, kind: Kind, change: Change) -> Result<i64, Errno> {
-        let privileged = self.privileged();
+        let privileged = self.has(match kind {
+            Kind::User => CAP_SETUID,
+            Kind::Group => CAP_SETGID,
+        });
         let before = self.user;
         let ids = match kind {
             Kind::User => &mut self.user,
@@ -166,15 +186,65 @@ impl Credentials {
             Change::Three(three) => ids.set_three(three, privileged)?,
             Change::Filesystem(id) => result = i64::from(ids.set_filesystem(id, privileged)),
         }
-        if before.has(0) && !self.user.has(0) {
-            self.kept = self.keep;
+        if self.secure & NO_FIXUP == 0 {
+            match change {
+                Change::Filesystem(_) => self.follow_filesystem(before),
+                _ => self.follow(before),
+            }
         }
         Ok(result)
     }
 
+    /// What capabilities do when the user ids have changed (`capabilities(7)`).
+    fn follow(&mut self, before: Ids) {
+        let kept = self.secure & KEEP_CAPABILITIES != 0;
+        if before.has(0) && !self.user.has(0) && !kept {
+            self.gone = ALL;
+        }
+        match (before.effective == 0, self.user.effective == 0) {
+            (true, false) => self.idle = ALL,
+            (false, true) => self.idle = self.gone,
+            _ => {}
+        }
+        self.idle |= self.gone;
+    }
+
+    fn follow_filesystem(&mut self, before: Ids) {
+        match (before.filesystem == 0, self.user.filesystem == 0) {
+            (true, false) => self.idle |= FOR_FILES,
+            (false, true) => self.idle = self.idle & !FOR_FILES | self.gone,
+            _ => {}
+        }
+    }
+
+    /// `PR_SET_SECUREBITS`.
+    pub fn set_secure(&mut self, bits: u32) -> Result<(), Errno> {
+        let locked = self.secure & LOCKS | (self.secure & LOCKS) >> 1;
+        let changed = (bits ^ self.secure) & PRIVILEGED;
+        let is_allowed = self.has(CAP_SETPCAP) || changed == 0 && bits & PLAIN != 0;
+        if bits & !(PRIVILEGED | PLAIN) != 0 || changed & locked != 0 || !is_allowed {
+            return Err(Errno::EPERM);
+        }
+        self.secure = bits & PRIVILEGED;
+        Ok(())
+    }
+
+    /// `PR_SET_KEEPCAPS`.
+    pub fn keep_capabilities(&mut self, keep: bool) -> Result<(), Errno> {
+        if self.secure & KEEP_CAPABILITIES << 1 != 0 {
+            return Err(Errno::EPERM);
+        }
+        if keep {
+            self.secure |= KEEP_CAPABILITIES;
+        } else {
+            self.secure &= !KEEP_CAPABILITIES;
+        }
+        Ok(())
+    }
+
     /// `setgroups`.
     pub fn set_groups(&mut self, mut groups: Vec<u32>) -> Result<(), Errno> {
-        if !self.privileged() {
+        if !self.has(CAP_SETGID) {
             return Err(Errno::EPERM);
         }
         groups.sort_unstable();
@@ -188,7 +258,16 @@ impl Credentials {
             ids.effective = id.unwrap_or(ids.effective);
             (ids.saved, ids.filesystem) = (ids.effective, ids.effective);
         }
-        (self.keep, self.kept) = (false, false);
+        self.secure &= !KEEP_CAPABILITIES;
+        let lacks = |id| {
+            if id == 0 && self.secure & NO_ROOT == 0 {
+                0
+            } else {
+                ALL
+            }
+        };
+        self.idle = lacks(self.user.effective);
+        self.gone = self.idle & lacks(self.user.real);
     }
 
     /// Whether it is a member of a group.
@@ -314,27 +393,57 @@ mod tests {
     fn an_effective_id_alone_can_be_taken_back() {
         let mut of = Credentials::default();
         user(Change::Three([KEEP, 42, KEEP]), &mut of).expect("root may");
-        assert!(!of.privileged());
+        assert!(!of.has(CAP_CHOWN));
         user(Change::Three([KEEP, 0, KEEP]), &mut of).expect("0 is still saved");
-        assert!(of.privileged());
+        assert!(of.has(CAP_CHOWN));
         user(Change::Two(KEEP, 42), &mut of).expect("root may");
         assert_eq!((of.user.real, of.user.saved), (0, 42));
         user(Change::Two(42, 0), &mut of).expect("swapping is allowed");
         assert_eq!(of.user.real, 42);
         assert_eq!(user(Change::Filesystem(7), &mut of), Ok(0));
         assert_eq!(of.user.filesystem, 7);
+        assert!(!of.has(CAP_CHOWN) && of.has(CAP_SETUID));
+        assert_eq!(user(Change::Filesystem(0), &mut of), Ok(7));
+        assert!(of.has(CAP_CHOWN));
     }
 
     #[test]
     fn capabilities_outlive_a_change_only_when_asked() {
-        let mut of = Credentials {
-            keep: true,
-            ..Credentials::default()
-        };
-        user(Change::Three([42; 3]), &mut of).expect("root may");
-        of.set_groups(vec![1]).expect("its capabilities were kept");
-        of.execute(None, None);
-        assert_eq!(of.set_groups(vec![2]), Err(Errno::EPERM));
+        for (secure, gone, idle) in [(0, ALL, ALL), (KEEP_CAPABILITIES, 0, ALL), (NO_FIXUP, 0, 0)] {
+            let mut of = Credentials::default();
+            of.set_secure(secure).expect("root may");
+            user(Change::Three([42; 3]), &mut of).expect("root may");
+            assert_eq!((of.gone, of.idle), (gone, idle), "{secure}");
+            let groups = of.set_groups(vec![1]);
+            assert_eq!(groups.is_err(), idle != 0, "{secure}");
+            // As by `capset`.
+            of.idle = of.gone;
+            of.execute(None, None);
+            assert_eq!(of.set_groups(vec![2]), Err(Errno::EPERM));
+            assert_eq!(of.gone, ALL);
+        }
+        let mut of = Credentials::default();
+        of.execute(Some(42), None);
+        assert_eq!((of.gone, of.idle), (0, ALL), "its real uid is root's");
+    }
+
+    #[test]
+    fn secure_bits_can_be_locked() {
+        let mut of = Credentials::default();
+        let lock = KEEP_CAPABILITIES << 1;
+        for (bits, expected) in [
+            (1 << 12, Err(Errno::EPERM)),
+            (KEEP_CAPABILITIES | lock, Ok(())),
+            (lock, Err(Errno::EPERM)),
+            (KEEP_CAPABILITIES, Err(Errno::EPERM)),
+            (KEEP_CAPABILITIES | lock | NO_FIXUP, Ok(())),
+        ] {
+            assert_eq!(of.set_secure(bits), expected, "{bits:#x}");
+        }
+        assert_eq!(of.keep_capabilities(false), Err(Errno::EPERM));
+        of.idle = 1 << CAP_SETPCAP;
+        assert_eq!(of.set_secure(of.secure), Err(Errno::EPERM));
+        assert_eq!(of.set_secure(of.secure | 1 << 8), Ok(()));
     }
 
     #[test]

@@ -1,32 +1,37 @@
 //! `execve(2)`: ids of set-id programs, and saved ids.
+//!
+//! Of a script the set-id bits of what runs it count, and its own do not. Those of files on
+//! a mount with `nosuid` count for nothing, unless the root directory is on such a mount
+//! itself: then that was not wished for the target, but is how the host mounts the
+//! directory that builds are in.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::cred::Credentials;
-use super::tracee::{Glance, statx_of};
+use super::tracee::{Glance, by_descriptor, open_at, statx_of};
 use super::{Answer, Call, Errno, Outcome};
-use crate::sandbox::store::Key;
 
 /// Bits of a mode.
 const SET_UID: u16 = libc::S_ISUID as u16;
 const SET_GID: u16 = libc::S_ISGID as u16;
 const GROUP_EXECUTE: u16 = libc::S_IXGRP as u16;
+/// What the kernel reads of a file to know what it is (`BINPRM_BUF_SIZE`).
+const START: usize = 256;
+/// Scripts that may be run by one another.
+const MOST_SCRIPTS: usize = 5;
 
 impl Call<'_> {
     /// Prepares the ids that the program will have, then lets the kernel start
     /// it. If that fails, the process keeps the new ids; programs exit then.
     pub(super) fn execute(&mut self, directory: i32, path: usize, flags: i32) -> Outcome {
-        let old = self.credentials()?;
         let found = self.set_ids(directory, path, flags);
         // No such program: the kernel says so.
         let Ok((uid, gid)) = found else {
             return Ok(Answer::Continue);
         };
-        let mut new = Credentials::clone(&old);
-        new.execute(uid, gid);
-        if new != *old {
-            self.give(new)?;
-        }
+        self.alter(|credentials| {
+            credentials.execute(uid, gid);
+            Ok(())
+        })?;
         Ok(Answer::Continue)
     }
 
@@ -46,59 +51,135 @@ impl Call<'_> {
             return Err(Errno::ENOENT);
         }
         let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        match self.glance(directory, &path, follow) {
-            // Shells try all directories of `PATH`, and hardly a program has set-id bits.
-            Glance::Nothing => return Err(Errno::ENOENT),
-            Glance::File(found) if found.stx_mode & (SET_UID | SET_GID) == 0 => {
-                return plain_program(&found);
-            }
-            Glance::File(_) | Glance::Unsure => {}
+        // Shells try all directories of `PATH`.
+        if let Glance::Nothing = self.glance(directory, &path, follow) {
+            return Err(Errno::ENOENT);
         }
-        let target = self.target(directory, &path, follow)?;
-        let found = target.statx(0)?;
-        let sets_group = found.stx_mode & SET_GID != 0 && found.stx_mode & GROUP_EXECUTE != 0;
-        if found.stx_mode & SET_UID == 0 && !sets_group {
-            return plain_program(&found);
+        let (mut file, mut found) = self.program(directory, &path, follow)?;
+        for _ in 0..MOST_SCRIPTS {
+            let Some(interpreter) = interpreter_of(&file) else {
+                break;
+            };
+            (file, found) = self.program(libc::AT_FDCWD, &interpreter, true)?;
         }
-        if found.stx_mode & 0o111 == 0 {
+        self.set_ids_of(&file, &found)
+    }
+
+    /// Opens a program as a mere name; fails if the kernel would not start it.
+    fn program(
+        &mut self,
+        directory: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> Result<(OwnedFd, libc::statx), Errno> {
+        let file = self.target(directory, path, follow)?.into_file()?;
+        let found = statx_of(&file)?;
+        let mode = u32::from(found.stx_mode);
+        if mode & libc::S_IFMT != libc::S_IFREG || mode & 0o111 == 0 {
             return Err(Errno::EACCES);
         }
+        Ok((file, found))
+    }
+
+    fn set_ids_of(
+        &mut self,
+        file: &OwnedFd,
+        found: &libc::statx,
+    ) -> Result<(Option<u32>, Option<u32>), Errno> {
+        let sets_user = found.stx_mode & SET_UID != 0;
+        let sets_group = found.stx_mode & SET_GID != 0 && found.stx_mode & GROUP_EXECUTE != 0;
+        if !sets_user && !sets_group {
+            return Ok((None, None));
+        }
         // Files of the host act as nobody else than who runs them.
-        if found.stx_uid != 0 || self.gains_nothing()? {
+        if found.stx_uid != 0 || self.gains_nothing()? || self.is_on_plain_mount(file)? {
             return Ok((None, None));
         }
-        let file = target.reopen(libc::O_RDONLY | libc::O_NONBLOCK, 0)?;
-        if Key::of(&statx_of(&file)?) != Key::of(&found) || is_script(&file) {
-            return Ok((None, None));
-        }
-        let record = self.record_of(&found).unwrap_or_default();
-        let uid = (found.stx_mode & SET_UID != 0).then_some(record.uid);
+        let record = self.record_of(found).unwrap_or_default();
+        let uid = sets_user.then_some(record.uid);
         Ok((uid, sets_group.then_some(record.gid)))
     }
-}
 
-impl Call<'_> {
     /// Whether the program has wished that set-id bits do not count (`no_new_privs`).
     fn gains_nothing(&self) -> Result<bool, Errno> {
         let asks = self.worker.shared.powers.grants;
         Ok(asks && self.worker.view.status(self.pid)?.no_new_privileges)
     }
-}
 
-/// What a file without set-id bits changes, if the kernel starts it at all.
-fn plain_program(found: &libc::statx) -> Result<(Option<u32>, Option<u32>), Errno> {
-    if found.stx_mode & 0o111 == 0 {
-        Err(Errno::EACCES)
-    } else {
-        Ok((None, None))
+    /// Whether they do not count on the mount of a file.
+    fn is_on_plain_mount(&mut self, file: &OwnedFd) -> Result<bool, Errno> {
+        if !is_without_set_ids(file)? {
+            return Ok(false);
+        }
+        self.worker
+            .view
+            .enter_root(self.pid, &self.listener.roots)?;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let root = open_at(libc::AT_FDCWD, c"/", flags, 0)?;
+        Ok(!is_without_set_ids(&root)?)
     }
 }
 
-/// Whether the kernel would start an interpreter, for which set-id bits of the
-/// script do not count.
-fn is_script(file: &OwnedFd) -> bool {
-    let mut start = [0; 2];
+/// Whether a file is on a mount with `nosuid`.
+fn is_without_set_ids(file: &OwnedFd) -> Result<bool, Errno> {
+    let found = nix::sys::statvfs::fstatvfs(file)?;
+    Ok(found
+        .flags()
+        .contains(nix::sys::statvfs::FsFlags::ST_NOSUID))
+}
+
+/// What the kernel starts in place of a file, if that is a script. A file that cannot be
+/// read is none.
+fn interpreter_of(file: &OwnedFd) -> Option<Vec<u8>> {
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let opened = open_at(libc::AT_FDCWD, &by_descriptor(file).ok()?, flags, 0).ok()?;
+    let mut start = [0; START];
     // SAFETY: the buffer has the length given and lives across the call.
-    let count = unsafe { libc::pread(file.as_raw_fd(), start.as_mut_ptr().cast(), 2, 0) };
-    count == 2 && start == *b"#!"
+    let count = unsafe { libc::pread(opened.as_raw_fd(), start.as_mut_ptr().cast(), START, 0) };
+    interpreter_in(start.get(..usize::try_from(count).ok()?)?)
+}
+
+/// The interpreter that the start of a file names.
+fn interpreter_in(start: &[u8]) -> Option<Vec<u8>> {
+    let text = start.strip_prefix(b"#!")?;
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let (line, is_whole) = match text.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&text[..end], true),
+        // Zeroes follow a file that is shorter.
+        None => (text, start.len() < START),
+    };
+    let from = line.iter().position(|byte| !is_space(byte))?;
+    let name = line[from..]
+        .split(|byte| is_space(byte) || *byte == 0)
+        .next()
+        .filter(|name| !name.is_empty())?;
+    // One that may go on is not taken.
+    (is_whole || from + name.len() < line.len()).then(|| name.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interpreter_in;
+
+    #[test]
+    fn interpreters_are_named_in_the_first_line() {
+        let long = ["#!/", &"x".repeat(300)].concat();
+        let spaced = ["#!/bin/sh ", &"x".repeat(300)].concat();
+        for (text, expected) in [
+            ("#!/bin/sh\necho", Some("/bin/sh")),
+            ("#! \t/bin/sh -e x\n", Some("/bin/sh")),
+            ("#!sh", Some("sh")),
+            ("#!/bin/sh\t-e", Some("/bin/sh")),
+            (&spaced[..256], Some("/bin/sh")),
+            (&long[..256], None),
+            ("#!\n/bin/sh", None),
+            ("#!  \n", None),
+            ("#", None),
+            ("\x7fELF", None),
+            ("", None),
+        ] {
+            let found = interpreter_in(text.as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{text}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Calls about a process's own ids, and the limit that carries them.
 
-use super::cred::{Change, Credentials, Kind};
+use super::cred::{CAP_SETPCAP, Change, Credentials, Kind};
 use super::layout::short_id;
 use super::{Answer, Call, Errno, Outcome, tracee};
 
@@ -103,28 +103,52 @@ impl Call<'_> {
                 _ => 0,
             })
             .collect();
-        let mut credentials = Credentials::clone(&*self.credentials()?);
-        credentials.set_groups(groups)?;
-        self.give(credentials)?;
+        self.alter(|credentials| credentials.set_groups(groups))?;
         Ok(Answer::Value(0))
     }
 
     fn change(&self, kind: Kind, change: Change) -> Outcome {
+        self.alter(|credentials| credentials.change(kind, change))
+            .map(Answer::Value)
+    }
+
+    /// Gives the task other credentials, if they are any.
+    pub(super) fn alter<T>(
+        &self,
+        how: impl FnOnce(&mut Credentials) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         let old = self.credentials()?;
         let mut new = Credentials::clone(&old);
-        let result = new.change(kind, change)?;
+        let result = how(&mut new)?;
         if new != *old {
             self.give(new)?;
         }
-        Ok(Answer::Value(result))
+        Ok(result)
     }
 
     /// `prctl(2)` with one of the options of the table.
     pub(super) fn process_option(&self) -> Outcome {
-        if self.int(0) == libc::PR_SET_DUMPABLE {
-            return Ok(self.set_dumpable());
+        match self.int(0) {
+            libc::PR_SET_DUMPABLE => return Ok(self.set_dumpable()),
+            libc::PR_CAPBSET_DROP if !self.credentials()?.has(CAP_SETPCAP) => {
+                return Err(Errno::EPERM);
+            }
+            libc::PR_SET_KEEPCAPS => {
+                let keep = match self.arguments[1] {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Errno::EINVAL),
+                };
+                self.alter(|credentials| credentials.keep_capabilities(keep))?;
+            }
+            libc::PR_SET_SECUREBITS => {
+                let bits = u32::try_from(self.arguments[1]).map_err(|_| Errno::EPERM)?;
+                self.alter(|credentials| credentials.set_secure(bits))?;
+            }
+            _ => {}
         }
-        self.keep_capabilities()
+        // The kernel's own flags follow, so that they can be read back.
+        Ok(Answer::Continue)
     }
 
     /// A program that hides its memory (`ssh-agent` does) would get no answers of a
@@ -135,18 +159,6 @@ impl Call<'_> {
         } else {
             Answer::Continue
         }
-    }
-
-    fn keep_capabilities(&self) -> Outcome {
-        let mut credentials = Credentials::clone(&*self.credentials()?);
-        credentials.keep = match self.arguments[1] {
-            0 => false,
-            1 => true,
-            _ => return Err(Errno::EINVAL),
-        };
-        self.give(credentials)?;
-        // The kernel's own flag follows, so that it can be read back.
-        Ok(Answer::Continue)
     }
 
     /// Shows the limit as if it were not used, at the address in an argument, in

@@ -317,7 +317,7 @@ impl Call<'_> {
     /// Whether the task may do what takes this capability (`CAP_*`).
     fn may(&mut self, capability: u32) -> Result<bool, Errno> {
         if self.store().has_owners() {
-            return Ok(self.credentials()?.privileged());
+            return Ok(self.credentials()?.has(capability));
         }
         let status = self.worker.view.status(self.pid)?;
         Ok(status.capabilities & 1 << capability != 0)

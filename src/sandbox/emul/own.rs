@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use super::cred::CAP_CHOWN;
 use super::tracee::{Target, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::store::{Key, Record};
@@ -50,11 +51,11 @@ impl Call<'_> {
         let credentials = self.credentials()?;
         let to_root = |id| id == 0 || id == KEEP;
         let record = self.record_of(&statx_of(&file)?);
-        if record.is_none() && to_root(uid) && to_root(gid) && credentials.privileged() {
+        if record.is_none() && to_root(uid) && to_root(gid) && credentials.has(CAP_CHOWN) {
             return Ok(Answer::Continue);
         }
         let record = record.unwrap_or_default();
-        if !credentials.privileged() {
+        if !credentials.has(CAP_CHOWN) {
             let owner = record.uid == credentials.user.filesystem;
             let keeps_owner = uid == KEEP || uid == record.uid;
             let own_group = gid == KEEP || gid == record.gid || credentials.in_group(gid);

@@ -20,6 +20,8 @@ pub struct Status {
     pub inheritable: u64,
     /// `no_new_privs`.
     pub no_new_privileges: bool,
+    /// Its number and that of its process as itself knows them, in its PID namespace.
+    pub numbers: [u32; 2],
 }
 
 impl Status {
@@ -36,6 +38,12 @@ impl Status {
             permitted: set("CapPrm:")?,
             inheritable: set("CapInh:")?,
             no_new_privileges: field("NoNewPrivs:")? != "0",
+            // A kernel without such namespaces does not say.
+            numbers: ["NSpid:", "NStgid:"].map(|name| {
+                let last = field(name).and_then(|numbers| numbers.split_whitespace().last());
+                last.and_then(|number| number.parse().ok())
+                    .unwrap_or_default()
+            }),
         })
     }
 }
@@ -85,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_status_of_a_task_is_read() {
-        let text = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n\
+        let text = "Name:\tsh\nUmask:\t0027\nNStgid:\t7\t1\nNSpid:\t8\t2\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n\
             CapInh:\t0000000000000001\nCapPrm:\t0000000008000003\nCapEff:\t0000000008000000\n\
             NoNewPrivs:\t1\n";
         let status = Status::parse(text).expect("complete");
@@ -97,7 +105,9 @@ mod tests {
             permitted,
             inheritable,
             no_new_privileges,
+            numbers,
         } = status;
+        assert_eq!(numbers, [2, 1]);
         assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
         assert_eq!((permitted, inheritable), (1 << 27 | 3, 1));
         assert!(no_new_privileges);

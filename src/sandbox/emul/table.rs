@@ -122,7 +122,12 @@ const ACTION: When = AnyBit(1, u32::MAX);
 const NEW_MOUNTS: When = AnyBit(0, libc::CLONE_NEWNS as u32);
 const OPTIONS: When = OneOf(
     0,
-    &[libc::PR_SET_KEEPCAPS as u32, libc::PR_SET_DUMPABLE as u32],
+    &[
+        libc::PR_SET_KEEPCAPS as u32,
+        libc::PR_SET_DUMPABLE as u32,
+        libc::PR_SET_SECUREBITS as u32,
+        libc::PR_CAPBSET_DROP as u32,
+    ],
 );
 /// What `getsockopt` tells of who is at the other end.
 const PEERS: When = OneOf(2, &[libc::SO_PEERCRED as u32, socket::SO_PEERGROUPS as u32]);
