@@ -23,6 +23,9 @@ pub fn run() {
     kept_capabilities();
     secure_bits();
     numbers_of_processes();
+    namespaces();
+    #[cfg(target_pointer_width = "64")]
+    messages();
     println!("ok answers");
 }
 
@@ -468,4 +471,53 @@ fn numbers_of_processes() {
             same("none", sets, [0; 6]);
         });
     });
+}
+
+/// In a namespace that knows no ids, everybody is nobody.
+fn namespaces() {
+    in_child(|| {
+        if call!(libc::SYS_unshare, libc::CLONE_NEWUSER).is_ok() {
+            same("ids", ids(), [[65534; 3]; 2]);
+        }
+    });
+}
+
+/// Gives shared memory, semaphores and messages to somebody.
+#[cfg(target_pointer_width = "64")]
+fn messages() {
+    // Where owner and mode are in `struct ipc64_perm`.
+    let give = |bytes: &mut [u8; 256]| {
+        bytes[4..8].copy_from_slice(&34_u32.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&45_u32.to_ne_bytes());
+        bytes[20..22].copy_from_slice(&0o640_u16.to_ne_bytes());
+    };
+    let mode = |bytes: &[u8; 256]| u16::from_ne_bytes([bytes[20], bytes[21]]) & 0o777;
+    for (get, control, semaphores) in [
+        (libc::SYS_shmget, libc::SYS_shmctl, false),
+        (libc::SYS_msgget, libc::SYS_msgctl, false),
+        (libc::SYS_semget, libc::SYS_semctl, true),
+    ] {
+        let flags = c_long::from(libc::IPC_CREAT | 0o600);
+        let (second, third) = if get == libc::SYS_msgget {
+            (flags, 0)
+        } else {
+            (1, flags)
+        };
+        let id = must("get", call!(get, libc::IPC_PRIVATE, second, third));
+        let mut state = [0_u8; 256];
+        let ask = |command: c_int, state: *mut u8| {
+            if semaphores {
+                call!(control, id, 0, command, state)
+            } else {
+                call!(control, id, command, state)
+            }
+        };
+        must("stat", ask(libc::IPC_STAT, state.as_mut_ptr()));
+        give(&mut state);
+        must("set", ask(libc::IPC_SET, state.as_mut_ptr()));
+        state = [0; 256];
+        must("stat", ask(libc::IPC_STAT, state.as_mut_ptr()));
+        same("mode", mode(&state), 0o640);
+        must("remove", ask(libc::IPC_RMID, std::ptr::null_mut()));
+    }
 }

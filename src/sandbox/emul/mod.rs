@@ -25,6 +25,7 @@ pub mod cred;
 mod device;
 mod exec;
 mod ids;
+mod ipc;
 mod layout;
 mod naming;
 mod overlay;

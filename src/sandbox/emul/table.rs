@@ -9,6 +9,7 @@
 //! first whose group is wanted counts.
 
 use super::cred::Kind::{Group, User};
+use super::ipc::Object;
 use super::layout::Layout;
 use super::signal::Action;
 use super::{Answer, Call, Outcome, naming, socket};
@@ -129,6 +130,10 @@ const OPTIONS: When = OneOf(
         libc::PR_CAPBSET_DROP as u32,
     ],
 );
+/// `shmctl` and `msgctl` that change owners, and `semctl`, which counts semaphores first.
+/// Programs for 32 bits hardly do: theirs are left to the kernel.
+const GIVEN: When = Equal(1, libc::IPC_SET as u32);
+const GIVEN_SET: When = Equal(2, libc::IPC_SET as u32);
 /// What `getsockopt` tells of who is at the other end.
 const PEERS: When = OneOf(2, &[libc::SO_PEERCRED as u32, socket::SO_PEERGROUPS as u32]);
 
@@ -181,6 +186,9 @@ pub const X86_64: Abi = Abi {
         trap(97, OWN, Equal(0, RLIMIT_LOCKS), |c| c.limit(1, 8)),
         trap(125, OWN, Always, |c| c.show_capabilities()),
         trap(126, OWN, Always, |c| c.set_capabilities()),
+        trap(31, OWN, GIVEN, |c| c.set_object(Object::Memory)),
+        trap(66, OWN, GIVEN_SET, |c| c.set_object(Object::Semaphores)),
+        trap(71, OWN, GIVEN, |c| c.set_object(Object::Messages)),
         trap(83, OWN, Always, |c| c.mkdir(CWD, 0, 1)),
         trap(258, OWN, Always, |c| c.mkdir_at()),
         trap(133, MAKE, Always, |c| c.mknod(CWD, 0)),
@@ -258,6 +266,9 @@ pub const AARCH64: Abi = Abi {
         trap(163, OWN, Equal(0, RLIMIT_LOCKS), |c| c.limit(1, 8)),
         trap(90, OWN, Always, |c| c.show_capabilities()),
         trap(91, OWN, Always, |c| c.set_capabilities()),
+        trap(195, OWN, GIVEN, |c| c.set_object(Object::Memory)),
+        trap(191, OWN, GIVEN_SET, |c| c.set_object(Object::Semaphores)),
+        trap(187, OWN, GIVEN, |c| c.set_object(Object::Messages)),
         trap(34, OWN, Always, |c| c.mkdir_at()),
         trap(33, MAKE, Always, |c| c.mknod_at()),
         trap(36, OWN, Always, |c| c.symlink_at()),
@@ -556,7 +567,11 @@ mod tests {
                 .map(|directory| format!("{directory}/unistd_{name}.h"))
         };
         for (abi, [first, second], own) in [
-            (&X86_64, x86("64"), "newfstatat statfs utimensat"),
+            (
+                &X86_64,
+                x86("64"),
+                "newfstatat statfs utimensat msgctl semctl shmctl",
+            ),
             (&I386, x86("32"), WIDE),
         ] {
             expect(abi, &[&first, &second], &[MODERN, LEGACY, own]);
@@ -564,7 +579,7 @@ mod tests {
         expect(
             &AARCH64,
             &["/usr/include/asm-generic/unistd.h"],
-            &[MODERN, "fstatat statfs utimensat"],
+            &[MODERN, "fstatat statfs utimensat msgctl semctl shmctl"],
         );
     }
 
