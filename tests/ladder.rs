@@ -154,6 +154,29 @@ fn a_program_that_hides_its_memory_gets_its_answers() {
     }
 }
 
+#[test]
+fn a_program_with_capabilities_that_nobody_has_is_told() {
+    if !nix::unistd::geteuid().is_root() {
+        skip!("mode chroot is root's");
+    }
+    if common::tool("setcap").is_none() {
+        skip!("setcap is not installed");
+    }
+    let toy = Toy::basic();
+    let raw = "cd $TARGET_ROOT\n\
+        cp /bin/true low\n\
+        cp /bin/true raw\n\
+        setcap cap_net_bind_service=ep low && ./low\n\
+        setcap cap_net_raw,cap_net_bind_service=ep raw || exit 3\n\
+        ./raw";
+    toy.hook("root", "20-raw", raw);
+    let (_, hints, status) = toy.build("-t tar --mode chroot").failure();
+    assert_eq!(status, 126, "{hints:?}");
+    let said = "the kernel did not start `./raw`: its file has capabilities that mode `chroot` \
+        gives no program (cap_net_raw)";
+    assert!(hints.iter().any(|hint| hint.starts_with(said)), "{hints:?}");
+}
+
 /// Daemons of every kind, then a hook that never ends.
 const DAEMONS: &str = r"
 sleep 600 &

@@ -370,6 +370,8 @@ impl Engine<'_> {
         if outside {
             record::remove(&self.dirs.hooks, helpers_record::EXPLAINED);
         }
+        // What an earlier hook put up with explains nothing.
+        self.refused_hint();
         let result = self.run_program(&program);
         self.require_supervisor()?;
         let what = format!("hook `{directory}/{name}` of element `{element}`");
@@ -440,6 +442,9 @@ impl Engine<'_> {
         if let Some(hint) = self.full_hint() {
             failure = failure.hint(hint);
         }
+        if let Some(hint) = self.refused_hint() {
+            failure = failure.hint(hint);
+        }
         if let Some(bytes) = limits.memory.filter(|_| !self.watch.group.memory) {
             // The kernel tells nobody but the program.
             failure = failure.hint(format!(
@@ -454,6 +459,19 @@ impl Engine<'_> {
                 break_hint(directory)
             )
         }))
+    }
+
+    /// What to do if the kernel would not start a program that has capabilities which the
+    /// build has not: programs only tell that something is not permitted.
+    fn refused_hint(&self) -> Option<String> {
+        let refused = self.supervisor.as_ref()?.take_refused()?;
+        Some(format!(
+            "the kernel did not start `{}`: its file has capabilities that mode `chroot` gives no \
+             program ({}); `setcap -r` takes them off, or give the container what another mode \
+             needs (`kiln doctor` says what)",
+            refused.path,
+            refused.names()
+        ))
     }
 
     /// What to do where hardly any space is left for the build: the kernel tells nobody

@@ -56,12 +56,15 @@ impl Call<'_> {
             return Err(Errno::ENOENT);
         }
         let (mut file, mut found) = self.program(directory, &path, follow)?;
+        let mut name = path;
         for _ in 0..MOST_SCRIPTS {
             let Some(interpreter) = interpreter_of(&file) else {
                 break;
             };
             (file, found) = self.program(libc::AT_FDCWD, &interpreter, true)?;
+            name = interpreter;
         }
+        self.note_refusal(&file, &name);
         self.set_ids_of(&file, &found)
     }
 

@@ -33,6 +33,7 @@ mod own;
 mod peer;
 mod place;
 mod process;
+mod refused;
 mod signal;
 mod socket;
 mod stat;
@@ -46,7 +47,7 @@ mod xattr;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
@@ -59,6 +60,7 @@ use tracee::{Glance, Named, RootId, Target, View};
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
 
+pub use refused::Refused;
 pub use xattr::DEVICE;
 
 /// How a call ends.
@@ -125,6 +127,8 @@ pub struct Emulation {
     pub(super) young: birth::Young,
     /// Overlays by device whose lower layers are frozen.
     layered: Mutex<HashMap<u64, overlay::Layered>>,
+    /// The last program that the kernel would not start.
+    refused: Mutex<Option<Refused>>,
 }
 
 impl Emulation {
@@ -148,6 +152,7 @@ impl Emulation {
             dispatch: Dispatch::new(groups),
             mounts: AtomicU64::new(0),
             layered: Mutex::default(),
+            refused: Mutex::default(),
             young: birth::Young::default(),
             own_files: groups
                 .contains(Groups::NAMING)
@@ -156,6 +161,15 @@ impl Emulation {
             own_root: RootId::own()?,
             powers: Powers::own(),
         })
+    }
+
+    fn note_refused(&self, refused: Refused) {
+        *self.last_refused() = Some(refused);
+    }
+
+    /// The last program that the kernel would not start.
+    pub fn last_refused(&self) -> MutexGuard<'_, Option<Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Status {
     /// Those that it may make effective, and those that it hands on.
     pub permitted: u64,
     pub inheritable: u64,
+    /// Those that it can get at all.
+    pub bounding: u64,
     /// `no_new_privs`.
     pub no_new_privileges: bool,
     /// Its number and that of its process as itself knows them, in its PID namespace.
@@ -37,6 +39,7 @@ impl Status {
             capabilities: set("CapEff:")?,
             permitted: set("CapPrm:")?,
             inheritable: set("CapInh:")?,
+            bounding: set("CapBnd:")?,
             no_new_privileges: field("NoNewPrivs:")? != "0",
             // A kernel without such namespaces does not say.
             numbers: ["NSpid:", "NStgid:"].map(|name| {
@@ -95,6 +98,7 @@ mod tests {
     fn the_status_of_a_task_is_read() {
         let text = "Name:\tsh\nUmask:\t0027\nNStgid:\t7\t1\nNSpid:\t8\t2\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n\
             CapInh:\t0000000000000001\nCapPrm:\t0000000008000003\nCapEff:\t0000000008000000\n\
+            CapBnd:\t000000000800000f\n\
             NoNewPrivs:\t1\n";
         let status = Status::parse(text).expect("complete");
         let Status {
@@ -104,12 +108,14 @@ mod tests {
             capabilities,
             permitted,
             inheritable,
+            bounding,
             no_new_privileges,
             numbers,
         } = status;
         assert_eq!(numbers, [2, 1]);
         assert_eq!((umask, uid, gid, capabilities), (0o27, 4, 8, 1 << 27));
         assert_eq!((permitted, inheritable), (1 << 27 | 3, 1));
+        assert_eq!(bounding, 1 << 27 | 15);
         assert!(no_new_privileges);
         assert!(Status::parse("Umask:\t0022\n").is_none());
         let text = "PPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";

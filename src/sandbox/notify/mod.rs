@@ -32,8 +32,8 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::emul::Emulation;
 use super::emul::table::Groups;
+use super::emul::{Emulation, Refused};
 use super::seccomp::Filter;
 use super::store::Store;
 use super::{Error, bpf, guard, handover};
@@ -212,6 +212,12 @@ impl Supervisor {
     /// What files should have.
     pub fn store(&self) -> &Arc<Store> {
         &self.shared.emulation.store
+    }
+
+    /// The last program since this was asked that the kernel would not start, since its
+    /// file has capabilities that nobody can get.
+    pub fn take_refused(&self) -> Option<Refused> {
+        self.shared.emulation.last_refused().take()
     }
 
     /// Fails if it stopped answering, because of which programs were killed.

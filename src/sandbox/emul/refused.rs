@@ -1,0 +1,148 @@
+//! Programs that the kernel does not start because their files have capabilities that
+//! nobody can get any more: it answers `EPERM`, which says nothing of that. See
+//! `capabilities(7)`, "Safety checking for capability-dumb binaries".
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+use super::Call;
+use super::tracee::by_descriptor;
+
+const NAME: &CStr = c"security.capability";
+/// `VFS_CAP_FLAGS_EFFECTIVE`, from `linux/capability.h`.
+const EFFECTIVE: u32 = 1;
+/// Words of the largest value: a header, permitted and inheritable ones in two words each
+/// that take turns, and an id (`struct vfs_ns_cap_data`).
+const WORDS: usize = 6;
+
+/// A program that was not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// As it was named.
+    pub path: String,
+    /// The capabilities that it asks for and cannot get, a bit each.
+    pub capabilities: u64,
+}
+
+impl Refused {
+    /// The names of its capabilities, as `setcap(8)` takes them.
+    pub fn names(&self) -> String {
+        let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
+        all.sort_unstable_by_key(caps::Capability::index);
+        let names = all
+            .into_iter()
+            .filter(|one| self.capabilities & one.bitmask() != 0)
+            .map(|one| one.to_string().to_lowercase());
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Capabilities of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileCapabilities {
+    effective: bool,
+    permitted: u64,
+    inheritable: u64,
+}
+
+impl FileCapabilities {
+    fn parse(value: &[u8]) -> Option<FileCapabilities> {
+        let (words, _) = value.as_chunks::<4>();
+        let word = |at: usize| words.get(at).map(|word| u32::from_le_bytes(*word));
+        // The first version has one word of each.
+        let set = |at: usize| {
+            let high = word(at + 2).unwrap_or_default();
+            Some(u64::from(word(at)?) | u64::from(high) << 32)
+        };
+        Some(FileCapabilities {
+            effective: word(0)? & EFFECTIVE != 0,
+            permitted: set(1)?,
+            inheritable: set(2)?,
+        })
+    }
+
+    /// Those that a process cannot get which has these in its bounding and inheritable
+    /// sets; none if that stops nothing.
+    fn out_of_reach(self, bounding: u64, inheritable: u64) -> u64 {
+        let granted = self.permitted & bounding | self.inheritable & inheritable;
+        if self.effective {
+            self.permitted & !granted
+        } else {
+            0
+        }
+    }
+}
+
+fn capabilities_of(file: &OwnedFd) -> Option<FileCapabilities> {
+    let path = by_descriptor(file).ok()?;
+    let mut value = [0_u8; WORDS * 4];
+    // SAFETY: path and name are terminated, and the buffer has the length given.
+    let count = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            NAME.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    FileCapabilities::parse(value.get(..usize::try_from(count).ok()?)?)
+}
+
+impl Call<'_> {
+    /// Notes a program that the kernel will refuse to start. Only where a build has given
+    /// capabilities up does that happen.
+    pub(super) fn note_refusal(&self, file: &OwnedFd, path: &[u8]) {
+        let shared = &self.worker.shared;
+        if shared.own_files.is_none() {
+            return;
+        }
+        let Some(wanted) = capabilities_of(file) else {
+            return;
+        };
+        let Ok(status) = self.worker.view.status(self.pid) else {
+            return;
+        };
+        let capabilities = wanted.out_of_reach(status.bounding, status.inheritable);
+        if capabilities != 0 {
+            let path = String::from_utf8_lossy(path).into_owned();
+            shared.note_refused(Refused { path, capabilities });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_refused_for_what_they_cannot_get() {
+        let value = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let second: Vec<u8> = value(&[0x0200_0001, 1 << 13, 1 << 5, 1, 2]);
+        let found = FileCapabilities::parse(&second).expect("complete");
+        let expected = FileCapabilities {
+            effective: true,
+            permitted: 1 << 32 | 1 << 13,
+            inheritable: 2 << 32 | 1 << 5,
+        };
+        assert_eq!(found, expected);
+        let none: Vec<u8> = value(&[0x0200_0001, 1 << 13]);
+        assert_eq!(FileCapabilities::parse(&none), None);
+        assert_eq!(found.out_of_reach(1 << 32, 0), 1 << 13);
+        assert_eq!(found.out_of_reach(u64::MAX, 0), 0);
+        let aware = FileCapabilities {
+            effective: false,
+            ..found
+        };
+        assert_eq!(aware.out_of_reach(0, 0), 0);
+        let inherited = FileCapabilities {
+            inheritable: 1 << 13,
+            ..found
+        };
+        assert_eq!(inherited.out_of_reach(1 << 32, 1 << 13), 0);
+        let refused = Refused {
+            path: String::new(),
+            capabilities: 1 << 21 | 1 << 13,
+        };
+        assert_eq!(refused.names(), "cap_net_raw, cap_sys_admin");
+    }
+}
