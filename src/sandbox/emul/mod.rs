@@ -9,11 +9,14 @@
 //! Where all ids are mapped, only devices and attributes that the kernel refuses
 //! are recorded, and only calls about those are answered.
 //!
-//! Not emulated: refusals of access to a process that gave up its root ids (it
-//! may do more than it should), ids and capabilities in `/proc/PID/status`, ids
-//! that are sent with messages (`SCM_CREDENTIALS`), access control lists of files that
-//! are made without a name or by `openat2` with a restricted walk, and files that root
-//! makes through a link into the directory of a group.
+//! Not emulated, as `docs/isolation.md` tells users: refusals of access to a process that gave
+//! up its root ids (it may do more than it should), ids and capabilities in
+//! `/proc/PID/status`, the auxiliary vector of set-id programs, which the kernel writes after
+//! the call is answered, capabilities of files and ambient ones, ids that are sent with
+//! messages (`SCM_CREDENTIALS`), owners of shared memory and its like, id maps of namespaces
+//! that programs make, access control lists of files that are made without a name or by
+//! `openat2` with a restricted walk, and files that root makes through a link into the
+//! directory of a group.
 //!
 //! A call is named in [`table`] once for each ABI, with the method of [`Call`]
 //! that answers it.
