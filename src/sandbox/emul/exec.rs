@@ -51,54 +51,66 @@ impl Call<'_> {
             return Err(Errno::ENOENT);
         }
         let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        // Shells try all directories of `PATH`.
-        if let Glance::Nothing = self.glance(directory, &path, follow) {
-            return Err(Errno::ENOENT);
-        }
-        let (mut file, mut found) = self.program(directory, &path, follow)?;
-        let mut name = path;
+        let mut named = (directory, path, follow);
         for _ in 0..MOST_SCRIPTS {
-            let Some(interpreter) = interpreter_of(&file) else {
+            let Some(interpreter) = self.interpreter(&named)? else {
                 break;
             };
-            (file, found) = self.program(libc::AT_FDCWD, &interpreter, true)?;
-            name = interpreter;
+            named = (libc::AT_FDCWD, interpreter, true);
         }
-        self.note_refusal(&file, &name);
-        self.set_ids_of(&file, &found)
+        self.set_ids_of(&named)
+    }
+
+    /// What the kernel starts in place of a program, if that is a script.
+    fn interpreter(&mut self, named: &Named) -> Result<Option<Vec<u8>>, Errno> {
+        match self.glance(named.0, &named.1, named.2) {
+            // Shells try all directories of `PATH`.
+            Glance::Nothing => return Err(Errno::ENOENT),
+            Glance::File(found) if is_program(&found) => {
+                if let Some(known) = self.worker.programs.interpreter(&found) {
+                    return Ok(known);
+                }
+            }
+            Glance::File(_) | Glance::Unsure => {}
+        }
+        let (file, found) = self.program(named)?;
+        let interpreter = interpreter_of(&file);
+        let programs = &mut self.worker.programs;
+        programs.remember(&found, interpreter.as_deref());
+        Ok(interpreter)
     }
 
     /// Opens a program as a mere name; fails if the kernel would not start it.
-    fn program(
-        &mut self,
-        directory: i32,
-        path: &[u8],
-        follow: bool,
-    ) -> Result<(OwnedFd, libc::statx), Errno> {
-        let file = self.target(directory, path, follow)?.into_file()?;
+    fn program(&mut self, named: &Named) -> Result<(OwnedFd, libc::statx), Errno> {
+        let file = self.target(named.0, &named.1, named.2)?.into_file()?;
         let found = statx_of(&file)?;
-        let mode = u32::from(found.stx_mode);
-        if mode & libc::S_IFMT != libc::S_IFREG || mode & 0o111 == 0 {
-            return Err(Errno::EACCES);
+        if is_program(&found) {
+            Ok((file, found))
+        } else {
+            Err(Errno::EACCES)
         }
-        Ok((file, found))
     }
 
-    fn set_ids_of(
-        &mut self,
-        file: &OwnedFd,
-        found: &libc::statx,
-    ) -> Result<(Option<u32>, Option<u32>), Errno> {
-        let sets_user = found.stx_mode & SET_UID != 0;
-        let sets_group = found.stx_mode & SET_GID != 0 && found.stx_mode & GROUP_EXECUTE != 0;
+    fn set_ids_of(&mut self, named: &Named) -> Result<(Option<u32>, Option<u32>), Errno> {
+        // Hardly a program has set-id bits.
+        if !self.notes_refusals()
+            && let Glance::File(found) = self.glance(named.0, &named.1, named.2)
+            && is_program(&found)
+            && sets(&found) == (false, false)
+        {
+            return Ok((None, None));
+        }
+        let (file, found) = self.program(named)?;
+        self.note_refusal(&file, &named.1);
+        let (sets_user, sets_group) = sets(&found);
         if !sets_user && !sets_group {
             return Ok((None, None));
         }
         // Files of the host act as nobody else than who runs them.
-        if found.stx_uid != 0 || self.gains_nothing()? || self.is_on_plain_mount(file)? {
+        if found.stx_uid != 0 || self.gains_nothing()? || self.is_on_plain_mount(&file)? {
             return Ok((None, None));
         }
-        let record = self.record_of(found).unwrap_or_default();
+        let record = self.record_of(&found).unwrap_or_default();
         let uid = sets_user.then_some(record.uid);
         Ok((uid, sets_group.then_some(record.gid)))
     }
@@ -121,6 +133,22 @@ impl Call<'_> {
         let root = open_at(libc::AT_FDCWD, c"/", flags, 0)?;
         Ok(!is_without_set_ids(&root)?)
     }
+}
+
+/// A program as it is named: the directory that the path is relative to, the path, and
+/// whether a link at its end is followed.
+type Named = (i32, Vec<u8>, bool);
+
+/// Whether the kernel would start a file.
+fn is_program(found: &libc::statx) -> bool {
+    let mode = u32::from(found.stx_mode);
+    mode & libc::S_IFMT == libc::S_IFREG && mode & 0o111 != 0
+}
+
+/// Whether a program acts as its file's owner, and as its group.
+fn sets(found: &libc::statx) -> (bool, bool) {
+    let has = |bits| found.stx_mode & bits == bits;
+    (has(SET_UID), has(SET_GID | GROUP_EXECUTE))
 }
 
 /// Whether a file is on a mount with `nosuid`.

@@ -36,6 +36,7 @@ mod own;
 mod peer;
 mod place;
 mod process;
+mod programs;
 mod refused;
 mod signal;
 mod socket;
@@ -183,6 +184,7 @@ pub struct Worker {
     view: View,
     /// Devices that were looked up, after so many mounts.
     met: (u64, Vec<u64>),
+    programs: programs::Programs,
 }
 
 impl Worker {
@@ -193,6 +195,7 @@ impl Worker {
             shared,
             view,
             met: (0, Vec::new()),
+            programs: programs::Programs::default(),
         })
     }
 

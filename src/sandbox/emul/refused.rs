@@ -89,11 +89,14 @@ fn capabilities_of(file: &OwnedFd) -> Option<FileCapabilities> {
 }
 
 impl Call<'_> {
-    /// Notes a program that the kernel will refuse to start. Only where a build has given
-    /// capabilities up does that happen.
+    /// Only where a build has given capabilities up are programs refused.
+    pub(super) fn notes_refusals(&self) -> bool {
+        self.worker.shared.own_files.is_some()
+    }
+
+    /// Notes a program that the kernel will refuse to start.
     pub(super) fn note_refusal(&self, file: &OwnedFd, path: &[u8]) {
-        let shared = &self.worker.shared;
-        if shared.own_files.is_none() {
+        if !self.notes_refusals() {
             return;
         }
         let Some(wanted) = capabilities_of(file) else {
@@ -105,7 +108,9 @@ impl Call<'_> {
         let capabilities = wanted.out_of_reach(status.bounding, status.inheritable);
         if capabilities != 0 {
             let path = String::from_utf8_lossy(path).into_owned();
-            shared.note_refused(Refused { path, capabilities });
+            self.worker
+                .shared
+                .note_refused(Refused { path, capabilities });
         }
     }
 }
