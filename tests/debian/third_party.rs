@@ -11,7 +11,7 @@ mod scripts;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kiln::build::event::Event;
@@ -129,6 +129,14 @@ fn repository(world: &World, name: &str) -> String {
     path.display().to_string()
 }
 
+/// A cache apart: diskimage-builder's elements empty the one of Debian's packages
+/// (`apt-get clean` with the cache mounted), under builds that run meanwhile.
+fn own_cache() -> PathBuf {
+    let path = cache().join("of-diskimage-builder");
+    fs::create_dir_all(&path).expect("it can be made");
+    path
+}
+
 #[test]
 fn elements_of_diskimage_builder_build_an_image_that_boots() {
     if nix::unistd::geteuid().is_root() {
@@ -202,7 +210,7 @@ fn elements_of_diskimage_builder_build_an_image_that_boots() {
             "--json",
             "--image-cache",
         ])
-        .arg(cache());
+        .arg(own_cache());
     let built = Built::run(&mut command).success();
     let replaced: Vec<&str> = built
         .events
