@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::tracee::{Glance, by_descriptor, open_at, statx_of};
+use super::tracee::{Glance, Named, by_descriptor, open_at, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 
 /// Bits of a mode.
@@ -50,20 +50,29 @@ impl Call<'_> {
         if path.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
             return Err(Errno::ENOENT);
         }
-        let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        let mut named = (directory, path, follow);
+        let mut named = Named {
+            directory,
+            path: &path,
+            follow: flags & libc::AT_SYMLINK_NOFOLLOW == 0,
+        };
+        let mut interpreter;
         for _ in 0..MOST_SCRIPTS {
-            let Some(interpreter) = self.interpreter(&named)? else {
+            let Some(found) = self.interpreter(named)? else {
                 break;
             };
-            named = (libc::AT_FDCWD, interpreter, true);
+            interpreter = found;
+            named = Named {
+                directory: libc::AT_FDCWD,
+                path: &interpreter,
+                follow: true,
+            };
         }
-        self.set_ids_of(&named)
+        self.set_ids_of(named)
     }
 
     /// What the kernel starts in place of a program, if that is a script.
-    fn interpreter(&mut self, named: &Named) -> Result<Option<Vec<u8>>, Errno> {
-        match self.glance(named.0, &named.1, named.2) {
+    fn interpreter(&mut self, named: Named<'_>) -> Result<Option<Vec<u8>>, Errno> {
+        match self.glance(named.directory, named.path, named.follow) {
             // Shells try all directories of `PATH`.
             Glance::Nothing => return Err(Errno::ENOENT),
             Glance::File(found) if is_program(&found) => {
@@ -81,8 +90,10 @@ impl Call<'_> {
     }
 
     /// Opens a program as a mere name; fails if the kernel would not start it.
-    fn program(&mut self, named: &Named) -> Result<(OwnedFd, libc::statx), Errno> {
-        let file = self.target(named.0, &named.1, named.2)?.into_file()?;
+    fn program(&mut self, named: Named<'_>) -> Result<(OwnedFd, libc::statx), Errno> {
+        let file = self
+            .target(named.directory, named.path, named.follow)?
+            .into_file()?;
         let found = statx_of(&file)?;
         if is_program(&found) {
             Ok((file, found))
@@ -91,17 +102,17 @@ impl Call<'_> {
         }
     }
 
-    fn set_ids_of(&mut self, named: &Named) -> Result<(Option<u32>, Option<u32>), Errno> {
+    fn set_ids_of(&mut self, named: Named<'_>) -> Result<(Option<u32>, Option<u32>), Errno> {
         // Hardly a program has set-id bits.
         if !self.notes_refusals()
-            && let Glance::File(found) = self.glance(named.0, &named.1, named.2)
+            && let Glance::File(found) = self.glance(named.directory, named.path, named.follow)
             && is_program(&found)
             && sets(&found) == (false, false)
         {
             return Ok((None, None));
         }
         let (file, found) = self.program(named)?;
-        self.note_refusal(&file, &named.1);
+        self.note_refusal(&file, named.path);
         let (sets_user, sets_group) = sets(&found);
         if !sets_user && !sets_group {
             return Ok((None, None));
@@ -134,10 +145,6 @@ impl Call<'_> {
         Ok(!is_without_set_ids(&root)?)
     }
 }
-
-/// A program as it is named: the directory that the path is relative to, the path, and
-/// whether a link at its end is followed.
-type Named = (i32, Vec<u8>, bool);
 
 /// Whether the kernel would start a file.
 fn is_program(found: &libc::statx) -> bool {
