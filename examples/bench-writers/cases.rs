@@ -50,6 +50,11 @@ enum Input {
 }
 
 impl Case {
+    /// Whether it measures kiln, whose failure is a bug, and no peer.
+    pub fn is_own(&self) -> bool {
+        self.name.starts_with("kiln:")
+    }
+
     /// Why it cannot run here.
     pub fn missing(&self) -> Option<String> {
         if self.root && !nix::unistd::geteuid().is_root() {

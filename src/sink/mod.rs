@@ -123,6 +123,22 @@ impl Format {
         )
     }
 
+    /// Whether what is written of it comes in the order of the file, and without holes that
+    /// would be worth their while.
+    fn is_filled_in_order(&self) -> bool {
+        match self {
+            Format::Qcow2(_) => true,
+            Format::Vmdk(options) => options.subformat == vmdk::Subformat::StreamOptimized,
+            Format::Raw | Format::Vhd(_) | Format::Vhdx(_) | Format::Vdi(_) => false,
+            Format::Tar
+            | Format::Tgz
+            | Format::Squashfs(_)
+            | Format::Docker
+            | Format::Oci
+            | Format::Aci => true,
+        }
+    }
+
     /// Whether writing it is mostly compressing.
     fn is_compressed(&self) -> bool {
         match self {
@@ -263,7 +279,10 @@ pub fn write_all_about(
                 }
                 (format, Some(disk)) => space_needed(format, *disk),
             };
-            let output = Output::create(&spec.path, needed)?.sending_early(spec.durable);
+            let mut output = Output::create(&spec.path, needed)?.sending_early(spec.durable);
+            if spec.format.is_filled_in_order() {
+                output = output.filled_in_order();
+            }
             Ok(Open {
                 spec,
                 output,
@@ -283,6 +302,7 @@ pub fn write_all_about(
     for one in open.iter_mut().filter(|one| !one.spec.format.is_disk()) {
         write_tree(tree, one, about, threads.running, progress)?;
     }
+    open.iter().try_for_each(|one| one.output.trim())?;
     let checksum_files = write_checksums(&mut open, progress)?;
     for one in open.iter().filter(|one| !one.spec.durable) {
         one.output.settle()?;

@@ -16,6 +16,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::at::{
     free_bytes, link, lock, open_at, open_directory, rename, reports_late, same_file, status,
     unlink,
@@ -32,6 +35,9 @@ pub(crate) const WRITE_SIZE: usize = 128 << 10;
 /// Bytes that are sent to the device at once while an output that has to be there in the
 /// end is still being written.
 const SEND_SIZE: u64 = 16 << 20;
+
+/// Space that an output which grows takes ahead of what is written.
+const SPACE_AHEAD: u64 = 64 << 20;
 
 /// How often another temporary or backup name is tried.
 const ATTEMPTS: u32 = 1000;
@@ -51,9 +57,17 @@ pub struct Output {
     free: u64,
     /// Held while writing. Filesystems let one writer at a time into a file, and
     /// in the kernel the others burn processor time until it is their turn.
-    writing: Mutex<Unsent>,
+    writing: Mutex<Progress>,
     /// Whether it is sent to its device while it is written, and not only at the end.
     sends_early: bool,
+}
+
+/// What is known of an output while it is written.
+#[derive(Debug, Default)]
+struct Progress {
+    unsent: Unsent,
+    /// Up to where space was taken ahead; `None` where that is not done.
+    space: Option<u64>,
 }
 
 /// What was written since the device got something last.
@@ -82,12 +96,13 @@ impl Unsent {
 /// The right to write to an output.
 pub(super) struct Turn<'a> {
     output: &'a Output,
-    unsent: MutexGuard<'a, Unsent>,
+    progress: MutexGuard<'a, Progress>,
 }
 
 impl Turn<'_> {
     /// Writes `bytes` at `offset`, in units that the page cache takes best.
     pub(super) fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.take_space(offset.saturating_add(bytes.len() as u64));
         let mut at = offset;
         for piece in bytes.chunks(WRITE_SIZE) {
             self.output
@@ -97,12 +112,30 @@ impl Turn<'_> {
             at += piece.len() as u64;
         }
         if self.output.sends_early
-            && let Some(range) = self.unsent.add(offset, bytes.len() as u64)
+            && let Some(range) = self.progress.unsent.add(offset, bytes.len() as u64)
         {
             start_sending(&self.output.file, range);
         }
         Ok(())
     }
+
+    /// Takes space for what is written next, if there is none up to `end`. That there is
+    /// too little, or that it cannot be taken, is for the writes themselves to find.
+    fn take_space(&mut self, end: u64) {
+        let Some(start) = self.progress.space.filter(|&taken| taken < end) else {
+            return;
+        };
+        let until = end.saturating_add(SPACE_AHEAD);
+        let taken = reserve(&self.output.file, start..until).map_or(u64::MAX, |()| until);
+        self.progress.space = Some(taken);
+    }
+}
+
+/// Takes the space of a range, which stays beyond the file's end if it is.
+fn reserve(file: &File, range: Range<u64>) -> Result<(), Errno> {
+    let start = i64::try_from(range.start).map_err(|_| Errno::EFBIG)?;
+    let length = i64::try_from(range.end - range.start).map_err(|_| Errno::EFBIG)?;
+    fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, start, length)
 }
 
 /// Has the kernel write pages to the device, without waiting for it. What fails is told
@@ -173,6 +206,26 @@ impl Output {
         })
     }
 
+    /// Will have no holes and is written from its start to its end, so that its space is
+    /// taken before it is needed, where that makes writing cheaper: ext4 then has no books
+    /// to keep for each block that is written. [`Output::trim`] gives back what is too much.
+    pub(super) fn filled_in_order(self) -> Output {
+        if takes_space(&self.file) {
+            super::pass::lock(&self.writing).space = Some(0);
+        }
+        self
+    }
+
+    /// Gives back the space beyond the file's end.
+    pub(super) fn trim(&self) -> Result<(), Error> {
+        if super::pass::lock(&self.writing).space.take().is_none() {
+            return Ok(());
+        }
+        let length = self.file.metadata();
+        let length = length.map_err(|source| self.write_error(source))?.len();
+        self.set_length(length)
+    }
+
     /// Will be synced in the end, so its device can begin while it is written.
     pub(super) fn sending_early(mut self, wanted: bool) -> Output {
         self.sends_early = wanted;
@@ -198,7 +251,7 @@ impl Output {
     pub(super) fn turn(&self) -> Turn<'_> {
         Turn {
             output: self,
-            unsent: super::pass::lock(&self.writing),
+            progress: super::pass::lock(&self.writing),
         }
     }
 
@@ -315,6 +368,12 @@ impl Drop for Output {
     }
 }
 
+/// Whether writing to a file is cheaper where its space was taken before.
+pub(super) fn takes_space(file: &File) -> bool {
+    nix::sys::statfs::fstatfs(file)
+        .is_ok_and(|about| about.filesystem_type() == nix::sys::statfs::EXT4_SUPER_MAGIC)
+}
+
 /// A file to write in, without a name where that is possible.
 fn create_file(directory: &OwnedFd, name: &OsStr) -> io::Result<(File, Option<OsString>)> {
     match open_at(directory, OsStr::new("."), libc::O_RDWR | libc::O_TMPFILE) {
@@ -391,6 +450,30 @@ mod tests {
         assert_eq!(unsent.add(9, 1), Some(4..96 + SEND_SIZE));
         // And then from the beginning.
         assert_eq!(unsent.add(200, SEND_SIZE), Some(200..200 + SEND_SIZE));
+    }
+
+    #[test]
+    fn space_taken_ahead_is_given_back() {
+        use std::os::unix::fs::MetadataExt as _;
+        // `/tmp` may be in memory, where nothing is taken ahead.
+        let place = tempfile::tempdir_in("/var/tmp").unwrap();
+        let target = place.path().join("a.qcow2");
+        let output = Output::create(&target, 5).unwrap().filled_in_order();
+        let ahead = if takes_space(output.file()) {
+            SPACE_AHEAD
+        } else {
+            0
+        };
+        let used = || output.file().metadata().unwrap().blocks() * 512;
+        output.write_at(&[1; 100], 0).unwrap();
+        assert!(used() >= ahead);
+        output.write_at(&[2; 100], SPACE_AHEAD + 100).unwrap();
+        assert!(used() >= 2 * ahead);
+        output.set_length(5000).unwrap();
+        output.write_at(&[3; 10], 4990).unwrap();
+        output.trim().unwrap();
+        assert_eq!(output.file().metadata().unwrap().len(), 5000);
+        assert!(used() <= 3 * 4096, "{}", used());
     }
 
     #[test]

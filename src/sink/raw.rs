@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::error::Error;
-use super::output::{Output, WRITE_SIZE};
+use super::output::{Output, WRITE_SIZE, takes_space};
 use super::pass::{Chunk, Worker, Writer, is_zero, lock};
 use super::source::ReadAt;
 
@@ -251,9 +251,7 @@ impl Raw<'_> {
 fn take_space(ranges: &[Range<u64>], length: u64, output: &Output) -> Result<bool, Error> {
     use nix::errno::Errno;
     use nix::fcntl::{FallocateFlags, fallocate};
-    let is_ext4 = nix::sys::statfs::fstatfs(output.file())
-        .is_ok_and(|about| about.filesystem_type() == nix::sys::statfs::EXT4_SUPER_MAGIC);
-    if !is_ext4 {
+    if !takes_space(output.file()) {
         return Ok(false);
     }
     let mut joined: Vec<Range<u64>> = Vec::new();
