@@ -11,7 +11,7 @@ use super::Error;
 use crate::disk::boot::BiosBoot;
 use crate::disk::config::label_limit;
 use crate::disk::layout::Plan;
-use crate::tree::{Kind, Tree};
+use crate::tree::{Kind, NodeId, Tree};
 
 /// GRUB's directories, the first that is there counts.
 const DIRECTORIES: [&str; 2] = ["/boot/grub", "/boot/grub2"];
@@ -23,6 +23,14 @@ const MAX_CORE: u64 = 32 << 20;
 const MAX_LOAD: u64 = 4096;
 /// `grub.cfg` has some for each kernel.
 const MAX_CONFIG: u64 = 1 << 20;
+/// Directories of entries for the boot loader by the Boot Loader Specification, which
+/// GRUB of Fedora and its kin and systemd-boot read: in `/boot` and in an EFI system
+/// partition.
+const ENTRIES: [&str; 3] = [
+    "/boot/loader/entries",
+    "/boot/efi/loader/entries",
+    "/efi/loader/entries",
+];
 
 /// How a core image of the tree finds the rest of GRUB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +72,24 @@ pub(super) fn installed(tree: &Arc<Tree>) -> Option<Installed> {
     None
 }
 
-/// Why a system that was installed with GRUB does not start from this layout, one
-/// sentence each: its configuration was made for the layout that it was built with.
+/// Why a system with a boot loader does not start from this layout, one sentence each: the
+/// loader's configuration was made for the layout that the system was built with.
 pub(super) fn misfits(tree: &Arc<Tree>, plan: &Plan) -> Vec<String> {
     let mut told = Vec::new();
-    let Some(installed) = installed(tree) else {
-        return told;
-    };
+    let mut configuration = Vec::new();
+    if let Some(installed) = installed(tree) {
+        told.extend(grub_looks_elsewhere(&installed, plan));
+        told.extend(plan.volumes_without_lvm(tree));
+        configuration = grub_configuration(tree, installed.directory);
+    }
+    configuration.extend(entries(tree));
+    told.extend(root_is_another(&configuration, plan));
+    told
+}
+
+/// What of GRUB is not where its core image looks for it.
+fn grub_looks_elsewhere(installed: &Installed, plan: &Plan) -> Vec<String> {
+    let mut told = Vec::new();
     let directory = installed.directory;
     let config = plan.config();
     let holder = config
@@ -101,20 +120,15 @@ pub(super) fn misfits(tree: &Arc<Tree>, plan: &Plan) -> Vec<String> {
             ));
         }
     }
-    told.extend(root_is_another(tree, plan, directory));
-    told.extend(plan.volumes_without_lvm(tree));
     told
 }
 
 /// What is wrong where the kernel is told to look for another root filesystem.
-fn root_is_another(tree: &Arc<Tree>, plan: &Plan, directory: &str) -> Option<String> {
-    let config = text(tree, &format!("{directory}/grub.cfg"), MAX_CONFIG)?;
+/// `configuration` is what the boot loader reads, the most likely part first.
+fn root_is_another(configuration: &[String], plan: &Plan) -> Option<String> {
     let root = plan.filesystem(&plan.config().root().ok()?.name)?;
-    // GRUB's own `root` is a partition, by GRUB's name.
-    let (told, value) = config.split_whitespace().find_map(|word| {
-        let told = word.strip_prefix("root=")?;
-        Some((told, told.split_once('=')?))
-    })?;
+    let told = configuration.iter().find_map(|text| kernels_root(text))?;
+    let value = told.split_once('=')?;
     let uuid = root.id.to_string();
     let (is, remedy) = match value {
         ("LABEL", label) if label != root.label => {
@@ -136,9 +150,38 @@ fn root_is_another(tree: &Arc<Tree>, plan: &Plan, directory: &str) -> Option<Str
         _ => return None,
     };
     Some(format!(
-        "the system does not start: GRUB of the tree has the kernel look for `{told}`, but the \
-         root filesystem is `{is}`; {remedy}"
+        "the system does not start: the boot loader of the tree has the kernel look for \
+         `{told}`, but the root filesystem is `{is}`; {remedy}"
     ))
+}
+
+/// What GRUB reads in its directory. What entries call `$kernelopts` may be in its
+/// environment.
+fn grub_configuration(tree: &Arc<Tree>, directory: &str) -> Vec<String> {
+    ["grub.cfg", "grubenv"]
+        .iter()
+        .filter_map(|name| text(tree, &format!("{directory}/{name}"), MAX_CONFIG))
+        .collect()
+}
+
+/// The entries of the tree for its boot loader.
+fn entries(tree: &Arc<Tree>) -> Vec<String> {
+    ENTRIES
+        .iter()
+        .filter_map(|directory| tree.find(directory))
+        .flat_map(|directory| tree.children(directory))
+        .filter(|&&entry| tree.name(entry).ends_with(b".conf"))
+        .filter_map(|&entry| text_of(tree, entry, MAX_LOAD))
+        .collect()
+}
+
+/// What a text has a kernel take for its root filesystem, if it tells it by label or UUID:
+/// GRUB's own `root` is a partition, by GRUB's name.
+fn kernels_root(text: &str) -> Option<&str> {
+    text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+        .map(|word| word.strip_prefix("kernelopts=").unwrap_or(word))
+        .filter_map(|word| word.strip_prefix("root="))
+        .find(|value| value.contains('='))
 }
 
 /// The bytes of a file that may be boot code.
@@ -154,7 +197,10 @@ fn file(tree: &Arc<Tree>, path: &str) -> Result<Option<Vec<u8>>, Error> {
 
 /// The text of a file of not more than `limit` bytes.
 fn text(tree: &Arc<Tree>, path: &str, limit: u64) -> Option<String> {
-    let node = tree.find(path)?;
+    text_of(tree, tree.find(path)?, limit)
+}
+
+fn text_of(tree: &Arc<Tree>, node: NodeId, limit: u64) -> Option<String> {
     let Kind::File(content) = &tree.inode_of(node).kind else {
         return None;
     };
@@ -250,6 +296,43 @@ mod tests {
         );
         let root = whole().replace(&format!("uuid: {UUID}, "), "");
         root.replace("      - {name: root", &boot)
+    }
+
+    #[test]
+    fn entries_of_a_boot_loader_have_to_fit_the_layout() {
+        let layout = whole();
+        let other = UUID.replace('6', "7");
+        let cases = [
+            (format!("root=UUID={UUID} ro"), "", false),
+            (format!("root=UUID={other} ro"), "", true),
+            (format!("ro root=UUID={other}"), "$kernelopts ", true),
+            ("$kernelopts".to_owned(), "", false),
+            ("root=/dev/vda3".to_owned(), "", false),
+        ];
+        for directory in ENTRIES {
+            for (options, before, is_told) in &cases {
+                let mut builder = TreeBuilder::new();
+                let text = format!("title a system\nlinux /vmlinuz\noptions {before}{options}\n");
+                for (name, text) in [("a.conf", text.as_str()), ("README", "root=LABEL=other")] {
+                    let inode = Inode::file(text.as_bytes().to_vec(), 0o644);
+                    builder
+                        .insert(format!("{directory}/{name}"), inode)
+                        .unwrap();
+                }
+                let told = misfits_of(&Arc::new(builder.build().unwrap()), &layout);
+                assert_eq!(told.len(), usize::from(*is_told), "{options}: {told:?}");
+                assert!(told.iter().all(|text| text.contains(&other)), "{told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_in_the_environment_of_grub_count() {
+        let text = "saved_entry=0\nkernelopts=root=LABEL=other ro quiet\n####";
+        assert_eq!(kernels_root(text), Some("LABEL=other"));
+        let fallback = "  set kernelopts=\"root=UUID=1234 ro \"\n";
+        assert_eq!(kernels_root(fallback), Some("UUID=1234"));
+        assert_eq!(kernels_root("set root='hd0,gpt3' bootroot=a=b"), None);
     }
 
     #[test]

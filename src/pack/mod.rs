@@ -125,8 +125,8 @@ pub fn pack(request: &Request, progress: sink::Progress<'_>) -> Result<Packed, E
         let boot = boot::bios(&tree, &plan, &mut warnings)?;
         if boot.is_some() || boot::installed(&tree).is_some() {
             warnings.extend(plan.check_bootable()?);
-            warnings.extend(boot::misfits(&tree, &plan));
         }
+        warnings.extend(boot::misfits(&tree, &plan));
         warnings.extend(plan.efi_without_loader(&tree));
         let planner = NativePlanner {
             timestamp: fit::made_at(&tree, request.epoch),
