@@ -107,7 +107,7 @@ impl Plan {
         let pattern = request.text("RUN_PARTS_REGEX")?;
         let hook_names = NamePattern::new(pattern.as_deref()).map_err(|e| element_failure(&e))?;
         let epoch = epoch(&request)?;
-        let mut outputs = outputs(&request)?;
+        let (mut outputs, unused) = outputs(&request)?;
         // A ramdisk's own files are made by its elements, as are those of elements
         // that say so by their name.
         let no_disk = |name: &&str| name.contains("no-final-image");
@@ -115,6 +115,7 @@ impl Plan {
             outputs.retain(|format| !format.is_disk());
         }
         let mut warnings = odd_choices(&request, &library, &elements, &hooks, &hook_names);
+        warnings.extend(unused);
         let config_text = block_device_config(&request, &elements, &arch)?;
         let parameters = root_parameters(&request)?;
         let config = Config::parse(&config_text, &parameters).map_err(|error| {
@@ -293,14 +294,21 @@ fn jobs(request: &Request) -> Result<usize, Failure> {
         })
 }
 
-/// The formats of `-t`, each once.
-fn outputs(request: &Request) -> Result<Vec<sink::Format>, Failure> {
-    sink::formats(sink::Request {
-        names: &request.image_types,
+/// The formats of `-t`, each once, and what is to be said of options that have no effect.
+fn outputs(request: &Request) -> Result<(Vec<sink::Format>, Vec<String>), Failure> {
+    let names = &request.image_types;
+    let (options, unused) = sink::divide_unused(names, &request.qemu_img_options);
+    let formats = sink::formats(sink::Request {
+        names,
         compress: request.compress,
-        options: &request.qemu_img_options,
+        options: &options,
     })
-    .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))
+    .map_err(|error| Failure::from_error(&error).hint_if(error.hint()))?;
+    let names = names.join(", ");
+    let told = unused
+        .iter()
+        .map(|key| format!("the format option `{key}` has no effect, since {names} has none such"));
+    Ok((formats, told.collect()))
 }
 
 /// The block-device configuration: the user's, else the first element's.

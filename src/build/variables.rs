@@ -169,7 +169,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("OVERWRITE_OLD_IMAGE", Flag, Both, "0", "`1` replaces older outputs instead of renaming them. Option: `--overwrite`."),
     variable("PATH", List, Both, "", "Outside, the caller's with kiln's helpers before and the directories of administrators behind it; inside, the helpers and the six directories of a system."),
     variable("POSIXLY_CORRECT", Flag, Read, "", "If set, the options of `disk-image-create` end at the first element."),
-    variable("QEMU_IMG_OPTIONS", List, Read, "", "Options for the writer of a format. Option: `--format-options`, `--qemu-img-options`."),
+    variable("QEMU_IMG_OPTIONS", List, Read, "", "Options for the writer of a format; where nothing but raw images and archives is wanted, those of other formats are only warned about. Option: `--format-options`, `--qemu-img-options`."),
     variable("RAMDISK_ELEMENT", Text, Read, "ramdisk", "Element that builds ramdisks. Option: `--ramdisk-element`."),
     variable("ROOT_LABEL", Text, Read, "", "Label of the root filesystem. Option: `--root-label`."),
     variable("RUN_PARTS_REGEX", Text, Both, "^[0-9A-Za-z_-]+$", "Names that hooks must have to run."),

@@ -41,7 +41,7 @@ pub use checksum::{Checksums, Digests};
 pub(crate) use error::Bytes;
 pub use error::{Cause, Error};
 pub use files::{OutputFile, files};
-pub use options::{DISK_FORMATS, FormatError, NAMES, Request, formats};
+pub use options::{DISK_FORMATS, FormatError, NAMES, Request, divide_unused, formats};
 pub use output::{Committed, Existing, Output, local_stamp};
 pub(crate) use pass::is_zero;
 pub use source::{FileRange, Prefetch, ReadAt, Reader};

@@ -148,6 +148,29 @@ fn values(format: &str, key: &str) -> Option<&'static str> {
         .map(|(_, values)| values)
 }
 
+/// Divides options into those that count for formats of these names, and the keys of those
+/// that do not: others have them, and none of these would have been converted.
+///
+/// diskimage-builder hands its options to `qemu-img convert`, and does not look at them where
+/// it has nothing to convert. So they may be set for all builds.
+pub fn divide_unused<'o>(
+    names: &[String],
+    options: &'o [(String, String)],
+) -> (Vec<(String, String)>, Vec<&'o str>) {
+    let is_converted = |name: &String| {
+        let name = if name == "vpc" { "vhd" } else { name };
+        name != "raw" && DISK_FORMATS.contains(&name)
+    };
+    let converted = names.iter().any(is_converted);
+    let (unused, used): (Vec<_>, Vec<_>) = options.iter().partition(|(key, _)| {
+        !converted
+            && !names.iter().any(|name| has(name, key))
+            && NAMES.iter().any(|name| has(name, key))
+    });
+    let keys = unused.into_iter().map(|(key, _)| key.as_str()).collect();
+    (used.into_iter().cloned().collect(), keys)
+}
+
 /// The formats, each once, in order.
 ///
 /// # Errors
@@ -405,6 +428,24 @@ mod tests {
             panic!()
         };
         assert_eq!(options.subformat, vmdk::Subformat::MonolithicSparse);
+    }
+
+    #[test]
+    fn options_for_what_is_not_converted_do_not_count() {
+        let options = [("compat", "0.10"), ("compression", "xz"), ("x", "y")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let divided = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            let (used, unused) = divide_unused(&names, &options);
+            let used: Vec<String> = used.into_iter().map(|(key, _)| key).collect();
+            (used.join(" "), unused.join(" "))
+        };
+        let pair = |used: &str, unused: &str| (used.to_owned(), unused.to_owned());
+        assert_eq!(divided(&["raw", "tar"]), pair("x", "compat compression"));
+        assert_eq!(divided(&["squashfs"]), pair("compression x", "compat"));
+        // What is unknown everywhere, or not to one that would have been converted, is an error.
+        assert_eq!(divided(&["raw", "vpc"]), pair("compat compression x", ""));
+        assert_eq!(divided(&["qcow2"]), pair("compat compression x", ""));
     }
 
     #[test]

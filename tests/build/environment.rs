@@ -354,6 +354,23 @@ fn everything_that_hooks_get_is_documented() {
     }
 }
 
+/// It may be set for all builds of a host, as diskimage-builder looks at it only where it
+/// converts.
+#[test]
+fn options_for_other_formats_are_warned_about() {
+    let toy = Toy::basic();
+    let mut command = toy.command("-t tar --json");
+    command.env("QEMU_IMG_OPTIONS", "compat=0.10");
+    let built = Built::run(&mut command).success();
+    let told = "the format option `compat` has no effect, since tar has none such";
+    let is_told = |event: &Event| matches!(event, Event::Warning { text } if text == told);
+    assert!(built.events.iter().any(is_told));
+    command.env("QEMU_IMG_OPTIONS", "compact=0.10");
+    let (message, _, status) = Built::run(&mut command).failure();
+    assert!(message.contains("has an option `compact`"), "{message}");
+    assert_eq!(status, 1);
+}
+
 #[test]
 fn misspelt_variables_are_warned_about_with_the_name_that_was_meant() {
     let toy = Toy::basic();
