@@ -240,6 +240,33 @@ struct Followed {
     ended: bool,
     stopped_by: Option<Signal>,
     late: Option<Duration>,
+    /// The hook, and the step, that has begun and not ended.
+    hook: Option<String>,
+    step: Option<String>,
+}
+
+impl Followed {
+    /// Remembers what is being done.
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::HookStarted {
+                phase,
+                hook,
+                element,
+            } => self.hook = Some(format!("hook `{phase}/{hook}` of element `{element}`")),
+            Event::HookFinished { .. } => self.hook = None,
+            Event::StepStarted { step, .. } => self.step = Some(format!("`{step}`")),
+            Event::StepFinished { .. } => self.step = None,
+            _ => {}
+        }
+    }
+
+    /// When something happened to the build, for a message; nothing if that is not known.
+    fn moment(&self) -> String {
+        // Steps of a hook say less than which one it is.
+        let doing = self.hook.as_ref().or(self.step.as_ref());
+        doing.map_or_else(String::new, |doing| format!(" during {doing}"))
+    }
 }
 
 /// Passes events on until the sandbox ends or a signal ends it.
@@ -250,11 +277,7 @@ fn follow(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<u8, Failure> {
     let followed = follow_events(events, &mut running, deadline, on_event);
-    let Followed {
-        ended,
-        stopped_by,
-        late,
-    } = match followed {
+    let followed = match followed {
         Ok(followed) => followed,
         Err(failure) => {
             // Nothing of it is left behind, whatever went wrong here.
@@ -268,10 +291,17 @@ fn follow(
     };
     let counted = counted_hints(&running);
     let status = running.wait()?;
+    let moment = followed.moment();
+    let Followed {
+        ended,
+        stopped_by,
+        late,
+        ..
+    } = followed;
     if let Some(limit) = late {
         return Err(Failure::status(
             format!(
-                "the build took longer than {} s, the limit of `--build-timeout`; no image was written",
+                "the build took longer than {} s, the limit of `--build-timeout`, and was ended{moment}; no image was written",
                 limit.as_secs_f64()
             ),
             124,
@@ -291,7 +321,7 @@ fn follow(
         // Neither Finished nor Failed came: something killed the engine.
         let status = if status == 0 { 1 } else { status };
         let failure = Failure::status(
-            format!("the build's process ended without a word (status {status})"),
+            format!("the build's process ended without a word{moment} (status {status})"),
             i32::from(status),
         );
         if counted.is_empty() {
@@ -300,7 +330,8 @@ fn follow(
                 _ => None,
             };
             return Err(failure.hint(hint.unwrap_or_else(|| {
-                "137 means that it was killed, often because memory ran out: try `--no-tmpfs`"
+                "137 means that it was killed: often because memory ran out (try `--no-tmpfs`), \
+                 sometimes by a hook that signals every process (`kill -9 -1`)"
                     .to_owned()
             })));
         }
@@ -363,12 +394,14 @@ fn follow_events(
             if count == 0 {
                 return Ok(followed);
             }
-            followed.ended |= pending.pass_on(&buffer[..count], &mut |mut event| {
+            let ended = pending.pass_on(&buffer[..count], &mut |mut event| {
+                followed.note(&event);
                 if let Event::Failed { hints, .. } = &mut event {
                     hints.splice(0..0, counted_hints(running));
                 }
                 on_event(event);
             });
+            followed.ended |= ended;
         }
     }
 }
@@ -449,6 +482,42 @@ fn foreign(arch: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_build_was_at_is_known_when_it_is_ended() {
+        let mut followed = Followed::default();
+        let step = |step: &str| Event::StepStarted {
+            step: step.to_owned(),
+            total: None,
+        };
+        let finished = |step: &str| Event::StepFinished {
+            step: step.to_owned(),
+            seconds: 1.0,
+        };
+        let (phase, hook, element) = ("root.d".to_owned(), "08-a".to_owned(), "b".to_owned());
+        assert_eq!(followed.moment(), "");
+        followed.note(&Event::HookStarted {
+            phase: phase.clone(),
+            hook: hook.clone(),
+            element: element.clone(),
+        });
+        let in_hook = " during hook `root.d/08-a` of element `b`";
+        for event in [step("unpacking"), finished("unpacking")] {
+            followed.note(&event);
+            assert_eq!(followed.moment(), in_hook);
+        }
+        followed.note(&Event::HookFinished {
+            phase,
+            hook,
+            element,
+            seconds: 1.0,
+        });
+        assert_eq!(followed.moment(), "");
+        followed.note(&step("writing a.qcow2"));
+        assert_eq!(followed.moment(), " during `writing a.qcow2`");
+        followed.note(&finished("writing a.qcow2"));
+        assert_eq!(followed.moment(), "");
+    }
 
     /// The events, and what is kept of a line that is not complete.
     fn passed(pieces: &[&[u8]]) -> (Vec<Event>, bool, usize) {

@@ -41,10 +41,14 @@ fn a_build_that_takes_too_long_is_ended() {
     toy.hook("install", "50-sleep", "sleep 600");
     let built = toy.build("-t tar --build-timeout 3s");
     let (message, hints, status) = built.failure();
-    assert_eq!(
-        message,
-        "the build took longer than 3 s, the limit of `--build-timeout`; no image was written"
+    // What it was at depends on how fast the machine is.
+    assert!(
+        message.starts_with(
+            "the build took longer than 3 s, the limit of `--build-timeout`, and was ended"
+        ),
+        "{message}"
     );
+    assert!(message.ends_with("; no image was written"), "{message}");
     assert_eq!(status, 124);
     assert!(hints[0].contains("KILN_BUILD_TIMEOUT"), "{hints:?}");
     assert!(eventually(|| marked(&mark).is_empty()));
