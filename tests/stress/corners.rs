@@ -1,9 +1,12 @@
 //! What few programs do, and real root of a machine is told all the same: who is at the
 //! other end of a socket, what a process may that gave up root, files that are made
-//! through links, and filesystems that are unmounted after a program had them as root.
+//! through links, filesystems that are unmounted after a program had them as root, and
+//! roots that another process changes.
 
 use std::ffi::CStr;
+use std::io::{Read as _, Write as _};
 use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -11,7 +14,7 @@ use libc::c_int;
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike as _;
 
-use super::program::{chown, close, create, in_child, mkdir, must, owner, same};
+use super::program::{chown, close, create, in_child, mkdir, must, owner, path, same};
 
 pub fn run() {
     // SAFETY: the call takes a number.
@@ -24,6 +27,7 @@ pub fn run() {
     wrong_flags();
     lists();
     unmounted();
+    pivoted();
     println!("ok corners");
 }
 
@@ -371,4 +375,101 @@ fn unmounted() {
             must("umount", gone);
         }
     });
+}
+
+/// A process that looks at a file whenever it is asked, with the root that it has then.
+struct Watcher {
+    process: libc::pid_t,
+    line: UnixStream,
+}
+
+impl Watcher {
+    fn start(file: &CStr) -> Watcher {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        // SAFETY: this process has one thread here.
+        match unsafe { libc::fork() } {
+            0 => {
+                drop(ours);
+                let mut asked = [0];
+                while theirs.read(&mut asked).is_ok_and(|count| count > 0) {
+                    let (uid, gid) = owner(file, usize::from(asked[0]));
+                    let told = [uid.to_ne_bytes(), gid.to_ne_bytes()].concat();
+                    theirs.write_all(&told).expect("somebody listens");
+                }
+                std::process::exit(0)
+            }
+            process => Watcher {
+                process,
+                line: ours,
+            },
+        }
+    }
+
+    /// Whose the file is for it.
+    fn owner(&mut self, way: u8) -> (u32, u32) {
+        self.line.write_all(&[way]).expect("it listens");
+        let (mut uid, mut gid) = ([0; 4], [0; 4]);
+        self.line.read_exact(&mut uid).expect("it answers");
+        self.line.read_exact(&mut gid).expect("it answers");
+        (u32::from_ne_bytes(uid), u32::from_ne_bytes(gid))
+    }
+
+    fn end(self) {
+        drop(self.line);
+        let mut status = 0;
+        // SAFETY: a child of ours, and room for its status.
+        unsafe { libc::waitpid(self.process, &raw mut status, 0) };
+        same("the status of who watches", status, 0);
+    }
+}
+
+/// Others get another root by `pivot_root` of one, unless their mounts are others. The file
+/// has the same name, and another owner, below both.
+fn pivoted() {
+    const BELOW_OLD: (u32, u32) = (5, 6);
+    const BELOW_NEW: (u32, u32) = (7, 8);
+    let here = std::env::current_dir().expect("a directory");
+    let file = path(here.join("twin").to_string_lossy().into_owned());
+    create(&file, "old");
+    chown(&file, BELOW_OLD.0, BELOW_OLD.1, 4);
+    mkdir(c"pivoted", 0o755);
+    let mut elsewhere = Watcher::start(&file);
+    in_child(|| {
+        must("unshare", call!(libc::SYS_unshare, libc::CLONE_NEWNS));
+        let (kind, at, old) = (c"tmpfs".as_ptr(), c"pivoted".as_ptr(), c"pivoted/old");
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let root = c"/".as_ptr();
+        must(
+            "private",
+            call!(libc::SYS_mount, kind, root, kind, private, 0),
+        );
+        must("mount", call!(libc::SYS_mount, kind, at, kind, 0, 0));
+        mkdir(old, 0o755);
+        let below = format!("pivoted/{}", here.display());
+        std::fs::create_dir_all(&below).expect("made");
+        let twin = path(format!("{below}/twin"));
+        create(&twin, "new");
+        chown(&twin, BELOW_NEW.0, BELOW_NEW.1, 4);
+        let mut beside = Watcher::start(&file);
+        for way in 0..4 {
+            same("before, beside", beside.owner(way), BELOW_OLD);
+        }
+        let pivot = call!(libc::SYS_pivot_root, at, old.as_ptr());
+        must("pivot_root", pivot);
+        // The supervisor was in the old root when it looked last, and so this one is now.
+        in_child(|| {
+            must("chroot", call!(libc::SYS_chroot, c"/old".as_ptr()));
+            for way in 0..4 {
+                same("in the old root", owner(&file, way), BELOW_OLD);
+            }
+        });
+        for way in 0..4 {
+            same("after, beside", beside.owner(way), BELOW_NEW);
+            same("after, elsewhere", elsewhere.owner(way), BELOW_OLD);
+            same("after", owner(&file, usize::from(way)), BELOW_NEW);
+            same("again, beside", beside.owner(way), BELOW_NEW);
+        }
+        beside.end();
+    });
+    elsewhere.end();
 }

@@ -299,7 +299,7 @@ impl View {
         }
         let target = self.of_process(pid, "root")?;
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
-        if found != self.root || roots.moved.load(Ordering::Acquire) {
+        if found != self.root || !self.still_has_root(roots) {
             let root = target.into_file()?;
             nix::unistd::fchdir(&root)?;
             nix::unistd::chroot(c".")?;
@@ -308,6 +308,12 @@ impl View {
         }
         let _ = roots.first.set(found);
         Ok(())
+    }
+
+    /// Whether this thread has the root that it took: `pivot_root(2)` of a program gives
+    /// another one to all that had the program's.
+    fn still_has_root(&self, roots: &Roots) -> bool {
+        !roots.moved.load(Ordering::Acquire) || RootId::own() == Ok(self.root)
     }
 
     /// Takes the sandbox's own root directory again. As long as this thread has another
@@ -328,7 +334,7 @@ impl View {
     /// The same for looking only: the root that the process had a moment ago will do.
     fn enter_root_to_look(&mut self, pid: u32, roots: &Roots) -> Result<(), Errno> {
         let changes = roots.changes.load(Ordering::Acquire);
-        if changes == 0 || roots.moved.load(Ordering::Acquire) {
+        if changes == 0 {
             return self.enter_root(pid, roots);
         }
         let place = pid as usize % TASKS;
@@ -336,7 +342,7 @@ impl View {
         let is_known = self.known[place].is_some_and(|known| {
             (known.pid, known.changes, known.root) == (pid, changes, self.root)
                 && now.saturating_sub(known.when) < LATELY
-        });
+        }) && self.still_has_root(roots);
         if !is_known {
             self.enter_root(pid, roots)?;
             self.known[place] = Some(Known {
