@@ -192,6 +192,14 @@ fn what_few_programs_ask_is_answered_as_root_would_be() {
     for kept in compare("corners answers", &[]) {
         assert_eq!(kept.output, "ok corners\nok answers\n");
         assert_eq!(count(&kept.tree, " 33:44 "), 6, "{}", kept.tree);
+        for (name, minor) in [("before", 1), ("still", 2), ("inside", 3), ("after", 4)] {
+            let start = format!("/roots/kiln-root/{name} block ");
+            let mut lines = kept.tree.lines();
+            let line = lines.find(|line| line.starts_with(&start));
+            let device = format!(" 7:{minor}");
+            let found = line.is_some_and(|line| line.contains(&device));
+            assert!(found, "{name}: {line:?}");
+        }
     }
 }
 

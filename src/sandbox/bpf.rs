@@ -152,6 +152,7 @@ pub(super) fn run<const ARGUMENTS: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::emul::table::{AARCH64, I386, X86_64};
     use super::*;
 
     #[test]
@@ -237,6 +238,33 @@ mod tests {
         assert!(naming.len() < 4096, "longer than BPF_MAXINSNS");
         for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
             assert_eq!(run(&naming, native, nr as u32, [0; 6]), notify, "call {nr}");
+        }
+    }
+
+    #[test]
+    fn what_changes_roots_is_seen_wherever_names_are_looked_up() {
+        let notify = libc::SECCOMP_RET_USER_NOTIF;
+        let mounts = libc::CLONE_NEWNS as u32;
+        for (abi, always, with_flags) in [
+            // `chroot`, `pivot_root`, `setns`, `mount`, `umount2`, `move_mount`, `clone3`;
+            // `clone`, `unshare`.
+            (&X86_64, [161, 155, 308, 165, 166, 429, 435], [56, 272]),
+            (&I386, [61, 217, 346, 21, 52, 429, 435], [120, 310]),
+            (&AARCH64, [51, 41, 268, 40, 39, 429, 435], [220, 97]),
+        ] {
+            for groups in [Groups::OWNERS, Groups::DEVICES, Groups::ATTRIBUTES] {
+                let program = program_of(abi, groups, false);
+                for number in always {
+                    let found = run(&program, abi.audit, number, [0; 6]);
+                    assert_eq!(found, notify, "{:x} {number} {groups:?}", abi.audit);
+                }
+                for number in with_flags {
+                    for (flags, expected) in [(mounts, notify), (0, libc::SECCOMP_RET_ALLOW)] {
+                        let found = run(&program, abi.audit, number, [flags, 0, 0, 0, 0, 0]);
+                        assert_eq!(found, expected, "{:x} {number} {groups:?}", abi.audit);
+                    }
+                }
+            }
         }
     }
 

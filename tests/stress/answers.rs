@@ -24,6 +24,7 @@ pub fn run() {
     secure_bits();
     numbers_of_processes();
     namespaces();
+    roots();
     #[cfg(target_pointer_width = "64")]
     messages();
     println!("ok answers");
@@ -480,6 +481,41 @@ fn namespaces() {
             same("ids", ids(), [[65534; 3]; 2]);
         }
     });
+}
+
+/// A name leads to a file of the root that its program has now, also where other programs,
+/// and this one before, named files of another root. The tree tells what was made where.
+fn roots() {
+    let here = std::env::current_dir().expect("it is there");
+    // Not there outside, where a wrong root would lead.
+    mkdir(c"roots", 0o755);
+    mkdir(c"roots/kiln-root", 0o755);
+    let node = |name: &str, minor: u32| {
+        let (name, kind) = (path(name), libc::S_IFBLK | 0o600);
+        let number = libc::makedev(7, minor);
+        let at = libc::AT_FDCWD;
+        let made = call!(libc::SYS_mknodat, at, name.as_ptr(), kind, number);
+        must("mknod", made);
+    };
+    let mark = |name: &str| {
+        let (name, attribute) = (path(name), c"trusted.kiln".as_ptr());
+        let value = c"x".as_ptr();
+        let set = call!(libc::SYS_setxattr, name.as_ptr(), attribute, value, 1, 0);
+        must("setxattr", set);
+    };
+    let outside = |name: &str| format!("{}/roots/kiln-root/{name}", here.display());
+    node(&outside("before"), 1);
+    in_child(|| {
+        node(&outside("still"), 2);
+        // SAFETY: the path is terminated.
+        let changed = Errno::result(unsafe { libc::chroot(c"roots".as_ptr()) });
+        must("chroot", changed.map(c_long::from));
+        node("/kiln-root/inside", 3);
+        create(c"/kiln-root/marked", "");
+        mark("/kiln-root/marked");
+    });
+    node(&outside("after"), 4);
+    mark(&outside("marked"));
 }
 
 /// Gives shared memory, semaphores and messages to somebody.

@@ -112,8 +112,9 @@ const OWN: Groups = Groups::OWNERS;
 const STAT: Groups = Groups::STAT;
 const MAKE: Groups = Groups::OWNERS.union(Groups::DEVICES);
 const ATTR: Groups = Groups::ATTRIBUTES;
-/// Whoever answers a call that names a file may have the root directory of a program.
-const UNMOUNT: Groups = MAKE.union(ATTR);
+/// What changes roots and mounts: whoever answers a call that names a file has to know of
+/// them, and may have the root directory of a program, which cannot be unmounted then.
+const PLACES: Groups = MAKE.union(ATTR);
 const SIGNALS: Groups = Groups::SIGNALS;
 const CWD: i32 = libc::AT_FDCWD;
 /// `sigaction` that does not only ask: structures do not begin where the lower half of an
@@ -197,15 +198,15 @@ pub const X86_64: Abi = Abi {
         trap(266, OWN, Always, |c| c.symlink_at()),
         trap(49, OWN, Always, |c| c.bind()),
         trap(55, OWN, PEERS, |c| c.socket_option()),
-        trap(161, OWN, Always, |c| c.change_root()),
-        trap(155, OWN, Always, |c| c.pivot_root()),
-        trap(308, OWN, Always, |c| c.change_root()),
-        trap(165, OWN, Always, |c| c.change_mounts()),
-        trap(166, UNMOUNT, Always, |c| c.change_mounts()),
-        trap(429, OWN, Always, |c| c.change_mounts()),
-        trap(272, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(56, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(435, OWN.union(SIGNALS), Always, |c| c.clone3()),
+        trap(161, PLACES, Always, |c| c.change_root()),
+        trap(155, PLACES, Always, |c| c.pivot_root()),
+        trap(308, PLACES, Always, |c| c.change_root()),
+        trap(165, PLACES, Always, |c| c.change_mounts()),
+        trap(166, PLACES, Always, |c| c.change_mounts()),
+        trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(272, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(56, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(435, PLACES.union(SIGNALS), Always, |c| c.clone3()),
         trap(188, ATTR, Always, |c| c.set_xattr(true)),
         trap(189, ATTR, Always, |c| c.set_xattr(false)),
         trap(190, ATTR, Always, |c| c.set_xattr_descriptor()),
@@ -274,15 +275,15 @@ pub const AARCH64: Abi = Abi {
         trap(36, OWN, Always, |c| c.symlink_at()),
         trap(200, OWN, Always, |c| c.bind()),
         trap(209, OWN, PEERS, |c| c.socket_option()),
-        trap(51, OWN, Always, |c| c.change_root()),
-        trap(41, OWN, Always, |c| c.pivot_root()),
-        trap(268, OWN, Always, |c| c.change_root()),
-        trap(40, OWN, Always, |c| c.change_mounts()),
-        trap(39, UNMOUNT, Always, |c| c.change_mounts()),
-        trap(429, OWN, Always, |c| c.change_mounts()),
-        trap(97, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(220, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(435, OWN.union(SIGNALS), Always, |c| c.clone3()),
+        trap(51, PLACES, Always, |c| c.change_root()),
+        trap(41, PLACES, Always, |c| c.pivot_root()),
+        trap(268, PLACES, Always, |c| c.change_root()),
+        trap(40, PLACES, Always, |c| c.change_mounts()),
+        trap(39, PLACES, Always, |c| c.change_mounts()),
+        trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(97, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(220, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(435, PLACES.union(SIGNALS), Always, |c| c.clone3()),
         trap(5, ATTR, Always, |c| c.set_xattr(true)),
         trap(6, ATTR, Always, |c| c.set_xattr(false)),
         trap(7, ATTR, Always, |c| c.set_xattr_descriptor()),
@@ -367,16 +368,16 @@ pub const I386: Abi = Abi {
         trap(102, OWN.union(Groups::SOCKETS), SOCKETCALLS, |c| {
             c.socketcall()
         }),
-        trap(61, OWN, Always, |c| c.change_root()),
-        trap(217, OWN, Always, |c| c.pivot_root()),
-        trap(346, OWN, Always, |c| c.change_root()),
-        trap(21, OWN, Always, |c| c.change_mounts()),
-        trap(52, UNMOUNT, Always, |c| c.change_mounts()),
-        trap(22, UNMOUNT, Always, |c| c.change_mounts()),
-        trap(429, OWN, Always, |c| c.change_mounts()),
-        trap(310, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(120, OWN, NEW_MOUNTS, |c| c.change_root()),
-        trap(435, OWN.union(SIGNALS), Always, |c| c.clone3()),
+        trap(61, PLACES, Always, |c| c.change_root()),
+        trap(217, PLACES, Always, |c| c.pivot_root()),
+        trap(346, PLACES, Always, |c| c.change_root()),
+        trap(21, PLACES, Always, |c| c.change_mounts()),
+        trap(52, PLACES, Always, |c| c.change_mounts()),
+        trap(22, PLACES, Always, |c| c.change_mounts()),
+        trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(310, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(120, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(435, PLACES.union(SIGNALS), Always, |c| c.clone3()),
         trap(226, ATTR, Always, |c| c.set_xattr(true)),
         trap(227, ATTR, Always, |c| c.set_xattr(false)),
         trap(228, ATTR, Always, |c| c.set_xattr_descriptor()),
