@@ -102,8 +102,8 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
 
 /// The program for hooks: calls of `groups` are handed over; if `silent`, those
 /// that only force data out succeed without being made. Calls of other
-/// architectures pass: builds that need answers for such programs are refused, and
-/// the [`denylist`](super::denylist) holds for them too.
+/// architectures pass, and most of 32-bit ARM's: builds that need answers for such
+/// programs are refused, and the [`denylist`](super::denylist) holds for them too.
 pub fn supervised(groups: Groups, silent: bool) -> Vec<sock_filter> {
     let mut program = vec![instruction(LOAD, 0, 0, DATA_ARCH)];
     for abi in ABIS {
@@ -152,7 +152,7 @@ pub(super) fn run<const ARGUMENTS: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::emul::table::{AARCH64, I386, X86_64};
+    use super::super::emul::table::{AARCH64, ARM, I386, X86_64};
     use super::*;
 
     #[test]
@@ -251,6 +251,7 @@ mod tests {
             (&X86_64, [161, 155, 308, 165, 166, 429, 435], [56, 272]),
             (&I386, [61, 217, 346, 21, 52, 429, 435], [120, 310]),
             (&AARCH64, [51, 41, 268, 40, 39, 429, 435], [220, 97]),
+            (&ARM, [61, 218, 375, 21, 52, 429, 435], [120, 337]),
         ] {
             for groups in [Groups::OWNERS, Groups::DEVICES, Groups::ATTRIBUTES] {
                 let program = program_of(abi, groups, false);

@@ -103,7 +103,7 @@ pub const ABSENT: [u32; 1] = [425];
 pub const ABIS: &[&Abi] = if cfg!(target_arch = "x86_64") {
     &[&X86_64, &I386]
 } else if cfg!(target_arch = "aarch64") {
-    &[&AARCH64]
+    &[&AARCH64, &ARM]
 } else {
     &[]
 };
@@ -419,6 +419,31 @@ pub const I386: Abi = Abi {
         trap(170, OWN, Always, |c| c.narrow().set_three(Group)),
         trap(138, OWN, Always, |c| c.narrow().set_filesystem(User)),
         trap(139, OWN, Always, |c| c.narrow().set_filesystem(Group)),
+    ],
+};
+
+/// 32-bit ARM on a 64-bit kernel: `arch/arm/tools/syscall.tbl`, without the calls that only
+/// its older ABI has. Owners, ids and devices are the kernel's for such programs. But they
+/// start others, which are answered and have their root directory and their mounts.
+pub const ARM: Abi = Abi {
+    audit: 0x4000_0028,
+    naming: &[],
+    // The last one has its arguments in another order than elsewhere.
+    syncs: [118, 148, 36, 373, 341],
+    executions: [11, 387],
+    foreign_bit: 0,
+    traps: &[
+        trap(11, OWN, Always, |c| c.execute(CWD, 0, 0)),
+        trap(387, OWN, Always, |c| c.execute_at()),
+        trap(61, PLACES, Always, |c| c.change_root()),
+        trap(218, PLACES, Always, |c| c.pivot_root()),
+        trap(375, PLACES, Always, |c| c.change_root()),
+        trap(21, PLACES, Always, |c| c.change_mounts()),
+        trap(52, PLACES, Always, |c| c.change_mounts()),
+        trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(337, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(120, PLACES, NEW_MOUNTS, |c| c.change_root()),
+        trap(435, PLACES, Always, |c| c.clone3()),
     ],
 };
 
