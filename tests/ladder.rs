@@ -26,6 +26,11 @@ same "$(echo out >/dev/stdout)" out stdout
 same "$(echo fd | cat /dev/fd/0)" fd fd
 [ -L /dev/fd ] && [ -d /dev/fd/ ] || wrong "/dev/fd"
 same "$(readlink /dev/fd)" /proc/self/fd link
+for link in /dev/fd /proc/self /proc/thread-self /proc/self/cwd; do
+    same "$(stat -c %F $link)" "symbolic link" "$link itself"
+    same "$(stat -c %F $link/)" directory "what $link leads to"
+    ! readlink $link/ || wrong "$link/ is read as a link"
+done
 ls /proc/self/fd >/dev/null || wrong list
 same "$(/proc/self/exe -c 'echo ran')" ran exec
 same "$(exec -a other /proc/self/exe -c 'echo $0')" other name

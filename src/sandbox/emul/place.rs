@@ -54,10 +54,19 @@ fn normal(path: &[u8]) -> Vec<&[u8]> {
     names
 }
 
-/// Where a path leads that is absolute in the target.
+/// Where a path leads that is absolute in the target. One that ends with a slash means a
+/// directory, even if its last name is that of a link (`path_resolution(7)`); below `/proc`
+/// and `/sys` the slash is kept.
 pub(super) fn place(path: &[u8]) -> Option<Place> {
     let names = normal(path);
-    let rest = |from: usize| names.get(from..).unwrap_or_default().join(&b'/');
+    let means_directory = path.ends_with(b"/") || path.ends_with(b"/.");
+    let rest = |from: usize| {
+        let mut rest = names.get(from..).unwrap_or_default().join(&b'/');
+        if means_directory && !rest.is_empty() {
+            rest.push(b'/');
+        }
+        rest
+    };
     Some(match names.as_slice() {
         [b"proc", b"mounts"] | [b"proc", b"self" | b"thread-self", b"mounts"] => {
             Place::Mounts(false)
@@ -67,7 +76,7 @@ pub(super) fn place(path: &[u8]) -> Option<Place> {
         [b"proc", ..] => Place::Proc(rest(1)),
         [b"sys", ..] => Place::Sys(rest(1)),
         [b"etc", b"mtab"] => Place::Mtab,
-        [b"dev", b"fd"] => Place::Link("self/fd"),
+        [b"dev", b"fd"] if !means_directory => Place::Link("self/fd"),
         [b"dev", b"fd", ..] => Place::Proc([&b"self/fd"[..], &rest(2)].join(&b'/')),
         [b"dev", b"stdin"] => Place::Link("self/fd/0"),
         [b"dev", b"stdout"] => Place::Link("self/fd/1"),
@@ -113,6 +122,10 @@ mod tests {
             ("/dev/fd/7", proc("self/fd/7")),
             ("/dev/stdin", Some(Place::Link("self/fd/0"))),
             ("/dev/fd", Some(Place::Link("self/fd"))),
+            ("/dev/fd/", proc("self/fd/")),
+            ("/proc/self/", proc("self/")),
+            ("/proc/self/.", proc("self/")),
+            ("/proc/self/..", proc("")),
             ("/proc/mounts", Some(Place::Mounts(false))),
             ("/proc/self/mountinfo", Some(Place::Mounts(true))),
             ("/etc/mtab", Some(Place::Mtab)),
