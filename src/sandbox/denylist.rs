@@ -11,8 +11,11 @@ use std::io;
 
 use libc::{c_long, sock_filter};
 
-use super::bpf::{DATA_ARCH, DATA_NR, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, answer, instruction};
+use super::bpf::{
+    DATA_ARCH, DATA_NR, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, RLIMIT_LOCKS, answer, instruction,
+};
 use super::network::Network;
+use super::process::has_own_processes;
 use super::seccomp::load;
 
 /// `AUDIT_ARCH_*` of this machine, from `linux/audit.h`.
@@ -26,9 +29,12 @@ const ARCH: u32 = if cfg!(target_arch = "aarch64") {
 const I386: u32 = 0x4000_0003;
 /// `AUDIT_ARCH_ARM`: 32-bit programs on 64-bit ARM.
 const ARM: u32 = 0x4000_0028;
-/// Offset of the low halves of the first two arguments in `struct seccomp_data`.
+/// Offsets of the low halves of the first three arguments in `struct seccomp_data`, and of a
+/// high half from its low one.
 const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
+const THIRD_ARGUMENT: u32 = 32;
+const HIGH_HALF: u32 = 4;
 /// `ioctl(2)` requests that type into a terminal, or paste on the console.
 const TYPING: [u32; 2] = [libc::TIOCSTI as u32, 0x541C];
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
@@ -93,6 +99,7 @@ struct Narrow {
     ioctl: u32,
     socket: u32,
     socketcall: Option<u32>,
+    prlimit: u32,
 }
 
 /// 32-bit programs that a kernel of this machine may run.
@@ -107,6 +114,7 @@ const NARROW_I386: Narrow = Narrow {
     ioctl: IOCTL_I386,
     socket: SOCKET_I386,
     socketcall: Some(SOCKETCALL_I386),
+    prlimit: PRLIMIT_I386,
 };
 const NARROW_ARM: Narrow = Narrow {
     audit: ARM,
@@ -114,10 +122,12 @@ const NARROW_ARM: Narrow = Narrow {
     ioctl: 54,
     socket: 281,
     socketcall: None,
+    prlimit: 369,
 };
 
 const IOCTL_I386: u32 = 54;
 const SOCKET_I386: u32 = 359;
+const PRLIMIT_I386: u32 = 340;
 /// Takes the address family from memory, where no filter can look.
 const SOCKETCALL_I386: u32 = 102;
 
@@ -151,6 +161,27 @@ fn answer_argument(
         program.extend([jump_equal(value, 0, 1), answer(with)]);
     }
     program.push(answer(otherwise));
+}
+
+/// Instructions that refuse to set limits of another process (`prlimit(2)`), for which the
+/// kernel asks for the same user only: a process with a limit of no CPU time is killed. The
+/// limit that says who a process believes to be is the engine's to set, and limits nothing.
+fn keep_limits(program: &mut Vec<sock_filter>, prlimit: u32) {
+    program.extend([
+        jump_equal(prlimit, 0, 10),
+        load_word(SECOND_ARGUMENT),
+        jump_equal(RLIMIT_LOCKS, 6, 0),
+        // The caller's own.
+        load_word(FIRST_ARGUMENT),
+        jump_equal(0, 4, 0),
+        // Without new limits it only asks.
+        load_word(THIRD_ARGUMENT),
+        jump_equal(0, 0, 3),
+        load_word(THIRD_ARGUMENT + HIGH_HALF),
+        jump_equal(0, 0, 1),
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(EPERM),
+    ]);
 }
 
 /// Address families of sockets (`address_families(7)`).
@@ -194,8 +225,22 @@ fn table(
     answer_argument(program, socket, FIRST_ARGUMENT, listed, with, otherwise);
 }
 
+/// What a filter depends on.
+#[derive(Debug, Clone, Copy)]
+struct Rules<'a> {
+    families: Families<'a>,
+    no_socketcall: bool,
+    /// Processes of the host have numbers here.
+    shares_processes: bool,
+}
+
 /// The filter.
-fn program(families: Families<'_>, no_socketcall: bool, narrow: &Narrow) -> Vec<sock_filter> {
+fn program(rules: Rules<'_>, narrow: &Narrow) -> Vec<sock_filter> {
+    let Rules {
+        families,
+        no_socketcall,
+        shares_processes,
+    } = rules;
     let number = |nr: &c_long| u32::try_from(*nr).unwrap_or(u32::MAX);
     let mut own = Vec::new();
     #[cfg(target_arch = "x86_64")]
@@ -204,6 +249,9 @@ fn program(families: Families<'_>, no_socketcall: bool, narrow: &Narrow) -> Vec<
         instruction(JUMP_AT_LEAST, 0, 1, 0x4000_0000),
         answer(ENOSYS),
     ]);
+    if shares_processes {
+        keep_limits(&mut own, number(&libc::SYS_prlimit64));
+    }
     table(
         &mut own,
         REFUSED.iter().chain(REFUSED_HERE).map(number),
@@ -215,6 +263,9 @@ fn program(families: Families<'_>, no_socketcall: bool, narrow: &Narrow) -> Vec<
     let mut other = Vec::new();
     if let Some(socketcall) = narrow.socketcall.filter(|_| no_socketcall) {
         refuse(&mut other, socketcall, ENOSYS);
+    }
+    if shares_processes {
+        keep_limits(&mut other, narrow.prlimit);
     }
     table(
         &mut other,
@@ -244,7 +295,8 @@ fn program(families: Families<'_>, no_socketcall: bool, narrow: &Narrow) -> Vec<
 /// Installs the filter on the calling thread and all that it starts.
 ///
 /// Sockets are refused that no network namespace covers; without a network and without
-/// such a namespace, all but those that stay on the host.
+/// such a namespace, all but those that stay on the host. Limits of other processes are
+/// refused where no PID namespace hides those of the host.
 pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> {
     let off = network == Network::None;
     let families = if off && !own_network_namespace {
@@ -252,7 +304,12 @@ pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> 
     } else {
         Families::Without(&[libc::AF_VSOCK as u32])
     };
-    load(&program(families, off, &NARROW), 0).map(drop)
+    let rules = Rules {
+        families,
+        no_socketcall: off,
+        shares_processes: !has_own_processes(),
+    };
+    load(&program(rules, &NARROW), 0).map(drop)
 }
 
 #[cfg(test)]
@@ -265,7 +322,12 @@ mod tests {
         let vsock = libc::AF_VSOCK as u32;
         let inet = libc::AF_INET as u32;
         let families = Families::Without(&[vsock, inet]);
-        let program = |narrow| program(families, true, narrow);
+        let rules = Rules {
+            families,
+            no_socketcall: true,
+            shares_processes: true,
+        };
+        let program = |narrow| program(rules, narrow);
         let arm = program(&NARROW_ARM);
         let program = program(&NARROW_I386);
         let allow = libc::SECCOMP_RET_ALLOW;
@@ -323,7 +385,12 @@ mod tests {
 
     #[test]
     fn without_a_network_sockets_have_families_that_stay_on_the_host() {
-        let program = program(Families::Only(&LOCAL), true, &NARROW_I386);
+        let rules = Rules {
+            families: Families::Only(&LOCAL),
+            no_socketcall: true,
+            shares_processes: false,
+        };
+        let program = program(rules, &NARROW_I386);
         let socket = u32::try_from(libc::SYS_socket).expect("a number");
         for family in 0..64 {
             let local = [1, 16, 38].contains(&family);
@@ -341,5 +408,37 @@ mod tests {
             run(&program, ARCH, libc::SYS_connect as u32, [3, 0]),
             libc::SECCOMP_RET_ALLOW
         );
+    }
+
+    #[test]
+    fn limits_of_others_are_kept_where_processes_are_shared() {
+        let allow = libc::SECCOMP_RET_ALLOW;
+        let with = |shares_processes, narrow: &Narrow| {
+            let rules = Rules {
+                families: Families::Without(&[]),
+                no_socketcall: false,
+                shares_processes,
+            };
+            program(rules, narrow)
+        };
+        let prlimit = u32::try_from(libc::SYS_prlimit64).expect("a number");
+        let (cpu, address) = (libc::RLIMIT_CPU, 4096);
+        for (arguments, expected) in [
+            ([7, cpu, address], EPERM),
+            ([0, cpu, address], allow),
+            ([7, cpu, 0], allow),
+            ([7, RLIMIT_LOCKS, address], allow),
+        ] {
+            for (narrow, arch, number) in [
+                (&NARROW, ARCH, prlimit),
+                (&NARROW_I386, I386, PRLIMIT_I386),
+                (&NARROW_ARM, ARM, 369),
+            ] {
+                let shared = run(&with(true, narrow), arch, number, arguments);
+                assert_eq!(shared, expected, "{arch:x} {arguments:?}");
+                let own = run(&with(false, narrow), arch, number, arguments);
+                assert_eq!(own, allow, "{arch:x} {arguments:?}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::isolation::{build, python};
 use crate::common;
 use crate::common::host::Host;
 use crate::common::toy::Toy;
+use crate::skip;
 
 /// A key, a shared memory segment, a set of semaphores and two queues that this
 /// process shares with whoever has its keyrings and is in its IPC namespace.
@@ -286,6 +287,47 @@ fn signals_do_not_leave_the_sandbox() {
     let _ = victim.kill();
     let _ = victim.wait();
     assert!(ended.is_none(), "the hook killed a process of the host");
+}
+
+/// Sets the limit of open files of the process `$1`, and the shell's own.
+const LIMIT: &str = "prlimit --pid $1 --nofile=7:7 2>/dev/null && echo hit\n\
+ulimit -n 11 && echo own $(ulimit -n)\necho tried";
+
+#[test]
+fn limits_of_other_processes_are_out_of_reach() {
+    if common::tool("prlimit").is_none() {
+        skip!("prlimit is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "prlimit");
+    let mut victim = toy
+        .world
+        .command("/bin/sleep")
+        .arg("600")
+        .spawn()
+        .expect("sleep runs");
+    let attack = format!("set -- {}\nset +e\n{LIMIT}", victim.id());
+    toy.hook("extra-data", "50-limit", &attack);
+    toy.hook("install", "50-limit", &attack);
+    for (host, mode) in hosts() {
+        let built = host.build(&toy, &format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let said = built.lines();
+        let count = |what: &str| said.iter().filter(|line| *line == what).count();
+        assert_eq!(count("tried"), 2, "{mode} {host:?}");
+        assert_eq!(count("hit"), 0, "{mode} {host:?}");
+        assert_eq!(count("own 11"), 2, "{mode} {host:?}");
+    }
+    let limits = fs::read_to_string(format!("/proc/{}/limits", victim.id())).expect("it lives");
+    victim.kill().expect("it is still there");
+    victim.wait().expect("it can be waited for");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files = files.expect("it is there");
+    assert!(!files.split_whitespace().any(|word| word == "7"), "{files}");
 }
 
 #[test]
