@@ -53,6 +53,7 @@ use caller::Caller;
 use printer::Printer;
 
 use crate::helpers;
+use crate::sandbox::command::await_children;
 
 /// Builds bootable Linux disk images without root
 #[derive(Debug, Parser)]
@@ -167,6 +168,7 @@ fn face(name: &str) -> Option<&'static Face> {
 /// binary may be installed under any other name. Faces and helper programs can
 /// also be called as `kiln NAME …`.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    await_children();
     let mut args: Vec<OsString> = args.into_iter().collect();
     let called = args
         .first()

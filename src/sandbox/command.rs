@@ -199,6 +199,14 @@ impl Program {
     }
 }
 
+/// Has the kernel keep how a child ended until it is waited for. Who starts kiln with `SIGCHLD`
+/// ignored (daemons do, and a shell after `trap '' CHLD`) hands that on: then nobody learns how
+/// a probe or the sandbox ended, and hooks do not learn it of their programs (`wait(2)`).
+pub fn await_children() {
+    // SAFETY: the default action installs no handler.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
 /// A child that is killed, with its process group, and waited for when it is dropped.
 struct Ended(std::process::Child);
 

@@ -286,6 +286,21 @@ fn limits_of_the_session_are_named_where_they_are_the_reason() {
 }
 
 #[test]
+fn a_caller_that_waits_for_no_children_gets_its_image() {
+    let toy = Toy::basic();
+    toy.hook("install", "50-status", "(exit 7) || echo \"STATUS $?\"");
+    // A build that waits for ever is ended.
+    let mut command = toy.world.command("timeout");
+    command.args(["120", "/bin/bash", "-c", "trap '' CHLD; exec \"$@\"", "sh"]);
+    command.arg(crate::common::kiln());
+    command.args("build toy -n -o toy -t tar --json".split(' '));
+    let built = Built::run(&mut command).success();
+    assert_eq!(built.lines_after("STATUS "), ["7"]);
+    assert!(toy.output("tar").exists());
+    toy.assert_swept();
+}
+
+#[test]
 fn what_to_do_about_a_mirror_is_not_to_look_around_in_the_target() {
     let toy = Toy::basic();
     let bootstrap = "kiln-bootstrap apt --suite x --arch amd64 --mirror ftp://a/b \"$TARGET_ROOT\"";
