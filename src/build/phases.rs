@@ -18,6 +18,7 @@ use crate::sandbox::handed::Handed;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Exceeded;
 use crate::sandbox::seccomp::Filter;
+use crate::sandbox::shortage;
 
 use super::engine::Engine;
 use super::environment::{self, HOOKS_INSIDE, Variables};
@@ -405,7 +406,7 @@ impl Engine<'_> {
     fn processes_hint(&self) -> String {
         let allowed = self.watch.limits.processes;
         match session::processes(allowed) {
-            Some(most) => session::processes_hint(most),
+            Some(most) => shortage::processes_hint(most),
             None => format!("`--processes` (or `KILN_PROCESSES`) allows this build {allowed}"),
         }
     }

@@ -14,7 +14,7 @@ use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::groups::Group;
 use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::Watch;
-use crate::sandbox::{choice, hide, host, sweep};
+use crate::sandbox::{choice, hide, host, shortage, sweep};
 
 use super::confinement::Privacy;
 use super::destination;
@@ -203,11 +203,6 @@ const SESSION_OUT_OF_MEMORY: &str = "a control group that kiln runs in ran out o
     kernel killed a process: raise its `memory.max` (docker's and podman's `--memory`, Kubernetes' \
     `resources`, systemd's `MemoryMax=`), or keep the build's files out of memory by `--no-tmpfs`";
 
-/// The same once such a group had as many processes as it may have.
-const SESSION_OUT_OF_PROCESSES: &str = "a control group that kiln runs in has as many processes \
-    as it may have, and the kernel refused to start another: raise its `pids.max` (docker's and \
-    podman's `--pids-limit`, systemd's `TasksMax=`)";
-
 /// What the kernel's counts say about why a build failed.
 fn counted_hints(running: &Running) -> Vec<String> {
     let session = running.session();
@@ -219,9 +214,7 @@ fn counted_hints(running: &Running) -> Vec<String> {
     let processes = if running.ran_out_of_processes() {
         Some(OUT_OF_PROCESSES)
     } else {
-        session
-            .refused_a_process()
-            .then_some(SESSION_OUT_OF_PROCESSES)
+        session.refused_a_process().then_some(shortage::GROUP_HINT)
     };
     memory
         .into_iter()
@@ -230,8 +223,28 @@ fn counted_hints(running: &Running) -> Vec<String> {
         .collect()
 }
 
-/// The status of a process that ended itself for want of memory (`SIGABRT`).
-const ABORTED: u8 = 134;
+/// What a shell's status tells of the end of the build's process, which said nothing itself.
+fn end_hint(status: u8) -> String {
+    const KILLED: &str = "137 means that it was killed: often because memory ran out (try \
+        `--no-tmpfs`), sometimes by a hook that signals every process (`kill -9 -1`)";
+    const FAILED: &str = "kiln itself failed: report it with what was printed, and with the \
+        output of `KILN_LOG=debug`";
+    let signal = status
+        .checked_sub(128)
+        .and_then(|number| Signal::try_from(i32::from(number)).ok());
+    match signal {
+        Some(Signal::SIGKILL) => KILLED.to_owned(),
+        Some(signal @ (Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM | Signal::SIGUSR1)) => {
+            format!(
+                "{status} means that another program sent it {signal}: build again; to stop a \
+                 build, send that to `kiln` itself"
+            )
+        }
+        // What a program does that gets no memory.
+        Some(Signal::SIGABRT) => shortage::memory_hint().unwrap_or_else(|| FAILED.to_owned()),
+        _ => FAILED.to_owned(),
+    }
+}
 
 /// How the events of a build came to an end.
 #[derive(Default)]
@@ -325,15 +338,7 @@ fn follow(
             i32::from(status),
         );
         if counted.is_empty() {
-            let hint = match status {
-                ABORTED => session::memory_hint(),
-                _ => None,
-            };
-            return Err(failure.hint(hint.unwrap_or_else(|| {
-                "137 means that it was killed: often because memory ran out (try `--no-tmpfs`), \
-                 sometimes by a hook that signals every process (`kill -9 -1`)"
-                    .to_owned()
-            })));
+            return Err(failure.hint(end_hint(status)));
         }
         return Err(counted.into_iter().fold(failure, Failure::hint));
     }
@@ -517,6 +522,21 @@ mod tests {
         assert_eq!(followed.moment(), " during `writing a.qcow2`");
         followed.note(&finished("writing a.qcow2"));
         assert_eq!(followed.moment(), "");
+    }
+
+    #[test]
+    fn the_end_of_a_build_that_said_nothing_is_explained_by_its_status() {
+        for (status, said) in [
+            (137, "often because memory ran out"),
+            (129, "another program sent it SIGHUP"),
+            (143, "another program sent it SIGTERM"),
+            (139, "kiln itself failed"),
+            (1, "kiln itself failed"),
+        ] {
+            let hint = end_hint(status);
+            assert!(hint.contains(said), "{status}: {hint}");
+            assert_eq!(hint.contains("137"), status == 137, "{status}: {hint}");
+        }
     }
 
     /// The events, and what is kept of a line that is not complete.

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::failure::Failure;
+use crate::sandbox::shortage::limit;
 
 /// Open files that a build of several outputs may need at the same time.
 const FILES: u64 = 64;
@@ -77,12 +78,6 @@ fn file_size() -> Result<(), Failure> {
     }
 }
 
-/// The soft limit of this process, where there is one.
-fn limit(resource: Resource) -> Option<u64> {
-    let (soft, _) = getrlimit(resource).ok()?;
-    (soft != RLIM_INFINITY).then_some(soft)
-}
-
 fn too_few_files(files: u64, most: u64) -> Failure {
     let failure = Failure::new(format!(
         "a program of this session may have {files} open files, and a build needs {FILES}"
@@ -99,26 +94,6 @@ fn too_few_files(files: u64, most: u64) -> Failure {
 /// The limit of processes, where the session's is below what kiln would allow.
 pub fn processes(allowed: u64) -> Option<u64> {
     limit(Resource::RLIMIT_NPROC).filter(|&most| most < allowed)
-}
-
-/// What to do where it is this limit.
-pub fn processes_hint(most: u64) -> String {
-    format!(
-        "this session allows its user {most} processes and threads in all (`ulimit -u`): raise \
-         the limit, or end others"
-    )
-}
-
-/// What to do about a program that ran out of memory by a limit of the session.
-pub fn memory_hint() -> Option<String> {
-    let limits = [(Resource::RLIMIT_AS, "-v"), (Resource::RLIMIT_DATA, "-d")];
-    limits.into_iter().find_map(|(resource, option)| {
-        let mib = limit(resource)? >> 20;
-        Some(format!(
-            "this session allows each program {mib} MiB of memory (`ulimit {option}`): raise the \
-             limit, or use fewer threads (`--jobs 1`)"
-        ))
-    })
 }
 
 /// What to do about a file that is larger than may be.

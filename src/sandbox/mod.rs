@@ -49,6 +49,7 @@ mod refusal;
 pub mod root;
 pub mod seccomp;
 pub mod session;
+pub mod shortage;
 pub mod standin;
 pub mod store;
 pub mod sweep;
@@ -127,6 +128,8 @@ pub enum Error {
     Supervisor {
         /// What happened to it.
         reason: String,
+        /// What to do, if that is known.
+        hints: Vec<String>,
     },
     /// Another system call failed.
     #[error("{action} failed")]
@@ -154,11 +157,12 @@ impl Error {
                 vec![host::NODES_ADVICE.to_owned()]
             }
             Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
+            Error::Supervisor { hints, .. } if !hints.is_empty() => hints.clone(),
             Error::Supervisor { .. } => vec![
                 "build again; with subordinate ids (`kiln doctor`) less depends on it".to_owned(),
                 "if it happens again, report it with the output of `KILN_LOG=debug`".to_owned(),
             ],
-            Error::System { .. } => Vec::new(),
+            Error::System { source, .. } => shortage::hints(source),
         }
     }
 

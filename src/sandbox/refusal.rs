@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Error;
+use super::{Error, shortage};
 
 /// Who may look into programs (`Documentation/admin-guide/LSM/Yama.rst` of Linux).
 pub(super) const YAMA: &str = "kernel.yama.ptrace_scope";
@@ -28,7 +28,12 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
     let keep = "and in /etc/sysctl.d to keep it";
     let errno = source.raw_os_error().unwrap_or(0);
     let limit = sysctl("user.max_user_namespaces");
-    let (reason, hints) = if errno == libc::ENOSPC || limit.as_deref() == Some("0") {
+    let (reason, hints) = if errno == libc::EAGAIN {
+        (
+            "the kernel starts no further process".to_owned(),
+            shortage::hints(&source),
+        )
+    } else if errno == libc::ENOSPC || limit.as_deref() == Some("0") {
         let value = limit.unwrap_or_else(|| "unknown".to_owned());
         (
             format!(
@@ -195,6 +200,16 @@ mod tests {
             "{error}"
         );
         assert!(error.hints()[0].contains("sysctl"));
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_started_is_no_matter_of_namespaces() {
+        let error = explain_refusal(io::Error::from_raw_os_error(libc::EAGAIN));
+        let text = error.to_string();
+        assert!(text.contains("starts no further process"), "{text}");
+        let hints = error.hints().join("\n");
+        assert!(hints.contains("pids.max"), "{hints}");
+        assert!(!hints.contains("chroot"), "{hints}");
     }
 
     #[test]

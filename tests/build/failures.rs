@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::common::Run as _;
 use crate::common::toy::{Built, PHASES, Toy};
 use crate::common::watch::{Started, eventually, marked};
+use crate::skip;
 
 /// A mark for the environment of all processes of one build.
 fn mark(toy: &mut Toy) -> String {
@@ -283,6 +284,22 @@ fn limits_of_the_session_are_named_where_they_are_the_reason() {
     }
     let (_, hints, _) = build("-c 0").failure();
     assert!(!hints.join("\n").contains("ulimit"), "{hints:?}");
+}
+
+#[test]
+fn a_user_who_may_start_no_process_is_told_the_limit() {
+    if nix::unistd::geteuid().is_root() {
+        skip!("the kernel does not hold root to its limit of processes");
+    }
+    let toy = Toy::basic();
+    let mut command = toy.world.command("/bin/bash");
+    command.args(["-c", "ulimit -u 1 && exec \"$@\"", "sh"]);
+    command.arg(crate::common::kiln());
+    let built = Built::run(command.args(["build", "toy", "-n", "-o", "toy", "--json"]));
+    let hints = assert_refused(&toy, &built, "starts no further process");
+    let said = "allows its user 1 processes and threads in all (`ulimit -u`)";
+    assert!(hints.contains(said), "{hints}");
+    assert!(!hints.contains("chroot"), "{hints}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::super::emul::tracee::{Roots, View};
 use super::super::emul::{Answer, Emulation, Worker};
 use super::super::guard;
 use super::watched::Watched;
-use super::{Shared, Traits};
+use super::{Broken, Shared, Traits};
 
 /// After how many such times nobody waits for it any more.
 const OFTEN_STUCK: usize = 3;
@@ -96,7 +96,7 @@ pub struct Listener {
     given: Box<[Mutex<Given>]>,
     interruptions: Arc<guard::Interruptions>,
     emulation: Arc<Emulation>,
-    failure: Arc<OnceLock<String>>,
+    failure: Arc<OnceLock<Broken>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -474,19 +474,20 @@ impl Listener {
                 listener.workers.fetch_sub(1, Ordering::Relaxed);
                 match result {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => listener.fail(format!("a worker cannot start: {error}")),
-                    Err(panic) => listener.fail(panic_text(&*panic)),
+                    Ok(Err(error)) => listener.fail(Broken::no_worker(&error)),
+                    Err(panic) => listener.fail(Broken::new(panic_text(&*panic))),
                 }
             });
         if let Err(error) = started {
-            self.fail(format!("a worker cannot start: {error}"));
+            self.fail(Broken::no_worker(&error));
         }
     }
 
     /// Ends everything that runs with this filter, whose calls nobody answers.
-    fn fail(&self, reason: String) {
+    fn fail(&self, broken: Broken) {
+        let reason = &broken.reason;
         tracing::error!("the supervisor of system calls failed: {reason}");
-        let _ = self.failure.set(reason);
+        let _ = self.failure.set(broken);
         self.close();
         crate::sandbox::command::kill_others();
     }

@@ -36,7 +36,7 @@ use super::emul::table::Groups;
 use super::emul::{Emulation, Refused};
 use super::seccomp::Filter;
 use super::store::Store;
-use super::{Error, bpf, guard, handover};
+use super::{Error, bpf, guard, handover, shortage};
 
 pub use listener::Listener;
 
@@ -110,6 +110,31 @@ impl Options {
     }
 }
 
+/// Why no calls are answered any more.
+#[derive(Debug, Clone)]
+struct Broken {
+    reason: String,
+    /// What to do, if that is known.
+    hints: Vec<String>,
+}
+
+impl Broken {
+    fn new(reason: String) -> Broken {
+        Broken {
+            reason,
+            hints: Vec::new(),
+        }
+    }
+
+    /// A thread that was to answer them does not run.
+    fn no_worker(error: &io::Error) -> Broken {
+        Broken {
+            reason: format!("a worker cannot start: {error}"),
+            hints: shortage::hints(error),
+        }
+    }
+}
+
 /// What threads of a supervisor share.
 #[derive(Debug, Clone)]
 struct Shared {
@@ -118,7 +143,7 @@ struct Shared {
     /// Guards may choose what they trace; else only what the first program starts.
     selective: bool,
     /// Why it does not work any more.
-    failure: Arc<OnceLock<String>>,
+    failure: Arc<OnceLock<Broken>>,
 }
 
 /// Answers the calls of all programs that run with its filter.
@@ -224,8 +249,9 @@ impl Supervisor {
     pub fn check(&self) -> Result<(), Error> {
         match self.shared.failure.get() {
             None => Ok(()),
-            Some(reason) => Err(Error::Supervisor {
-                reason: reason.clone(),
+            Some(broken) => Err(Error::Supervisor {
+                reason: broken.reason.clone(),
+                hints: broken.hints.clone(),
             }),
         }
     }
@@ -324,7 +350,7 @@ fn receive_listeners(socket: &OwnedFd, shared: &Shared) {
             Err(error) => {
                 let reason = format!("a program's listener was lost: {error}");
                 tracing::error!("{reason}");
-                let _ = shared.failure.set(reason);
+                let _ = shared.failure.set(Broken::new(reason));
                 super::command::kill_others();
             }
         }
