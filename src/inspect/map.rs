@@ -108,6 +108,36 @@ impl Map {
         ranges
     }
 
+    /// Leaves out what is in holes of the file: it is zeros, as everything without a piece
+    /// is. `data` are the sorted ranges of the file that are not holes.
+    ///
+    /// Space is taken for pieces and their bytes are read, which an image with all of its
+    /// blocks allocated, and few of them written, would otherwise pay for.
+    pub fn leave_out_holes(&mut self, data: &[Range<u64>]) {
+        let mut kept = Vec::new();
+        for piece in &self.pieces {
+            let Place::Plain(offset) = piece.place else {
+                kept.push(*piece);
+                continue;
+            };
+            let end = offset.saturating_add(piece.length);
+            let first = data.partition_point(|range| range.end <= offset);
+            for range in data[first..].iter().take_while(|range| range.start < end) {
+                let from = range.start.max(offset);
+                kept.push(Piece {
+                    start: piece.start + (from - offset),
+                    length: range.end.min(end) - from,
+                    place: Place::Plain(from),
+                });
+            }
+            // So many holes are not worth their memory: all stays as it is.
+            if kept.len() > MAX_PIECES {
+                return;
+            }
+        }
+        self.pieces = kept;
+    }
+
     /// All pieces, sorted.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces

@@ -168,7 +168,8 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
         Format::Vhdx => vhdx::read(&mut source),
         Format::Vdi => vdi::read(&source),
     };
-    let map = map.map_err(|problem| problem.into_error(path.to_owned(), format.name()))?;
+    let mut map = map.map_err(|problem| problem.into_error(path.to_owned(), format.name()))?;
+    map.leave_out_holes(&image::data_ranges(&source.file, source.length));
     Ok(Image {
         file: source.file,
         file_length: source.length,
@@ -211,17 +212,15 @@ fn foreign(start: &[u8]) -> Option<(String, String)> {
     Some((format!("an image of {whose}"), hint.to_owned()))
 }
 
-/// A raw image: its holes are holes of the disk.
+/// A raw image: all of the file.
 fn raw(source: &Source) -> Result<Map, Problem> {
     let mut map = Map::new(source.length);
-    for range in image::data_ranges(&source.file, source.length) {
-        let piece = Piece {
-            start: range.start,
-            length: range.end - range.start,
-            place: Place::Plain(range.start),
-        };
-        map.push(piece, range.start)?;
-    }
+    let piece = Piece {
+        start: 0,
+        length: source.length,
+        place: Place::Plain(0),
+    };
+    map.push(piece, 0)?;
     Ok(map)
 }
 

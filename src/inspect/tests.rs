@@ -186,6 +186,54 @@ fn what_is_known_to_be_no_raw_disk_is_none_unless_it_is_said_to_be() {
     }
 }
 
+/// A fixed image is as long as its disk, and mostly a hole where that is empty. What is
+/// taken for data has to be read, and a raw image gets its space beforehand.
+#[test]
+fn holes_of_an_image_are_holes_of_its_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("image");
+    let disk = Memory {
+        length: 1 << 30,
+        pieces: vec![(300 << 20, vec![7; 100_000]), ((1 << 30) - 5, vec![8; 5])],
+        broken_from: None,
+    };
+    let formats = [
+        sink::Format::Raw,
+        sink::Format::Vhd(sink::vhd::Subformat::Fixed),
+        sink::Format::Vhdx(sink::vhdx::Options {
+            subformat: sink::vhdx::Subformat::Fixed,
+            ..Default::default()
+        }),
+        sink::Format::Vdi(sink::vdi::Subformat::Static),
+    ];
+    let check = |name: &str| {
+        let image = open(&path, Format::from_name(name)).unwrap();
+        let ranges = image.data_ranges();
+        let data: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        assert!(data < 1 << 20, "{name}: {ranges:?}");
+        let mut reader = image.reader();
+        for (start, bytes) in &disk.pieces {
+            let mut read = vec![0; bytes.len() + 10];
+            reader.read_at(start - 10, &mut read).unwrap();
+            assert!(read[..10] == [0; 10] && read[10..] == *bytes, "{name}");
+        }
+    };
+    for format in formats {
+        write(&disk, format, &path);
+        check(format.name());
+    }
+    if have("qemu-img") {
+        let raw = place.path().join("a.raw");
+        write(&disk, sink::Format::Raw, &raw);
+        // As a server of virtual machines makes them.
+        run(Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "qcow2"])
+            .args(["-o", "preallocation=metadata"])
+            .args([&raw, &path]));
+        check("qcow2");
+    }
+}
+
 #[test]
 fn images_that_stand_on_others_are_refused() {
     if !have("qemu-img") {
