@@ -231,7 +231,7 @@ fn check_space(tree: &Tree, image: &Path, target: &Path) -> Result<(), Failure> 
         .flat_map(tree::Content::ranges)
         .fold(0u64, |sum, range| sum.saturating_add(range.length));
     let directory = File::open(target).map_err(io_failure("open", target))?;
-    let free = sink::free_bytes(&directory.into());
+    let free = sink::free_bytes(&directory);
     // 0 is also what a filesystem says that does not know.
     if free > 0 && needed > free {
         return Err(Failure::NoSpace {

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -169,9 +169,10 @@ pub(super) fn same_file(directory: &OwnedFd, name: &OsStr, file: &File) -> bool 
     }
 }
 
-/// Bytes that this user can still write there; 0 where that is not known.
-pub(crate) fn free_bytes(directory: &OwnedFd) -> u64 {
-    nix::sys::statvfs::fstatvfs(directory)
+/// Bytes that this user can still write where a file or directory is; 0 where that is not
+/// known.
+pub(crate) fn free_bytes(place: impl AsFd) -> u64 {
+    nix::sys::statvfs::fstatvfs(place)
         .map(|space| {
             space
                 .blocks_available()

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::at::free_bytes;
 use super::error::Error;
 use super::output::{Output, WRITE_SIZE, takes_space};
 use super::pass::{Chunk, Worker, Writer, is_zero, lock};
@@ -110,21 +111,25 @@ impl Writer for Raw<'_> {
 }
 
 impl Raw<'_> {
-    /// Gives back the space of zeros. That it cannot be is no error: they are
-    /// zeros either way.
+    /// Gives back the space of zeros.
     pub fn punch(&self) {
-        use nix::fcntl::{FallocateFlags, fallocate};
-        for range in lock(&self.zeros).drain(..) {
-            let (Ok(start), Ok(length)) = (
-                i64::try_from(range.start),
-                i64::try_from(range.end - range.start),
-            ) else {
-                continue;
-            };
-            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            if fallocate(self.output.file(), flags, start, length).is_err() {
-                break;
-            }
+        give_back(self.output, lock(&self.zeros).drain(..));
+    }
+}
+
+/// Gives back the space of zeros. That it cannot be is no error: they are zeros either way.
+fn give_back(output: &Output, ranges: impl IntoIterator<Item = Range<u64>>) {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    for range in ranges {
+        let (Ok(start), Ok(length)) = (
+            i64::try_from(range.start),
+            i64::try_from(range.end - range.start),
+        ) else {
+            continue;
+        };
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        if fallocate(output.file(), flags, start, length).is_err() {
+            break;
         }
     }
 }
@@ -246,8 +251,10 @@ impl Raw<'_> {
 }
 
 /// Takes the space of all data at once, where that makes writing cheaper: ext4
-/// then has no books to keep for each block that is written. It also tells before
-/// anything is written that there is too little. Returns whether it did.
+/// then has no books to keep for each block that is written. Returns whether it did.
+///
+/// Where there is too little it takes none: what is data may be zeros for the most part,
+/// which need no space once they are seen. And a full disk fails other programs too.
 fn take_space(ranges: &[Range<u64>], length: u64, output: &Output) -> Result<bool, Error> {
     use nix::errno::Errno;
     use nix::fcntl::{FallocateFlags, fallocate};
@@ -261,7 +268,11 @@ fn take_space(ranges: &[Range<u64>], length: u64, output: &Output) -> Result<boo
             _ => joined.push(range.clone()),
         }
     }
-    for range in joined {
+    let needed: u64 = joined.iter().map(|range| range.end - range.start).sum();
+    if needed > free_bytes(output.file()) {
+        return Ok(false);
+    }
+    for range in &joined {
         let start = range.start / BLOCK * BLOCK;
         let end = range.end.next_multiple_of(BLOCK).min(length);
         let (Ok(from), Ok(count)) = (i64::try_from(start), i64::try_from(end - start)) else {
@@ -269,9 +280,12 @@ fn take_space(ranges: &[Range<u64>], length: u64, output: &Output) -> Result<boo
         };
         match fallocate(output.file(), FallocateFlags::empty(), from, count) {
             Ok(()) => {}
-            Err(error @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => {
-                return Err(output.write_error(error.into()));
+            // A quota, or another program was faster.
+            Err(Errno::ENOSPC | Errno::EDQUOT) => {
+                give_back(output, joined);
+                return Ok(false);
             }
+            Err(error @ Errno::EFBIG) => return Err(output.write_error(error.into())),
             // Files without extents cannot; they are written all the same.
             Err(_) => return Ok(false),
         }

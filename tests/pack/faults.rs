@@ -119,6 +119,28 @@ fn writing_that_fails_in_any_format_keeps_the_old_image() {
     under_a_quota_of_the_kernel();
 }
 
+/// Space that is taken beforehand is a help, and none for data that turns out to be zeros:
+/// an image that fits is made. The kernel's own refusal is that of ext4; on other
+/// filesystems nothing is taken.
+#[test]
+fn a_raw_image_needs_space_for_what_is_not_zeros_alone() {
+    let world = world();
+    fs::write(world.work().join("tree/zeros"), vec![0; 16 << 20]).expect("written");
+    let line = "pack tree -o out -t raw --owner 0:0 --overwrite";
+    world.kiln().words(line).success();
+    let read = || fs::read(world.work().join("out.raw")).expect("there");
+    let expected = read();
+    for errno in [libc::ENOSPC, libc::EDQUOT] {
+        let filter = refusing(&[libc::SYS_fallocate], errno);
+        filtered(&world, filter, line).success();
+        assert!(read() == expected);
+        let path = world.work().join("out.raw");
+        let about = fs::metadata(path).expect("there");
+        let taken = std::os::unix::fs::MetadataExt::blocks(&about) * 512;
+        assert!(taken < 8 << 20, "{taken}");
+    }
+}
+
 /// A disk that fails only when what was written is sent to it is found out by `--fsync`,
 /// and by nothing else.
 #[test]
