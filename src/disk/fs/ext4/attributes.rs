@@ -148,5 +148,10 @@ pub(super) fn describe(tree: &Tree, id: InodeId, problem: Problem) -> Error {
             needed,
             limit,
         },
+        Problem::NamesTooLarge { needed, limit } => Error::XattrNamesTooLarge {
+            path,
+            needed,
+            limit,
+        },
     }
 }

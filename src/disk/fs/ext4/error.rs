@@ -146,6 +146,16 @@ pub enum Error {
         /// Bytes that a block has.
         limit: usize,
     },
+    /// A file whose attributes do not fit even with `ea_inode`.
+    #[error("the names of the extended attributes of `{}` need {needed} bytes, but ext4 has room for {limit}, whatever becomes of the values; use larger blocks, or remove some", path.display())]
+    XattrNamesTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes needed in the attribute block.
+        needed: usize,
+        /// Bytes that a block has.
+        limit: usize,
+    },
     /// `/lost+found` is something that e2fsck would move away.
     #[error("`/lost+found` is not a directory; ext4 needs one there")]
     LostFound,

@@ -19,6 +19,9 @@ const NAMESPACES: [(&[u8], u8); 6] = [
     (b"system.", 7),
 ];
 
+/// Bytes of a block beside its attributes: the header, and the end of the list.
+const BLOCK_FIELDS: usize = size_of::<XattrHeader>() + 4;
+
 /// Why attributes cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Problem {
@@ -29,6 +32,8 @@ pub(super) enum Problem {
     },
     /// Together they are too large: bytes needed, bytes there are.
     TooLarge { needed: usize, limit: usize },
+    /// So are they with all values in inodes of their own.
+    NamesTooLarge { needed: usize, limit: usize },
 }
 
 /// Attributes as ext4 stores them.
@@ -96,6 +101,11 @@ impl Attribute<'_> {
         self.value.len().next_multiple_of(4)
     }
 
+    /// Bytes of all of it.
+    fn len(&self) -> usize {
+        self.entry_len() + self.value_len()
+    }
+
     /// The order that the kernel searches blocks in.
     fn in_order(&self, other: &Attribute<'_>) -> std::cmp::Ordering {
         let own = (self.namespace, self.name.len(), self.name);
@@ -116,13 +126,14 @@ pub(super) fn encode(
     // What the kernel reads most often goes into the inode first: ACLs and
     // capabilities are looked at on every access.
     by_urgency.sort_by_key(|attribute| matches!(attribute.namespace, 1 | 4));
-    let mut inline: Vec<Attribute<'_>> = Vec::new();
-    let mut block: Vec<Attribute<'_>> = Vec::new();
-    let mut free = room.saturating_sub(8);
-    for attribute in by_urgency {
-        let needed = attribute.entry_len() + attribute.value_len();
-        if needed <= free {
-            free -= needed;
+    let free = room.saturating_sub(8);
+    let mut places = in_turn(&by_urgency, free);
+    if overflows(&by_urgency, &places, block_size) {
+        places = fullest(&by_urgency, free);
+    }
+    let (mut inline, mut block) = (Vec::new(), Vec::new());
+    for (attribute, is_inline) in by_urgency.into_iter().zip(places) {
+        if is_inline {
             inline.push(attribute);
         } else {
             block.push(attribute);
@@ -148,9 +159,57 @@ pub(super) fn encode(
         if let Some(give_inode) = give_inode {
             move_values(&mut block, block_size, give_inode, &mut encoded);
         }
-        encoded.block = Some(encode_block(&block, block_size)?);
+        encoded.block = Some(match (encode_block(&block, block_size), give_inode) {
+            (Err(Problem::TooLarge { needed, limit }), Some(_)) => {
+                return Err(Problem::NamesTooLarge { needed, limit });
+            }
+            (result, _) => result?,
+        });
     }
     Ok(encoded)
+}
+
+/// Which attributes go into the inode: each that still fits, in turn.
+fn in_turn(attributes: &[Attribute<'_>], mut free: usize) -> Vec<bool> {
+    let fits = |attribute: &Attribute<'_>| {
+        let needed = attribute.len();
+        let fits = needed <= free;
+        if fits {
+            free -= needed;
+        }
+        fits
+    };
+    attributes.iter().map(fits).collect()
+}
+
+/// Whether those that do not go into the inode are too large for a block.
+fn overflows(attributes: &[Attribute<'_>], inline: &[bool], block_size: usize) -> bool {
+    let all = attributes.iter().zip(inline);
+    let rest = all.filter(|&(_, &is_inline)| !is_inline);
+    BLOCK_FIELDS + rest.map(|(one, _)| one.len()).sum::<usize>() > block_size
+}
+
+/// Which attributes go into the inode so that it is as full as it can be, and what is left
+/// for the block as little.
+fn fullest(attributes: &[Attribute<'_>], free: usize) -> Vec<bool> {
+    // For each number of bytes that some of them fill, the last of those that do.
+    let mut last: Vec<Option<usize>> = vec![None; free + 1];
+    for (number, attribute) in attributes.iter().enumerate() {
+        let length = attribute.len();
+        for filled in (length..=free).rev() {
+            let before = filled - length;
+            if last[filled].is_none() && (before == 0 || last[before].is_some()) {
+                last[filled] = Some(number);
+            }
+        }
+    }
+    let mut inline = vec![false; attributes.len()];
+    let mut filled = last.iter().rposition(Option::is_some).unwrap_or(0);
+    while let Some(number) = last[filled] {
+        inline[number] = true;
+        filled -= attributes[number].len();
+    }
+    inline
 }
 
 /// The attributes of a set as the filesystem names them, in order.
@@ -193,9 +252,7 @@ fn attributes(set: &Xattrs) -> Result<Vec<Attribute<'_>>, Problem> {
 
 /// Bytes of a block with these attributes.
 fn block_len(block: &[Attribute<'_>]) -> usize {
-    let entries = block.iter();
-    let entries = entries.map(|attribute| attribute.entry_len() + attribute.value_len());
-    size_of::<XattrHeader>() + 4 + entries.sum::<usize>()
+    BLOCK_FIELDS + block.iter().map(Attribute::len).sum::<usize>()
 }
 
 /// Gives values inodes of their own until the others fit into a block. The largest
@@ -372,6 +429,46 @@ mod tests {
             problem,
             Problem::TooLarge {
                 needed: 36 + 24 + 5000,
+                limit: 4096
+            }
+        );
+    }
+
+    /// Taken in turn, the small one would keep the middle one out of the inode, and the
+    /// block has no room for that.
+    #[test]
+    fn attributes_that_fit_in_some_way_are_stored() {
+        let large = [7; 4012];
+        let set = set(&[
+            ("user.a", b"1"),
+            ("user.b", &[2; 60]),
+            ("user.large", &large),
+        ]);
+        let encoded = encode(&set, 96, 4096, None).unwrap();
+        let in_block = |bytes: &[u8]| {
+            let block = encoded.block.as_ref().unwrap();
+            block.windows(bytes.len()).any(|window| window == bytes)
+        };
+        assert!(in_block(&large) && !in_block(&[2; 60]));
+        assert!(encoded.inline.windows(60).any(|window| window == [2; 60]));
+    }
+
+    #[test]
+    fn names_that_no_block_holds_are_refused_even_without_their_values() {
+        let names: Vec<String> = (0..30)
+            .map(|number| format!("user.{number:0200}"))
+            .collect();
+        let pairs: Vec<(&str, &[u8])> = names.iter().map(|name| (&**name, &b"1"[..])).collect();
+        let give = |_: &[u8]| External {
+            inode: InodeNo(12),
+            checksum: 0,
+        };
+        let problem = encode(&set(&pairs), 96, 4096, Some(&give)).unwrap_err();
+        let needed = 36 + 30 * 216;
+        assert_eq!(
+            problem,
+            Problem::NamesTooLarge {
+                needed,
                 limit: 4096
             }
         );
