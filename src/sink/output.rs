@@ -125,9 +125,11 @@ impl Turn<'_> {
         let Some(start) = self.progress.space.filter(|&taken| taken < end) else {
             return;
         };
+        let file = &self.output.file;
         let until = end.saturating_add(SPACE_AHEAD);
-        let taken = reserve(&self.output.file, start..until).map_or(u64::MAX, |()| until);
-        self.progress.space = Some(taken);
+        // Not the last there is, which other outputs and programs may need.
+        let is_taken = free_bytes(file) > 4 * SPACE_AHEAD && reserve(file, start..until).is_ok();
+        self.progress.space = Some(if is_taken { until } else { u64::MAX });
     }
 }
 
@@ -459,7 +461,8 @@ mod tests {
         let place = tempfile::tempdir_in("/var/tmp").unwrap();
         let target = place.path().join("a.qcow2");
         let output = Output::create(&target, 5).unwrap().filled_in_order();
-        let ahead = if takes_space(output.file()) {
+        let has_room = free_bytes(output.file()) > 8 * SPACE_AHEAD;
+        let ahead = if has_room && takes_space(output.file()) {
             SPACE_AHEAD
         } else {
             0
