@@ -198,3 +198,66 @@ fn one_disk_that_cannot_be_written_leaves_none_of_them() {
     let made = fs::read_dir(world.work()).expect("there").count();
     assert_eq!(made, 2, "the tree and the layout");
 }
+
+#[test]
+fn a_disk_without_a_size_grows_for_what_follows_a_share_of_it() {
+    if let Some(name) = missing(&["sfdisk", "e2fsck"]) {
+        skip!("{name} is not installed");
+    }
+    let world = World::new();
+    divided(&world);
+    let layout = |label: &str, share: &str, rest: &str| {
+        let flags = if label == "mbr" {
+            "flags: [primary], "
+        } else {
+            ""
+        };
+        world.write(
+            "shares.yaml",
+            &format!(
+                "
+- local_loop: {{name: image0}}
+- partitioning:
+    base: image0
+    label: {label}
+    partitions:
+      - {{name: srv, {flags}size: {share}, mkfs: {{type: ext4, mount: {{mount_point: /srv, fstab: {{}}}}}}}}
+      - {{name: swap, {flags}size: 700MiB, mkfs: {{type: swap}}}}
+      - {{name: root, {flags}size: 100%, {rest}
+"
+            ),
+        );
+        world
+            .kiln()
+            .words("pack tree --layout ./shares.yaml -t raw -o shares --owner 0:0 --overwrite")
+    };
+    let root = "mkfs: {mount: {mount_point: /, fstab: {}}}}";
+    for label in ["gpt", "mbr"] {
+        for share in ["10%", "50%", "90%"] {
+            layout(label, share, root).success();
+            let (_, parts) = partitions(&world, "shares.raw");
+            assert_eq!(parts[1].length, 700 << 20, "{label} {share}");
+            for at in [0, 2] {
+                extract(&world, &world.work().join("shares.raw"), &parts[at], "part");
+                assert_clean(&world, "part");
+            }
+        }
+        // What follows all of the rest cannot be had with any size.
+        let outcome = layout(label, "100%", root);
+        assert_eq!(outcome.code(), 1);
+        assert!(
+            outcome.stderr.contains("partition `swap`"),
+            "{}",
+            outcome.stderr
+        );
+    }
+    // A logical volume of a fixed size, on what is left.
+    let group = "}
+- lvm:
+    name: lvm
+    pvs: [{name: pv, base: root}]
+    vgs: [{name: vg, base: [pv]}]
+    lvs: [{name: lv, base: vg, size: 900MiB}]
+- mkfs: {name: top, base: lv, type: ext4, mount: {mount_point: /, fstab: {}}}";
+    layout("gpt", "30%", group).success();
+}

@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{LayoutError, NativePlanner, Plan};
+use super::{LayoutError, NativePlanner, Plan, PlannerError};
 use crate::disk::Disk;
 use crate::disk::boot::BiosBoot;
 use crate::disk::fs::{btrfs, ext4, fat, swap, xfs};
 use crate::disk::gpt::GptError;
-use crate::disk::mbr::MbrError;
+use crate::disk::lvm::LvmError;
+use crate::disk::mbr::{self, MbrError};
 use crate::tree::{Kind, Timestamp, Tree};
 
 /// How often a disk may turn out too small for its filesystems.
-const ATTEMPTS: u64 = 16;
+const ATTEMPTS: u32 = 16;
+
+/// What a partition lacks that is to be a share of what is left, where nothing is: itself
+/// and the alignment of two.
+const SHARE: u64 = 3 << 20;
 
 /// Length of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +92,9 @@ impl Plan {
         let trees: BTreeMap<String, Arc<Tree>> =
             points.iter().map(ToString::to_string).zip(parts).collect();
         let mut bytes = length.bytes;
-        for attempt in 1..=ATTEMPTS {
+        let mut last = None;
+        let mut attempt = 1;
+        loop {
             let result = self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
                 planner.plan(filesystem, tree, space)
             });
@@ -95,34 +102,29 @@ impl Plan {
                 Ok(disks) => return Ok(disks),
                 Err(error) => error,
             };
-            let larger = missing_bytes(&error)
-                .filter(|_| length.grow && self.may_grow(&error))
-                // A filesystem may get only a part of what is added.
-                .and_then(|missing| {
-                    bytes
-                        .checked_add(missing.checked_mul(attempt)?)?
-                        .checked_next_multiple_of(1 << 20)
+            let lack = lack(&error).filter(|lack| length.grow && self.may_grow(&lack.node));
+            let larger = lack.filter(|_| attempt <= ATTEMPTS).and_then(|lack| {
+                // What is behind all of the rest, or has a fixed size, gets nothing of more.
+                let in_vain = (last.as_ref()).is_some_and(|last: &Lack| {
+                    last.node == lack.node && lack.has.is_some() && last.has >= lack.has
                 });
+                // Who lacks space may get only a part of what is added.
+                let more = lack.bytes.checked_mul(1 << (attempt - 1))?;
+                last = Some(lack);
+                let larger = bytes.checked_add(more)?.checked_next_multiple_of(1 << 20)?;
+                (!in_vain).then_some(larger)
+            });
             bytes = larger.ok_or(error)?;
+            attempt += 1;
         }
-        self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
-            planner.plan(filesystem, tree, space)
-        })
     }
-}
 
-impl Plan {
-    /// Whether the filesystem that an error is of is on a disk whose length is open.
-    fn may_grow(&self, error: &LayoutError) -> bool {
-        let LayoutError::Filesystem { node, .. } = error else {
-            return false;
-        };
-        let mut filesystems = self.filesystems.iter();
-        let found = filesystems.find(|filesystem| filesystem.name == *node);
-        found.is_some_and(|filesystem| {
-            let mut on = self.disks_of(&filesystem.base).into_iter();
-            on.any(|disk| self.disks[disk].size.is_none())
-        })
+    /// Whether the length of a disk that a node is on is open.
+    fn may_grow(&self, node: &str) -> bool {
+        let filesystem = self.filesystem(node);
+        let node = filesystem.map_or(node, |filesystem| &filesystem.base);
+        let mut disks = self.disks_of(node).into_iter();
+        disks.any(|disk| self.disks[disk].size.is_none())
     }
 }
 
@@ -130,36 +132,75 @@ impl LayoutError {
     /// Whether a larger image would do.
     pub fn is_too_small(&self) -> bool {
         let source = match self {
+            _ if lack(self).is_some() => return true,
             LayoutError::Filesystem { source, .. } => source,
-            // What is left of a disk for its last partition may be nothing.
-            LayoutError::Mbr(error) => {
-                return matches!(error, MbrError::TooSmall { .. } | MbrError::Empty { .. });
-            }
-            LayoutError::Gpt(error) => {
-                return matches!(error, GptError::TooSmall { .. } | GptError::DiskSize { .. });
-            }
+            LayoutError::Gpt(error) => return matches!(error, GptError::DiskSize { .. }),
             _ => return false,
         };
-        missing_bytes(self).is_some()
-            || matches!(
-                source.downcast_ref(),
-                Some(ext4::Error::TooFewInodes { .. } | ext4::Error::TooManyInodes { .. })
-            )
-            || matches!(
-                source.downcast_ref(),
-                Some(
-                    fat::Error::Size { .. } | fat::Error::Type { .. } | fat::Error::NoSpace { .. }
-                )
-            )
-            || matches!(source.downcast_ref(), Some(swap::Error::TooSmall { .. }))
+        matches!(
+            source.downcast_ref(),
+            Some(ext4::Error::TooFewInodes { .. } | ext4::Error::TooManyInodes { .. })
+        ) || matches!(
+            source.downcast_ref(),
+            Some(fat::Error::Size { .. } | fat::Error::Type { .. } | fat::Error::NoSpace { .. })
+        ) || matches!(source.downcast_ref(), Some(swap::Error::TooSmall { .. }))
     }
 }
 
-/// What a filesystem lacks for its files, and a tenth of it to write to.
-fn missing_bytes(error: &LayoutError) -> Option<u64> {
-    let LayoutError::Filesystem { source, .. } = error else {
-        return None;
+/// What has too little space. Lengths are in bytes.
+struct Lack {
+    /// The filesystem, partition or logical volume.
+    node: String,
+    /// What it has, if that is known.
+    has: Option<u64>,
+    /// What it lacks.
+    bytes: u64,
+}
+
+/// What of a disk has too little space, if more would help.
+fn lack(error: &LayoutError) -> Option<Lack> {
+    let (node, has, bytes) = match error {
+        LayoutError::Filesystem {
+            node,
+            bytes,
+            source,
+            ..
+        } => (node, Some(*bytes), missing_bytes(source)?),
+        LayoutError::Gpt(GptError::TooSmall {
+            name, bytes, free, ..
+        }) => (name, Some(*free), bytes.checked_sub(*free)?),
+        LayoutError::Mbr(MbrError::TooSmall {
+            name,
+            start,
+            end,
+            sectors,
+        }) => (
+            name,
+            sectors.saturating_sub(*start).checked_mul(mbr::SECTOR),
+            end.checked_sub(*sectors)?.checked_mul(mbr::SECTOR)?,
+        ),
+        // A share of nothing.
+        LayoutError::Gpt(GptError::Empty { name })
+        | LayoutError::Mbr(MbrError::Empty { name, .. }) => (name, None, SHARE),
+        LayoutError::Lvm(LvmError::NoSpace {
+            lv,
+            wanted,
+            free,
+            extent,
+            ..
+        }) => (
+            lv,
+            free.checked_mul(*extent),
+            wanted.checked_sub(*free)?.checked_mul(*extent)?,
+        ),
+        _ => return None,
     };
+    let node = node.clone();
+    Some(Lack { node, has, bytes })
+}
+
+/// What a filesystem lacks for its files, and a tenth of it to write to.
+fn missing_bytes(source: &PlannerError) -> Option<u64> {
     if let Some(xfs::Error::TooSmall { needed, given }) = source.downcast_ref() {
         return needed.checked_sub(*given);
     }
