@@ -313,6 +313,15 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_resizing_counts_more_than_its_feature() {
+        let limited = parse("-E resize=1000000 -O ^resize_inode").unwrap();
+        let features = |options: &Options| options.normalised().features.compat;
+        assert!(features(&limited).contains(Compat::RESIZE_INODE));
+        let unlimited = parse("-O ^resize_inode").unwrap();
+        assert!(!features(&unlimited).contains(Compat::RESIZE_INODE));
+    }
+
+    #[test]
     fn values_may_be_attached_and_have_suffixes() {
         let options = parse("-b1k -I 128 -m 2.5 -N 10k -L 'my root' -Fq").unwrap();
         assert_eq!(options.block_size, 1024);

@@ -296,13 +296,7 @@ impl Options {
             compat,
             incompat,
             ro_compat,
-        } = self.features;
-        if self.inode_size == 128 && ro_compat.contains(RoCompat::EXTRA_ISIZE) {
-            // As mke2fs does: `extra_isize` means nothing for small inodes.
-            let mut smaller = self.clone();
-            smaller.features.ro_compat.remove(RoCompat::EXTRA_ISIZE);
-            return smaller.check();
-        }
+        } = self.normalised().features;
         for (option, text) in [
             ("-M", &self.last_mounted),
             ("-E mount_opts", &self.mount_options),
@@ -339,7 +333,7 @@ impl Options {
         if compat.contains(Compat::RESIZE_INODE) && !ro_compat.contains(RoCompat::SPARSE_SUPER) {
             return bad(
                 "-O ^sparse_super".to_owned(),
-                "resize_inode needs it; add `^resize_inode`",
+                "resize_inode needs it; add `^resize_inode`, and leave out `-E resize`",
             );
         }
         Ok(())
@@ -359,7 +353,12 @@ impl Options {
     /// The same with features that depend on each other made consistent.
     pub(super) fn normalised(&self) -> Self {
         let mut options = self.clone();
+        if options.max_online_resize.is_some() {
+            // As with mke2fs, where the limit counts more than `-O ^resize_inode`.
+            options.features.compat.insert(Compat::RESIZE_INODE);
+        }
         if options.inode_size == 128 {
+            // It means nothing for small inodes; mke2fs leaves it.
             options.features.ro_compat.remove(RoCompat::EXTRA_ISIZE);
         }
         if options.journal == JournalSize::Mebibytes(0) {
