@@ -57,14 +57,14 @@ pub struct Output {
     free: u64,
     /// Held while writing. Filesystems let one writer at a time into a file, and
     /// in the kernel the others burn processor time until it is their turn.
-    writing: Mutex<Progress>,
+    writing: Mutex<Writing>,
     /// Whether it is sent to its device while it is written, and not only at the end.
     sends_early: bool,
 }
 
 /// What is known of an output while it is written.
 #[derive(Debug, Default)]
-struct Progress {
+struct Writing {
     unsent: Unsent,
     /// Up to where space was taken ahead; `None` where that is not done.
     space: Option<u64>,
@@ -96,7 +96,7 @@ impl Unsent {
 /// The right to write to an output.
 pub(super) struct Turn<'a> {
     output: &'a Output,
-    progress: MutexGuard<'a, Progress>,
+    state: MutexGuard<'a, Writing>,
 }
 
 impl Turn<'_> {
@@ -112,7 +112,7 @@ impl Turn<'_> {
             at += piece.len() as u64;
         }
         if self.output.sends_early
-            && let Some(range) = self.progress.unsent.add(offset, bytes.len() as u64)
+            && let Some(range) = self.state.unsent.add(offset, bytes.len() as u64)
         {
             start_sending(&self.output.file, range);
         }
@@ -122,14 +122,14 @@ impl Turn<'_> {
     /// Takes space for what is written next, if there is none up to `end`. That there is
     /// too little, or that it cannot be taken, is for the writes themselves to find.
     fn take_space(&mut self, end: u64) {
-        let Some(start) = self.progress.space.filter(|&taken| taken < end) else {
+        let Some(start) = self.state.space.filter(|&taken| taken < end) else {
             return;
         };
         let file = &self.output.file;
         let until = end.saturating_add(SPACE_AHEAD);
         // Not the last there is, which other outputs and programs may need.
         let is_taken = free_bytes(file) > 4 * SPACE_AHEAD && reserve(file, start..until).is_ok();
-        self.progress.space = Some(if is_taken { until } else { u64::MAX });
+        self.state.space = Some(if is_taken { until } else { u64::MAX });
     }
 }
 
@@ -253,7 +253,7 @@ impl Output {
     pub(super) fn turn(&self) -> Turn<'_> {
         Turn {
             output: self,
-            progress: super::pass::lock(&self.writing),
+            state: super::pass::lock(&self.writing),
         }
     }
 
