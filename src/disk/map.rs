@@ -69,7 +69,8 @@ pub enum DiskError {
 pub struct Disk {
     length: u64,
     sector_size: u32,
-    extents: Arc<[Extent]>,
+    // Not a slice, which would be a copy of up to one extent a file.
+    extents: Arc<Vec<Extent>>,
 }
 
 impl Disk {
@@ -194,7 +195,7 @@ impl DiskBuilder {
         }
         // The order of equal offsets matters only for which of two is blamed.
         regions.sort_by_key(|region| region.offset);
-        let mut extents = Vec::with_capacity(regions.iter().map(|r| r.extents.len()).sum());
+        let mut extents = Vec::new();
         let mut before: Option<(String, u64)> = None;
         for region in regions {
             let end = region
@@ -218,8 +219,9 @@ impl DiskBuilder {
                     second_end: end,
                 });
             }
+            let mut placed = region.extents;
             let mut at = 0;
-            for extent in region.extents {
+            for extent in &mut placed {
                 let extent_end = extent.offset.checked_add(extent.length);
                 match extent_end {
                     Some(extent_end)
@@ -236,17 +238,20 @@ impl DiskBuilder {
                         });
                     }
                 }
-                extents.push(Extent {
-                    offset: region.offset + extent.offset,
-                    ..extent
-                });
+                extent.offset += region.offset;
+            }
+            if extents.is_empty() {
+                // Most disks have one large region, which need not be copied.
+                extents = placed;
+            } else {
+                extents.append(&mut placed);
             }
             before = Some((region.what, end));
         }
         Ok(Disk {
             length,
             sector_size,
-            extents: extents.into(),
+            extents: Arc::new(extents),
         })
     }
 }

@@ -19,7 +19,7 @@ const BLOCK: u64 = 4096;
 
 /// File ranges shorter than this are copied: opening the file costs more than
 /// cloning saves.
-const MIN_CLONE: u64 = 128 << 10;
+pub(super) const MIN_CLONE: u64 = 128 << 10;
 
 /// Ranges of the disk closer to each other than this get their space as one.
 const SPACE_GAP: u64 = 64 << 10;

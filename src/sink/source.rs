@@ -113,7 +113,7 @@ impl ReadAt for Disk {
                 Source::File {
                     offset: file_offset,
                     ..
-                } => Some(FileRange {
+                } if extent.length >= super::raw::MIN_CLONE => Some(FileRange {
                     offset: extent.offset,
                     length: extent.length,
                     file_offset,
