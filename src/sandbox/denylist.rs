@@ -210,14 +210,16 @@ fn table(
     socket: u32,
     families: Families<'_>,
 ) {
+    let allow = libc::SECCOMP_RET_ALLOW;
+    // The only frequent one for which the kernel has to run this each time: supervisors
+    // receive and answer calls by it.
+    answer_argument(program, ioctl, SECOND_ARGUMENT, &TYPING, EPERM, allow);
     for number in refused.chain([QUOTACTL_FD]) {
         refuse(program, number, EPERM);
     }
     for number in ABSENT {
         refuse(program, number, ENOSYS);
     }
-    let allow = libc::SECCOMP_RET_ALLOW;
-    answer_argument(program, ioctl, SECOND_ARGUMENT, &TYPING, EPERM, allow);
     let (listed, with, otherwise) = match families {
         Families::Without(listed) => (listed, EAFNOSUPPORT, allow),
         Families::Only(listed) => (listed, allow, EAFNOSUPPORT),

@@ -230,6 +230,7 @@ impl Worker {
 
     /// Answers one call.
     pub fn answer(&mut self, listener: &Listener, call: &libc::seccomp_notif) -> Answer {
+        listener.roots.settle(call.pid);
         let number = call.data.nr.cast_unsigned();
         // The filter hands nothing else over.
         let Some(handler) = self.shared.dispatch.find(call.data.arch, number) else {
@@ -280,7 +281,7 @@ impl Call<'_> {
 
     /// The same for `pivot_root`, which changes the roots of others.
     fn pivot_root(&mut self) -> Outcome {
-        self.listener.roots.move_about();
+        self.listener.roots.move_about(self.pid);
         Ok(Answer::Continue)
     }
 

@@ -3,8 +3,8 @@
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -162,9 +162,12 @@ impl RootId {
 #[derive(Debug, Default)]
 pub struct Roots {
     first: OnceLock<RootId>,
-    /// How many such calls there were.
+    /// How many such calls there were, and pivots that have ended.
     changes: AtomicU64,
-    moved: AtomicBool,
+    /// Whether some of `pivoting` may still move roots.
+    moving: AtomicBool,
+    /// Tasks that were let into `pivot_root(2)` and made no call since.
+    pivoting: Mutex<Vec<u32>>,
 }
 
 impl Roots {
@@ -173,11 +176,33 @@ impl Roots {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// From now on the root of any program may be changed by another one, ours
-    /// too (`pivot_root(2)`).
-    pub fn move_about(&self) {
-        self.moved.store(true, Ordering::Release);
+    /// A task is let into `pivot_root(2)`, which changes the root of all programs that have
+    /// the task's, and ours too. Nobody is told when it has.
+    pub fn move_about(&self, pid: u32) {
+        let mut pivoting = self.pivoting();
+        if !pivoting.contains(&pid) {
+            pivoting.push(pid);
+        }
+        self.moving.store(true, Ordering::Release);
         self.differ();
+    }
+
+    /// A task makes a call: what it did before is done.
+    pub fn settle(&self, pid: u32) {
+        if !self.moving.load(Ordering::Acquire) {
+            return;
+        }
+        let mut pivoting = self.pivoting();
+        pivoting.retain(|&task| task != pid);
+        if pivoting.is_empty() {
+            // Whoever sees this looks at its root once more.
+            self.differ();
+            self.moving.store(false, Ordering::Release);
+        }
+    }
+
+    fn pivoting(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.pivoting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -247,6 +272,8 @@ pub struct View {
     root: RootId,
     /// The root of the sandbox itself.
     own_root: RootId,
+    /// Changes of roots before which this thread was last seen to have `root`.
+    seen: u64,
     known: [Option<Known>; TASKS],
 }
 
@@ -262,6 +289,7 @@ impl View {
             proc,
             root,
             own_root,
+            seen: 0,
             known: [None; TASKS],
         })
     }
@@ -312,8 +340,17 @@ impl View {
 
     /// Whether this thread has the root that it took: `pivot_root(2)` of a program gives
     /// another one to all that had the program's.
-    fn still_has_root(&self, roots: &Roots) -> bool {
-        !roots.moved.load(Ordering::Acquire) || RootId::own() == Ok(self.root)
+    fn still_has_root(&mut self, roots: &Roots) -> bool {
+        let moving = roots.moving.load(Ordering::Acquire);
+        let changes = roots.changes.load(Ordering::Acquire);
+        if !moving && self.seen == changes {
+            return true;
+        }
+        let still = RootId::own() == Ok(self.root);
+        if still && !moving {
+            self.seen = changes;
+        }
+        still
     }
 
     /// Takes the sandbox's own root directory again. As long as this thread has another
