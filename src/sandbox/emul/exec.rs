@@ -55,29 +55,33 @@ impl Call<'_> {
             path: &path,
             follow: flags & libc::AT_SYMLINK_NOFOLLOW == 0,
         };
+        let mut seen = None;
         let mut interpreter;
         for _ in 0..MOST_SCRIPTS {
-            let Some(found) = self.interpreter(named)? else {
+            let (script, found) = self.interpreter(named)?;
+            let Some(script) = script else {
+                seen = Some(found);
                 break;
             };
-            interpreter = found;
+            interpreter = script;
             named = Named {
                 directory: libc::AT_FDCWD,
                 path: &interpreter,
                 follow: true,
             };
         }
-        self.set_ids_of(named)
+        self.set_ids_of(named, seen)
     }
 
-    /// What the kernel starts in place of a program, if that is a script.
-    fn interpreter(&mut self, named: Named<'_>) -> Result<Option<Vec<u8>>, Errno> {
+    /// What the kernel starts in place of a program, if that is a script, and what the
+    /// program is.
+    fn interpreter(&mut self, named: Named<'_>) -> Result<(Option<Vec<u8>>, libc::statx), Errno> {
         match self.glance(named.directory, named.path, named.follow) {
             // Shells try all directories of `PATH`.
             Glance::Nothing => return Err(Errno::ENOENT),
             Glance::File(found) if is_program(&found) => {
                 if let Some(known) = self.worker.programs.interpreter(&found) {
-                    return Ok(known);
+                    return Ok((known, found));
                 }
             }
             Glance::File(_) | Glance::Unsure => {}
@@ -86,7 +90,7 @@ impl Call<'_> {
         let interpreter = interpreter_of(&file);
         let programs = &mut self.worker.programs;
         programs.remember(&found, interpreter.as_deref());
-        Ok(interpreter)
+        Ok((interpreter, found))
     }
 
     /// Opens a program as a mere name; fails if the kernel would not start it.
@@ -102,10 +106,15 @@ impl Call<'_> {
         }
     }
 
-    fn set_ids_of(&mut self, named: Named<'_>) -> Result<(Option<u32>, Option<u32>), Errno> {
+    /// Ids that a program gives to who starts it; `seen` is what a look at it found.
+    fn set_ids_of(
+        &mut self,
+        named: Named<'_>,
+        seen: Option<libc::statx>,
+    ) -> Result<(Option<u32>, Option<u32>), Errno> {
         // Hardly a program has set-id bits.
         if !self.notes_refusals()
-            && let Glance::File(found) = self.glance(named.directory, named.path, named.follow)
+            && let Some(found) = seen
             && is_program(&found)
             && sets(&found) == (false, false)
         {
