@@ -708,6 +708,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn roots_move_until_all_who_change_them_make_another_call() {
+        let roots = Roots::default();
+        let moving = || roots.moving.load(Ordering::Acquire);
+        let changes = || roots.changes.load(Ordering::Acquire);
+        roots.settle(5);
+        assert_eq!((moving(), changes()), (false, 0));
+        for pid in [5, 6, 5] {
+            roots.move_about(pid);
+        }
+        assert_eq!((moving(), changes()), (true, 3));
+        roots.settle(7);
+        roots.settle(5);
+        assert_eq!((moving(), changes()), (true, 3));
+        roots.settle(6);
+        assert_eq!((moving(), changes()), (false, 4));
+    }
+
+    #[test]
     fn strings_are_read_from_memory_whole() {
         let pid = std::process::id();
         let long = CString::new(vec![b'x'; 1000]).expect("no zero");
