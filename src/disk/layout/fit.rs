@@ -15,6 +15,10 @@ use crate::tree::{Kind, Timestamp, Tree};
 /// How often a disk may turn out too small for its filesystems.
 const ATTEMPTS: u32 = 16;
 
+/// How often in turn one of them may get nothing of what was added. Each time twice as
+/// much is.
+const IN_VAIN: u32 = 8;
+
 /// What a partition lacks that is to be a share of what is left, where nothing is: itself
 /// and the alignment of two.
 const SHARE: u64 = 3 << 20;
@@ -92,7 +96,8 @@ impl Plan {
         let trees: BTreeMap<String, Arc<Tree>> =
             points.iter().map(ToString::to_string).zip(parts).collect();
         let mut bytes = length.bytes;
-        let mut last = None;
+        let mut last: Option<Lack> = None;
+        let mut in_vain = 0;
         let mut attempt = 1;
         loop {
             let result = self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
@@ -105,14 +110,16 @@ impl Plan {
             let lack = lack(&error).filter(|lack| length.grow && self.may_grow(&lack.node));
             let larger = lack.filter(|_| attempt <= ATTEMPTS).and_then(|lack| {
                 // What is behind all of the rest, or has a fixed size, gets nothing of more.
-                let in_vain = (last.as_ref()).is_some_and(|last: &Lack| {
-                    last.node == lack.node && lack.has.is_some() && last.has >= lack.has
-                });
+                // But what is too little for one more extent of a volume counts as well.
+                in_vain = match &last {
+                    Some(last) if last.node == lack.node && last.has >= lack.has => in_vain + 1,
+                    _ => 0,
+                };
                 // Who lacks space may get only a part of what is added.
                 let more = lack.bytes.checked_mul(1 << (attempt - 1))?;
                 last = Some(lack);
                 let larger = bytes.checked_add(more)?.checked_next_multiple_of(1 << 20)?;
-                (!in_vain).then_some(larger)
+                (in_vain < IN_VAIN).then_some(larger)
             });
             bytes = larger.ok_or(error)?;
             attempt += 1;
@@ -151,8 +158,8 @@ impl LayoutError {
 struct Lack {
     /// The filesystem, partition or logical volume.
     node: String,
-    /// What it has, if that is known.
-    has: Option<u64>,
+    /// What it has.
+    has: u64,
     /// What it lacks.
     bytes: u64,
 }
@@ -165,10 +172,10 @@ fn lack(error: &LayoutError) -> Option<Lack> {
             bytes,
             source,
             ..
-        } => (node, Some(*bytes), missing_bytes(source)?),
+        } => (node, *bytes, missing_bytes(source)?),
         LayoutError::Gpt(GptError::TooSmall {
             name, bytes, free, ..
-        }) => (name, Some(*free), bytes.checked_sub(*free)?),
+        }) => (name, *free, bytes.checked_sub(*free)?),
         LayoutError::Mbr(MbrError::TooSmall {
             name,
             start,
@@ -176,12 +183,12 @@ fn lack(error: &LayoutError) -> Option<Lack> {
             sectors,
         }) => (
             name,
-            sectors.saturating_sub(*start).checked_mul(mbr::SECTOR),
+            sectors.saturating_sub(*start).checked_mul(mbr::SECTOR)?,
             end.checked_sub(*sectors)?.checked_mul(mbr::SECTOR)?,
         ),
         // A share of nothing.
         LayoutError::Gpt(GptError::Empty { name })
-        | LayoutError::Mbr(MbrError::Empty { name, .. }) => (name, None, SHARE),
+        | LayoutError::Mbr(MbrError::Empty { name, .. }) => (name, 0, SHARE),
         LayoutError::Lvm(LvmError::NoSpace {
             lv,
             wanted,
@@ -190,7 +197,7 @@ fn lack(error: &LayoutError) -> Option<Lack> {
             ..
         }) => (
             lv,
-            free.checked_mul(*extent),
+            free.checked_mul(*extent)?,
             wanted.checked_sub(*free)?.checked_mul(*extent)?,
         ),
         _ => return None,
