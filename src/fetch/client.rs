@@ -274,7 +274,7 @@ impl Client {
             return Err(Error::Transfer {
                 url: Location::Web(first.to_owned()).to_string(),
                 reason: "the network is not to be used".to_owned(),
-                hint: "run without `--offline`",
+                hint: "run without `--offline` and `--network none`",
             });
         }
         let (mut url, mut credentials) = credentials::split(first);

@@ -135,7 +135,9 @@ impl Error {
                 "the mirror may be in the middle of an update, or a proxy changes files; try again or use another mirror",
             ),
             Error::TooLarge { .. } => Some("check that the URL is that of a package archive"),
-            Error::Offline { .. } => Some("run the same build once without `--offline`"),
+            Error::Offline { .. } => {
+                Some("run the same build once without `--offline` and `--network none`")
+            }
         }
     }
 
@@ -188,7 +190,7 @@ mod tests {
         );
         assert_eq!(
             error.hint(),
-            Some("run the same build once without `--offline`")
+            Some("run the same build once without `--offline` and `--network none`")
         );
     }
 }
