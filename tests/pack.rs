@@ -393,12 +393,12 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
         (
             "pack tree --layout ./bad.yaml",
             1,
-            "error: a `mkfs` entry needs a `name`",
+            "error: cannot use layout `./bad.yaml`: a `mkfs` entry needs a `name`",
         ),
         (
             "pack tree --layout ./data.yaml",
             1,
-            "error: no filesystem is mounted at `/`",
+            "error: cannot use layout `./data.yaml`: no filesystem is mounted at `/`",
         ),
         (
             "pack tree --layout ./gone.yaml",

@@ -64,7 +64,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The layout is wrong.
+    /// A layout file is wrong.
+    #[error("cannot use layout `{}`", path.display())]
+    LayoutContent {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+    /// What the request says of a bundled layout is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The size cannot be computed.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
-use crate::disk::config::{self, Config, Plugin, RootParameters};
+use crate::disk::config::{self, Config, ConfigError, Plugin, RootParameters};
 use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{NativePlanner, Plan, PlanParameters, SizeRule};
 use crate::disk::yaml::Value;
@@ -224,13 +224,23 @@ fn owned(request: &Request, tree: Tree) -> Result<Tree, Error> {
 /// The layout with what the request and the tree say about it.
 fn config(request: &Request, tree: &Arc<Tree>) -> Result<Config, Error> {
     let text = request.layout.text()?;
+    configured(request, tree, &text).map_err(|source| match &request.layout {
+        Layout::File(path) => Error::LayoutContent {
+            path: path.clone(),
+            source,
+        },
+        Layout::Named(_) => source.into(),
+    })
+}
+
+fn configured(request: &Request, tree: &Arc<Tree>, text: &str) -> Result<Config, ConfigError> {
     let root = RootParameters {
         defaults: None,
         fstype: request.fstype.clone().unwrap_or_else(|| "ext4".to_owned()),
         opts: request.mkfs_options.clone(),
         label: request.label.clone(),
     };
-    let config = Config::parse(&text, &root)?;
+    let config = Config::parse(text, &root)?;
     let mut items = config.items.clone();
     let main = config.main_loop().map(|disk| disk.name.clone());
     let root_name = config.mkfs_at("/").map(|mkfs| mkfs.name.clone());
