@@ -96,9 +96,7 @@ impl Plan {
         let trees: BTreeMap<String, Arc<Tree>> =
             points.iter().map(ToString::to_string).zip(parts).collect();
         let mut bytes = length.bytes;
-        let mut last: Option<Lack> = None;
-        let mut in_vain = 0;
-        let mut attempt = 1;
+        let mut growth = Growth::default();
         loop {
             let result = self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
                 planner.plan(filesystem, tree, space)
@@ -108,21 +106,8 @@ impl Plan {
                 Err(error) => error,
             };
             let lack = lack(&error).filter(|lack| length.grow && self.may_grow(&lack.node));
-            let larger = lack.filter(|_| attempt <= ATTEMPTS).and_then(|lack| {
-                // What is behind all of the rest, or has a fixed size, gets nothing of more.
-                // But what is too little for one more extent of a volume counts as well.
-                in_vain = match &last {
-                    Some(last) if last.node == lack.node && last.has >= lack.has => in_vain + 1,
-                    _ => 0,
-                };
-                // Who lacks space may get only a part of what is added.
-                let more = lack.bytes.checked_mul(1 << (attempt - 1))?;
-                last = Some(lack);
-                let larger = bytes.checked_add(more)?.checked_next_multiple_of(1 << 20)?;
-                (in_vain < IN_VAIN).then_some(larger)
-            });
+            let larger = lack.and_then(|lack| growth.beyond(bytes, lack));
             bytes = larger.ok_or(error)?;
-            attempt += 1;
         }
     }
 
@@ -132,6 +117,38 @@ impl Plan {
         let node = filesystem.map_or(node, |filesystem| &filesystem.base);
         let mut disks = self.disks_of(node).into_iter();
         disks.any(|disk| self.disks[disk].size.is_none())
+    }
+}
+
+/// How a disk became larger so far.
+#[derive(Debug, Default)]
+struct Growth {
+    /// How often.
+    attempts: u32,
+    /// What had too little the last time.
+    last: Option<Lack>,
+    /// How often in turn that got nothing of what was added.
+    in_vain: u32,
+}
+
+impl Growth {
+    /// The next length after `bytes`, with which something lacks space; `None` if there is
+    /// no use in going on.
+    fn beyond(&mut self, bytes: u64, lack: Lack) -> Option<u64> {
+        // What is behind all of the rest, or has a fixed size, gets nothing of more. But
+        // what is too little for one more extent of a volume counts as well.
+        self.in_vain = match &self.last {
+            Some(last) if last.node == lack.node && last.has >= lack.has => self.in_vain + 1,
+            _ => 0,
+        };
+        if self.attempts == ATTEMPTS || self.in_vain == IN_VAIN {
+            return None;
+        }
+        // Who lacks space may get only a part of what is added.
+        let more = lack.bytes.checked_mul(1 << self.attempts)?;
+        self.attempts += 1;
+        self.last = Some(lack);
+        bytes.checked_add(more)?.checked_next_multiple_of(1 << 20)
     }
 }
 
@@ -155,6 +172,7 @@ impl LayoutError {
 }
 
 /// What has too little space. Lengths are in bytes.
+#[derive(Debug)]
 struct Lack {
     /// The filesystem, partition or logical volume.
     node: String,
