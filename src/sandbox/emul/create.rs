@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::stat::Mode;
 
-use super::tracee::{self, Target, by_descriptor, open_at, statx, statx_of};
+use super::tracee::{self, Glance, Target, by_descriptor, open_at, statx, statx_of};
 use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_at_birth};
@@ -95,6 +95,9 @@ impl Call<'_> {
         let Some((parent, name)) = split(path) else {
             return Ok(None);
         };
+        if !any_owner && self.is_plain_place(directory, parent)? {
+            return Ok(None);
+        }
         let Ok(directory) = self.target(directory, parent, true) else {
             return Ok(None);
         };
@@ -117,6 +120,19 @@ impl Call<'_> {
             gid,
             list,
         }))
+    }
+
+    /// Whether a first look finds that what is made in a directory is to be root's, or no
+    /// directory. So it is with most.
+    fn is_plain_place(&mut self, directory: i32, path: &[u8]) -> Result<bool, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        Ok(match self.glance(directory, path, true) {
+            Glance::File(found) => {
+                self.first_owner_in(&found)? == (0, 0) && self.default_list(&found).is_none()
+            }
+            Glance::Nothing => true,
+            Glance::Unsure => false,
+        })
     }
 
     /// The recorded default access control list of a directory.

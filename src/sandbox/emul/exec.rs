@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::tracee::{Glance, Named, by_descriptor, open_at, statx_of};
+use super::tracee::{Glance, Named, Target, by_descriptor, open_at};
 use super::{Answer, Call, Errno, Outcome};
 
 /// Bits of a mode.
@@ -98,9 +98,11 @@ impl Call<'_> {
         let file = self
             .target(named.directory, named.path, named.follow)?
             .into_file()?;
-        let found = statx_of(&file)?;
+        let target = Target::File(file);
+        // The time of the last change is only told to those who ask for it (Linux 6.13).
+        let found = target.statx(libc::STATX_BASIC_STATS)?;
         if is_program(&found) {
-            Ok((file, found))
+            Ok((target.into_file()?, found))
         } else {
             Err(Errno::EACCES)
         }

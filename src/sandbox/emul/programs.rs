@@ -26,13 +26,15 @@ struct Version {
 }
 
 impl Version {
-    fn of(found: &libc::statx) -> Version {
-        Version {
+    /// `None` if what was found does not tell.
+    fn of(found: &libc::statx) -> Option<Version> {
+        const TELLING: u32 = libc::STATX_INO | libc::STATX_SIZE | libc::STATX_CTIME;
+        (found.stx_mask & TELLING == TELLING).then(|| Version {
             device: (found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
             size: found.stx_size,
             changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
-        }
+        })
     }
 }
 
@@ -40,7 +42,7 @@ impl Programs {
     /// The interpreter of a file if that is a script, `Some(None)` if it is known to be
     /// none.
     pub(super) fn interpreter(&self, found: &libc::statx) -> Option<Option<Vec<u8>>> {
-        let known = self.known.get(&Version::of(found))?;
+        let known = self.known.get(&Version::of(found)?)?;
         Some(known.as_ref().map(|interpreter| interpreter.to_vec()))
     }
 
@@ -50,10 +52,11 @@ impl Programs {
     }
 
     fn remember_at(&mut self, now: i64, found: &libc::statx, interpreter: Option<&[u8]>) {
-        let version = Version::of(found);
-        if now.saturating_sub(version.changed.0) < SETTLED {
+        let Some(version) = Version::of(found)
+            .filter(|version| now.saturating_sub(version.changed.0) >= SETTLED)
+        else {
             return;
-        }
+        };
         if self.known.len() >= MOST {
             self.known.clear();
         }
@@ -74,6 +77,7 @@ mod tests {
     fn file(inode: u64, changed: i64) -> libc::statx {
         // SAFETY: all fields are integers.
         let mut found: libc::statx = unsafe { std::mem::zeroed() };
+        found.stx_mask = libc::STATX_BASIC_STATS;
         found.stx_ino = inode;
         found.stx_ctime.tv_sec = changed;
         found
@@ -100,5 +104,17 @@ mod tests {
             assert!(programs.known.len() <= MOST);
         }
         assert_eq!(known(&programs, 1999, 900), Some(None));
+    }
+
+    #[test]
+    fn what_does_not_tell_when_it_changed_is_not_remembered() {
+        let mut programs = Programs::default();
+        let mut found = file(1, 0);
+        found.stx_mask &= !libc::STATX_CTIME;
+        programs.remember_at(1000, &found, None);
+        assert!(programs.known.is_empty());
+        found.stx_mask |= libc::STATX_CTIME;
+        programs.remember_at(1000, &found, None);
+        assert_eq!(programs.known.len(), 1);
     }
 }
