@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::beneath::kind;
 use super::owners::Special;
+use crate::sandbox::direct;
 use crate::tree::live::read_directory;
 
 /// Directories may be nested this deep.
@@ -94,13 +95,14 @@ struct Filled {
 
 impl Filled {
     /// The owner that a new entry has to be given. Nearly all have it already, and each
-    /// call costs several microseconds below a supervisor.
+    /// call costs several microseconds below a supervisor. The entry must be made by a
+    /// [`direct`] call: then all of a directory get the same.
     fn lacks_owner(&mut self, name: &OsStr, like: &FileStat) -> io::Result<Option<(Uid, Gid)>> {
         let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
         let makes = match self.makes {
             Some(makes) => makes,
             None => {
-                let made = nix::sys::stat::fstatat(&self.directory, name, nofollow)?;
+                let made = direct::fstatat(&self.directory, name, nofollow)?;
                 *self.makes.insert((made.st_uid, made.st_gid))
             }
         };
@@ -108,12 +110,19 @@ impl Filled {
         Ok((makes != wanted).then(|| (Uid::from_raw(wanted.0), Gid::from_raw(wanted.1))))
     }
 
-    /// Gives a new file the owner of the original.
+    /// Gives a new file the owner of the original if it lacks that.
     fn give_owner(&mut self, name: &OsStr, like: &FileStat) -> io::Result<()> {
-        if let Some((uid, gid)) = self.lacks_owner(name, like)? {
-            let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-            nix::unistd::fchownat(&self.directory, name, Some(uid), Some(gid), nofollow)?;
+        match self.lacks_owner(name, like)? {
+            Some(_) => self.set_owner(name, like),
+            None => Ok(()),
         }
+    }
+
+    /// Gives a new file the owner of the original.
+    fn set_owner(&self, name: &OsStr, like: &FileStat) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
+        let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::unistd::fchownat(&self.directory, name, Some(uid), Some(gid), nofollow)?;
         Ok(())
     }
 }
@@ -124,6 +133,21 @@ struct Entry<'a> {
     name: &'a OsStr,
     /// It is known to have no attributes.
     plain: bool,
+}
+
+impl Entry<'_> {
+    /// What it is.
+    fn look(self, directory: &OwnedFd) -> io::Result<FileStat> {
+        let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+        if self.plain {
+            let found = direct::fstatat(directory, self.name, nofollow)?;
+            // Those of the host's other users are shown as root's.
+            if (found.st_uid, found.st_gid) == (0, 0) {
+                return Ok(found);
+            }
+        }
+        Ok(nix::sys::stat::fstatat(directory, self.name, nofollow)?)
+    }
 }
 
 struct Copier {
@@ -192,19 +216,16 @@ impl Copier {
         depth: usize,
     ) -> Result<(), CopyError> {
         let name = entry.name;
-        let stat =
-            nix::sys::stat::fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|errno| {
-                CopyError {
-                    path: path.clone(),
-                    source: errno.into(),
-                }
-            })?;
+        let stat = entry.look(from).map_err(|source| CopyError {
+            path: path.clone(),
+            source,
+        })?;
         if kind(&stat) == SFlag::S_IFDIR {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let mut pair = || -> io::Result<Pair> {
                 let from = nix::fcntl::openat(from, name, flags, Mode::empty())?;
                 let above = &into.directory;
-                nix::sys::stat::mkdirat(above, name, Mode::from_bits_truncate(0o700))?;
+                direct::mkdirat(above, name, Mode::from_bits_truncate(0o700))?;
                 let to = nix::fcntl::openat(above, name, flags, Mode::empty())?;
                 let owner = into.lacks_owner(name, &stat)?;
                 Ok(Pair {
@@ -252,7 +273,7 @@ impl Copier {
                 let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let source =
                     nix::fcntl::openat(from, name, flags | OFlag::O_RDONLY, Mode::empty())?;
-                let target = nix::fcntl::openat(
+                let target = direct::openat(
                     to,
                     name,
                     flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL,
@@ -273,7 +294,8 @@ impl Copier {
             }
             SFlag::S_IFLNK => {
                 let link = nix::fcntl::readlinkat(from, name)?;
-                nix::unistd::symlinkat(link.as_os_str(), to, name)?;
+                direct::symlinkat(link.as_os_str(), to, name)?;
+                into.give_owner(name, stat)?;
             }
             special => {
                 nix::sys::stat::mknodat(
@@ -283,9 +305,9 @@ impl Copier {
                     Mode::from_bits_truncate(stat.st_mode),
                     stat.st_rdev,
                 )?;
+                into.set_owner(name, stat)?;
             }
         }
-        into.give_owner(name, stat)?;
         let to = &into.directory;
         if kind(stat) != SFlag::S_IFLNK {
             nix::sys::stat::fchmodat(

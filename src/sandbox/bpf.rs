@@ -7,6 +7,7 @@
 
 use libc::sock_filter;
 
+use super::direct::{MARK, is_direct};
 use super::emul::table::{ABIS, ABSENT, Abi, Groups, When};
 
 pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -36,6 +37,22 @@ pub(super) fn answer(k: u32) -> sock_filter {
     instruction(RETURN, 0, 0, k)
 }
 
+/// Ends a program for a call that is to be handed over, unless it has the mark of a
+/// [`direct`](super::direct) one.
+fn hand_over(program: &mut Vec<sock_filter>, may_be_direct: bool) {
+    if may_be_direct {
+        let mark = DATA_ARGUMENTS + 8 * 5;
+        program.extend([
+            instruction(LOAD, 0, 0, mark),
+            instruction(JUMP_EQUAL, 0, 3, MARK as u32),
+            instruction(LOAD, 0, 0, mark + 4),
+            instruction(JUMP_EQUAL, 0, 1, (MARK >> 32) as u32),
+            answer(libc::SECCOMP_RET_ALLOW),
+        ]);
+    }
+    program.push(answer(libc::SECCOMP_RET_USER_NOTIF));
+}
+
 /// What a call of one ABI gets.
 fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
     const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
@@ -46,12 +63,16 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             answer(ENOSYS),
         ]);
     }
+    let is_native = ABIS.first().is_some_and(|own| own.audit == abi.audit);
     for trap in abi.wanted(groups) {
+        let mut end = Vec::new();
+        hand_over(&mut end, is_native && is_direct(trap.number));
+        let length = end.len() as u8;
         // The number is gone once an argument is loaded, so what loads one ends here.
         let (argument, code, k) = match trap.when {
             When::Always => {
-                program.push(instruction(JUMP_EQUAL, 0, 1, trap.number));
-                program.push(answer(libc::SECCOMP_RET_USER_NOTIF));
+                program.push(instruction(JUMP_EQUAL, 0, length, trap.number));
+                program.extend(end);
                 continue;
             }
             When::AnyBit(argument, bits) => (argument, JUMP_ANY_BIT, bits),
@@ -75,12 +96,12 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             }
         };
         program.extend([
-            instruction(JUMP_EQUAL, 0, 4, trap.number),
+            instruction(JUMP_EQUAL, 0, length + 3, trap.number),
             instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
-            instruction(code, 0, 1, k),
-            answer(libc::SECCOMP_RET_USER_NOTIF),
-            answer(libc::SECCOMP_RET_ALLOW),
+            instruction(code, 0, length, k),
         ]);
+        program.extend(end);
+        program.push(answer(libc::SECCOMP_RET_ALLOW));
     }
     if !groups.is_empty() {
         for nr in ABSENT {
@@ -119,13 +140,23 @@ pub fn supervised(groups: Groups, silent: bool) -> Vec<sock_filter> {
 }
 
 /// What a program answers to a call, of whose arguments it gets the lower halves.
-/// Interprets the instructions that the filters use.
 #[cfg(test)]
 pub(super) fn run<const ARGUMENTS: usize>(
     program: &[sock_filter],
     arch: u32,
     nr: u32,
     arguments: [u32; ARGUMENTS],
+) -> u32 {
+    run_whole(program, arch, nr, arguments.map(u64::from))
+}
+
+/// What a program answers to a call. Interprets the instructions that the filters use.
+#[cfg(test)]
+fn run_whole<const ARGUMENTS: usize>(
+    program: &[sock_filter],
+    arch: u32,
+    nr: u32,
+    arguments: [u64; ARGUMENTS],
 ) -> u32 {
     let (mut at, mut register) = (0usize, 0u32);
     loop {
@@ -136,7 +167,10 @@ pub(super) fn run<const ARGUMENTS: usize>(
                 register = match op.k {
                     DATA_NR => nr,
                     DATA_ARCH => arch,
-                    offset => arguments[((offset - DATA_ARGUMENTS) / 8) as usize],
+                    offset => {
+                        let offset = offset - DATA_ARGUMENTS;
+                        (arguments[(offset / 8) as usize] >> (8 * (offset % 8))) as u32
+                    }
                 }
             }
             JUMP_EQUAL => at += jump(register == op.k),
@@ -239,6 +273,47 @@ mod tests {
         for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
             assert_eq!(run(&naming, native, nr as u32, [0; 6]), notify, "call {nr}");
         }
+    }
+
+    #[test]
+    fn marked_calls_are_left_alone_and_no_others() {
+        let (notify, allow) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
+        let create = libc::O_CREAT as u64;
+        let (low, high) = (MARK & 0xffff_ffff, MARK & !0xffff_ffff);
+        for groups in [Groups::all(), Groups::all() - Groups::NAMING] {
+            let program = supervised(groups, true);
+            for (nr, direct) in [
+                (libc::SYS_newfstatat, true),
+                (libc::SYS_openat, true),
+                (libc::SYS_mkdirat, true),
+                (libc::SYS_symlinkat, true),
+                (libc::SYS_mknodat, false),
+                (libc::SYS_fchownat, false),
+                (libc::SYS_execve, false),
+                (libc::SYS_openat2, false),
+            ] {
+                for (mark, marked) in [
+                    (MARK, true),
+                    (0, false),
+                    (low, false),
+                    (high, false),
+                    (MARK ^ 1, false),
+                    (MARK ^ 1 << 63, false),
+                ] {
+                    let expected = if direct && marked { allow } else { notify };
+                    let arguments = [0, 0, create, 0, 0, mark];
+                    let found = run_whole(&program, ABIS[0].audit, nr as u32, arguments);
+                    assert_eq!(found, expected, "call {nr} with {mark:#x}");
+                }
+                let elsewhere = [0, 0, create, 0, MARK, 0];
+                let found = run_whole(&program, ABIS[0].audit, nr as u32, elsewhere);
+                assert_eq!(found, notify, "call {nr}");
+            }
+        }
+        let none = program_of(&I386, Groups::all(), false);
+        // `fstatat64`, whose number is another call's elsewhere.
+        let found = run_whole(&none, I386.audit, 300, [0, 0, 0, 0, 0, low]);
+        assert_eq!(found, notify);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod bpf;
 pub mod choice;
 pub mod command;
 pub mod denylist;
+pub mod direct;
 pub mod doctor;
 pub mod emul;
 pub mod enter;

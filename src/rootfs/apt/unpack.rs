@@ -24,6 +24,7 @@ use nix::unistd::{Gid, Uid};
 use self::directories::{Chain, Known};
 use super::members::{self, ENTRIES};
 use crate::rootfs::beneath::{self, Place, Root};
+use crate::sandbox::direct;
 
 mod directories;
 
@@ -254,7 +255,7 @@ impl<'a> Unpacker<'a> {
         digest: bool,
     ) -> Result<Option<String>, FileError> {
         let write = |errno: Errno| FileError::Write(errno.into());
-        let fd = nix::fcntl::openat(
+        let fd = direct::openat(
             &place.parent,
             place.name,
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
@@ -496,8 +497,8 @@ struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// Whether a file that was made a moment ago has to be given its owner. Most have
-    /// it by themselves.
+    /// Whether a file that a [`direct`] call made a moment ago has to be given its owner.
+    /// Most have it by themselves.
     fn is_lacking(&self, place: &Place<'_>) -> io::Result<bool> {
         Ok(self.chain.makes(self.above, place)? != self.attributes.ids())
     }
@@ -531,7 +532,7 @@ fn attributes_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(Vec<
 }
 
 fn symlink(place: &Place<'_>, target: &OsStr, owner: &Owner<'_>) -> io::Result<()> {
-    nix::unistd::symlinkat(target, &place.parent, place.name)?;
+    direct::symlinkat(target, &place.parent, place.name)?;
     if owner.is_lacking(place)? {
         own(place, owner.attributes)?;
     }

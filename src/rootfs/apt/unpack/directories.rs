@@ -1,8 +1,8 @@
 //! Directories of a root while packages are unpacked into it.
 //!
 //! Below a supervisor a call that it answers takes ten times as long as one that is
-//! left to the kernel. `openat2`, `mkdirat`, `fchown` and `fstat` are among those, a
-//! plain `openat` of one name is not. So directories are opened name by name, stay
+//! left to the kernel. `openat2` and `fchown` are among those, a plain `openat` of one name
+//! and [`direct`] calls are not. So directories are opened name by name, stay
 //! open while the next path goes through them, and what is known of them is not asked
 //! again.
 //!
@@ -23,6 +23,7 @@ use nix::sys::stat::Mode;
 
 use super::lock;
 use crate::rootfs::beneath::{Place, Root};
+use crate::sandbox::direct;
 
 /// Directories that stay open: fewer than a process may have. Deeper ones are found
 /// from the top each time.
@@ -145,7 +146,7 @@ impl<'a> Chain<'a> {
                 name,
             };
             let mode = Mode::from_bits_truncate(0o755);
-            match nix::sys::stat::mkdirat(&place.parent, name, mode) {
+            match direct::mkdirat(&place.parent, name, mode) {
                 Ok(()) => {
                     // Whatever the umask says.
                     let flags = NAME - OFlag::O_PATH;
@@ -165,13 +166,13 @@ impl<'a> Chain<'a> {
     }
 
     /// Owner and group that new entries of a directory get by themselves, seen at one
-    /// that was made a moment ago.
+    /// that a [`direct`] call made a moment ago: then all of a directory get the same.
     pub(super) fn makes(&self, above: &Path, place: &Place<'_>) -> io::Result<(u32, u32)> {
         if let Some(makes) = self.known.facts(above).makes {
             return Ok(makes);
         }
         let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-        let made = nix::sys::stat::fstatat(&place.parent, place.name, nofollow)?;
+        let made = direct::fstatat(&place.parent, place.name, nofollow)?;
         let makes = (made.st_uid, made.st_gid);
         self.known.note(above, |facts| facts.makes = Some(makes));
         Ok(makes)
