@@ -181,8 +181,8 @@ fn each_call_leaves_the_same_tree_in_every_mode() {
 #[test]
 fn what_is_told_of_a_directory_is_what_is_told_of_each_file() {
     for kept in compare("lists", &[]) {
-        // The directory of a group, and what was made in it.
-        assert_eq!(count(&kept.tree, " 0:7 "), 3, "{}", kept.tree);
+        // The directory of a group and what was made in it, and a file of the group.
+        assert_eq!(count(&kept.tree, " 0:7 "), 4, "{}", kept.tree);
         assert!(count(&kept.tree, " 1:0 ") > 0, "{}", kept.tree);
     }
 }

@@ -10,7 +10,9 @@
 //! program that sets it deceives itself and gains nothing: it sees what the kernel shows,
 //! and makes files of root's, as root of the sandbox may.
 //!
-//! Elsewhere than below a supervisor these are the plain calls.
+//! Where the supervisor also answers for `/proc` (mode `chroot`), names may lead out of the
+//! target, and the mark counts for nothing. Where there is no supervisor, these are the plain
+//! calls.
 
 use std::ffi::{CString, OsStr};
 use std::mem::MaybeUninit;
@@ -146,12 +148,7 @@ mod tests {
         );
         for (entry, flags, kind, size) in [
             ("d", AtFlags::empty(), libc::S_IFDIR, None),
-            (
-                "link",
-                AtFlags::AT_SYMLINK_NOFOLLOW,
-                libc::S_IFLNK,
-                Some(1),
-            ),
+            ("link", AtFlags::AT_SYMLINK_NOFOLLOW, libc::S_IFLNK, Some(1)),
             ("link", AtFlags::empty(), libc::S_IFDIR, None),
             ("file", AtFlags::empty(), libc::S_IFREG, Some(4)),
         ] {

@@ -40,7 +40,10 @@ pub fn run() {
     same("enough", expected.len() > MANY, true);
     same("the list", listed(root), expected.clone());
     let copy = Path::new("../copy");
+    // New files get the group of such a directory, but a copy is to be like the original.
     fs::create_dir(copy).expect("made");
+    chown(copy, None, Some(7)).expect("allowed");
+    fs::set_permissions(copy, fs::Permissions::from_mode(0o2775)).expect("ours");
     copy::copy_tree(root, copy).unwrap_or_else(|error| wrong(&format!("copying: {error:?}")));
     // Where `stat` is not answered, a copy of a device is an empty file before this.
     let list = Path::new("../list");
@@ -60,6 +63,10 @@ fn make(root: &Path) -> std::io::Result<()> {
     for directory in ["plain/below", "many", "group", "devices", "of/some"] {
         fs::create_dir_all(root.join(directory))?;
     }
+    fs::write(root.join("roots"), "x")?;
+    fs::write(root.join("the groups"), "x")?;
+    chown(root.join("the groups"), None, Some(7))?;
+    symlink("nowhere", root.join("link"))?;
     for number in 0..40 {
         fs::write(root.join(format!("plain/{number}")), "x")?;
     }
@@ -85,6 +92,8 @@ fn make(root: &Path) -> std::io::Result<()> {
         ("devices/block", SFlag::S_IFBLK, makedev(8, 70)),
         ("devices/character", SFlag::S_IFCHR, makedev(5, 70000)),
         ("devices/pipe", SFlag::S_IFIFO, 0),
+        ("device", SFlag::S_IFCHR, makedev(1, 3)),
+        ("pipe", SFlag::S_IFIFO, 0),
     ] {
         mknod(&root.join(name), kind, mode, number)?;
     }

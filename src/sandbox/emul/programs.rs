@@ -52,8 +52,8 @@ impl Programs {
     }
 
     fn remember_at(&mut self, now: i64, found: &libc::statx, interpreter: Option<&[u8]>) {
-        let Some(version) = Version::of(found)
-            .filter(|version| now.saturating_sub(version.changed.0) >= SETTLED)
+        let Some(version) =
+            Version::of(found).filter(|version| now.saturating_sub(version.changed.0) >= SETTLED)
         else {
             return;
         };
