@@ -36,6 +36,7 @@ mod plan;
 mod printer;
 mod push;
 mod render;
+mod stack;
 mod units;
 mod values;
 mod written;
@@ -169,6 +170,10 @@ fn face(name: &str) -> Option<&'static Face> {
 /// also be called as `kiln NAME …`.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     await_children();
+    if let Err(failure) = stack::make_room() {
+        failure::print(&failure, &mut Printer::standard());
+        return ExitCode::from(failure.status);
+    }
     let mut args: Vec<OsString> = args.into_iter().collect();
     let called = args
         .first()

@@ -287,6 +287,26 @@ fn limits_of_the_session_are_named_where_they_are_the_reason() {
 }
 
 #[test]
+fn a_stack_that_is_too_small_is_raised_or_named() {
+    let toy = Toy::basic();
+    let build = |limit: &str| {
+        let mut command = toy.world.command("/bin/bash");
+        command.args(["-c", "ulimit $0 && exec \"$@\"", limit]);
+        command.arg(crate::common::kiln());
+        command.args("build toy -n -o toy -t tar --overwrite".split(' '));
+        let output = command.output().expect("started");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), errors)
+    };
+    let (status, errors) = build("-Ss 64");
+    assert_eq!(status, Some(0), "{errors}");
+    let (status, errors) = build("-s 100");
+    assert_eq!(status, Some(1), "{errors}");
+    assert!(errors.contains("a stack of 100 KiB here"), "{errors}");
+    assert!(errors.contains("hint: raise the limit"), "{errors}");
+}
+
+#[test]
 fn a_user_who_may_start_no_process_is_told_the_limit() {
     if nix::unistd::geteuid().is_root() {
         skip!("the kernel does not hold root to its limit of processes");
