@@ -11,7 +11,7 @@ mod bare;
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsString};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -192,6 +192,7 @@ fn cases() -> Vec<Case> {
     // as large as the call expects.
     unsafe {
         vec![
+            ("a byte through a pipe and back", 1000, Box::new(echo())),
             (
                 "getppid, not trapped",
                 2000,
@@ -304,6 +305,36 @@ fn cases() -> Vec<Case> {
             ),
         ]
     }
+}
+
+/// What sends a byte to another process and waits until it is back: a yardstick for how
+/// fast this machine goes from one process to another, which each answer does twice too.
+fn echo() -> impl FnMut() {
+    let mut pipes = None;
+    move || {
+        let (to, from) = pipes.get_or_insert_with(echoing_process);
+        let mut byte = [0];
+        let sent = nix::unistd::write(&*to, &byte);
+        let back = nix::unistd::read(&*from, &mut byte);
+        assert_eq!((sent, back), (Ok(1), Ok(1)));
+    }
+}
+
+/// Starts a process that sends back what it gets, until nobody can send any more.
+fn echoing_process() -> (OwnedFd, OwnedFd) {
+    let (theirs, to) = nix::unistd::pipe().expect("a pipe");
+    let (from, back) = nix::unistd::pipe().expect("a pipe");
+    // SAFETY: this process has one thread; the child only makes system calls.
+    if unsafe { libc::fork() } != 0 {
+        return (to, from);
+    }
+    drop(to);
+    let mut byte = [0];
+    while nix::unistd::read(&theirs, &mut byte) == Ok(1) {
+        let _ = nix::unistd::write(&back, &byte);
+    }
+    // SAFETY: it ends this process and nothing else.
+    unsafe { libc::_exit(0) }
 }
 
 /// A result that says nothing about the time.

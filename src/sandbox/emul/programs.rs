@@ -29,7 +29,7 @@ impl Version {
     /// `None` if what was found does not tell.
     fn of(found: &libc::statx) -> Option<Version> {
         const TELLING: u32 = libc::STATX_INO | libc::STATX_SIZE | libc::STATX_CTIME;
-        (found.stx_mask & TELLING == TELLING).then(|| Version {
+        (found.stx_mask & TELLING == TELLING).then_some(Version {
             device: (found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
             size: found.stx_size,
