@@ -15,6 +15,7 @@ pub mod apt;
 pub mod arguments;
 pub mod bootstrap;
 pub mod cache_url;
+pub mod chroot;
 pub mod cpio;
 pub mod deferred;
 mod devices;
@@ -88,6 +89,7 @@ macro_rules! helpers {
 
 helpers! {
     "cache-url" Anywhere cache_url::main;
+    "chroot" Outside chroot::main;
     "dib-init-system" Inside dib_python::init_system;
     "dib-python" Inside dib_python::main;
     "dib-run-parts" Anywhere run_parts::main;

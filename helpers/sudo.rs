@@ -110,7 +110,8 @@ pub(crate) fn find_user(passwd: &str, wanted: &str) -> Option<User> {
     })
 }
 
-fn find_group(group: &str, wanted: &str) -> Option<u32> {
+/// Finds a group by name, or by number as `#1000`.
+pub(crate) fn find_group(group: &str, wanted: &str) -> Option<u32> {
     if let Some(number) = wanted.strip_prefix('#') {
         return number.parse().ok();
     }
@@ -123,7 +124,7 @@ fn find_group(group: &str, wanted: &str) -> Option<u32> {
 }
 
 /// The groups that list a user as a member.
-fn groups_of(group: &str, user: &str) -> Vec<u32> {
+pub(crate) fn groups_of(group: &str, user: &str) -> Vec<u32> {
     group
         .lines()
         .filter_map(|line| {

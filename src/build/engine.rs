@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use nix::sys::stat::Mode;
 
+use crate::rootfs::copy;
 use crate::sandbox::identity::Ownership;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Watch;
@@ -53,8 +54,10 @@ impl Events {
 pub struct Directories {
     /// `TMP_BUILD_DIR` itself.
     pub work: PathBuf,
-    /// The merged hooks (`TMP_HOOKS_PATH`).
+    /// The merged hooks (`TMP_HOOKS_PATH`), for those that run outside.
     pub hooks: PathBuf,
+    /// The copy that hooks inside get: whatever they do to it, nothing of it runs outside.
+    pub inside: PathBuf,
     /// The target root (`TMP_MOUNT_PATH`, `TARGET_ROOT`).
     pub target: PathBuf,
     /// Bundled elements, one directory each.
@@ -63,24 +66,21 @@ pub struct Directories {
     pub scratch: PathBuf,
     /// `TMP_IMAGE_DIR`.
     pub image: PathBuf,
-    /// What helpers tell the engine.
-    pub record: PathBuf,
     /// Layers of the target's overlay.
     pub layers: PathBuf,
 }
 
 impl Directories {
     fn below(work: &Path) -> Directories {
-        let hooks = work.join("hooks");
         Directories {
             work: work.to_owned(),
             target: work.join("mnt"),
             elements: work.join("elements"),
             scratch: work.join("tmp"),
             image: work.join("image"),
-            record: hooks.join(".kiln/record"),
             layers: work.join("layers"),
-            hooks,
+            hooks: work.join("hooks"),
+            inside: work.join("inside"),
         }
     }
 }
@@ -284,13 +284,20 @@ impl Engine<'_> {
             .hooks
             .write(&dirs.hooks)
             .map_err(|error| Failure::from_error(&error))?;
-        make(&dirs.record)?;
         self.write_helpers()
             .map_err(Failure::io("writing the helper programs"))?;
         let facts = serde_json::to_vec_pretty(&self.plan.layout.facts())
             .map_err(|error| Failure::new(format!("writing the disk's layout: {error}")))?;
         fs_err::write(dirs.hooks.join(".kiln/layout.json"), facts)
             .map_err(Failure::io("writing the disk's layout"))?;
+        let (own, inside) = (dirs.hooks.join(".kiln"), dirs.inside.join(".kiln"));
+        make(&inside)?;
+        copy::copy_tree_without(&own, &inside, &["outside", PROGRAM]).map_err(copying)?;
+        for directory in [own, inside] {
+            write_program(&directory.join(PROGRAM))
+                .map_err(Failure::io("writing the helper programs"))?;
+            make(&directory.join(RECORD))?;
+        }
         let dirs = &self.dirs;
         let paths: [(&str, OsString); 6] = [
             ("KILN_UMASK", format!("{:04o}", self.umask.bits()).into()),
@@ -308,18 +315,13 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// The helpers are this program under other names. A copy, so that nothing
-    /// in the target can reach the file that the user runs.
+    /// The helpers are this program under other names ([`write_program`]).
     fn write_helpers(&self) -> io::Result<()> {
         let kiln = self.dirs.hooks.join(".kiln");
         let (inside, outside) = (kiln.join("bin"), kiln.join("outside"));
         for directory in [&kiln, &inside, &outside] {
             make_open(directory)?;
         }
-        let program = kiln.join("kiln");
-        let mut copy = fs_err::File::create(&program)?;
-        io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
-        copy.set_permissions(std::fs::Permissions::from_mode(0o755))?;
         let lib = kiln.join("lib");
         make_open(&lib)?;
         for (name, text) in crate::helpers::lib::FILES {
@@ -388,7 +390,8 @@ impl Engine<'_> {
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(Failure::io("mounting the hooks"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
-        let hooks = mounts::show_below(&self.dirs.hooks, root, inside, ".kiln/record")
+        self.copy_hooks()?;
+        let hooks = mounts::show_below(&self.dirs.inside, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
         let inside = Inside::new(root).map_err(Failure::io("entering the target"))?;
         Ok(HooksMount {
@@ -396,6 +399,37 @@ impl Engine<'_> {
             root: root.clone(),
             inside: Arc::new(inside),
         })
+    }
+
+    /// Makes the hooks inside those that there are now: hooks outside may add some.
+    fn copy_hooks(&self) -> Result<(), Failure> {
+        let inside = &self.dirs.inside;
+        let clear = || -> io::Result<()> {
+            for entry in fs_err::read_dir(inside)? {
+                let entry = entry?;
+                if entry.file_name() == ".kiln" {
+                    continue;
+                }
+                // A link is removed and not followed.
+                if entry.file_type()?.is_dir() {
+                    fs_err::remove_dir_all(entry.path())?;
+                } else {
+                    fs_err::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        clear().map_err(Failure::io("removing the former hooks of the target"))?;
+        copy::copy_tree_without(&self.dirs.hooks, inside, &[".kiln"]).map_err(copying)
+    }
+
+    /// The hooks as those outside or inside have them, and what these left.
+    pub fn hooks_of(&self, inside: bool) -> &Path {
+        if inside {
+            &self.dirs.inside
+        } else {
+            &self.dirs.hooks
+        }
     }
 
     /// The element that a file of the hooks came from.
@@ -429,7 +463,7 @@ impl Engine<'_> {
 
     /// What package scripts asked for and what is better done once, at the end.
     fn run_deferred(&mut self) -> Result<(), Failure> {
-        let pending = record::read(&self.dirs.hooks, crate::helpers::record::INITRAMFS)?;
+        let pending = record::read(&self.dirs.inside, crate::helpers::record::INITRAMFS)?;
         if pending.is_none_or(|pending| pending.is_empty()) {
             return Ok(());
         }
@@ -475,6 +509,24 @@ impl Engine<'_> {
         target::replace_file(&self.dirs.target, "/etc/fstab", text.as_bytes(), 0o644)
             .map_err(Failure::io("writing fstab"))
     }
+}
+
+/// Where helpers leave what the engine reads, below `.kiln`.
+const RECORD: &str = "record";
+
+/// The program that helpers are, below `.kiln`.
+const PROGRAM: &str = "kiln";
+
+/// Copies this program, so that nothing in a sandbox can reach the file that the user runs.
+fn write_program(path: &Path) -> io::Result<()> {
+    let mut copy = fs_err::File::create(path)?;
+    io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
+    copy.set_permissions(std::fs::Permissions::from_mode(0o755))
+}
+
+fn copying(error: copy::CopyError) -> Failure {
+    let path = error.path.display();
+    Failure::io(format!("copying `{path}` of the hooks for the target"))(error.source)
 }
 
 /// Makes a directory that everybody may search, whatever the umask says: the target is

@@ -160,7 +160,7 @@ fn add_devices(tree: &Tree, epoch: Option<i64>) -> Result<Tree, Failure> {
 /// Reads the last recorded BIOS installation, if there is one and the layout has a
 /// place for it or no other boot loader was installed.
 fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoot>, Failure> {
-    let Some(text) = record::read(&engine.dirs.hooks, GRUB_INSTALL)? else {
+    let Some(text) = record::read(&engine.dirs.inside, GRUB_INSTALL)? else {
         return Ok(None);
     };
     let mut found = None;

@@ -309,7 +309,7 @@ impl Engine<'_> {
             )
             .hint("the last lines of output name the file; `-x` traces it"));
         }
-        let block = record::read(&self.dirs.hooks, &name)?.ok_or_else(|| {
+        let block = record::read(self.hooks_of(phase.inside), &name)?.ok_or_else(|| {
             Failure::new(format!(
                 "the environment of phase `{}` was not written",
                 phase.name
@@ -320,7 +320,7 @@ impl Engine<'_> {
         })?;
         let mut variables = environment::parse(&block);
         environment::keep_helpers(&mut variables, &place.hooks, phase.inside);
-        let handed = record::read(&self.dirs.hooks, &format!("{name}{HANDED}"))?;
+        let handed = record::read(self.hooks_of(phase.inside), &format!("{name}{HANDED}"))?;
         Ok(Sourced {
             variables,
             handed: handed.map(|note| Handed::parse(&note)),

@@ -43,6 +43,11 @@ pub struct CopyError {
 /// and devices are kept; links are never followed. Names are taken in order, so
 /// that the copy is the same each time.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
+    copy_tree_without(from, to, &[])
+}
+
+/// The same, without entries of these names at the top.
+pub fn copy_tree_without(from: &Path, to: &Path, without: &[&str]) -> Result<(), CopyError> {
     let open = |path: &Path| {
         fs_err::File::open(path)
             .map(|file| OwnedFd::from(file.into_parts().0))
@@ -52,6 +57,7 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
             })
     };
     let mut copier = Copier {
+        without,
         links: HashMap::new(),
         top: open(to)?,
         buffer: vec![0; BUFFER],
@@ -71,6 +77,11 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
         owner: Some((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))),
     };
     copier.directory(top, &mut PathBuf::new(), 0)
+}
+
+/// Whether a name is one of these.
+fn is_among(name: &OsStr, names: &[&str]) -> bool {
+    names.iter().any(|other| name == *other)
 }
 
 /// A directory and its copy.
@@ -150,7 +161,9 @@ impl Entry<'_> {
     }
 }
 
-struct Copier {
+struct Copier<'a> {
+    /// What is left out at the top.
+    without: &'a [&'a str],
     /// Where the first name of a file with several went, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
     top: OwnedFd,
@@ -160,7 +173,7 @@ struct Copier {
     attributes: Vec<u8>,
 }
 
-impl Copier {
+impl Copier<'_> {
     fn directory(&mut self, pair: Pair, path: &mut PathBuf, depth: usize) -> Result<(), CopyError> {
         let Pair {
             from,
@@ -182,6 +195,9 @@ impl Copier {
         };
         let special = Special::of(&from).map_err(|source| fail(path, source))?;
         for (name, _) in entries(&from).map_err(|source| fail(path, source))? {
+            if depth == 0 && is_among(&name, self.without) {
+                continue;
+            }
             path.push(&name);
             let entry = Entry {
                 name: &name,

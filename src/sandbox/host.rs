@@ -69,7 +69,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     if !super::standin::mounts_are_possible() {
         remarks.push(
             "nothing can be mounted here: hooks outside the target may write wherever root of \
-             this container may"
+             this container may, and hooks inside are held by `chroot` alone, which root can leave"
                 .to_owned(),
         );
         remarks.extend(raise_wall(view.network, false)?);

@@ -61,17 +61,43 @@ impl Inside {
                 nix::unistd::chroot(c".")?;
             }
         }
-        // Processes outside have this capability, so without it none of them can
-        // be looked into through /proc (`root`, `cwd`, `fd`, `mem`). It fails where
-        // the whole sandbox has given it up already.
-        const CAP_SYS_PTRACE: libc::c_ulong = 19;
-        // SAFETY: integers.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) };
-        if dropped != 0 && self.namespace.is_some() {
-            return Err(io::Error::last_os_error());
+        let dropped = close_eyes();
+        if self.namespace.is_some() {
+            dropped?;
         }
         Ok(())
     }
+}
+
+/// Processes outside have a capability without which none of them can be looked into
+/// through /proc (`root`, `cwd`, `fd`, `mem`): gives it up for what the calling process
+/// starts. It fails where the whole sandbox has given it up already.
+fn close_eyes() -> io::Result<()> {
+    const CAP_SYS_PTRACE: libc::c_ulong = 19;
+    // SAFETY: integers.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Moves the calling process into `root` for good, with a mount namespace of its own, as
+/// programs inside a target are; `false`, and nothing is changed, where none can be had.
+///
+/// The process must have one thread.
+pub fn seal(root: &Path) -> io::Result<bool> {
+    match nix::sched::unshare(CloneFlags::CLONE_NEWNS) {
+        Ok(()) => {}
+        Err(nix::errno::Errno::EPERM | nix::errno::Errno::ENOSYS) => return Ok(false),
+        Err(errno) => return Err(errno.into()),
+    }
+    match make_top(root) {
+        // A container's filter that lets us mount and not `pivot_root`.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
+        result => result?,
+    }
+    let _ = close_eyes();
+    Ok(true)
 }
 
 /// Gives the calling thread a mount namespace whose root is `root`, and returns it.
@@ -82,6 +108,12 @@ fn isolate(root: &Path) -> io::Result<OwnedFd> {
         nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
         nix::sys::stat::Mode::empty(),
     )?;
+    make_top(root)?;
+    Ok(namespace)
+}
+
+/// Makes `root` the top of the mount namespace, which is the calling thread's alone.
+fn make_top(root: &Path) -> io::Result<()> {
     // Opened here: a descriptor from before belongs to the other namespace.
     let directory = mounts::open_directory(root)?;
     let tree = mounts::clone_mount_at(&directory)?;
@@ -90,5 +122,5 @@ fn isolate(root: &Path) -> io::Result<OwnedFd> {
     // The old root ends up on top of the new one, and is taken away from there.
     nix::unistd::pivot_root(c".", c".")?;
     nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?;
-    Ok(namespace)
+    Ok(())
 }

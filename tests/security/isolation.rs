@@ -183,6 +183,87 @@ fn a_second_chroot_does_not_lead_out_of_the_target() {
 }
 
 #[test]
+fn a_program_of_the_target_that_a_hook_outside_runs_does_not_leave_the_target() {
+    let toy = Toy::basic();
+    let marker = toy.world.home().join("marker");
+    fs::write(&marker, "of the host").expect("written");
+    // Who started it, which is outside, and what that has open.
+    let look = format!(
+        "for way in root cwd fd/8; do if [ -e /proc/$PPID/$way{marker} ] || [ -e /proc/$PPID/$way/etc/mtab ]; then\n\
+         echo seen; fi; done; echo tried $(id -u) $PWD",
+        marker = marker.display()
+    );
+    toy.hook(
+        "cleanup",
+        "50-run",
+        &format!(
+            "[ -e '{}' ]\nexec 8</\n\
+             chroot \"$TARGET_ROOT\" /bin/bash -c '{look}' 8<&-\n\
+             chroot --userspec=0:0 --groups 0 -- \"$TARGET_ROOT\" bash -c 'echo again $PWD'\n\
+             chroot \"$TARGET_ROOT\" /bin/none || echo \"status $?\"\n",
+            marker.display()
+        ),
+    );
+    for mode in ["", "--mode single"] {
+        let built = toy.build(&format!("-t tar --overwrite {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        for expected in ["tried 0 /", "again /", "status 127"] {
+            assert!(lines.contains(&expected.to_owned()), "{mode}: {lines:?}");
+        }
+        assert!(!lines.contains(&"seen".to_owned()), "{mode}: {lines:?}");
+    }
+}
+
+#[test]
+fn nothing_that_hooks_inside_leave_among_the_hooks_runs_outside() {
+    let toy = Toy::basic();
+    let victim = toy.world.work().join("victim");
+    fs::write(&victim, "as it was").expect("written");
+    toy.file("toy/environment.d/10-env", "export TOY_SEEN=yes\n");
+    toy.hook("cleanup", "50-own", "echo \"own ${TOY_SEEN-} ${PLANTED-}\"");
+    toy.hook(
+        "install",
+        "50-plant",
+        &format!(
+            "hooks=/tmp/in_target.d\n\
+             mount -o remount,bind,rw $hooks 2>/dev/null || :\n\
+             script='#!/bin/bash\necho ESCAPED'\n\
+             for name in cleanup.d/91-new cleanup.d/50-own post-root.d/10-new .kiln/kiln; do\n\
+                 mkdir -p $hooks/${{name%/*}} && rm -f $hooks/$name || continue\n\
+                 printf '%s\n' \"$script\" >$hooks/$name && chmod 755 $hooks/$name && echo planted\n\
+             done 2>/dev/null\n\
+             for name in cleanup post-root; do\n\
+                 ln -sf '{victim}' $KILN_RECORD/environment.$name\n\
+                 ln -sf '{victim}' $KILN_RECORD/environment.$name.handed\n\
+             done\n\
+             printf 'PLANTED=ESCAPED\\0' >$KILN_RECORD/environment.pre-finalise\n\
+             ln -sfn '{work}' /tmp/in_target.d.moved\n",
+            victim = victim.display(),
+            work = toy.world.work().display(),
+        ),
+    );
+    for mode in ["", "--mode single", "--mode chroot"] {
+        let built = toy.build(&format!("-t tar --overwrite {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let built = built.success();
+        let lines = built.lines();
+        // Where `mount` is in the target, or nothing was mounted, it may write there.
+        if mode == "--mode chroot" {
+            assert!(lines.contains(&"planted".to_owned()), "{lines:?}");
+        }
+        assert!(lines.contains(&"own yes ".to_owned()), "{mode}: {lines:?}");
+        let escaped = lines.iter().any(|line| line.contains("ESCAPED"));
+        assert!(!escaped, "{mode}: {lines:?}");
+        assert_eq!(fs::read_to_string(&victim).expect("there"), "as it was");
+    }
+}
+
+#[test]
 fn secrets_of_the_home_directory_are_hidden_but_for_what_is_given() {
     let toy = Toy::basic();
     let home = toy.world.home();
