@@ -166,6 +166,23 @@ fn killing_all_processes_at_once_leaves_a_directory_that_the_next_build_sweeps()
 }
 
 #[test]
+fn directories_that_a_user_names_like_a_build_s_outlive_builds() {
+    let (toy, _) = marked_toy("named");
+    let tmp = toy.world.tmp();
+    let names = ["kiln_build.abcdefgh", "kiln_build.images"];
+    for name in names {
+        fs::create_dir(tmp.join(name)).expect("made");
+        fs::write(tmp.join(name).join("notes"), "mine").expect("written");
+    }
+    fs::create_dir(tmp.join("kiln_build.leftover")).expect("made");
+    toy.command("-t tar").run().success();
+    assert_eq!(common::toy::names(&tmp), names);
+    for name in names {
+        assert!(tmp.join(name).join("notes").exists(), "{name} is empty");
+    }
+}
+
+#[test]
 fn two_builds_at_a_time_do_not_sweep_each_other() {
     let (toy, _) = marked_toy("two");
     toy.hook(

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -67,7 +67,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let parent = place::parent(&plan.request.current_dir, |name| {
         plan.variables.get(std::ffi::OsStr::new(name))
     });
-    let swept = sweep::stale(&parent, &identity);
+    let swept = sweep::stale(&parent, &places(plan), &identity);
     let writable = destination::writable(plan)?;
     let memory = if identity.has_namespaces() {
         let request = &plan.request;
@@ -134,6 +134,16 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     remarks.into_iter().for_each(&mut *on_event);
     let deadline = confinement.build.map(|limit| (started + limit, limit));
     follow(events, running, deadline, on_event)
+}
+
+/// Where this build stands and what it writes.
+fn places(plan: &Plan) -> Vec<PathBuf> {
+    let current = &plan.request.current_dir;
+    let outputs = plan.output_files().into_iter();
+    outputs
+        .map(|file| current.join(file.path))
+        .chain([current.clone(), plan.cache.clone()])
+        .collect()
 }
 
 /// What a build is and where, before anything else is said.

@@ -4,23 +4,35 @@
 //! the kernel gives back when the last holder dies). One that nobody holds is
 //! left over from a power cut or from several `kill -9` at once, and the next
 //! build removes it.
+//!
+//! Others may name their directories alike. So each has a mark in it from the moment that
+//! it is locked until all else in it is gone: a link that leads nowhere but to the
+//! directory's own name. A link and not a file, as it is there with what it says or not at
+//! all, whenever the power fails. What has the name and no mark is removed only if it is
+//! empty, as a build leaves it that is killed between making and marking it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, readlinkat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::Error;
 use super::identity::Identity;
 
 /// How the name of a build directory begins.
 pub const PREFIX: &str = "kiln_build.";
+
+/// ASCII letters and digits that follow.
+const RANDOM: usize = 8;
+
+/// The mark in a build directory.
+const MARK: &CStr = c".kiln-build";
 
 /// A build directory, locked by whoever holds this.
 #[derive(Debug)]
@@ -41,7 +53,7 @@ impl WorkDir {
         loop {
             let path = tempfile::Builder::new()
                 .prefix(PREFIX)
-                .rand_bytes(8)
+                .rand_bytes(RANDOM)
                 .tempdir_in(&parent)
                 .map_err(Error::system(format!(
                     "making a build directory in `{}`",
@@ -49,7 +61,17 @@ impl WorkDir {
                 )))?
                 .keep();
             match claim(&path) {
-                Ok(Some(lock)) => return Ok(WorkDir { path, _lock: lock }),
+                Ok(Some(lock)) => {
+                    let work = WorkDir { path, _lock: lock };
+                    return match mark(&*work._lock, &work.path) {
+                        Ok(()) => Ok(work),
+                        Err(error) => {
+                            let _ = std::fs::remove_dir(&work.path);
+                            let what = format!("marking `{}` as a build's", work.path.display());
+                            Err(Error::system(what)(error))
+                        }
+                    };
+                }
                 Ok(None) => {}
                 Err(error) => {
                     let _ = std::fs::remove_dir(&path);
@@ -99,6 +121,31 @@ fn claim(path: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
     }
 }
 
+/// Leaves the mark in a directory that is locked.
+fn mark(directory: impl AsFd, path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    match symlinkat(name, directory, MARK) {
+        // A filesystem without links serves a build in memory, whose directory is empty
+        // on disk.
+        Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        marked => Ok(marked?),
+    }
+}
+
+/// Whether a directory has the mark that [`mark`] leaves under this name.
+fn is_marked(directory: impl AsFd, name: &OsStr) -> bool {
+    readlinkat(directory, MARK).is_ok_and(|marked| marked == name)
+}
+
+/// Whether [`WorkDir::create`] gives such names.
+fn is_name(name: &OsStr) -> bool {
+    name.as_encoded_bytes()
+        .strip_prefix(PREFIX.as_bytes())
+        .is_some_and(|random| {
+            random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric)
+        })
+}
+
 fn lock(path: &Path) -> io::Result<Flock<OwnedFd>> {
     let directory = nix::fcntl::open(
         path,
@@ -141,7 +188,7 @@ impl Level {
     fn open(above: &OwnedFd, name: CString) -> nix::Result<Level> {
         let directory = open_directory(above, name.as_c_str())?;
         Ok(Level {
-            directories: unlink_files(&directory)?,
+            directories: unlink_files(&directory, None)?,
             directory,
             name,
         })
@@ -150,9 +197,12 @@ impl Level {
 
 /// Removes what is in a directory. What lies deep in it is moved to its top, under names
 /// of its own, and is removed from there.
+///
+/// A build's mark goes last, so that the next build knows what is left by one that is
+/// killed meanwhile.
 fn empty(top: &OwnedFd) -> io::Result<()> {
     let mut moved = 0;
-    let mut waiting = unlink_files(top)?;
+    let mut waiting = unlink_files(top, Some(MARK))?;
     while let Some(name) = waiting.pop() {
         let mut open = vec![Level::open(top, name)?];
         while let Some(mut level) = open.pop() {
@@ -170,7 +220,10 @@ fn empty(top: &OwnedFd) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    match unlinkat(top, MARK, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        removed => Ok(removed?),
+    }
 }
 
 /// Moves a directory to the top of a tree, under a name that it returns.
@@ -191,8 +244,9 @@ fn open_directory<P: nix::NixPath + ?Sized>(at: impl AsFd, path: &P) -> nix::Res
     nix::fcntl::openat(at, path, flags, Mode::empty())
 }
 
-/// Removes all but directories from a directory, and returns the names of those.
-fn unlink_files(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
+/// Removes all but directories, and but the file `spared`, from a directory, and returns
+/// the names of those directories.
+fn unlink_files(directory: &OwnedFd, spared: Option<&CStr>) -> nix::Result<Vec<CString>> {
     let (mut directories, mut others) = (Vec::new(), Vec::new());
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let mut list = nix::dir::Dir::openat(directory, ".", flags, Mode::empty())?;
@@ -219,6 +273,9 @@ fn unlink_files(directory: &OwnedFd) -> nix::Result<Vec<CString>> {
     }
     // Not while the list is read: filesystems may then leave entries out.
     for name in others {
+        if spared == Some(name.as_c_str()) {
+            continue;
+        }
         match unlinkat(directory, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::ENOENT) => {}
             removed => removed?,
@@ -241,39 +298,44 @@ pub fn remove(path: &Path, identity: &Identity) -> Result<(), Error> {
     remove_tree(path).map_err(Error::system(format!("removing `{}`", path.display())))
 }
 
-/// Removes the caller's build directories below `parent` that nobody uses.
-/// Returns their paths; what cannot be removed is left for the next time.
-pub fn stale(parent: &Path, identity: &Identity) -> Vec<PathBuf> {
+/// Removes the caller's build directories below `parent` that nobody uses, except what
+/// holds one of `kept`. Returns their paths; what cannot be removed is left for the next
+/// time.
+pub fn stale(parent: &Path, kept: &[PathBuf], identity: &Identity) -> Vec<PathBuf> {
     let own = nix::unistd::geteuid().as_raw();
-    let Ok(entries) = std::fs::read_dir(parent) else {
+    // Of what is not there yet, where it will be.
+    let real = |path: &PathBuf| path.ancestors().find_map(|path| path.canonicalize().ok());
+    let kept: Vec<PathBuf> = kept.iter().filter_map(real).collect();
+    let Ok(entries) = parent.canonicalize().and_then(std::fs::read_dir) else {
         return Vec::new();
     };
     entries
         .filter_map(Result::ok)
-        .filter(|entry| {
-            entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(PREFIX.as_bytes())
-        })
+        .filter(|entry| is_name(&entry.file_name()))
         .map(|entry| entry.path())
+        .filter(|path| !kept.iter().any(|kept| kept.starts_with(path)))
         .filter(|path| {
             std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == own)
         })
-        .filter(|path| {
-            // Held while removing, so that two builds do not sweep the same one.
-            lock(path).is_ok_and(|held| {
-                let swept = remove(path, identity).is_ok();
-                let _ = held.as_fd();
-                swept
-            })
-        })
+        .filter(|path| sweep(path, identity))
         .collect()
+}
+
+/// Removes a directory of that name if it is a build's that nobody uses, or empty; whether
+/// it did.
+fn sweep(path: &Path, identity: &Identity) -> bool {
+    // Held while removing, so that two builds do not sweep the same one.
+    let Ok(held) = lock(path) else { return false };
+    if is_marked(&*held, path.file_name().unwrap_or_default()) {
+        return remove(path, identity).is_ok();
+    }
+    std::fs::remove_dir(path).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::idmap::Maps;
 
     #[test]
     fn a_directory_that_another_build_takes_while_it_is_made_is_made_again() {
@@ -344,6 +406,94 @@ mod tests {
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(outside.path(), &link).expect("linked");
         assert!(remove_tree(&link).is_err() && outside.path().join("kept").exists());
+    }
+
+    /// Makes a build directory that nobody uses, with a file in it.
+    fn left_over(parent: &Path) -> PathBuf {
+        let work = WorkDir::create(parent).expect("a build directory");
+        std::fs::create_dir(work.path().join("built")).expect("made");
+        std::fs::write(work.path().join("built/file"), "x").expect("written");
+        work.path().canonicalize().expect("there")
+    }
+
+    /// What [`stale`] removes that would be kept for nothing else.
+    fn swept(parent: &Path, kept: &[PathBuf]) -> Vec<PathBuf> {
+        let identity = Identity::Root(Maps {
+            users: Vec::new(),
+            groups: Vec::new(),
+            by_tool: false,
+        });
+        stale(parent, kept, &identity)
+    }
+
+    #[test]
+    fn directories_that_others_name_like_a_build_s_are_kept() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let make = |name: &str| {
+            let path = parent.path().join(name);
+            std::fs::create_dir(&path).expect("made");
+            path
+        };
+        let fill = |path: &Path| std::fs::write(path.join("file"), "x").expect("written");
+        let link = |path: &Path, to: &str| {
+            std::os::unix::fs::symlink(to, path.join(".kiln-build")).expect("linked");
+        };
+        let mut kept = Vec::new();
+        for name in [
+            "kiln_build.images",
+            "kiln_build.abcdefg",
+            "kiln_build.a-cdefgh",
+            "kiln_build.",
+        ] {
+            // Not even the mark makes them a build's.
+            let path = make(name);
+            link(&path, name);
+            kept.push(path);
+        }
+        kept.push(make("kiln_build.abcdefghi"));
+        let own = make("kiln_build.abcdefgh");
+        fill(&own);
+        let of_another = make("kiln_build.copycopy");
+        link(&of_another, "kiln_build.original");
+        let file = make("kiln_build.filefile");
+        std::fs::write(file.join(".kiln-build"), "kiln_build.filefile").expect("written");
+        kept.extend([own, of_another, file]);
+        let left = left_over(parent.path());
+        // As a build leaves it that is killed before it marks its directory.
+        let empty = make("kiln_build.emptyEM9");
+        let mut removed = swept(parent.path(), &[]);
+        removed.sort();
+        let mut expected = [left, empty].map(|path| parent.path().join(path));
+        expected.sort();
+        assert_eq!(removed, expected);
+        for path in kept {
+            assert!(path.is_dir(), "`{}` is gone", path.display());
+        }
+    }
+
+    #[test]
+    fn what_a_build_stands_in_or_writes_into_is_kept() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let left = left_over(parent.path());
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&left, &link).expect("linked");
+        for kept in [left.clone(), left.join("built"), link.join("new/image.raw")] {
+            assert!(swept(parent.path(), &[kept]).is_empty());
+            assert!(left.join("built/file").exists());
+        }
+        assert_eq!(swept(parent.path(), &[parent.path().to_owned()]), [left]);
+    }
+
+    #[test]
+    fn a_build_directory_is_marked_until_all_else_in_it_is_gone() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let left = left_over(parent.path());
+        let top = open_directory(nix::fcntl::AT_FDCWD, &left).expect("there");
+        let name = left.file_name().expect("a name");
+        unlink_files(&top, Some(MARK)).expect("removed");
+        assert!(is_marked(&top, name));
+        empty(&top).expect("removed");
+        assert!(!is_marked(&top, name));
     }
 
     #[test]
