@@ -51,6 +51,9 @@ const fn phase(name: &'static str, inside: bool, target_root: bool, breaks: bool
 /// With less free space than this, in bytes, a hook may have failed because of it.
 const FULL: u64 = 32 << 20;
 
+/// The same of files that can still be made.
+const FEW: u64 = 512;
+
 /// What to do where a hook cannot be started.
 fn interpreter_hint(interpreter: Option<String>) -> String {
     let Some(name) = interpreter else {
@@ -475,15 +478,25 @@ impl Engine<'_> {
         ))
     }
 
-    /// What to do where hardly any space is left for the build: the kernel tells nobody
-    /// but the program.
+    /// What to do where hardly any space is left for the build, or no file can be made any
+    /// more: the kernel tells nobody but the program, and the same of both.
     fn full_hint(&self) -> Option<String> {
         let work = &self.watch.work;
         let found = nix::sys::statvfs::statvfs(work).ok()?;
         let free = found
             .blocks_available()
             .saturating_mul(found.fragment_size());
-        (free < FULL).then(|| {
+        // Some filesystems do not count files at all.
+        let crowded = found.files() > 0 && found.files_available() < FEW;
+        (free < FULL || crowded).then(|| {
+            let files = if crowded {
+                format!(
+                    " (it holds {} files, which is about all that it may)",
+                    found.files() - found.files_available()
+                )
+            } else {
+                String::new()
+            };
             let remedy = if self.watch.work_in_memory {
                 "`--disk` (or `KILN_DISK`) gives a build in memory more, and `--no-tmpfs` builds on \
                  disk"
@@ -494,7 +507,7 @@ impl Engine<'_> {
                     work.display()
                 )
             };
-            format!("if it says that no space is left: {remedy}")
+            format!("if it says that no space is left{files}: {remedy}")
         })
     }
 

@@ -124,6 +124,21 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     Ok(remarks)
 }
 
+/// Bytes of a filesystem in memory for each name in it. That is what the kernel allows
+/// where no size is given, too, and less than files have on average.
+const BYTES_PER_NAME: u64 = 4096;
+
+/// Names that any filesystem in memory may hold: what kiln puts there itself is far less.
+const FEWEST_NAMES: u64 = 16 << 10;
+
+/// Files, directories, links and further names of files that fit into so many bytes in
+/// memory.
+///
+/// What is empty takes no space of the filesystem, and still 2 KiB of the kernel's memory.
+fn most_names(size: u64) -> u64 {
+    (size / BYTES_PER_NAME).max(FEWEST_NAMES)
+}
+
 /// Makes the build's own directory a mount: in memory, or as it is.
 fn mount_work(view: &View) -> Result<(), Error> {
     if !view.work_in_memory {
@@ -132,7 +147,7 @@ fn mount_work(view: &View) -> Result<(), Error> {
     }
     let mut options = OsString::from("mode=0700");
     if let Some(size) = view.work_size {
-        options.push(format!(",size={size}"));
+        options.push(format!(",size={size},nr_inodes={}", most_names(size)));
     }
     mounts::mount(
         Some(Path::new("kiln")),
@@ -321,4 +336,21 @@ fn private_dev() -> Result<(), Error> {
     }
     std::fs::set_permissions(dev, std::fs::Permissions::from_mode(0o755))
         .map_err(io("changing", dev))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_memory_are_in_proportion_to_its_size() {
+        for (size, names) in [
+            (0, 16_384),
+            (60 << 20, 16_384),
+            (1 << 30, 262_144),
+            (u64::MAX, u64::MAX >> 12),
+        ] {
+            assert_eq!(most_names(size), names, "{size}");
+        }
+    }
 }

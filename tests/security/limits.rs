@@ -129,6 +129,35 @@ fn a_hook_that_fills_the_disk_fails_and_the_host_has_its_space_back() {
 }
 
 #[test]
+fn a_build_in_memory_has_a_limit_of_files_in_proportion_to_its_size() {
+    let toy = Toy::empty();
+    toy.hook("root", "10-root", "mkdir -p \"$TARGET_ROOT/etc\"");
+    toy.hook(
+        "extra-data",
+        "50-empty",
+        "mkdir \"$TMP_BUILD_DIR/many\"\n\
+         stat -f -c 'files %T %c' \"$TMP_BUILD_DIR\"\n\
+         (cd \"$TMP_BUILD_DIR/many\" && seq 60000 | xargs touch)",
+    );
+    // kiln itself is a file of the build, and large where it is not optimised.
+    let built = toy.build("-t tar --disk 200M");
+    let files = built.lines_after("files ");
+    if !files[0].starts_with("tmpfs") {
+        skip!("a host with little memory builds on disk");
+    }
+    assert_eq!(files, ["tmpfs 51200"]);
+    let (_, hints, _) = built.failure();
+    let said = hints.join("\n");
+    assert!(
+        said.contains("files, which is about all that it may"),
+        "{said}"
+    );
+    assert!(said.contains("`--disk` (or `KILN_DISK`) gives"), "{said}");
+    toy.build("-t tar --disk 300M").success();
+    toy.assert_swept();
+}
+
+#[test]
 fn a_single_file_cannot_pass_the_limit_either() {
     let toy = Toy::basic();
     toy.hook(
