@@ -135,9 +135,6 @@ exec "${kiln_environment[@]}"
 /// With this status bash ends when `fork(2)` fails for good.
 const CANNOT_FORK: i32 = 254;
 
-/// The status of a program that was ended for the size of a file (`SIGXFSZ`).
-const FILE_TOO_LARGE: i32 = 128 + libc::SIGXFSZ;
-
 /// What `environment.d` makes of a phase's environment.
 struct Sourced {
     variables: Variables,
@@ -438,9 +435,7 @@ impl Engine<'_> {
                 self.processes_hint()
             ));
         }
-        if status == FILE_TOO_LARGE
-            && let Some(hint) = session::file_size_hint()
-        {
+        if let Some(hint) = session::ended_hint(status) {
             failure = failure.hint(hint);
         }
         if let Some(hint) = self.full_hint() {

@@ -234,6 +234,17 @@ fn counted_hints(running: &Running) -> Vec<String> {
 }
 
 /// What a shell's status tells of the end of the build's process, which said nothing itself.
+fn end_hints(status: u8) -> Vec<String> {
+    let limit = session::ended_hint(i32::from(status));
+    // Nothing else sends that.
+    let known = limit.is_some() && i32::from(status) != BY_SIGKILL;
+    let general = (!known).then(|| end_hint(status));
+    limit.into_iter().chain(general).collect()
+}
+
+/// The status of a program that `SIGKILL` ended.
+const BY_SIGKILL: i32 = 128 + libc::SIGKILL;
+
 fn end_hint(status: u8) -> String {
     const KILLED: &str = "137 means that it was killed: often because memory ran out (try \
         `--no-tmpfs`), sometimes by a hook that signals every process (`kill -9 -1`)";
@@ -348,7 +359,7 @@ fn follow(
             i32::from(status),
         );
         if counted.is_empty() {
-            return Err(failure.hint(end_hint(status)));
+            return Err(end_hints(status).into_iter().fold(failure, Failure::hint));
         }
         return Err(counted.into_iter().fold(failure, Failure::hint));
     }
@@ -543,7 +554,7 @@ mod tests {
             (139, "kiln itself failed"),
             (1, "kiln itself failed"),
         ] {
-            let hint = end_hint(status);
+            let hint = end_hints(status).join("\n");
             assert!(hint.contains(said), "{status}: {hint}");
             assert_eq!(hint.contains("137"), status == 137, "{status}: {hint}");
         }

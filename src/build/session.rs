@@ -6,9 +6,10 @@
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal;
 
 use super::failure::Failure;
-use crate::sandbox::shortage::limit;
+use crate::sandbox::shortage::{self, limit};
 
 /// Open files that a build of several outputs may need at the same time.
 const FILES: u64 = 64;
@@ -96,12 +97,21 @@ pub fn processes(allowed: u64) -> Option<u64> {
     limit(Resource::RLIMIT_NPROC).filter(|&most| most < allowed)
 }
 
-/// What to do about a file that is larger than may be.
-pub fn file_size_hint() -> Option<String> {
-    let mib = limit(Resource::RLIMIT_FSIZE)? >> 20;
-    Some(format!(
-        "this session allows files of {mib} MiB: raise the limit (`ulimit -f`)"
-    ))
+/// What to do about a program that the kernel may have ended by a limit of the session, as
+/// its status, a shell's, tells.
+pub fn ended_hint(status: i32) -> Option<String> {
+    let signal = Signal::try_from(status.checked_sub(128)?).ok()?;
+    match signal {
+        Signal::SIGXFSZ => {
+            let mib = limit(Resource::RLIMIT_FSIZE)? >> 20;
+            Some(format!(
+                "this session allows files of {mib} MiB: raise the limit (`ulimit -f`)"
+            ))
+        }
+        // At the hard limit; who sets both alike never sees the other one.
+        Signal::SIGXCPU | Signal::SIGKILL => shortage::cpu_time_hint(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -155,11 +155,9 @@ fn keeper(
             status
         }
         Err(error) => {
-            // Main shows it as if the engine had said it.
-            let failure = failure_line(&error);
-            let _ = events.write_all(failure.as_bytes());
+            let status = fail(&mut events, &error);
             drop(events);
-            1
+            status
         }
     };
     if let Err(error) = sandbox.work.remove_as_root() {
@@ -242,11 +240,21 @@ fn start_init(
     exit_now(status)
 }
 
+/// The status of what could not start the engine.
+const FAILED: u8 = 1;
+
+/// Tells main of an error, which shows it as if the engine had said it; returns the status
+/// to end with.
+fn fail(events: &mut File, error: &Error) -> u8 {
+    let _ = events.write_all(failure_line(error).as_bytes());
+    FAILED
+}
+
 /// An [`Error`] as the engine's event stream carries failures.
 fn failure_line(error: &Error) -> String {
     let message = error.with_causes();
     let value = serde_json::json!({
-        "event": "failed", "message": message, "hints": error.hints(), "status": 1
+        "event": "failed", "message": message, "hints": error.hints(), "status": FAILED
     });
     format!("{value}\n")
 }
@@ -285,8 +293,9 @@ fn init_process(
     if matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0) {
         return 137;
     }
-    let Some(child) = start_engine(terminal, events, engine) else {
-        return 125;
+    let child = match start_engine(terminal, events, engine) {
+        Ok(child) => child,
+        Err(status) => return status,
     };
     loop {
         match reap(child, WaitPidFlag::__WALL) {
@@ -302,22 +311,28 @@ fn init_process(
 fn shared_init(
     keeper_alive: &OwnedFd,
     terminal: bool,
-    events: File,
+    mut events: File,
     engine: impl FnOnce(File) -> u8,
 ) -> u8 {
     family::adopt();
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
-    let Ok(signals) = mask.thread_block().and_then(|()| {
+    let signals = mask.thread_block().and_then(|()| {
         nix::sys::signalfd::SignalFd::with_flags(
             &mask,
             nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK,
         )
-    }) else {
-        return 125;
+    });
+    let signals = match signals
+        .map_err(io::Error::from)
+        .map_err(Error::system("watching the build's processes"))
+    {
+        Ok(signals) => signals,
+        Err(error) => return fail(&mut events, &error),
     };
-    let Some(child) = start_engine(terminal, events, engine) else {
-        return 125;
+    let child = match start_engine(terminal, events, engine) {
+        Ok(child) => child,
+        Err(status) => return status,
     };
     let status = loop {
         match reap(child, WaitPidFlag::__WALL | WaitPidFlag::WNOHANG) {
@@ -339,8 +354,12 @@ fn shared_init(
     status
 }
 
-/// Forks the engine; `None` if that fails.
-fn start_engine(terminal: bool, events: File, engine: impl FnOnce(File) -> u8) -> Option<Pid> {
+/// Forks the engine; if that fails, main is told why, and the status to end with returned.
+fn start_engine(
+    terminal: bool,
+    mut events: File,
+    engine: impl FnOnce(File) -> u8,
+) -> Result<Pid, u8> {
     // SAFETY: one thread, so the child may do anything.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
@@ -355,8 +374,11 @@ fn start_engine(terminal: bool, events: File, engine: impl FnOnce(File) -> u8) -
             let status = std::panic::catch_unwind(AssertUnwindSafe(|| engine(events)));
             exit_now(status.unwrap_or(101))
         }
-        Ok(ForkResult::Parent { child }) => Some(child),
-        Err(_) => None,
+        Ok(ForkResult::Parent { child }) => Ok(child),
+        Err(errno) => {
+            let error = Error::system("starting the process that builds")(errno.into());
+            Err(fail(&mut events, &error))
+        }
     }
 }
 

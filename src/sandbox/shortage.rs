@@ -38,6 +38,15 @@ pub fn memory_hint() -> Option<String> {
     })
 }
 
+/// What to do about a program that the kernel ended, by a limit of the session.
+pub fn cpu_time_hint() -> Option<String> {
+    let seconds = limit(Resource::RLIMIT_CPU)?;
+    Some(format!(
+        "this session allows each program {seconds} s of CPU time (`ulimit -t`), after which the \
+         kernel ends it: raise the limit"
+    ))
+}
+
 /// What to do about an error of a call that starts a process or thread; nothing if it is
 /// another error than that of a shortage.
 pub(super) fn hints(error: &io::Error) -> Vec<String> {

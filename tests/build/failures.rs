@@ -276,6 +276,8 @@ fn limits_of_the_session_are_named_where_they_are_the_reason() {
             153,
             "files of 1000 MiB: raise the limit (`ulimit -f`)",
         ),
+        ("-t 1000", 152, "1000 s of CPU time (`ulimit -t`)"),
+        ("-t 1000", 137, "1000 s of CPU time (`ulimit -t`)"),
     ] {
         toy.hook("root", "55-limit", &format!("exit {status}"));
         let (_, hints, code) = build(limit).failure();
@@ -320,6 +322,35 @@ fn a_user_who_may_start_no_process_is_told_the_limit() {
     let said = "allows its user 1 processes and threads in all (`ulimit -u`)";
     assert!(hints.contains(said), "{hints}");
     assert!(!hints.contains("chroot"), "{hints}");
+}
+
+#[test]
+fn whichever_process_the_limit_of_processes_refuses_it_is_named() {
+    if !nix::unistd::geteuid().is_root() {
+        skip!("only root becomes a user who has no other processes");
+    }
+    let toy = Toy::basic();
+    // No user of the host has it.
+    let user = 54_321;
+    let home = toy.world.home();
+    let mut owned = toy.world.command("chown");
+    owned.args(["-R", &user.to_string()]);
+    owned.arg(home.parent().expect("the world's own"));
+    assert!(owned.status().expect("started").success());
+    for limit in 1..=9 {
+        let mut command = toy.world.command("/bin/bash");
+        let drop = "ulimit -u $0 && exec setpriv --reuid $1 --regid $1 --clear-groups \"${@:2}\"";
+        command.args(["-c", drop, &limit.to_string(), &user.to_string()]);
+        command.arg(crate::common::kiln());
+        let rest = "build toy -n -o toy -t tar --overwrite --json";
+        let built = Built::run(command.args(rest.split(' ')));
+        let (message, hints, _) = built.failure();
+        let said = format!("allows its user {limit} processes and threads in all (`ulimit -u`)");
+        assert!(
+            hints.join("\n").contains(&said),
+            "{limit}: {message}: {hints:?}"
+        );
+    }
 }
 
 #[test]
