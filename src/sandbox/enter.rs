@@ -393,7 +393,13 @@ enum Reaped {
 }
 
 fn reap(engine: Pid, how: WaitPidFlag) -> Reaped {
-    match waitpid(Pid::from_raw(-1), Some(how)) {
+    match waitpid(Pid::from_raw(-1), Some(how | WaitPidFlag::WUNTRACED)) {
+        // A hook stopped all that it could (`kill -STOP -1`), and with the engine its own
+        // limits.
+        Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)) if pid == engine => {
+            let _ = kill(engine, Signal::SIGCONT);
+            Reaped::Other
+        }
         Ok(WaitStatus::Exited(pid, status)) if pid == engine => {
             Reaped::Engine(u8::try_from(status).unwrap_or(125))
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::common;
-use crate::common::toy::Toy;
+use crate::common::toy::{Built, Toy};
 use crate::common::watch::{eventually, marked};
 use crate::skip;
 
@@ -54,6 +54,27 @@ fn a_build_that_takes_too_long_is_ended() {
     assert!(eventually(|| marked(&mark).is_empty()));
     assert_eq!(toy.outputs(), Vec::<String>::new());
     toy.assert_swept();
+}
+
+#[test]
+fn a_hook_that_stops_all_processes_does_not_stop_its_limits() {
+    for mode in ["", "--mode single"] {
+        let toy = Toy::basic();
+        toy.hook("install", "50-stop", "kill -STOP -1\nsleep 600");
+        // A build that waits for ever is ended.
+        let mut command = toy.world.command("timeout");
+        command.args(["-k", "5", "120"]).arg(common::kiln());
+        let arguments = format!("build toy -n -o toy -t tar --json --timeout 30s {mode}");
+        let built = Built::run(command.args(arguments.split_whitespace()));
+        let (message, _, status) = built.failure();
+        if message.contains("mode `") || message.contains("namespace") {
+            println!("{mode}: {message}");
+            continue;
+        }
+        assert_eq!(status, 124, "{message}");
+        assert!(message.contains("longer than 30 s"), "{message}");
+        toy.assert_swept();
+    }
 }
 
 #[test]
