@@ -5,7 +5,7 @@
 //! through `/proc` at who started it. Here the root gets a mount namespace of its own, of
 //! which it is the top, as for hooks inside. What the program mounts there is gone when it
 //! ends, so `mount` and `umount` themselves are run by the host's own `chroot`, and so is
-//! everything where nothing can be mounted.
+//! everything where nothing can be mounted, and what hooks inside ask for.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::Explain;
 use super::sudo::{find_group, find_user, groups_of};
+use crate::build::environment::HOOKS_INSIDE;
 use crate::sandbox::inside;
 
 /// Why the program is not run.
@@ -124,7 +125,9 @@ fn mounts(command: &[OsString]) -> bool {
 
 /// `chroot [--userspec=USER[:GROUP]] [--groups=GROUP,…] ROOT [COMMAND [ARGUMENT…]]`
 pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let Some(call) = parse(args).filter(|call| !mounts(&call.command)) else {
+    let is_inside = super::env_os("TMP_HOOKS_PATH").is_some_and(|hooks| hooks == HOOKS_INSIDE);
+    let ours = |call: &Call| !is_inside && !mounts(&call.command);
+    let Some(call) = parse(args).filter(ours) else {
         return hosts_own(args);
     };
     let fail = |source| Error::Root {

@@ -89,7 +89,7 @@ macro_rules! helpers {
 
 helpers! {
     "cache-url" Anywhere cache_url::main;
-    "chroot" Outside chroot::main;
+    "chroot" Called chroot::main;
     "dib-init-system" Inside dib_python::init_system;
     "dib-python" Inside dib_python::main;
     "dib-run-parts" Anywhere run_parts::main;
@@ -246,7 +246,8 @@ pub(crate) fn exec(command: &mut Command) -> io::Error {
 /// Programs that `sudo` takes to be kiln's, whatever is in `PATH`, and that are
 /// shell functions in hooks. What a hook finds in `PATH` by these names outside
 /// is the host's own program, fit to be copied.
-pub const FUNCTIONS: [&str; 10] = [
+pub const FUNCTIONS: [&str; 11] = [
+    "chroot",
     "dmsetup",
     "kpartx",
     "losetup",
@@ -269,6 +270,8 @@ pub fn functions(bin: &std::path::Path) -> Vec<(String, String)> {
     let sudo = crate::element::info::quote(&bin.join("sudo").to_string_lossy());
     FUNCTIONS
         .iter()
+        // Programs of the target are no others than those that call it.
+        .filter(|name| **name != "chroot" || bin.ends_with(".kiln/outside"))
         .map(|name| {
             // In another root the path leads nowhere, and its own program is meant.
             let body = format!(

@@ -290,14 +290,19 @@ impl Engine<'_> {
             .map_err(|error| Failure::new(format!("writing the disk's layout: {error}")))?;
         fs_err::write(dirs.hooks.join(".kiln/layout.json"), facts)
             .map_err(Failure::io("writing the disk's layout"))?;
+        let writing = || Failure::io("writing the helper programs");
         let (own, inside) = (dirs.hooks.join(".kiln"), dirs.inside.join(".kiln"));
         make(&inside)?;
         copy::copy_tree_without(&own, &inside, &["outside", PROGRAM]).map_err(copying)?;
-        for directory in [own, inside] {
-            write_program(&directory.join(PROGRAM))
-                .map_err(Failure::io("writing the helper programs"))?;
+        for directory in [&own, &inside] {
             make(&directory.join(RECORD))?;
         }
+        // Hooks outside have the very program that runs: they cannot change it. Hooks inside
+        // could, so theirs is a copy.
+        if mounts::show_own_program(&own.join(PROGRAM)).is_err() {
+            write_program(&own.join(PROGRAM)).map_err(writing())?;
+        }
+        write_program(&inside.join(PROGRAM)).map_err(writing())?;
         let dirs = &self.dirs;
         let paths: [(&str, OsString); 6] = [
             ("KILN_UMASK", format!("{:04o}", self.umask.bits()).into()),

@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -262,6 +263,29 @@ fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::Resu
     Ok(BindGuard {
         path: root.join(path.trim_start_matches('/')),
     })
+}
+
+/// Shows the program of this process at `path`, which is made: as it is now, whatever
+/// replaces it later.
+pub fn show_own_program(path: &Path) -> io::Result<()> {
+    if !standin::mounts_are_possible() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let own = fs_err::metadata("/proc/self/exe")?;
+    let program = clone_mount(&fs_err::read_link("/proc/self/exe")?, false)?;
+    let found = nix::sys::stat::fstat(&program)?;
+    // It may be gone from there, or hidden.
+    if (found.st_dev, found.st_ino) != (own.dev(), own.ino()) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    set_read_only(
+        program.as_raw_fd(),
+        c"",
+        true,
+        libc::AT_EMPTY_PATH as libc::c_uint,
+    )?;
+    let place = fs_err::File::create(path)?;
+    attach(&program, place.file().as_fd())
 }
 
 /// A directory in a target, under its name there; taken away when dropped.
