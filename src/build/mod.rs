@@ -15,6 +15,7 @@ pub mod place;
 pub mod plan;
 mod programs;
 mod record;
+mod reports;
 pub mod request;
 pub mod run;
 pub mod session;

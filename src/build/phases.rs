@@ -24,7 +24,7 @@ use super::engine::Engine;
 use super::environment::{self, HOOKS_INSIDE, Variables};
 use super::event::Event;
 use super::failure::Failure;
-use super::{record, session};
+use super::{record, reports, session};
 
 /// A phase, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,15 +355,9 @@ impl Engine<'_> {
             handed: sourced.handed.clone(),
             // Earlier hooks may have made devices, which this one is to see.
             filter: Some(self.filter()),
-            // Programs outside may report their own progress.
-            keep_open: place.inside.is_none().then(|| self.events.descriptor()),
+            keep_open: None,
             watch: Some(self.watch.clone()),
         };
-        if let Some(fd) = program.keep_open {
-            program
-                .environment
-                .push(("KILN_EVENTS_FD".into(), fd.to_string().into()));
-        }
         if command::is_plain_script(&self.dirs.hooks.join(directory).join(name)) {
             program.arguments.insert(0, "/bin/bash".into());
         }
@@ -373,7 +367,12 @@ impl Engine<'_> {
         }
         // What an earlier hook put up with explains nothing.
         self.refused_hint();
-        let result = self.run_program(&program);
+        let result = if outside {
+            // Programs outside may report their own progress.
+            reports::run(&mut program, &mut self.events).map(shell_status)
+        } else {
+            self.run_program(&program)
+        };
         self.require_supervisor()?;
         let what = format!("hook `{directory}/{name}` of element `{element}`");
         let status = result.map_err(|error| {

@@ -270,8 +270,11 @@ fn end_hint(status: u8) -> String {
 /// How the events of a build came to an end.
 #[derive(Default)]
 struct Followed {
-    /// The last event of a build has come.
-    ended: bool,
+    /// The build has said why it failed.
+    failed: bool,
+    /// The last event of a build that succeeded. It is told only once its process has
+    /// ended as that of such a build does.
+    finished: Option<Event>,
     stopped_by: Option<Signal>,
     late: Option<Duration>,
     /// The hook, and the step, that has begun and not ended.
@@ -327,7 +330,8 @@ fn follow(
     let status = running.wait()?;
     let moment = followed.moment();
     let Followed {
-        ended,
+        failed,
+        finished,
         stopped_by,
         late,
         ..
@@ -351,8 +355,11 @@ fn follow(
         });
         return Ok(status);
     }
-    if !ended {
-        // Neither Finished nor Failed came: something killed the engine.
+    if let Some(finished) = finished.filter(|_| status == 0) {
+        on_event(finished);
+    } else if !failed {
+        // Neither Finished nor Failed came, or what came is not true: something killed
+        // the engine.
         let status = if status == 0 { 1 } else { status };
         let failure = Failure::status(
             format!("the build's process ended without a word{moment} (status {status})"),
@@ -420,14 +427,21 @@ fn follow_events(
             if count == 0 {
                 return Ok(followed);
             }
-            let ended = pending.pass_on(&buffer[..count], &mut |mut event| {
+            pending.pass_on(&buffer[..count], &mut |mut event| {
                 followed.note(&event);
-                if let Event::Failed { hints, .. } = &mut event {
-                    hints.splice(0..0, counted_hints(running));
+                match &mut event {
+                    Event::Finished { .. } => {
+                        followed.finished = Some(event);
+                        return;
+                    }
+                    Event::Failed { hints, .. } => {
+                        hints.splice(0..0, counted_hints(running));
+                        followed.failed = true;
+                    }
+                    _ => {}
                 }
                 on_event(event);
             });
-            followed.ended |= ended;
         }
     }
 }
@@ -443,25 +457,21 @@ struct Pending {
 }
 
 impl Pending {
-    /// Takes more bytes and parses the lines that are complete; true once the last event
-    /// of a build has come.
-    fn pass_on(&mut self, more: &[u8], on_event: &mut dyn FnMut(Event)) -> bool {
-        let mut last = false;
+    /// Takes more bytes and parses the lines that are complete.
+    fn pass_on(&mut self, more: &[u8], on_event: &mut dyn FnMut(Event)) {
         for piece in more.split_inclusive(|&byte| byte == b'\n') {
             self.bytes.extend_from_slice(piece);
-            // Hooks outside may write here too, without an end.
+            // What a hook finds a way to write here need have no end.
             if piece.ends_with(b"\n") || self.bytes.len() >= LONGEST_EVENT {
                 let line = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
                 // What is no event is output.
                 let event = serde_json::from_slice(line).unwrap_or_else(|_| Event::Output {
                     line: String::from_utf8_lossy(line).into_owned(),
                 });
-                last |= matches!(event, Event::Finished { .. } | Event::Failed { .. });
                 on_event(event);
                 self.bytes.clear();
             }
         }
-        last
     }
 }
 
@@ -561,19 +571,19 @@ mod tests {
     }
 
     /// The events, and what is kept of a line that is not complete.
-    fn passed(pieces: &[&[u8]]) -> (Vec<Event>, bool, usize) {
-        let (mut pending, mut events, mut last, mut most) = (Pending::default(), vec![], false, 0);
+    fn passed(pieces: &[&[u8]]) -> (Vec<Event>, usize) {
+        let (mut pending, mut events, mut most) = (Pending::default(), vec![], 0);
         for piece in pieces {
-            last |= pending.pass_on(piece, &mut |event| events.push(event));
+            pending.pass_on(piece, &mut |event| events.push(event));
             most = most.max(pending.bytes.len());
         }
-        (events, last, most)
+        (events, most)
     }
 
     #[test]
     fn events_come_in_pieces_and_other_lines_are_output() {
         let output = |line: &str| Event::Output { line: line.into() };
-        let (events, last, _) = passed(&[
+        let (events, _) = passed(&[
             b"no event\n{\"event\":\"info\",",
             b"\"text\":\"x\"}\n\xff\n{\"event\":\"fini",
             b"shed\",\"seconds\":1.0}\n",
@@ -585,7 +595,6 @@ mod tests {
             Event::Finished { seconds: 1.0 },
         ];
         assert_eq!(events, expected);
-        assert!(last);
     }
 
     #[test]
@@ -593,8 +602,9 @@ mod tests {
         let flood = vec![b'x'; 64 << 10];
         let mut pieces = vec![&flood[..]; 100];
         pieces.push(b"\n{\"event\":\"finished\",\"seconds\":1.0}\n");
-        let (events, last, most) = passed(&pieces);
-        assert!(last && most <= LONGEST_EVENT + flood.len(), "{most}");
+        let (events, most) = passed(&pieces);
+        assert!(most <= LONGEST_EVENT + flood.len(), "{most}");
+        assert_eq!(events.last(), Some(&Event::Finished { seconds: 1.0 }));
         let length = |event: &Event| match event {
             Event::Output { line } => line.len(),
             _ => 0,

@@ -393,3 +393,58 @@ fn what_to_do_about_a_mirror_is_not_to_look_around_in_the_target() {
     let hints = hints_of(absent, "true");
     assert!(!hints.contains(looks), "{hints}");
 }
+
+#[test]
+fn a_hook_cannot_speak_for_the_engine() {
+    let forged = r#"exec 9>>"/proc/self/fd/$KILN_EVENTS_FD"
+echo '{"event":"output-written","path":"x.tar","format":"tar","virtual_size":1,"file_size":1,"disk_size":1}' >&9
+echo '{"event":"finished","seconds":1.0}' >&9
+echo '{"event":"failed","message":"forged","hints":[],"status":1}' >&9
+echo '{"event":"step-started","step":"a step","total":null}' >&9
+echo '{"event":"step-finished","step":"a step","seconds":1.0}' >&9
+echo after the step
+"#;
+    let is_end = |event: &Event| {
+        matches!(
+            event,
+            Event::OutputWritten { .. } | Event::Finished { .. } | Event::Failed { .. }
+        )
+    };
+    let toy = Toy::basic();
+    // A process that stays and holds the pipe keeps nobody waiting.
+    toy.hook("root", "90-forge", &format!("{forged}sleep 600 &"));
+    let built = toy.build("-t tar").success();
+    let ends: Vec<_> = built.events.iter().filter(|event| is_end(event)).collect();
+    assert!(
+        matches!(
+            ends[..],
+            [Event::OutputWritten { .. }, Event::Finished { seconds }] if *seconds != 1.0
+        ),
+        "{ends:?}"
+    );
+    assert_eq!(built.lines_after("{\"event\":").len(), 3);
+    // Steps are told, before what is printed after them and before the hook's end.
+    let place = |wanted: &dyn Fn(&Event) -> bool| built.events.iter().position(wanted);
+    let step =
+        place(&|event| matches!(event, Event::StepFinished { step, .. } if step == "a step"));
+    let line = place(&|event| matches!(event, Event::Output { line } if line == "after the step"));
+    let end =
+        place(&|event| matches!(event, Event::HookFinished { hook, .. } if hook == "90-forge"));
+    assert!(
+        step.is_some() && step < line && line < end,
+        "{step:?} {line:?} {end:?}"
+    );
+
+    let toy = Toy::basic();
+    toy.hook(
+        "root",
+        "90-forge",
+        &format!("{forged}kill -9 -1\nsleep 600"),
+    );
+    let built = toy.build("-t tar");
+    let (message, _, status) = built.failure();
+    assert!(message.contains("root.d/90-forge"), "{message}");
+    assert_ne!(status, 0);
+    assert_eq!(built.events.iter().filter(|event| is_end(event)).count(), 1);
+    assert_eq!(toy.outputs(), Vec::<String>::new());
+}
