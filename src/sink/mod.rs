@@ -31,6 +31,7 @@ mod raw;
 pub(crate) mod source;
 pub mod squashfs;
 mod tar;
+mod turn;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
@@ -318,6 +319,8 @@ pub fn write_all_about(
         files.iter().try_for_each(Output::sync)?;
         progress(&step, 1, 1);
     }
+    // Held until all have their names, so that the set is of one build.
+    let _turn = turn::Turn::take(open.iter().map(|one| one.output.directory()));
     open.into_iter()
         .zip(checksum_files)
         .map(|(one, files)| {

@@ -239,6 +239,11 @@ impl Output {
         &self.target
     }
 
+    /// The directory that it will be in.
+    pub(super) fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
     /// The open file, for reading and writing.
     pub fn file(&self) -> &File {
         &self.file
