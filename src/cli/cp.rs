@@ -6,6 +6,7 @@ use clap::{Args, ValueHint};
 
 use super::Context;
 use super::failure::{Failure, misused};
+use super::printer::printable;
 use super::{part, units};
 use crate::inspect::{Target, extract};
 
@@ -69,7 +70,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         for (path, kind) in done.skipped {
             context.printer.note(format_args!(
                 "left out `{}`: it is {}",
-                path.display(),
+                printable(&path.display().to_string()),
                 kind.phrase()
             ));
         }

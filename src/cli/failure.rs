@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::printer::{Colour, Printer, Tone};
+use super::printer::{Colour, Printer, Tone, printable};
 pub use crate::build::failure::Failure;
 
 /// Exit status of a command that could not do its work.
@@ -26,18 +26,19 @@ pub fn print(failure: &Failure, printer: &mut Printer) {
     printer.note(render(failure, printer.err_colour));
 }
 
-/// The text of [`print`], without the last newline.
+/// The text of [`print`], without the last newline: one line for the message and one for
+/// each hint, whatever is in the names that they quote.
 pub fn render(failure: &Failure, colour: Colour) -> String {
     let mut text = format!(
         "{} {}",
         colour.paint(Tone::Error, "error:"),
-        failure.message
+        printable(&failure.message)
     );
     for hint in &failure.hints {
         text.push('\n');
         text.push_str(&colour.paint(Tone::Accent, "hint:"));
         text.push(' ');
-        text.push_str(hint);
+        text.push_str(&printable(hint));
     }
     text
 }
@@ -110,6 +111,15 @@ mod tests {
         assert_eq!(
             render(&failure, Colour::OFF),
             "error: no room\nhint: delete\nhint: buy a disk"
+        );
+    }
+
+    #[test]
+    fn a_name_in_a_failure_cannot_forge_another() {
+        let failure = Failure::new("`a\x1b[2J\nerror: forged` is odd").hint("b\nhint: c");
+        assert_eq!(
+            render(&failure, Colour::OFF),
+            "error: `a\\u{1b}[2J\\nerror: forged` is odd\nhint: b\\nhint: c"
         );
     }
 

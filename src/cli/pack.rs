@@ -8,6 +8,7 @@ use clap::{Args, ValueHint};
 use super::Context;
 use super::failure::{Failure, misused};
 use super::naming::Naming;
+use super::printer::printable;
 use super::values::{self, TYPES};
 use super::written;
 use crate::disk::config;
@@ -145,6 +146,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let warnings = packed.warnings.iter();
     let of_outputs = packed.written.iter().flat_map(|one| &one.warnings);
     for warning in warnings.chain(of_outputs) {
+        let warning = printable(warning);
         context.printer.note(format_args!("warning: {warning}"));
     }
     let current_dir = context.caller.current_dir.clone();

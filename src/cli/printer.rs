@@ -71,6 +71,21 @@ pub fn terminal_is_dumb() -> bool {
     env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
+/// `text` on one line and with its control characters escaped, as `kiln ls` shows names:
+/// what comes from an archive, an image or an element can then neither send commands to a
+/// terminal nor begin a line that looks like one of kiln's own.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// Standard output and standard error of a command.
 pub struct Printer {
     out: Box<dyn Write + Send>,
@@ -224,6 +239,17 @@ mod tests {
         printer.line("two");
         let lost = printer.take_lost().expect("an error");
         assert_eq!(lost.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        for (text, shown) in [
+            ("plain `ä` \\ text", "plain `ä` \\ text"),
+            ("a\x1b]0;X\x07\nerror: b", "a\\u{1b}]0;X\\u{7}\\nerror: b"),
+            ("\x7f\u{9b}\r\t", "\\u{7f}\\u{9b}\\r\\t"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::failure::{Failure, misused};
+use super::printer::printable;
 use super::units;
 use crate::push::{
     self, Cloud, Error, Existing, Item, Job, Lookup, Method, Parts, Report, Visibility,
@@ -193,7 +194,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     let result = push::push(&cloud, &job, &items, &stop, &report);
     bar.finish_and_clear();
     for note in notes.into_inner() {
-        context.printer.note(note);
+        context.printer.note(printable(&note));
     }
     let pushed = result.map_err(failure)?;
     if arguments.json {

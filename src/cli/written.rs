@@ -5,6 +5,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::printer::printable;
 use super::{Context, units};
 use crate::sink::{Progress, Written};
 
@@ -17,7 +18,7 @@ pub fn with_bar<T>(work: impl FnOnce(Progress<'_>) -> T) -> T {
         bar.set_style(style);
     }
     let result = work(&|step, done, total| {
-        bar.set_message(step.to_owned());
+        bar.set_message(printable(step));
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -3,12 +3,27 @@
 use std::fmt::Write as _;
 
 use crate::build::event::Event;
+use crate::cli::printer::printable;
 use crate::cli::units;
 
-/// The lines that an event is worth; progress is worth none.
+/// The lines that an event is worth; progress is worth none. Names in them are escaped;
+/// what programs print is left as it is.
 pub fn lines(event: &Event) -> Vec<String> {
+    let lines = texts(event);
     match event {
-        Event::Info { text } => text.lines().map(str::to_owned).collect(),
+        Event::Output { .. } => lines,
+        _ => lines.iter().map(|line| printable(line)).collect(),
+    }
+}
+
+fn texts(event: &Event) -> Vec<String> {
+    match event {
+        // What follows the first line cannot be taken for the beginning of another.
+        Event::Info { text } => text
+            .lines()
+            .enumerate()
+            .map(|(at, line)| format!("{}{line}", if at > 0 { "  " } else { "" }))
+            .collect(),
         Event::Warning { text } => text
             .lines()
             .map(|line| format!("WARNING: {line}"))
@@ -97,6 +112,44 @@ mod tests {
                 "dib-run-parts --------------------- END PROFILING ---------------------",
             ]
         );
+    }
+
+    #[test]
+    fn names_cannot_forge_lines_and_output_is_as_it_was() {
+        let text = "a\x1b[2J\nerror: forged".to_owned();
+        for (event, expected) in [
+            (
+                Event::Info { text: text.clone() },
+                &["a\\u{1b}[2J", "  error: forged"][..],
+            ),
+            (
+                Event::Warning { text: text.clone() },
+                &["WARNING: a\\u{1b}[2J", "WARNING: error: forged"],
+            ),
+            (
+                Event::StepStarted {
+                    step: text.clone(),
+                    total: None,
+                },
+                &["a\\u{1b}[2J\\nerror: forged ..."],
+            ),
+            (
+                Event::Failed {
+                    message: text,
+                    hints: vec![],
+                    status: 1,
+                },
+                &["error: a\\u{1b}[2J\\nerror: forged"],
+            ),
+            (
+                Event::Output {
+                    line: "\x1b[31mred".into(),
+                },
+                &["\x1b[31mred"],
+            ),
+        ] {
+            assert_eq!(lines(&event), expected);
+        }
     }
 
     #[test]

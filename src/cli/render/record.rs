@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::terminal::visible;
 use crate::build::event::Event;
 use crate::cli::failure::{self, Failure};
-use crate::cli::printer::table;
+use crate::cli::printer::{printable, table};
 use crate::cli::units;
 
 /// Lines of output that a failure repeats.
@@ -133,7 +133,7 @@ impl Record {
             return Vec::new();
         }
         let heading = match &self.running {
-            Some(running) => format!("last output of {running}:"),
+            Some(running) => format!("last output of {}:", printable(running)),
             None => "last output:".to_owned(),
         };
         let lines = self
@@ -157,8 +157,8 @@ impl Record {
                 .map(|hook| {
                     vec![
                         format!("  {}", units::seconds(hook.seconds)),
-                        format!("{}/{}", hook.phase, hook.name),
-                        format!("({})", hook.element),
+                        printable(&format!("{}/{}", hook.phase, hook.name)),
+                        printable(&format!("({})", hook.element)),
                     ]
                 })
                 .collect();
@@ -181,7 +181,7 @@ impl Image {
     fn describe(&self) -> String {
         let file = units::bytes(self.file_size);
         let disk = units::bytes(self.disk_size);
-        let path = self.path.display();
+        let path = printable(&self.path.display().to_string());
         if self.format == "tar" {
             format!("{path}: tar, file {file}, on disk {disk}")
         } else {
