@@ -22,6 +22,7 @@
 //! | [`disk`] | extents, partition tables, filesystems, boot code |
 //! | [`tree`] | the immutable tree of files that an image is made from |
 //! | [`embed`] | the bundled elements |
+//! | `small` | files that people write by hand |
 //! | `threads` | threads that are waited for |
 
 pub mod build;
@@ -38,5 +39,6 @@ pub mod push;
 pub mod rootfs;
 pub mod sandbox;
 pub mod sink;
+mod small;
 mod threads;
 pub mod tree;

@@ -401,6 +401,11 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
             "error: cannot use layout `./data.yaml`: no filesystem is mounted at `/`",
         ),
         (
+            "pack tree --layout /dev/zero",
+            1,
+            "error: cannot read layout `/dev/zero`: it is a device, and not a regular file",
+        ),
+        (
             "pack tree --layout ./gone.yaml",
             1,
             "error: cannot read layout `./gone.yaml`",

@@ -263,10 +263,12 @@ fn aci_manifest(request: &Request) -> Result<Option<Arc<[u8]>>, Failure> {
     let Some(path) = request.variable("ACI_MANIFEST") else {
         return Ok(None);
     };
-    let bytes = fs_err::read(request.current_dir.join(path))
-        .map_err(Failure::io(
-            "reading the manifest that `ACI_MANIFEST` names",
-        ))
+    let path = request.current_dir.join(path);
+    let bytes = crate::small::read(&path)
+        .map_err(Failure::io(format!(
+            "reading the manifest that `ACI_MANIFEST` names, `{}`",
+            path.display()
+        )))
         .map_err(|failure| failure.hint("unset `ACI_MANIFEST` to have kiln write one"))?;
     serde_json::from_slice::<serde_json::Value>(&bytes).map_err(|error| {
         Failure::new(format!(
@@ -321,10 +323,12 @@ fn block_device_config(
         let Some(path) = given.strip_prefix("file://") else {
             return Ok(given);
         };
-        return fs_err::read_to_string(request.current_dir.join(path))
-            .map_err(Failure::io(
-                "reading the file that `DIB_BLOCK_DEVICE_CONFIG` names",
-            ))
+        let path = request.current_dir.join(path);
+        return crate::small::read_text(&path)
+            .map_err(Failure::io(format!(
+                "reading the file that `DIB_BLOCK_DEVICE_CONFIG` names, `{}`",
+                path.display()
+            )))
             .map_err(|failure| {
                 failure.hint(
                     "`file://` is followed by a path; relative ones start at the current directory",

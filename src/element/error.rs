@@ -38,6 +38,16 @@ pub enum Error {
         /// The link.
         path: PathBuf,
     },
+    /// Something in an element should be a file and is none.
+    #[error("`{path}` of element `{element}` is {found}, and not a regular file")]
+    NotAFile {
+        /// The element.
+        element: String,
+        /// Where it is.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
+    },
     /// A list such as `element-deps` is not text.
     #[error("`{path}` of element `{element}` is not UTF-8 text")]
     NotText {
@@ -134,6 +144,7 @@ impl Error {
             Self::LinkOutside { .. } => {
                 "copy the file into the element, or keep it in the same element directory".into()
             }
+            Self::NotAFile { .. } => "put a regular file in its place, or remove it".into(),
             Self::NotText { .. } => "save the file as UTF-8".into(),
             Self::Missing { name, .. } if super::replaced::ELSEWHERE.contains(&name.as_str()) => {
                 "it is one of diskimage-builder's that kiln does not bundle: install that (`pip install diskimage-builder`) and name its directory `diskimage_builder/elements` in ELEMENTS_PATH".into()

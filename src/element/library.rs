@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Error, OPERATING_SYSTEM, hooks, replaced, similar};
-use crate::embed;
+use crate::{embed, small};
 
 /// Where an element's files are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,8 +126,15 @@ impl Element {
                 } else {
                     path
                 };
-                if !path.is_file() {
-                    return Ok(None);
+                // Neither waited for, as a named pipe is, nor left out without a word.
+                let io = |source| Error::Io {
+                    action: "examine",
+                    path: path.clone(),
+                    source,
+                };
+                let kind = std::fs::metadata(&path).map_err(io)?.file_type();
+                if !kind.is_file() {
+                    return Err(self.not_a_file(&path, kind));
                 }
                 std::fs::read(&path).map(Some).map_err(|source| Error::Io {
                     action: "read",
@@ -253,10 +260,19 @@ impl Element {
                     executable: mode & 0o111 != 0,
                     body: Body::Path(body_path),
                 });
+            } else if !is_hidden_or_aside(&path) {
+                return Err(self.not_a_file(&full, meta.file_type()));
             }
-            // Sockets, pipes and devices are no part of an element.
         }
         Ok(())
+    }
+
+    fn not_a_file(&self, path: &Path, kind: std::fs::FileType) -> Error {
+        Error::NotAFile {
+            element: self.name.clone(),
+            path: path.to_owned(),
+            found: small::phrase(kind),
+        }
     }
 
     /// Where a link leads; `None` when it dangles. It must stay in the library.
@@ -484,6 +500,16 @@ fn embedded_files(prefix: &'static str) -> Vec<ElementFile> {
     files
 }
 
+/// Whether no build reads a path of an element: of its tests, or of what version control
+/// and editors keep there, in which sockets may be.
+fn is_hidden_or_aside(path: &Path) -> bool {
+    let mut names = path.iter().filter(|name| *name != ".");
+    let is_hidden = |name: &OsStr| name.as_bytes().starts_with(b".");
+    let (top, second) = (names.next(), names.next());
+    top.is_some_and(|name| hooks::is_aside(name) || is_hidden(name))
+        || second.is_some_and(is_hidden)
+}
+
 fn sorted_names(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     let io = |source| Error::Io {
         action: "list",
@@ -600,6 +626,45 @@ mod tests {
             ["a", "b", "# x"]
         );
         assert!(library.get("e").unwrap().provides().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_should_be_a_file_and_is_none_is_named() {
+        let pipe = |path: &Path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        };
+        let text = |prepare: &dyn Fn(&Path)| {
+            let dir = tempfile::tempdir().unwrap();
+            let root = format!("{}/e/", fs::canonicalize(dir.path()).unwrap().display());
+            prepare(&element(dir.path(), "e"));
+            let library = Library::with_directories(&[dir.path().to_owned()]).unwrap();
+            let e = library.get("e").unwrap();
+            let result = e.dependencies().and_then(|_| e.files());
+            result.map_or_else(
+                |error| error.to_string().replace(&root, ""),
+                |_| String::new(),
+            )
+        };
+        let named = |path: &str, found: &str| {
+            format!("`{path}` of element `e` is {found}, and not a regular file")
+        };
+        assert_eq!(
+            text(&|e| pipe(&e.join("element-deps"))),
+            named("element-deps", "a named pipe")
+        );
+        assert_eq!(
+            text(&|e| fs::create_dir(e.join("element-deps")).unwrap()),
+            named("element-deps", "a directory")
+        );
+        assert_eq!(
+            text(&|e| pipe(&e.join("install.d/10-x"))),
+            named("install.d/10-x", "a named pipe")
+        );
+        // What no build reads may be anything.
+        for path in [".git/ipc", "tests/pipe", "install.d/.pipe"] {
+            assert_eq!(text(&|e| pipe(&e.join(path))), "", "{path}");
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Layout {
                 Ok(String::from_utf8_lossy(bytes).into_owned())
             }
             Layout::File(path) => {
-                std::fs::read_to_string(path).map_err(|source| Error::LayoutFile {
+                crate::small::read_text(path).map_err(|source| Error::LayoutFile {
                     path: path.clone(),
                     source,
                 })
