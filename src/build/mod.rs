@@ -1,5 +1,6 @@
 //! Request, plan and run of a build.
 
+mod beside;
 pub mod block_device;
 pub mod confinement;
 mod destination;

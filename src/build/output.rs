@@ -16,6 +16,7 @@ use crate::sink;
 use crate::tree::live::{Owners, ScanOptions, scan};
 use crate::tree::{Device, Inode, Kind, LabelError, Labelling, Timestamp, Tree};
 
+use super::beside;
 use super::engine::Engine;
 use super::event::Event;
 use super::failure::Failure;
@@ -315,6 +316,14 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
             file_size: one.file_size,
             disk_size: one.disk_size,
         });
+    }
+    // New directories are the caller's, whoever made the target.
+    let ours = nix::sys::stat::umask(engine.umask);
+    let put = beside::put(&engine.dirs.work, &engine.plan.request.current_dir);
+    nix::sys::stat::umask(ours);
+    for path in put? {
+        let text = format!("wrote {}", shown(&path, &engine.plan.request).display());
+        engine.events.send(&Event::Info { text });
     }
     Ok(())
 }

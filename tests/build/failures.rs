@@ -450,6 +450,36 @@ echo after the step
 }
 
 #[test]
+fn manifests_are_those_of_the_image_that_is_there() {
+    let toy = Toy::basic();
+    let saved = toy.output("d").join("dib-manifests");
+    let build = |marker: &str, end: &str| {
+        toy.hook(
+            "cleanup",
+            "00-mark",
+            &format!("echo {marker} >\"$TARGET_ROOT/etc/dib-manifests/mark\""),
+        );
+        toy.hook("cleanup", "90-end", end);
+        toy.build("manifests -t tar --overwrite")
+    };
+    build("first", "exit 9").failure();
+    assert_eq!(toy.outputs(), Vec::<String>::new());
+    build("second", "true").success();
+    let mark = || fs::read_to_string(saved.join("mark")).expect("it was saved");
+    assert_eq!(mark(), "second\n");
+    build("third", "exit 9").failure();
+    assert_eq!(mark(), "second\n");
+    // What lies there is replaced and not written through.
+    let victim = toy.world.work().join("victim");
+    fs::write(&victim, "mine").expect("a file can be written");
+    fs::remove_file(saved.join("mark")).expect("it is there");
+    std::os::unix::fs::symlink(&victim, saved.join("mark")).expect("a link can be made");
+    build("fourth", "true").success();
+    assert_eq!(mark(), "fourth\n");
+    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "mine");
+}
+
+#[test]
 fn a_layout_that_never_ends_is_refused_by_name() {
     let toy = Toy::basic();
     for (path, what) in [("/dev/zero", "a device"), ("pipe", "a named pipe")] {

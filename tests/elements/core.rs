@@ -260,7 +260,12 @@ pub fn manifests_are_saved_without_secrets() {
         "declare -x DIB_A=\"1\"\ndeclare -x DIB_DEV_USER_PASSWORD=\"<not recorded>\"\ndeclare -x DIB_Z=\"3\"\n"
     );
     assert_eq!(scratch.mode("etc/dib-manifests/packages"), 0o600);
-    let saved = scratch.outside().join("an image.d/dib-manifests");
+    let left = scratch.beside("manifests");
+    assert_eq!(
+        fs::read_to_string(left.join("to")).unwrap(),
+        "an image.d/dib-manifests\n"
+    );
+    let saved = left.join("what");
     let names: Vec<_> = entries(&saved)
         .iter()
         .map(|path| crate::library::base_name(path))
@@ -274,6 +279,25 @@ pub fn manifests_are_saved_without_secrets() {
         fs::read_to_string(saved.join("dib_environment")).unwrap(),
         environment
     );
+}
+
+#[test]
+pub fn a_target_cannot_name_manifests_outside_of_their_directory() {
+    let Some(scratch) = Scratch::new(&["manifests"]) else {
+        return;
+    };
+    let scratch = scratch.with("IMAGE_NAME", "image");
+    scratch.run_outside("extra-data.d/20-manifest-dir");
+    scratch.write("evil", "evil");
+    scratch.program("find", "printf '../../../../evil\\0'");
+    let output = scratch.outside_hook("cleanup.d/01-copy-manifests-dir");
+    assert!(!output.status.success());
+    let said = error_text(&output);
+    assert!(
+        said.contains("which leads out of their directory"),
+        "{said}"
+    );
+    assert!(said.contains("\nhint: "), "{said}");
 }
 
 #[test]

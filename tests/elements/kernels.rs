@@ -58,15 +58,18 @@ pub fn kernel_and_ramdisk_lie_beside_the_image() {
     let Some(scratch) = with_kernels(&["select-boot-kernel-initrd", "baremetal"]) else {
         return;
     };
-    let image = scratch.outside().join("an image");
-    let scratch = scratch.with("IMAGE_NAME", &image.display().to_string());
+    let scratch = scratch.with("IMAGE_NAME", "an image");
     scratch.run_outside("cleanup.d/99-extract-kernel-and-ramdisk");
     for (suffix, content) in [
         ("vmlinuz", "vmlinuz-6.1.0-10-amd64"),
         ("initrd", "initrd.img-6.1.0-10-amd64"),
     ] {
-        let path = scratch.outside().join(format!("an image.{suffix}"));
-        assert_eq!(fs::read_to_string(path).unwrap(), content);
+        let left = scratch.beside(suffix);
+        assert_eq!(
+            fs::read_to_string(left.join("to")).unwrap(),
+            format!("an image.{suffix}\n")
+        );
+        assert_eq!(fs::read_to_string(left.join("what")).unwrap(), content);
     }
 }
 

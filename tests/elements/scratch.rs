@@ -349,6 +349,11 @@ impl Scratch {
         succeeded(hook, &self.inside(hook));
     }
 
+    /// What a hook left for beside the image under a name.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join("build.1/beside").join(name)
+    }
+
     /// Runs an outside hook that must succeed.
     pub fn run_outside(&self, hook: &str) {
         succeeded(hook, &self.outside_hook(hook));
