@@ -246,7 +246,7 @@ mod tests {
         symlink(&victim, out.join("x.d/list/old")).unwrap();
         for _ in 0..2 {
             let to = out.join("x.d/list");
-            assert_eq!(put(&work, &out).unwrap(), [to.clone()]);
+            assert_eq!(put(&work, &out).unwrap(), std::slice::from_ref(&to));
             assert_eq!(names(&out.join("x.d")), ["list"]);
             assert_eq!(names(&to), ["deep"]);
             assert_eq!(fs::read_to_string(to.join("deep/one")).unwrap(), "new");
