@@ -130,7 +130,7 @@ pub struct Emulation {
     /// Files that a new one might be taken for.
     pub(super) young: birth::Young,
     /// Overlays by device whose lower layers are frozen.
-    layered: Mutex<HashMap<u64, overlay::Layered>>,
+    layered: Mutex<HashMap<u64, Arc<Mutex<Option<overlay::Layered>>>>>,
     /// The last program that the kernel would not start.
     refused: Mutex<Option<Refused>>,
 }
@@ -275,7 +275,7 @@ impl Call<'_> {
     /// Notes that programs of this filter have different root directories from
     /// now on, or different mounts below them.
     fn change_root(&mut self) -> Outcome {
-        self.listener.roots.differ();
+        self.listener.roots.move_about(self.pid);
         Ok(Answer::Continue)
     }
 

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
@@ -28,6 +29,10 @@ const MOUNTS: usize = 1 << 20;
 pub(super) struct Layered {
     options: Vec<u8>,
     lower: Vec<Key>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Call<'_> {
@@ -60,15 +65,16 @@ impl Call<'_> {
     /// Freezes files of the lower layers if the device is an overlay's, and they
     /// were not frozen for it before: what its files got since then counts.
     fn freeze_layers(&mut self, device: u64) -> Result<(), Errno> {
-        let shared = std::sync::Arc::clone(&self.worker.shared);
-        // Others wait until all of them are frozen.
-        let mut known = shared
-            .layered
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.store().is_empty() {
             return Ok(());
         }
+        let of_device = {
+            let mut all = lock(&self.worker.shared.layered);
+            Arc::clone(all.entry(device).or_default())
+        };
+        // Others that look at this overlay wait until all of them are frozen. Who looks at
+        // another must not: it may serve one of the layers.
+        let mut known = lock(&of_device);
         let number = format!("{}:{}", device >> 32, device & 0xffff_ffff);
         let table = self.worker.view.read_all(self.pid, "mountinfo", MOUNTS)?;
         let options = overlay_options(&table, &number).unwrap_or_default();
@@ -90,17 +96,17 @@ impl Call<'_> {
             options,
             lower: layers.iter().map(|(_, key)| *key).collect(),
         };
-        if known.get(&device) == Some(&found) {
+        if known.as_ref() == Some(&found) {
             return Ok(());
         }
-        if known.remove(&device).is_some() {
+        if known.take().is_some() {
             self.store().thaw(device);
         }
         if !layers.is_empty() {
             for (layer, key) in layers {
                 self.freeze_below(layer, device, key.device, 0)?;
             }
-            known.insert(device, found);
+            *known = Some(found);
         }
         Ok(())
     }

@@ -166,7 +166,7 @@ pub struct Roots {
     changes: AtomicU64,
     /// Whether some of `pivoting` may still move roots.
     moving: AtomicBool,
-    /// Tasks that were let into `pivot_root(2)` and made no call since.
+    /// Tasks that were let into `pivot_root(2)` or its like and made no call since.
     pivoting: Mutex<Vec<u32>>,
 }
 
@@ -177,7 +177,8 @@ impl Roots {
     }
 
     /// A task is let into `pivot_root(2)`, which changes the root of all programs that have
-    /// the task's, and ours too. Nobody is told when it has.
+    /// the task's, and ours too, or into `chroot(2)`, which changes that of all its threads.
+    /// Nobody is told when it has.
     pub fn move_about(&self, pid: u32) {
         let mut pivoting = self.pivoting();
         if !pivoting.contains(&pid) {
@@ -193,7 +194,7 @@ impl Roots {
             return;
         }
         let mut pivoting = self.pivoting();
-        pivoting.retain(|&task| task != pid);
+        pivoting.retain(|&task| task != pid && is_there(task));
         if pivoting.is_empty() {
             // Whoever sees this looks at its root once more.
             self.differ();
@@ -204,6 +205,16 @@ impl Roots {
     fn pivoting(&self) -> MutexGuard<'_, Vec<u32>> {
         self.pivoting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether there still is a task of this number.
+fn is_there(task: u32) -> bool {
+    let Ok(task) = libc::pid_t::try_from(task) else {
+        return false;
+    };
+    // SAFETY: it sends nothing.
+    let sent = Errno::result(unsafe { libc::kill(task, 0) });
+    sent != Err(Errno::ESRCH)
 }
 
 /// A file as a process names it.
@@ -236,6 +247,8 @@ pub(super) enum Glance {
 /// call that changes roots. Numbers of tasks are given again after all others, which
 /// takes much longer.
 const LATELY: Duration = Duration::from_millis(100);
+/// `RESOLVE_NO_XDEV`, from `linux/openat2.h`.
+const NO_OTHER_MOUNT: u64 = 0x01;
 /// Tasks whose roots are remembered.
 const TASKS: usize = 64;
 
@@ -376,10 +389,14 @@ impl View {
         }
         let place = pid as usize % TASKS;
         let now = coarse_time();
-        let is_known = self.known[place].is_some_and(|known| {
-            (known.pid, known.changes, known.root) == (pid, changes, self.root)
-                && now.saturating_sub(known.when) < LATELY
-        }) && self.still_has_root(roots);
+        // Somebody may be about to change the root that it shares with others.
+        let moving = roots.moving.load(Ordering::Acquire);
+        let is_known = !moving
+            && self.known[place].is_some_and(|known| {
+                (known.pid, known.changes, known.root) == (pid, changes, self.root)
+                    && now.saturating_sub(known.when) < LATELY
+            })
+            && self.still_has_root(roots);
         if !is_known {
             self.enter_root(pid, roots)?;
             self.known[place] = Some(Known {
@@ -469,15 +486,52 @@ impl View {
         match found {
             Ok(found) => {
                 let is_known = found.stx_mask & libc::STATX_MNT_ID != 0;
-                if plain || is_known && found.stx_mnt_id == self.root.3 {
+                let is_here = is_known && found.stx_mnt_id == self.root.3;
+                // A descriptor of the engine may be of a file that is here too.
+                if plain || is_here && !may_pass_proc(path) {
                     Glance::File(found)
                 } else {
                     Glance::Unsure
                 }
             }
-            Err(Errno::ENOENT | Errno::ENOTDIR) if plain || !may_pass_proc(path) => Glance::Nothing,
+            Err(Errno::ENOENT | Errno::ENOTDIR) if plain || self.is_missing(&from) => {
+                Glance::Nothing
+            }
             Err(_) => Glance::Unsure,
         }
+    }
+
+    /// Whether there is nothing at a path, whoever asks: on the way there it does not leave
+    /// the mount that it starts on, as it would for `/proc/self`.
+    fn is_missing(&self, from: &std::ffi::CStr) -> bool {
+        let bytes = from.to_bytes();
+        let mut start = None;
+        let mut rest = bytes;
+        if bytes.first() != Some(&b'/') {
+            // `PID/cwd` and `PID/fd/N` are links to elsewhere.
+            let mut names = bytes.split(|&byte| byte == b'/');
+            let of_descriptor = names.clone().nth(1) == Some(b"fd");
+            let prefix = names.by_ref().take(if of_descriptor { 3 } else { 2 });
+            let length: usize = prefix.map(|name| name.len() + 1).sum();
+            let Some((link, below)) = bytes.split_at_checked(length) else {
+                return false;
+            };
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let opened = c_string(link.to_vec())
+                .and_then(|link| open_at(self.proc.as_raw_fd(), &link, flags, 0));
+            let Ok(opened) = opened else { return false };
+            start = Some(opened);
+            rest = below;
+        }
+        let Ok(rest) = c_string(rest.to_vec()) else {
+            return false;
+        };
+        let directory = start.as_ref().map_or(libc::AT_FDCWD, OwnedFd::as_raw_fd);
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        matches!(
+            open_how(directory, &rest, flags, 0, NO_OTHER_MOUNT),
+            Err(Errno::ENOENT | Errno::ENOTDIR)
+        )
     }
 
     /// Fails if a process has no such descriptor open.
@@ -555,6 +609,17 @@ impl View {
     pub(in crate::sandbox) fn signals(&self, pid: u32) -> Result<Signals, Errno> {
         let file = self.of_process(pid, "status")?;
         Signals::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
+    }
+
+    /// The same, quickly where the task is its first thread.
+    pub(in crate::sandbox) fn process(&self, pid: u32) -> Result<u32, Errno> {
+        // The kernel finds a task by its number only in the process that it is of.
+        // SAFETY: it sends nothing.
+        let sent = Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, 0) });
+        match sent {
+            Err(Errno::ESRCH) => self.group(pid),
+            _ => Ok(pid),
+        }
     }
 
     /// The number of the process that a task belongs to.

@@ -113,6 +113,9 @@ impl View {
             ) {
                 // The last two come from a container's filter that does not know the call.
                 Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => {}
+                // A link may have led to `/proc/self`, where the engine lacks what the
+                // process has.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
                 result => return result,
             }
         }

@@ -22,7 +22,7 @@ use super::{Broken, Shared, Traits};
 /// After how many such times nobody waits for it any more.
 const OFTEN_STUCK: usize = 3;
 /// Workers of one listener at most.
-const MOST_WORKERS: usize = 64;
+const MOST_WORKERS: usize = 1024;
 /// A worker that has nothing to do leaves after this time.
 const SPARE_TIME: Duration = Duration::from_secs(10);
 
@@ -459,7 +459,7 @@ impl Listener {
     pub(super) fn start_worker(self: &Arc<Self>) {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         self.workers.fetch_add(1, Ordering::Relaxed);
-        self.receiver.store(number, Ordering::Release);
+        let before = self.receiver.swap(number, Ordering::AcqRel);
         let listener = self.clone();
         let started = std::thread::Builder::new()
             .name("supervisor".to_owned())
@@ -479,7 +479,13 @@ impl Listener {
                 }
             });
         if let Err(error) = started {
-            self.fail(Broken::no_worker(&error));
+            self.workers.fetch_sub(1, Ordering::Relaxed);
+            if before == 0 {
+                self.fail(Broken::no_worker(&error));
+            } else {
+                // The one that receives is busy, and will be back.
+                self.receiver.store(before, Ordering::Release);
+            }
         }
     }
 
