@@ -23,12 +23,66 @@ pub fn run() {
     processes();
     capabilities();
     through_links();
+    through_own_descriptors();
+    slashes_at_the_end();
     set_ids_that_do_not_count();
     wrong_flags();
     lists();
     unmounted();
     pivoted();
     println!("ok corners");
+}
+
+/// A link to `/proc/self` leads to the program that asks, whoever looks for it.
+fn through_own_descriptors() {
+    const NUMBER: c_int = 57;
+    create(c"given", "x");
+    chown(c"given", 33, 44, 4);
+    let file = super::program::open(c"given", libc::O_RDONLY, 0);
+    must("dup2", call!(libc::SYS_dup3, file, NUMBER, 0));
+    for name in [c"/proc/self/fd/57", c"/dev/fd/57"] {
+        same("a descriptor", owner(name, 4), (33, 44));
+    }
+    let link = call!(
+        libc::SYS_symlinkat,
+        c"/proc/self/fd/57".as_ptr(),
+        libc::AT_FDCWD,
+        c"to-descriptor".as_ptr()
+    );
+    must("symlink", link);
+    same("through a link", owner(c"to-descriptor", 4), (33, 44));
+    chown(c"to-descriptor", 5, 6, 4);
+    same("given through it", owner(c"given", 4), (5, 6));
+    for name in [c"given", c"to-descriptor"] {
+        let gone = call!(libc::SYS_unlinkat, libc::AT_FDCWD, name.as_ptr(), 0);
+        must("unlink", gone);
+    }
+    close(NUMBER);
+    close(file);
+}
+
+/// What ends with a slash is a directory, which is neither made as a link nor as a pipe.
+fn slashes_at_the_end() {
+    mkdir(c"slashes", 0o777);
+    chmod(c"slashes", 0o777);
+    in_child(|| {
+        drop_ids(&[], 33, 33);
+        let link = call!(
+            libc::SYS_symlinkat,
+            c"x".as_ptr(),
+            libc::AT_FDCWD,
+            c"slashes/a/".as_ptr()
+        );
+        same("a link", link, Err(Errno::ENOENT));
+        let pipe = call!(
+            libc::SYS_mknodat,
+            libc::AT_FDCWD,
+            c"slashes/b/".as_ptr(),
+            libc::S_IFIFO | 0o600,
+            0
+        );
+        same("a pipe", pipe, Err(Errno::ENOENT));
+    });
 }
 
 pub fn chmod(name: &CStr, mode: u32) {

@@ -98,11 +98,18 @@ impl Call<'_> {
         if !any_owner && self.is_plain_place(directory, parent)? {
             return Ok(None);
         }
-        let Ok(directory) = self.target(directory, parent, true) else {
-            return Ok(None);
+        let directory = match self.target(directory, parent, true) {
+            Ok(directory) => directory,
+            // It may come before the kernel looks, which makes all root's.
+            Err(errno @ (Errno::ENOENT | Errno::ENOTDIR)) if !self.makes_roots()? => {
+                return Err(errno);
+            }
+            Err(_) => return Ok(None),
         };
-        let Ok(found) = directory.statx(0) else {
-            return Ok(None);
+        let found = match directory.statx(0) {
+            Ok(found) => found,
+            Err(errno @ Errno::ENOENT) if !self.makes_roots()? => return Err(errno),
+            Err(_) => return Ok(None),
         };
         let (uid, gid) = self.first_owner_in(&found)?;
         let list = self.default_list(&found);
@@ -130,9 +137,18 @@ impl Call<'_> {
             Glance::File(found) => {
                 self.first_owner_in(&found)? == (0, 0) && self.default_list(&found).is_none()
             }
-            Glance::Nothing => true,
+            Glance::Nothing => self.makes_roots()?,
             Glance::Unsure => false,
         })
+    }
+
+    /// Whether what the task makes is root's, but for directories that say otherwise.
+    fn makes_roots(&self) -> Result<bool, Errno> {
+        if !self.store().has_owners() {
+            return Ok(true);
+        }
+        let credentials = self.credentials()?;
+        Ok((credentials.user.filesystem, credentials.group.filesystem) == (0, 0))
     }
 
     /// The recorded default access control list of a directory.
@@ -223,17 +239,22 @@ impl Call<'_> {
         self.worker.shared.young.hold(found, open);
     }
 
-    /// Records the owner of what was just made under a name.
-    pub(super) fn record_name(&self, place: &Place) -> Result<libc::statx, Errno> {
+    /// Records the owner, and the lists, of what was just made under a name with a mode,
+    /// unless it is gone already.
+    pub(super) fn record_name(&self, place: &Place, mode: u32) -> Result<(), Errno> {
         let directory = &place.directory;
         let flags = libc::AT_SYMLINK_NOFOLLOW;
-        let found = statx(directory.as_raw_fd(), &place.name, flags, 0)?;
+        let found = match statx(directory.as_raw_fd(), &place.name, flags, 0) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            result => result?,
+        };
         let open = || {
             let flags = libc::O_PATH | libc::O_NOFOLLOW;
             open_at(directory.as_raw_fd(), &place.name, flags, 0)
         };
         self.record(&found, open, (place.uid, place.gid), None);
-        Ok(found)
+        self.record_lists(place, &found, mode);
+        Ok(())
     }
 
     pub(super) fn openat(&mut self) -> Outcome {
@@ -384,12 +405,33 @@ impl Call<'_> {
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
-            let Some(further) = self.behind_link(&place)? else {
-                break;
+            place = match self.behind_link(&place)? {
+                Some(further) => further,
+                None => match self.open_there(&place, flags) {
+                    // It is gone again.
+                    Err(Errno::ENOENT) => place,
+                    outcome => return outcome,
+                },
             };
-            place = further;
         }
         Ok(Answer::Continue)
+    }
+
+    /// Opens the file that is at a place. If the kernel did, it might make another in its
+    /// place, which would be root's. What is no file of its own kind it knows better.
+    fn open_there(&self, place: &Place, flags: i32) -> Outcome {
+        let look = libc::O_PATH | libc::O_NOFOLLOW;
+        let file = open_at(place.directory.as_raw_fd(), &place.name, look, 0)?;
+        let kind = u32::from(statx_of(&file)?.stx_mode) & libc::S_IFMT;
+        if kind != libc::S_IFREG || flags & libc::O_DIRECTORY != 0 {
+            return Ok(Answer::Continue);
+        }
+        self.still_there()?;
+        let file = Target::File(file).reopen(flags & !libc::O_CREAT, 0)?;
+        Ok(Answer::Descriptor {
+            file,
+            close_on_exec: flags & libc::O_CLOEXEC != 0,
+        })
     }
 
     /// Where the link at a place leads; `None` if there is none, or the kernel knows better.
@@ -440,13 +482,16 @@ impl Call<'_> {
             let mode = place.mode(mode & 0o7777);
             libc::mkdirat(parent.as_raw_fd(), place.name.as_ptr(), mode)
         })?;
-        let found = self.record_name(&place)?;
-        self.record_lists(&place, &found, mode & 0o7777);
+        self.record_name(&place, mode & 0o7777)?;
         Ok(Answer::Value(0))
     }
 
     pub(super) fn symlink(&mut self, text: usize, directory: i32, path: usize) -> Outcome {
         let path = self.path(path)?;
+        // The kernel refuses a name that ends with a slash.
+        if path.ends_with(b"/") {
+            return Ok(Answer::Continue);
+        }
         let Some(place) = self.place(directory, &path, false)? else {
             return Ok(Answer::Continue);
         };
@@ -456,7 +501,11 @@ impl Call<'_> {
         Errno::result(unsafe {
             libc::symlinkat(text.as_ptr(), parent.as_raw_fd(), place.name.as_ptr())
         })?;
-        self.record_name(&place)?;
+        let place = Place {
+            list: None,
+            ..place
+        };
+        self.record_name(&place, 0o777)?;
         Ok(Answer::Value(0))
     }
 }

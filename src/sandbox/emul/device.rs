@@ -38,8 +38,9 @@ impl Call<'_> {
             return Err(Errno::EPERM);
         }
         let path = self.path(path)?;
-        if node.is_some() && path.ends_with(b"/") {
-            return Err(Errno::ENOENT);
+        // The kernel refuses a name that ends with a slash.
+        if path.ends_with(b"/") {
+            return Ok(Answer::Continue);
         }
         let Some(place) = self.place(directory, &path, node.is_some())? else {
             return Ok(Answer::Continue);
@@ -56,8 +57,7 @@ impl Call<'_> {
             (Err(errno), _) => return Err(errno),
             (Ok(_), _) => {
                 if self.store().has_owners() {
-                    let found = self.record_name(&place)?;
-                    self.record_lists(&place, &found, mode & 0o7777);
+                    self.record_name(&place, mode & 0o7777)?;
                 } else {
                     give(&place)?;
                 }

@@ -170,15 +170,17 @@ impl Call<'_> {
             let thread = thread.map_err(|_| Errno::EAGAIN)?;
             thread.join().unwrap_or(Err(Errno::EIO))
         })?;
-        // Sockets are in no image, so nobody has to hold it.
         let found = statx(
             parent.as_raw_fd(),
             &place.name,
             libc::AT_SYMLINK_NOFOLLOW,
             0,
         )?;
-        let gone = || Err(Errno::ENOENT);
-        self.record(&found, gone, (place.uid, place.gid), None);
+        let open = || {
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            tracee::open_at(parent.as_raw_fd(), &place.name, flags, 0)
+        };
+        self.record(&found, open, (place.uid, place.gid), None);
         Ok(Answer::Value(0))
     }
 

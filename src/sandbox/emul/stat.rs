@@ -91,6 +91,9 @@ impl Call<'_> {
 
     pub(super) fn statx(&mut self) -> Outcome {
         let flags = self.int(2);
+        if flags & !STAT_FLAGS != 0 {
+            return Ok(Answer::Continue);
+        }
         let Ok((path, follow)) = self.path_at(1, flags) else {
             return Ok(Answer::Continue);
         };

@@ -60,6 +60,8 @@ pub(in crate::sandbox) struct Signals {
     pub traced: bool,
     /// The process that it was forked from, as far as that is alive.
     pub parent: u32,
+    /// The process that it is a thread of.
+    pub group: u32,
 }
 
 impl Signals {
@@ -68,15 +70,26 @@ impl Signals {
             caught: u64::from_str_radix(status_field(text, "SigCgt:")?, 16).ok()?,
             traced: status_number(text, "TracerPid:")? != 0,
             parent: status_number(text, "PPid:")?,
+            group: status_number(text, "Tgid:")?,
         })
     }
 }
 
 /// The text of `/proc/PID/status`, as far as anybody here reads.
 pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
-    let mut text = [0; 2048];
-    let count = nix::unistd::read(file, &mut text)?;
-    Ok(String::from_utf8_lossy(&text[..count]).into_owned())
+    // Many groups make it long (`NGROUPS_MAX`).
+    let mut text = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        match nix::unistd::read(file, &mut text[length..])? {
+            0 => break,
+            count => length += count,
+        }
+        if length == text.len() {
+            text.resize(2 * length, 0);
+        }
+    }
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
 /// A line of `/proc/PID/status` that starts with `field`, as a number.
@@ -93,6 +106,16 @@ pub(super) fn status_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_status_is_read_whole() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = format!("Groups:\t{}\nTgid:\t7\n", "1000 ".repeat(3000));
+        std::fs::write(file.path(), &text).expect("written");
+        let file = OwnedFd::from(std::fs::File::open(file.path()).expect("there"));
+        let read = status_of(&file).expect("readable");
+        assert_eq!(status_number(&read, "Tgid:"), Some(7));
+    }
 
     #[test]
     fn the_status_of_a_task_is_read() {
@@ -118,11 +141,12 @@ mod tests {
         assert_eq!(bounding, 1 << 27 | 15);
         assert!(no_new_privileges);
         assert!(Status::parse("Umask:\t0022\n").is_none());
-        let text = "PPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";
+        let text = "Tgid:\t9\nPPid:\t7\nTracerPid:\t0\nSigCgt:\t0000000000010000\n";
         let signals = Signals {
             caught: 1 << 16,
             traced: false,
             parent: 7,
+            group: 9,
         };
         assert_eq!(Signals::parse(text), Some(signals));
         assert_eq!(Signals::parse("PPid:\t7\n"), None);

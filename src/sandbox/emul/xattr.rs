@@ -415,7 +415,14 @@ impl Call<'_> {
             let mode = u32::from(found.stx_mode & 0o7000 | mode);
             // SAFETY: the path is terminated and lives across the call.
             Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
+        } else if u32::from(found.stx_mode) & libc::S_IFMT != libc::S_IFLNK {
+            // For its effects: a read-only filesystem refuses it, the time of change is now,
+            // and an overlay copies the file up.
+            // SAFETY: as above.
+            Errno::result(unsafe { libc::chmod(path.as_ptr(), found.stx_mode.into()) })?;
         }
+        // Anew, because in an overlay it may be another one now.
+        let key = Key::of(&statx_of(&file)?);
         let mut taken = false;
         self.store().update(key, |record| {
             // Another worker may have given it more meanwhile.

@@ -93,6 +93,13 @@ impl Watched {
         (entry >> 32 == u64::from(pid) && age < LATELY).then(|| State::from_bits_truncate(entry))
     }
 
+    /// Whether a process has installed a handler, however long ago. If that was another one
+    /// with its number, it is traced without need.
+    fn has_told(&self, pid: u32) -> bool {
+        let entry = self.place(pid).load(Ordering::Acquire);
+        entry >> 32 == u64::from(pid) && State::from_bits_truncate(entry).contains(State::HANDLES)
+    }
+
     fn note(&self, pid: u32, state: State) {
         let entry = u64::from(pid) << 32 | milliseconds() << 4 | state.bits();
         self.place(pid).store(entry, Ordering::Release);
@@ -101,8 +108,12 @@ impl Watched {
     /// What is known of a task, or can be found out.
     fn find(&self, pid: u32, view: &View) -> Result<State, Errno> {
         let signals = view.signals(pid)?;
-        let parent = || self.known(signals.parent);
         let caught = signals.caught & !FAULTS;
+        // What it has from there, unless it has said that it installs its own.
+        let parent = || {
+            let known = self.known(signals.parent);
+            known.filter(|_| !self.has_told(signals.group))
+        };
         Ok(if signals.traced {
             State::TRACED
         } else if caught == 0 || parent().is_some_and(State::is_plain) {
@@ -132,6 +143,8 @@ impl Watched {
 
     /// A task is about to fork.
     pub(super) fn forks(&self, pid: u32, view: &View, interruptions: &Interruptions) {
+        // Handlers and children are those of all threads.
+        let pid = view.process(pid).unwrap_or(pid);
         let state = match self.known(pid) {
             Some(state) if !state.contains(State::STARTED) => state,
             _ => match self.find(pid, view) {
@@ -167,6 +180,7 @@ impl Watched {
         if signal & FAULTS != 0 {
             return;
         }
+        let pid = view.process(pid).unwrap_or(pid);
         let mut state = self.known(pid).unwrap_or(State::FORKED) | State::HANDLES;
         state.remove(State::STARTED);
         if signal & QUIET == 0 {
