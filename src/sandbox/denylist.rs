@@ -11,9 +11,9 @@ use std::io;
 
 use libc::{c_long, sock_filter};
 
-use super::bpf::{
-    DATA_ARCH, DATA_NR, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, RLIMIT_LOCKS, answer, instruction,
-};
+#[cfg(target_arch = "x86_64")]
+use super::bpf::JUMP_AT_LEAST;
+use super::bpf::{DATA_ARCH, DATA_NR, JUMP_EQUAL, LOAD, RLIMIT_LOCKS, answer, instruction};
 use super::network::Network;
 use super::process::has_own_processes;
 use super::seccomp::load;

@@ -15,8 +15,10 @@ const SUPERVISOR_CALL: u32 = 0xd400_0001;
 const AWAY: u64 = 0xffff_ffff_ffff_f000;
 /// Tasks that are on their way at once; for more, nothing is done.
 const TASKS: usize = 32;
-/// Signals that one of them gets meanwhile. All come within microseconds.
+/// Signals that one of them gets meanwhile, those that are queued each on its own.
 const SIGNALS: usize = 8;
+/// The first signal that is queued: the kernel's `SIGRTMIN`, not the library's.
+const REAL_TIME: i32 = 32;
 
 /// A task that was sent away.
 #[derive(Clone, Copy)]
@@ -95,6 +97,11 @@ impl Restarts {
                 return signal;
             }
             let arrived = signal == libc::SIGSEGV && now.si_code > 0;
+            let mut held = sent.signals[..sent.count].iter();
+            // Is one of these pending, the kernel does not queue another: see `signal(7)`.
+            if !arrived && signal < REAL_TIME && held.any(|held| held.si_signo == signal) {
+                return 0;
+            }
             if !arrived && sent.count < SIGNALS {
                 sent.signals[sent.count] = now;
                 sent.count += 1;
