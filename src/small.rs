@@ -1,7 +1,7 @@
 //! Files that people write by hand: read whole, but only if they are what they should be.
 //!
-//! A device gives bytes without an end and a named pipe waits for somebody who writes, so
-//! that neither may be taken for a configuration.
+//! A device gives bytes without an end, and a named pipe waits for somebody who writes: where
+//! the caller names the file, that may be what is meant (`--layout <(…)`), elsewhere not.
 
 use std::fs::{FileType, OpenOptions};
 use std::io::{self, Read as _};
@@ -13,22 +13,32 @@ const LONGEST: u64 = 4 << 20;
 
 /// The bytes of a regular file of a sane size. The error does not name the file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_if(path, FileType::is_file, libc::O_NONBLOCK)
+}
+
+/// The text of such a file, or of a pipe.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = read_if(path, |kind| kind.is_file() || kind.is_fifo(), 0)?;
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+fn read_if(path: &Path, wanted: fn(&FileType) -> bool, flags: i32) -> io::Result<Vec<u8>> {
     let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-    let odd = |kind| refused(format!("it is {}, and not a regular file", phrase(kind)));
+    let require = |kind: FileType| {
+        if wanted(&kind) {
+            return Ok(());
+        }
+        let found = phrase(kind);
+        Err(refused(format!("it is {found}, and not a regular file")))
+    };
     // Looked at first: merely opening a device may do something.
-    let kind = std::fs::metadata(path)?.file_type();
-    if !kind.is_file() {
-        return Err(odd(kind));
-    }
-    // If it has become a named pipe since, this does not wait.
+    require(std::fs::metadata(path)?.file_type())?;
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK)
+        .custom_flags(flags)
         .open(path)?;
-    let kind = file.metadata()?.file_type();
-    if !kind.is_file() {
-        return Err(odd(kind));
-    }
+    require(file.metadata()?.file_type())?;
     let mut bytes = Vec::new();
     // Not by its length, which those of /proc do not have.
     file.take(LONGEST + 1).read_to_end(&mut bytes)?;
@@ -36,12 +46,6 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(refused(format!("it is longer than {} MiB", LONGEST >> 20)));
     }
     Ok(bytes)
-}
-
-/// The text of such a file.
-pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 /// What something is that should be a file, with its article.
@@ -72,7 +76,6 @@ mod tests {
         long.set_len(LONGEST + 1).unwrap();
         assert_eq!(read_text(&at("text")).unwrap(), "ä");
         for (path, why) in [
-            (at("pipe"), "it is a named pipe, and not a regular file"),
             (at("."), "it is a directory, and not a regular file"),
             ("/dev/zero".into(), "it is a device, and not a regular file"),
             (at("long"), "it is longer than 4 MiB"),
@@ -81,5 +84,16 @@ mod tests {
             let error = read_text(&path).unwrap_err();
             assert_eq!(error.to_string(), why, "{}", path.display());
         }
+        let error = read(&at("pipe")).unwrap_err();
+        let why = "it is a named pipe, and not a regular file";
+        assert_eq!(error.to_string(), why);
+    }
+
+    #[test]
+    fn a_pipe_is_read_where_the_caller_names_it() {
+        let (reader, writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut { writer }, "ä".as_bytes()).unwrap();
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        assert_eq!(read_text(Path::new(&path)).unwrap(), "ä");
     }
 }

@@ -482,18 +482,10 @@ fn manifests_are_those_of_the_image_that_is_there() {
 #[test]
 fn a_layout_that_never_ends_is_refused_by_name() {
     let toy = Toy::basic();
-    for (path, what) in [("/dev/zero", "a device"), ("pipe", "a named pipe")] {
-        if path == "pipe" {
-            nix::unistd::mkfifo(&toy.world.work().join(path), nix::sys::stat::Mode::S_IRWXU)
-                .expect("a pipe can be made");
-        }
-        let mut command = toy.command("-t raw --json");
-        let built = Built::run(command.env("DIB_BLOCK_DEVICE_CONFIG", format!("file://{path}")));
-        let (message, hints, _) = built.failure();
-        assert!(
-            message.contains(path) && message.contains(what),
-            "{message}"
-        );
-        assert_eq!(hints.len(), 1);
-    }
+    let mut command = toy.command("-t raw --json");
+    let built = Built::run(command.env("DIB_BLOCK_DEVICE_CONFIG", "file:///dev/zero"));
+    let (message, hints, _) = built.failure();
+    assert!(message.contains("`/dev/zero`"), "{message}");
+    assert!(message.contains("a device"), "{message}");
+    assert_eq!(hints.len(), 1);
 }
