@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,11 +35,6 @@ impl Events {
             line.push(b'\n');
             let _ = self.0.write_all(&line);
         }
-    }
-
-    /// The pipe's number, for programs that report progress themselves.
-    pub fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 
     /// A second handle on the same pipe.
