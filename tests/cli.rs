@@ -507,6 +507,28 @@ fn the_cache_is_shown_and_cleared_but_a_home_is_not() {
         outcome.stderr
     );
     assert!(world.home().join(".cache").exists());
+
+    let documents = world.home().join("documents");
+    fs::create_dir(&documents).expect("made");
+    fs::write(documents.join("letter"), "dear").expect("written");
+    let clear = |entries: &str| {
+        let mut command = world.kiln();
+        command.args(["cache", "clear", "--image-cache"]);
+        command.arg(&documents).args(entries.split_whitespace());
+        command.run()
+    };
+    let outcome = clear("");
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome.stderr.contains("does not look like an image cache"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(documents.join("letter").exists());
+    fs::create_dir(documents.join("kiln")).expect("made");
+    assert_eq!(clear("letter").code(), 0);
+    assert_eq!(clear("").code(), 0);
+    assert!(!documents.join("letter").exists());
 }
 
 #[test]

@@ -62,8 +62,31 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
     };
     match arguments.command.unwrap_or(Command::Show { json: false }) {
         Command::Show { json } => show(&cache, json, context),
-        Command::Clear { entries } => clear_entries(&cache, &entries, context),
+        Command::Clear { entries } => {
+            // Whatever was named a cache by a slip is not emptied without a look.
+            if arguments.image_cache.is_some() && entries.is_empty() {
+                require_cache(&cache)?;
+            }
+            clear_entries(&cache, &entries, context)
+        }
     }
+}
+
+/// What each build makes in its cache.
+const MARKS: [&str; 2] = ["kiln", "lockfiles"];
+
+/// Fails if a directory has entries, and none of those that builds make in a cache.
+fn require_cache(directory: &Path) -> Result<(), Failure> {
+    let names = names(directory)?;
+    if names.is_empty() || names.iter().any(|name| MARKS.contains(&name.as_str())) {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "`{}` is not emptied: it does not look like an image cache, in which builds make `kiln` \
+         or `lockfiles`",
+        directory.display()
+    ))
+    .hint("name the entries to remove, or remove the directory yourself"))
 }
 
 fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> {
