@@ -5,7 +5,7 @@
 
 use super::cred::{CAP_SETPCAP, Credentials};
 use super::status::Status;
-use super::{Answer, Call, Errno, Outcome, tracee};
+use super::{Answer, Call, Errno, Outcome, memory};
 
 /// Versions of the structures and how many sets of 32 capabilities each has
 /// (`linux/capability.h`).
@@ -89,7 +89,7 @@ impl Call<'_> {
         let Some((words, real)) = self.asks_for_itself()? else {
             return Ok(Answer::Continue);
         };
-        let bytes = tracee::read(self.pid, self.arguments[1], words * SET)?;
+        let bytes = memory::read(self.pid, self.arguments[1], words * SET)?;
         let wanted = Sets::of_bytes(&bytes);
         let credentials = self.credentials()?;
         if !Sets::believed(&credentials, &real).may_become(wanted) {
@@ -115,7 +115,7 @@ impl Call<'_> {
         if self.arguments[1] == 0 {
             return Ok(None);
         }
-        let header = tracee::read(self.pid, self.arguments[0], HEADER)?;
+        let header = memory::read(self.pid, self.arguments[0], HEADER)?;
         let (words, _) = header.as_chunks::<4>();
         let [version, process] = [words[0], words[1]].map(u32::from_ne_bytes);
         let known = VERSIONS.into_iter().find(|(known, _)| *known == version);

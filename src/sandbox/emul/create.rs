@@ -8,9 +8,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::stat::Mode;
 
-use super::tracee::{self, Glance, Target, by_descriptor, open_at, statx, statx_of};
+use super::files::{Target, by_descriptor, open_at, statx, statx_of};
+use super::tracee::Glance;
 use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_of_proc, read_link};
-use super::{Answer, Call, Errno, Outcome};
+use super::{Answer, Call, Errno, Outcome, files, memory};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_at_birth};
 use crate::sandbox::bpf::CREATING;
 use crate::sandbox::store::{Key, Node, Record};
@@ -289,7 +290,7 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         }
         let size = usize::try_from(size).map_err(|_| Errno::E2BIG)?;
-        let how = tracee::read(self.pid, self.arguments[2], size)?;
+        let how = memory::read(self.pid, self.arguments[2], size)?;
         let (words, _) = how.as_chunks::<8>();
         let [flags, mode, resolve] = [words[0], words[1], words[2]].map(u64::from_ne_bytes);
         let flags = i32::try_from(flags).unwrap_or(0);
@@ -319,7 +320,7 @@ impl Call<'_> {
         let walk = libc::O_PATH | libc::O_DIRECTORY;
         // Where there is one, the kernel knows better whether it may be followed.
         let resolve = resolve | NO_MAGIC_LINKS;
-        let Ok(parent) = tracee::open_how(start.as_raw_fd(), &parent, walk, 0, resolve) else {
+        let Ok(parent) = files::open_how(start.as_raw_fd(), &parent, walk, 0, resolve) else {
             return Ok(Answer::Continue);
         };
         let (uid, gid) = self.first_owner_in(&statx_of(&parent)?)?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd as _;
 
-use super::tracee::{open_at, statx_of};
+use super::files::{open_at, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::store::Node;
 

@@ -7,7 +7,8 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::tracee::{Glance, Named, Target, by_descriptor, open_at};
+use super::files::{Target, by_descriptor, open_at};
+use super::tracee::{Glance, Named};
 use super::{Answer, Call, Errno, Outcome};
 
 /// Bits of a mode.

@@ -2,7 +2,7 @@
 
 use super::cred::{CAP_SETPCAP, Change, Credentials, Ids, Kind};
 use super::layout::short_id;
-use super::{Answer, Call, Errno, Outcome, tracee};
+use super::{Answer, Call, Errno, Outcome, memory};
 
 /// Most supplementary groups (`NGROUPS_MAX`).
 const MOST_GROUPS: usize = 65536;
@@ -98,7 +98,7 @@ impl Call<'_> {
             return Err(Errno::EINVAL);
         }
         let size = if self.short_ids { 2 } else { 4 };
-        let bytes = tracee::read(self.pid, self.arguments[1], count * size)?;
+        let bytes = memory::read(self.pid, self.arguments[1], count * size)?;
         let groups = bytes
             .chunks_exact(size)
             .map(|id| match *id {

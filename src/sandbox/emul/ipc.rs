@@ -6,7 +6,7 @@
 
 use std::os::fd::AsRawFd as _;
 
-use super::{Answer, Call, Errno, Outcome, tracee};
+use super::{Answer, Call, Errno, Outcome, files, memory};
 
 /// Where owner and group are.
 const OWNERS: std::ops::Range<usize> = 4..12;
@@ -39,7 +39,7 @@ impl Call<'_> {
             Object::Semaphores => self.arguments[3],
             Object::Memory | Object::Messages => self.arguments[2],
         };
-        let mut state = tracee::read(self.pid, address, object.size())?;
+        let mut state = memory::read(self.pid, address, object.size())?;
         let owners = &mut state[OWNERS];
         let is_wrong = owners.as_chunks::<4>().0.contains(&NOBODY);
         // Numbers of other namespaces are other objects'.
@@ -67,7 +67,7 @@ impl Call<'_> {
         let view = &self.worker.view;
         let theirs = view.of_process(self.pid, "ns/ipc")?.statx(0)?;
         let name = c"thread-self/ns/ipc";
-        let ours = tracee::statx(view.proc().as_raw_fd(), name, 0, 0)?;
+        let ours = files::statx(view.proc().as_raw_fd(), name, 0, 0)?;
         let id = |found: &libc::statx| (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
         Ok(id(&theirs) == id(&ours))
     }

@@ -27,9 +27,11 @@ mod create;
 pub mod cred;
 mod device;
 mod exec;
+mod files;
 mod ids;
 mod ipc;
 mod layout;
+mod memory;
 mod naming;
 mod overlay;
 mod own;
@@ -38,6 +40,7 @@ mod place;
 mod process;
 mod programs;
 mod refused;
+pub mod roots;
 mod signal;
 mod socket;
 mod stat;
@@ -58,8 +61,10 @@ use nix::errno::Errno;
 use super::notify::Listener;
 use super::store::Store;
 use cred::{Credentials, Table};
+use files::Target;
+use roots::RootId;
 use table::{Dispatch, Groups};
-use tracee::{Glance, Named, RootId, Target, View};
+use tracee::{Glance, Named, View};
 
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
@@ -147,7 +152,7 @@ impl Emulation {
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
     /// answered, by what `store` says.
     pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
-        let found = tracee::statx_of(&proc)?;
+        let found = files::statx_of(&proc)?;
         Ok(Emulation {
             proc_device: (found.stx_dev_major, found.stx_dev_minor),
             store,
@@ -287,7 +292,7 @@ impl Call<'_> {
 
     /// `clone3`, whose flags are in memory.
     fn clone3(&mut self) -> Outcome {
-        let flags = tracee::read(self.pid, self.arguments[0], size_of::<u64>());
+        let flags = memory::read(self.pid, self.arguments[0], size_of::<u64>());
         // What cannot be read, the kernel refuses.
         let flags = flags.ok().and_then(|flags| flags.first_chunk().copied());
         let Some(flags) = flags.map(u64::from_ne_bytes) else {
@@ -356,7 +361,7 @@ impl Call<'_> {
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         self.still_there()?;
-        tracee::write(self.pid, address, bytes)
+        memory::write(self.pid, address, bytes)
     }
 
     /// The path that an argument points to.
@@ -366,7 +371,7 @@ impl Call<'_> {
         {
             return Ok(path.clone());
         }
-        tracee::read_path(self.pid, self.arguments[argument])
+        memory::read_path(self.pid, self.arguments[argument])
     }
 
     fn target(&mut self, directory: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {

@@ -13,7 +13,7 @@ use nix::dir::{Dir, Type};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::tracee::{open_at, statx, statx_of};
+use super::files::{open_at, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::mounts::unescape;
 use crate::sandbox::store::{Key, Record};

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::cred::CAP_CHOWN;
-use super::tracee::{Target, statx_of};
+use super::files::{Target, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::store::{Key, Record};
 

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::{Answer, Call, Errno, Outcome, tracee};
+use super::{Answer, Call, Errno, Outcome, memory};
 
 /// Supplementary groups of the other end (`asm-generic/socket.h`).
 pub(super) const SO_PEERGROUPS: i32 = 59;
@@ -68,7 +68,7 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let (uid, gid) = (credentials.user.effective, credentials.group.effective);
-        let size = tracee::read(self.pid, room.size, 4)?;
+        let size = memory::read(self.pid, room.size, 4)?;
         let size = size
             .first_chunk()
             .map_or(0, |size| i32::from_ne_bytes(*size));

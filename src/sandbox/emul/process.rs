@@ -5,7 +5,7 @@
 //! the process believes to have. What is written in them, such as ids in `status`, stays
 //! the kernel's: reading is never handed over. See `proc_pid(5)`.
 
-use super::tracee::Target;
+use super::files::Target;
 use super::walk::read_link_of;
 use super::{Call, Errno};
 

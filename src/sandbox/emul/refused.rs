@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use super::Call;
-use super::tracee::by_descriptor;
+use super::files::by_descriptor;
 
 const NAME: &CStr = c"security.capability";
 /// `VFS_CAP_FLAGS_EFFECTIVE`, from `linux/capability.h`.

@@ -2,7 +2,7 @@
 //! restarted, and children whose ends call them. The kernel does what is asked; the
 //! [`guard`](crate::sandbox::guard) has to know.
 
-use super::{Answer, Call, Errno, Outcome, tracee};
+use super::{Answer, Call, Errno, Outcome, memory};
 
 /// How a call tells of a handler.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ impl Call<'_> {
             Action::Old => (4, 2),
             Action::Plain => return Ok(!NO_HANDLER.contains(&address)),
         };
-        let bytes = tracee::read(self.pid, address, size * (place + 1))?;
+        let bytes = memory::read(self.pid, address, size * (place + 1))?;
         let word = |place: usize| {
             let mut whole = [0; 8];
             whole[..size].copy_from_slice(&bytes[size * place..][..size]);

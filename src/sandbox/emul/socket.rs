@@ -13,10 +13,10 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::sched::{CloneFlags, setns};
 
+use super::files::statx;
 use super::peer::Room;
 pub(super) use super::peer::SO_PEERGROUPS;
-use super::tracee::{self, statx};
-use super::{Answer, Call, Errno, Outcome};
+use super::{Answer, Call, Errno, Outcome, files, memory};
 use crate::sandbox::{landlock, root};
 
 /// Calls of `socketcall`, from `linux/net.h`.
@@ -43,7 +43,7 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         }
         if self.word(0) == SYS_GETSOCKOPT {
-            let bytes = tracee::read(self.pid, self.arguments[1], 20)?;
+            let bytes = memory::read(self.pid, self.arguments[1], 20)?;
             let (words, _) = bytes.as_chunks::<4>();
             let word = |at: usize| u32::from_ne_bytes(words[at]);
             let room = Room {
@@ -53,7 +53,7 @@ impl Call<'_> {
             let [socket, level, option] = [0, 1, 2].map(|at| word(at).cast_signed());
             return self.peer(socket, level, option, room);
         }
-        let bytes = tracee::read(self.pid, self.arguments[1], 12)?;
+        let bytes = memory::read(self.pid, self.arguments[1], 12)?;
         let (words, _) = bytes.as_chunks::<4>();
         let [first, second, third] = [words[0], words[1], words[2]].map(u32::from_ne_bytes);
         if self.word(0) == SYS_SOCKET {
@@ -129,7 +129,7 @@ impl Call<'_> {
         if length <= PATH || length > PATH + LONGEST {
             return Ok(Answer::Continue);
         }
-        let given = tracee::read(self.pid, address, length)?;
+        let given = memory::read(self.pid, address, length)?;
         let family = u16::from_ne_bytes([given[0], given[1]]);
         if i32::from(family) != libc::AF_UNIX || given[PATH] == 0 {
             return Ok(Answer::Continue);
@@ -178,7 +178,7 @@ impl Call<'_> {
         )?;
         let open = || {
             let flags = libc::O_PATH | libc::O_NOFOLLOW;
-            tracee::open_at(parent.as_raw_fd(), &place.name, flags, 0)
+            files::open_at(parent.as_raw_fd(), &place.name, flags, 0)
         };
         self.record(&found, open, (place.uid, place.gid), None);
         Ok(Answer::Value(0))

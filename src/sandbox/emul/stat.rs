@@ -1,7 +1,8 @@
 //! The `stat(2)` family: owners, types and device numbers as recorded.
 
+use super::files::Target;
 use super::layout::Layout;
-use super::tracee::{Glance, Target};
+use super::tracee::Glance;
 use super::{Answer, Call, Errno, OVERFLOW, Outcome, bytes_of};
 
 /// Flags that `fstatat(2)` takes.
@@ -153,7 +154,7 @@ impl Call<'_> {
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
-    use super::super::tracee::statx;
+    use super::super::files::statx;
     use super::*;
 
     #[test]

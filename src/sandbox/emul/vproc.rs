@@ -16,12 +16,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::errno::Errno;
 
 use super::create::split;
+use super::files::{Target, by_descriptor, open_at};
 use super::layout::Layout;
 use super::place::{Place, mount_table, place, suspicious};
 use super::table::Handler;
-use super::tracee::{self, Target, by_descriptor, open_at};
 use super::walk::{is_of_proc, read_link, read_link_of};
-use super::{Answer, Call, Outcome, bytes_of};
+use super::{Answer, Call, Outcome, bytes_of, files, memory};
 use crate::sandbox::bpf::CREATING;
 
 /// What a call wants of a file. What it says of arguments are those that follow the
@@ -89,7 +89,7 @@ fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
 fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
     let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let guarded = [&b"maps"[..], b"smaps", b"smaps_rollup", b"numa_maps"].contains(&last);
-    let mode = u32::from(tracee::statx_of(file)?.stx_mode);
+    let mode = u32::from(files::statx_of(file)?.stx_mode);
     Ok(!guarded && mode & libc::S_IROTH != 0)
 }
 
@@ -108,7 +108,7 @@ impl Call<'_> {
         argument: usize,
         otherwise: Handler,
     ) -> Outcome {
-        let Ok(path) = tracee::read_path(self.pid, self.arguments[argument]) else {
+        let Ok(path) = memory::read_path(self.pid, self.arguments[argument]) else {
             // No path, or one that the kernel refuses in its own way.
             return otherwise(self);
         };
@@ -168,7 +168,7 @@ impl Call<'_> {
         };
         let here = |path: &str| -> Option<libc::statx> {
             let path = CString::new(path).ok()?;
-            tracee::statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0).ok()
+            files::statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0).ok()
         };
         let kind = |found: &libc::statx| u32::from(found.stx_mode) & libc::S_IFMT;
         Ok(match place {
@@ -318,7 +318,7 @@ impl Call<'_> {
         match verb {
             Verb::Open => self.open_place(place, self.int(next), self.word(next + 1)),
             Verb::OpenHow => {
-                let how = tracee::read(self.pid, self.arguments[next], 16)?;
+                let how = memory::read(self.pid, self.arguments[next], 16)?;
                 let (words, _) = how.as_chunks::<8>();
                 let flags = u64::from_ne_bytes(words[0]);
                 let mode = u64::from_ne_bytes(words[1]);
@@ -482,7 +482,7 @@ impl Call<'_> {
         let given = if address == 0 {
             None
         } else {
-            Some(tracee::read(self.pid, address, 32)?)
+            Some(memory::read(self.pid, address, 32)?)
         };
         let times = given.map(|bytes| {
             let (words, _) = bytes.as_chunks::<8>();
@@ -511,7 +511,7 @@ impl Call<'_> {
         let path = named.as_ptr();
         let name = match what {
             Attribute::List => c"".to_owned(),
-            _ => c_string(tracee::read_string(self.pid, self.arguments[1], 256)?)?,
+            _ => c_string(memory::read_string(self.pid, self.arguments[1], 256)?)?,
         };
         let (buffer, size) = match what {
             Attribute::List => (1, 2),
@@ -520,7 +520,7 @@ impl Call<'_> {
         let room = usize::try_from(self.arguments[size]).unwrap_or(usize::MAX);
         let mut bytes = match what {
             Attribute::Set if room > ATTRIBUTE_MAX => return Err(Errno::E2BIG),
-            Attribute::Set => tracee::read(self.pid, self.arguments[buffer], room)?,
+            Attribute::Set => memory::read(self.pid, self.arguments[buffer], room)?,
             Attribute::Remove => Vec::new(),
             Attribute::Get | Attribute::List => vec![0; room.min(ATTRIBUTE_MAX)],
         };
@@ -572,7 +572,7 @@ impl Call<'_> {
     fn execute_place(&mut self, place: &Place, argument: usize, flags: Option<usize>) -> Outcome {
         let found = self.target_of(place, true)?.statx(0)?;
         let text = read_link(&self.target_of(place, false)?.into_file()?)?;
-        let here = tracee::statx(libc::AT_FDCWD, &c_string(text.clone())?, 0, 0)?;
+        let here = files::statx(libc::AT_FDCWD, &c_string(text.clone())?, 0, 0)?;
         if (here.stx_ino, here.stx_dev_major, here.stx_dev_minor)
             != (found.stx_ino, found.stx_dev_major, found.stx_dev_minor)
         {
@@ -624,7 +624,7 @@ fn short_link(directory: &OwnedFd, text: &[u8], room: usize) -> Result<Vec<u8>, 
 
 /// Writes into memory that may be read-only to its owner.
 fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    if tracee::write(pid, address, bytes).is_ok() {
+    if memory::write(pid, address, bytes).is_ok() {
         return Ok(());
     }
     let memory = open_at(

@@ -19,10 +19,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::files::{by_descriptor, c_string, open_at, open_how, statx, statx_of};
+use super::roots::RootId;
 use super::status::{status_number, status_of};
-use super::tracee::{
-    RootId, View, by_descriptor, c_string, names_self, open_at, open_how, statx, statx_of,
-};
+use super::tracee::{View, names_self};
 
 /// `RESOLVE_NO_MAGICLINKS`, from `linux/openat2.h`.
 pub(super) const NO_MAGIC_LINKS: u64 = 0x02;

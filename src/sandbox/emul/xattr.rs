@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use nix::dir::Dir;
 
-use super::tracee::{self, Target, by_descriptor, statx, statx_of};
-use super::{Answer, Call, Errno, Outcome};
+use super::files::{Target, by_descriptor, statx, statx_of};
+use super::{Answer, Call, Errno, Outcome, memory};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_mode, acl_with_mode, require_acl};
 use crate::sandbox::journal;
 use crate::sandbox::store::{Key, Record, SPECIAL};
@@ -140,7 +140,7 @@ impl Call<'_> {
         if self.arguments[5] < SIZE as u64 {
             return Ok(None);
         }
-        let bytes = tracee::read(self.pid, self.arguments[4], SIZE)?;
+        let bytes = memory::read(self.pid, self.arguments[4], SIZE)?;
         let (words, _) = bytes.as_chunks::<4>();
         let [low, high, size, flags] =
             [words[0], words[1], words[2], words[3]].map(u32::from_le_bytes);
@@ -154,7 +154,7 @@ impl Call<'_> {
     /// The name, unless the kernel handles such attributes itself.
     fn refused_name(&self, argument: usize) -> Result<Option<Vec<u8>>, Errno> {
         let name =
-            tracee::read_string(self.pid, self.arguments[argument], NAME_MAX).map_err(|errno| {
+            memory::read_string(self.pid, self.arguments[argument], NAME_MAX).map_err(|errno| {
                 match errno {
                     Errno::ENAMETOOLONG => Errno::ERANGE,
                     errno => errno,
@@ -224,7 +224,7 @@ impl Call<'_> {
     fn asks_for(&self, argument: usize, name: &CStr) -> bool {
         let wanted = name.to_bytes_with_nul();
         // Shorter names may end where memory does.
-        let given = tracee::read(self.pid, self.arguments[argument], wanted.len());
+        let given = memory::read(self.pid, self.arguments[argument], wanted.len());
         given.is_ok_and(|given| given == wanted)
     }
 
@@ -360,7 +360,7 @@ impl Call<'_> {
         if length > VALUE_MAX {
             return Err(Errno::E2BIG);
         }
-        let value = tracee::read(self.pid, buffer.address, length)?;
+        let value = memory::read(self.pid, buffer.address, length)?;
         let flags = buffer.flags;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let path = by_descriptor(&file)?;

@@ -12,8 +12,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::super::emul::roots::Roots;
 use super::super::emul::table::Step;
-use super::super::emul::tracee::{Roots, View};
+use super::super::emul::tracee::View;
 use super::super::emul::{Answer, Emulation, Worker};
 use super::super::guard;
 use super::watched::Watched;
