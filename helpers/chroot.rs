@@ -3,9 +3,10 @@
 //! Hooks outside run programs of the target by it all the time, and those are not trusted:
 //! a program that is merely `chroot`ed and is root walks out again (`chroot(2)`), or looks
 //! through `/proc` at who started it. Here the root gets a mount namespace of its own, of
-//! which it is the top, as for hooks inside. What the program mounts there is gone when it
-//! ends, so `mount` and `umount` themselves are run by the host's own `chroot`, and so is
-//! everything where nothing can be mounted, and what hooks inside ask for.
+//! which it is the top, as for hooks inside; where nothing can be mounted, the program may
+//! not change its root directory again. What it mounts is gone when it ends, so `mount` and
+//! `umount` themselves are run by the host's own `chroot`, and so is what hooks inside ask
+//! for.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -135,9 +136,10 @@ pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
         source,
     };
     let root = std::fs::canonicalize(&call.root).map_err(fail)?;
-    if root == Path::new("/") || !inside::seal(&root).map_err(fail)? {
+    if root == Path::new("/") {
         return hosts_own(args);
     }
+    inside::seal(&root).map_err(fail)?;
     take_ids(&call)?;
     let mut words = call.command.iter().cloned();
     let program = words.next();

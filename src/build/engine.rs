@@ -366,8 +366,8 @@ impl Engine<'_> {
                 if !mounted.inside.is_sealed() && sandbox::standin::mounts_are_possible() {
                     self.events.send(&Event::Warning {
                         text:
-                            "hooks inside are held by `chroot` alone, which root can leave: this \
-                               container refuses `pivot_root`"
+                            "hooks inside are held by their root directory alone, which they may \
+                               not change: this container refuses `pivot_root`"
                                 .to_owned(),
                     });
                 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::helpers::environment::HANDED;
 use crate::helpers::{record as helpers_record, run_parts};
 use crate::sandbox::command::{self, Program, shell_status};
+use crate::sandbox::emul::{Refused, names_of};
 use crate::sandbox::handed::Handed;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Exceeded;
@@ -459,16 +460,22 @@ impl Engine<'_> {
         }))
     }
 
-    /// What to do if the kernel would not start a program that has capabilities which the
-    /// build has not: programs only tell that something is not permitted.
+    /// What to do if the kernel refused what needs a capability that the build has not:
+    /// programs only tell that something is not permitted.
     fn refused_hint(&self) -> Option<String> {
-        let refused = self.supervisor.as_ref()?.take_refused()?;
+        let refused = match self.supervisor.as_ref()?.take_refused()? {
+            Refused::Program { path, capabilities } => format!(
+                "the kernel did not start `{path}`: its file has capabilities that mode `chroot` \
+                 gives no program ({}); `setcap -r` takes them off",
+                names_of(capabilities)
+            ),
+            Refused::Root { path } => format!(
+                "the root directory was not changed to `{path}`: here programs in the target are \
+                 held by their root directory alone, so they may not change it"
+            ),
+        };
         Some(format!(
-            "the kernel did not start `{}`: its file has capabilities that mode `chroot` gives no \
-             program ({}); `setcap -r` takes them off, or give the container what another mode \
-             needs (`kiln doctor` says what)",
-            refused.path,
-            refused.names()
+            "{refused}, or give the container what another mode needs (`kiln doctor` says what)"
         ))
     }
 

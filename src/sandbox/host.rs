@@ -69,9 +69,17 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     if !super::standin::mounts_are_possible() {
         remarks.push(
             "nothing can be mounted here: hooks outside the target may write wherever root of \
-             this container may, and hooks inside are held by `chroot` alone, which root can leave"
+             this container may, and hooks inside are held by their root directory alone, which \
+             they may not change"
                 .to_owned(),
         );
+        if !super::landlock::has_fences() {
+            remarks.push(
+                "hooks inside that mean to can write to files of this container through a \
+                 directory of /proc: its kernel has no Landlock (Linux 5.19)"
+                    .to_owned(),
+            );
+        }
         remarks.extend(raise_wall(view.network, false)?);
         return Ok(remarks);
     }

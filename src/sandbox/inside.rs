@@ -4,6 +4,12 @@
 //! (`chroot(2)`). In here the target is the root of the whole namespace: what is
 //! outside of it is mounted nowhere. Programs enter by descriptor, so all of one
 //! phase share their mounts, and the engine's own mounts stay as they are.
+//!
+//! Where that cannot be had, programs lose that capability instead. The supervisor still
+//! lets them change the root directory to the one that they have, as package managers do
+//! before they run a script of a package. Directories of `/proc` that the supervisor opens
+//! for them are a way up too: where nothing is mounted Landlock ends it, and the supervisor
+//! lets nobody go there (`emul/confine.rs`).
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,8 +17,11 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 
-use super::mounts;
+use super::{landlock, mounts};
 use crate::threads::joined;
+
+/// `CAP_SYS_CHROOT` of `linux/capability.h`.
+pub(super) const CAP_SYS_CHROOT: u32 = 18;
 
 /// Where programs inside a target run.
 #[derive(Debug)]
@@ -20,6 +29,8 @@ pub struct Inside {
     /// `None` where it cannot be had; then the root directory is changed alone.
     namespace: Option<OwnedFd>,
     root: OwnedFd,
+    /// Landlock's rules, where nothing can be mounted.
+    fence: Option<OwnedFd>,
 }
 
 impl Inside {
@@ -29,6 +40,7 @@ impl Inside {
     pub fn new(root: &Path) -> io::Result<Inside> {
         let directory = mounts::open_directory(root)?;
         let mut namespace = None;
+        let mut fence = None;
         if super::standin::mounts_are_possible() {
             let made = std::thread::scope(|scope| {
                 let thread = std::thread::Builder::new().spawn_scoped(scope, || isolate(root))?;
@@ -40,10 +52,13 @@ impl Inside {
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
                 Err(error) => return Err(error),
             }
+        } else {
+            fence = landlock::fence(&directory)?;
         }
         Ok(Inside {
             namespace,
             root: directory,
+            fence,
         })
     }
 
@@ -59,6 +74,7 @@ impl Inside {
             None => {
                 nix::unistd::fchdir(&self.root)?;
                 nix::unistd::chroot(c".")?;
+                stay(self.fence.as_ref())?;
             }
         }
         let dropped = close_eyes();
@@ -73,31 +89,81 @@ impl Inside {
 /// through /proc (`root`, `cwd`, `fd`, `mem`): gives it up for what the calling process
 /// starts. It fails where the whole sandbox has given it up already.
 fn close_eyes() -> io::Result<()> {
-    const CAP_SYS_PTRACE: libc::c_ulong = 19;
+    const CAP_SYS_PTRACE: u32 = 19;
+    never_gain(CAP_SYS_PTRACE)
+}
+
+/// Takes a capability (`CAP_*`) off the bounding set.
+fn never_gain(capability: u32) -> io::Result<()> {
     // SAFETY: integers.
-    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) } {
+    match unsafe {
+        libc::prctl(
+            libc::PR_CAPBSET_DROP,
+            libc::c_ulong::from(capability),
+            0,
+            0,
+            0,
+        )
+    } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Moves the calling process into `root` for good, with a mount namespace of its own, as
-/// programs inside a target are; `false`, and nothing is changed, where none can be had.
+/// The calling process, and what it starts, does not change its root directory again, and
+/// keeps to these rules about files. Async-signal-safe.
+fn stay(fence: Option<&OwnedFd>) -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    if never_gain(CAP_SYS_CHROOT).is_err() {
+        // Then a program that root starts gets no more than root has.
+        nix::sys::prctl::set_no_new_privs()?;
+    }
+    // `struct __user_cap_header_struct` and two of `__user_cap_data_struct`: effective,
+    // permitted and inheritable ones, the lower 32 first.
+    let mut header = [VERSION_3, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: both have the sizes that this version says, and live across the call.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    nix::errno::Errno::result(got)?;
+    for set in &mut sets[..3] {
+        *set &= !(1 << CAP_SYS_CHROOT);
+    }
+    // SAFETY: as above.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    nix::errno::Errno::result(set)?;
+    match fence {
+        Some(fence) => landlock::restrict(fence),
+        None => Ok(()),
+    }
+}
+
+/// Moves the calling process into `root` for good, as programs inside a target are: with a
+/// mount namespace of its own where one can be had.
 ///
 /// The process must have one thread.
-pub fn seal(root: &Path) -> io::Result<bool> {
-    match nix::sched::unshare(CloneFlags::CLONE_NEWNS) {
+pub fn seal(root: &Path) -> io::Result<()> {
+    let own_mounts = match nix::sched::unshare(CloneFlags::CLONE_NEWNS) {
+        Ok(()) => make_top(root),
+        Err(errno) => Err(errno.into()),
+    };
+    match own_mounts {
         Ok(()) => {}
-        Err(nix::errno::Errno::EPERM | nix::errno::Errno::ENOSYS) => return Ok(false),
-        Err(errno) => return Err(errno.into()),
-    }
-    match make_top(root) {
-        // A container's filter that lets us mount and not `pivot_root`.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(false),
-        result => result?,
+        // No mounts at all, or a container's filter that lets us mount and not `pivot_root`.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+            let directory = mounts::open_directory(root)?;
+            let fence = if super::standin::mounts_are_possible() {
+                None
+            } else {
+                landlock::fence(&directory)?
+            };
+            nix::unistd::fchdir(&directory)?;
+            nix::unistd::chroot(c".")?;
+            stay(fence.as_ref())?;
+        }
+        Err(error) => return Err(error),
     }
     let _ = close_eyes();
-    Ok(true)
+    Ok(())
 }
 
 /// Gives the calling thread a mount namespace whose root is `root`, and returns it.

@@ -50,7 +50,7 @@ pub fn raise(network: Network, own_network_namespace: bool) -> io::Result<Vec<St
         Err(error) if network == Network::None && !own_network_namespace => return Err(error),
         Err(error) => remarks.push(format!("the filter of system calls is refused: {error}")),
     }
-    match landlock::enter() {
+    match landlock::enter(!super::standin::mounts_are_possible()) {
         Ok(true) => {}
         Ok(false) if network == Network::Host => remarks.push(
             "hooks can reach abstract sockets of this host: its kernel has no Landlock scopes \

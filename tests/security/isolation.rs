@@ -183,6 +183,146 @@ fn a_second_chroot_does_not_lead_out_of_the_target() {
 }
 
 #[test]
+fn who_is_held_by_its_root_directory_alone_does_not_change_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let Some(chroot) = common::tool("chroot") else {
+        return common::skipped("chroot is not installed");
+    };
+    let toy = Toy::basic();
+    let copy = format!(
+        "cp -L '{}' \"$TARGET_ROOT/usr/bin/chroot\"",
+        chroot.display()
+    );
+    toy.hook("root", "20-chroot", &copy);
+    // Whoever gets into another one goes up from any directory above it (`chroot(2)`).
+    let change = "mkdir -p /jail\n\
+        for root in / /tmp/.. /proc/self/root; do chroot $root /bin/bash -c \"echo in $root\"; done\n\
+        for root in /jail /none; do chroot $root /bin/true 2>&1 || :; done";
+    toy.hook("install", "50-inside", change);
+    let outside =
+        format!("chroot \"$TARGET_ROOT\" /bin/bash <<'END' | sed 's/^/outside /'\n{change}\nEND");
+    toy.hook("cleanup", "50-outside", &outside);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    for side in ["", "outside "] {
+        for expected in [
+            "in /",
+            "in /tmp/..",
+            "in /proc/self/root",
+            "chroot: cannot change root directory to '/jail': Operation not permitted",
+            "chroot: cannot change root directory to '/none': No such file or directory",
+        ] {
+            let line = format!("{side}{expected}");
+            assert!(lines.contains(&line), "no {line}: {lines:?}");
+        }
+    }
+    toy.hook("install", "60-strict", "chroot /jail /bin/true");
+    let (_, hints, _) = toy.build("-t tar --overwrite --mode chroot").failure();
+    let said = "the root directory was not changed to `/jail`: here programs in the target are \
+        held by their root directory alone, so they may not change it";
+    assert!(hints.iter().any(|hint| hint.starts_with(said)), "{hints:?}");
+}
+
+/// Goes up from directories that are not in the target, and changes files from there.
+/// Arguments: a file of the host, and the numbers of some calls.
+const CLIMB: &str = r#"
+my ($victim, $openat, $mkdirat, $unlinkat, $renameat, $fchmodat) = @ARGV;
+for my $start ("/proc", "/proc/self", "/proc/self/fd", "/sys", "/sys/kernel") {
+    opendir(my $above, $start) or next;
+    my @names = readdir($above);
+    print "read $start\n" if @names > 2;
+    if (chdir($above)) {
+        chdir("..") for 1 .. 16;
+        print "went out by $start\n" if -e substr($victim, 1);
+        chdir("/");
+    }
+    my $up = ("../" x 16) . substr($victim, 1);
+    $up = "self/$up" if $start eq "/proc";
+    my ($made, $moved, $inside) = ("$up.made", "$up.moved", "/moved");
+    my $fd = fileno($above);
+    print "opened by $start\n" if syscall($openat, $fd, $up, 0, 0) >= 0;
+    print "made by $start\n" if syscall($mkdirat, $fd, $made, 0755) >= 0;
+    print "changed by $start\n" if syscall($fchmodat, $fd, $up, 0777) >= 0;
+    print "moved by $start\n" if syscall($renameat, $fd, $up, $fd, $moved) >= 0;
+    print "took by $start\n" if syscall($renameat, $fd, $up, -100, $inside) >= 0;
+    print "removed by $start\n" if syscall($unlinkat, $fd, $up, 0) >= 0;
+}
+opendir(my $proc, "/proc");
+my ($switch, $own) = ("sysrq-trigger", "self/status");
+print "opened a switch\n" if syscall($openat, fileno($proc), $switch, 1, 0) >= 0;
+print "read itself\n" if syscall($openat, fileno($proc), $own, 0, 0) >= 0;
+mkdir("/one"); mkdir("/two"); open(my $file, ">", "/one/file");
+print "moved a file\n" if rename("/one/file", "/two/file");
+print "tried\n";
+"#;
+
+#[test]
+fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    let victim = toy.world.home().join("victim");
+    fs::write(&victim, "of the host").expect("written");
+    let before = fs::metadata(&victim).expect("there");
+    let calls = [
+        nix::libc::SYS_openat,
+        nix::libc::SYS_mkdirat,
+        nix::libc::SYS_unlinkat,
+        nix::libc::SYS_renameat,
+        nix::libc::SYS_fchmodat,
+    ]
+    .map(|number| number.to_string());
+    let climb = format!(
+        "perl - '{}' {} <<'END'\n{CLIMB}\nEND",
+        victim.display(),
+        calls.join(" ")
+    );
+    toy.hook("install", "50-inside", &climb);
+    let outside = format!("chroot \"$TARGET_ROOT\" {climb}").replacen(
+        "<<'END'",
+        "<<'END' | sed 's/^/outside /'",
+        1,
+    );
+    toy.hook("cleanup", "50-outside", &outside);
+    let built = toy.build("-t tar --mode chroot").success();
+    let lines = built.lines();
+    for side in ["", "outside "] {
+        for expected in [
+            "read /proc",
+            "read /proc/self/fd",
+            "read itself",
+            "moved a file",
+            "tried",
+        ] {
+            let line = format!("{side}{expected}");
+            assert!(lines.contains(&line), "no {line}: {lines:?}");
+        }
+    }
+    let without = built.outcome.stdout.contains("has no Landlock");
+    let done: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains(" by /") || line.ends_with("a switch"))
+        .filter(|line| {
+            !without
+                || ["out", "opened", "changed"]
+                    .iter()
+                    .any(|what| line.contains(what))
+        })
+        .collect();
+    assert_eq!(done, Vec::<&String>::new());
+    if !without {
+        let after = fs::metadata(&victim).expect("still there");
+        assert_eq!(before.permissions(), after.permissions());
+    }
+}
+
+#[test]
 fn a_program_of_the_target_that_a_hook_outside_runs_does_not_leave_the_target() {
     let toy = Toy::basic();
     let marker = toy.world.home().join("marker");

@@ -23,6 +23,7 @@
 
 mod birth;
 mod capabilities;
+mod confine;
 mod create;
 pub mod cred;
 mod device;
@@ -69,7 +70,7 @@ use tracee::{Glance, Named, View};
 /// Owner of files of ids that are not mapped (`/proc/sys/fs/overflowuid`).
 const OVERFLOW: u32 = 65534;
 
-pub use refused::Refused;
+pub use refused::{Refused, names_of};
 pub use xattr::DEVICE;
 
 /// How a call ends.
@@ -136,7 +137,7 @@ pub struct Emulation {
     pub(super) young: birth::Young,
     /// Overlays by device whose lower layers are frozen.
     layered: Mutex<HashMap<u64, Arc<Mutex<Option<overlay::Layered>>>>>,
-    /// The last program that the kernel would not start.
+    /// What the kernel would not do last for a reason that programs are not told.
     refused: Mutex<Option<Refused>>,
 }
 
@@ -176,7 +177,7 @@ impl Emulation {
         *self.last_refused() = Some(refused);
     }
 
-    /// The last program that the kernel would not start.
+    /// What the kernel would not do last for a reason that programs are not told.
     pub fn last_refused(&self) -> MutexGuard<'_, Option<Refused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,7 +196,10 @@ pub struct Worker {
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
-        let view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
+        let mut view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
+        if shared.own_files.is_some() {
+            view.confine();
+        }
         Ok(Worker {
             shared,
             view,
@@ -280,12 +284,6 @@ impl Call<'_> {
     /// Notes that programs of this filter have different root directories from
     /// now on, or different mounts below them.
     fn change_root(&mut self) -> Outcome {
-        self.listener.roots.move_about(self.pid);
-        Ok(Answer::Continue)
-    }
-
-    /// The same for `pivot_root`, which changes the roots of others.
-    fn pivot_root(&mut self) -> Outcome {
         self.listener.roots.move_about(self.pid);
         Ok(Answer::Continue)
     }

@@ -14,7 +14,7 @@ const NAME: Groups = Groups::NAMING;
 const CWD: i32 = libc::AT_FDCWD;
 
 /// 64-bit x86.
-pub(super) const X86_64: [Trap; 28] = [
+pub(super) const X86_64: [Trap; 29] = [
     trap(257, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -85,10 +85,11 @@ pub(super) const X86_64: [Trap; 28] = [
     }),
     trap(280, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
     trap(265, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
+    trap(81, NAME, Always, |c| c.change_directory()),
 ];
 
 /// 64-bit ARM.
-pub(super) const AARCH64: [Trap; 22] = [
+pub(super) const AARCH64: [Trap; 23] = [
     trap(56, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -145,11 +146,12 @@ pub(super) const AARCH64: [Trap; 22] = [
     }),
     trap(88, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
     trap(37, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
+    trap(50, NAME, Always, |c| c.change_directory()),
 ];
 
 /// 32-bit x86. `statfs` and `utimensat`, whose structures differ, are left to the
 /// kernel.
-pub(super) const I386: [Trap; 29] = [
+pub(super) const I386: [Trap; 30] = [
     trap(295, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -225,4 +227,5 @@ pub(super) const I386: [Trap; 29] = [
     }),
     trap(412, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
     trap(303, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
+    trap(133, NAME, Always, |c| c.change_directory()),
 ];

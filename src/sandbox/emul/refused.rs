@@ -1,6 +1,6 @@
-//! Programs that the kernel does not start because their files have capabilities that
-//! nobody can get any more: it answers `EPERM`, which says nothing of that. See
-//! `capabilities(7)`, "Safety checking for capability-dumb binaries".
+//! What the kernel refuses for want of a capability that nobody in a build can get: it
+//! answers `EPERM`, which says nothing of that. Mostly programs whose files have such a
+//! capability: see `capabilities(7)`, "Safety checking for capability-dumb binaries".
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -15,26 +15,32 @@ const EFFECTIVE: u32 = 1;
 /// that take turns, and an id (`struct vfs_ns_cap_data`).
 const WORDS: usize = 6;
 
-/// A program that was not started.
+/// What the kernel does not do, while programs are only told that it is not permitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// As it was named.
-    pub path: String,
-    /// The capabilities that it asks for and cannot get, a bit each.
-    pub capabilities: u64,
+pub enum Refused {
+    /// A program is not started.
+    Program {
+        /// As it was named.
+        path: String,
+        /// The capabilities that it asks for and cannot get, a bit each.
+        capabilities: u64,
+    },
+    /// The root directory is not changed.
+    Root {
+        /// To what, as it was named.
+        path: String,
+    },
 }
 
-impl Refused {
-    /// The names of its capabilities, as `setcap(8)` takes them.
-    pub fn names(&self) -> String {
-        let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
-        all.sort_unstable_by_key(caps::Capability::index);
-        let names = all
-            .into_iter()
-            .filter(|one| self.capabilities & one.bitmask() != 0)
-            .map(|one| one.to_string().to_lowercase());
-        names.collect::<Vec<_>>().join(", ")
-    }
+/// The names of capabilities, as `setcap(8)` takes them.
+pub fn names_of(capabilities: u64) -> String {
+    let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
+    all.sort_unstable_by_key(caps::Capability::index);
+    let names = all
+        .into_iter()
+        .filter(|one| capabilities & one.bitmask() != 0)
+        .map(|one| one.to_string().to_lowercase());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Capabilities of a file.
@@ -110,7 +116,7 @@ impl Call<'_> {
             let path = String::from_utf8_lossy(path).into_owned();
             self.worker
                 .shared
-                .note_refused(Refused { path, capabilities });
+                .note_refused(Refused::Program { path, capabilities });
         }
     }
 }
@@ -144,10 +150,6 @@ mod tests {
             ..found
         };
         assert_eq!(inherited.out_of_reach(1 << 32, 1 << 13), 0);
-        let refused = Refused {
-            path: String::new(),
-            capabilities: 1 << 21 | 1 << 13,
-        };
-        assert_eq!(refused.names(), "cap_net_raw, cap_sys_admin");
+        assert_eq!(names_of(1 << 21 | 1 << 13), "cap_net_raw, cap_sys_admin");
     }
 }

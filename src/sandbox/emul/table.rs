@@ -198,8 +198,8 @@ pub const X86_64: Abi = Abi {
         trap(266, OWN, Always, |c| c.symlink_at()),
         trap(49, OWN, Always, |c| c.bind()),
         trap(55, OWN, PEERS, |c| c.socket_option()),
-        trap(161, PLACES, Always, |c| c.change_root()),
-        trap(155, PLACES, Always, |c| c.pivot_root()),
+        trap(161, PLACES, Always, |c| c.chroot()),
+        trap(155, PLACES, Always, |c| c.change_root()),
         trap(308, PLACES, Always, |c| c.change_root()),
         trap(165, PLACES, Always, |c| c.change_mounts()),
         trap(166, PLACES, Always, |c| c.change_mounts()),
@@ -275,8 +275,8 @@ pub const AARCH64: Abi = Abi {
         trap(36, OWN, Always, |c| c.symlink_at()),
         trap(200, OWN, Always, |c| c.bind()),
         trap(209, OWN, PEERS, |c| c.socket_option()),
-        trap(51, PLACES, Always, |c| c.change_root()),
-        trap(41, PLACES, Always, |c| c.pivot_root()),
+        trap(51, PLACES, Always, |c| c.chroot()),
+        trap(41, PLACES, Always, |c| c.change_root()),
         trap(268, PLACES, Always, |c| c.change_root()),
         trap(40, PLACES, Always, |c| c.change_mounts()),
         trap(39, PLACES, Always, |c| c.change_mounts()),
@@ -368,8 +368,8 @@ pub const I386: Abi = Abi {
         trap(102, OWN.union(Groups::SOCKETS), SOCKETCALLS, |c| {
             c.socketcall()
         }),
-        trap(61, PLACES, Always, |c| c.change_root()),
-        trap(217, PLACES, Always, |c| c.pivot_root()),
+        trap(61, PLACES, Always, |c| c.chroot()),
+        trap(217, PLACES, Always, |c| c.change_root()),
         trap(346, PLACES, Always, |c| c.change_root()),
         trap(21, PLACES, Always, |c| c.change_mounts()),
         trap(52, PLACES, Always, |c| c.change_mounts()),
@@ -435,8 +435,8 @@ pub const ARM: Abi = Abi {
     traps: &[
         trap(11, OWN, Always, |c| c.execute(CWD, 0, 0)),
         trap(387, OWN, Always, |c| c.execute_at()),
-        trap(61, PLACES, Always, |c| c.change_root()),
-        trap(218, PLACES, Always, |c| c.pivot_root()),
+        trap(61, PLACES, Always, |c| c.chroot()),
+        trap(218, PLACES, Always, |c| c.change_root()),
         trap(375, PLACES, Always, |c| c.change_root()),
         trap(21, PLACES, Always, |c| c.change_mounts()),
         trap(52, PLACES, Always, |c| c.change_mounts()),
@@ -560,7 +560,7 @@ mod tests {
         names
     }
 
-    const MODERN: &str = "capget capset getsockopt fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
+    const MODERN: &str = "capget capset getsockopt fchdir fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
         mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::confine::climbs;
 use super::files::{Target, c_string, open_at, open_how, statx};
 use super::roots::{RootId, Roots};
 use super::status::{Signals, Status, status_field, status_number, status_of};
@@ -102,6 +103,8 @@ pub struct View {
     /// Changes of roots before which this thread was last seen to have `root`.
     seen: u64,
     known: [Option<Known>; TASKS],
+    /// Programs are held by their root directory alone.
+    confined: bool,
 }
 
 impl View {
@@ -118,7 +121,23 @@ impl View {
             own_root,
             seen: 0,
             known: [None; TASKS],
+            confined: false,
         })
+    }
+
+    /// From now on no program leads up from a directory that is not in its target.
+    pub(super) fn confine(&mut self) {
+        self.confined = true;
+    }
+
+    /// Fails if a directory is on another mount than the root that this thread has.
+    pub(super) fn require_inside(&self, found: &libc::statx) -> Result<(), Errno> {
+        // Before Linux 5.8 the kernel does not tell.
+        let is_known = found.stx_mask & libc::STATX_MNT_ID != 0;
+        if is_known && found.stx_mnt_id != self.root.3 {
+            return Err(Errno::EACCES);
+        }
+        Ok(())
     }
 
     /// A file below `/proc/PID`.
@@ -257,6 +276,11 @@ impl View {
         // Links and `..` may lead through the root.
         self.enter_root(pid, roots)?;
         let start = self.below_proc(start.into_bytes(), true)?.into_file()?;
+        if self.confined && self.root != self.own_root && climbs(path) {
+            let (start, more) = (start.as_raw_fd(), libc::STATX_MNT_ID);
+            let found = statx(start, c"", libc::AT_EMPTY_PATH, more)?;
+            self.require_inside(&found)?;
+        }
         self.resolve(pid, Some(start), path, follow)
             .map(Target::File)
     }

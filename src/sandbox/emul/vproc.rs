@@ -5,7 +5,8 @@
 //! real thing, so from there on the kernel does all. `/proc/self` is the asking
 //! process. The mount table is made up, because the real one tells of the host.
 //!
-//! Not there: `chdir` into `/proc`, opening a link there as a mere name (`O_PATH`),
+//! Not there: a working directory in `/proc` or `/sys`, paths that lead up from a directory
+//! there ([`confine`](mod@super::confine)), opening a link there as a mere name (`O_PATH`),
 //! and terminals of its own.
 
 use std::ffi::CString;
@@ -15,6 +16,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 
+use super::confine::climbs;
 use super::create::split;
 use super::files::{Target, by_descriptor, open_at};
 use super::layout::Layout;
@@ -112,8 +114,11 @@ impl Call<'_> {
             // No path, or one that the kernel refuses in its own way.
             return otherwise(self);
         };
+        let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
+        if climbs(&path) {
+            self.require_inside(directory)?;
+        }
         let found = if suspicious(&path) {
-            let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
             self.leads_to(directory, &path)?
         } else {
             None
@@ -185,7 +190,7 @@ impl Call<'_> {
         })
     }
 
-    fn enters_other_root(&mut self) -> Result<bool, Errno> {
+    pub(super) fn enters_other_root(&mut self) -> Result<bool, Errno> {
         let roots = &self.listener.roots;
         self.worker.view.enter_other_root(self.pid, roots)
     }

@@ -1,0 +1,94 @@
+//! Programs that are held by their root directory alone, because nothing can be mounted.
+//!
+//! Such a directory has two ways out (`chroot(2)`). One is to change it once more, for which
+//! `inside` takes the capability from them. The other is a directory outside of it: those
+//! below `/proc` and `/sys` that the supervisor opens in a program's place are such, and
+//! `..` leads up from there as far as it likes. They are told by their mount, which is not
+//! that of the target. A program may look at what is in them, but not go there, nor up from
+//! there.
+//!
+//! The kernel reads paths and descriptors again after they were looked at here, so a
+//! program with threads may get past; then Landlock (`landlock::fence`) keeps it from
+//! opening, making and removing anything.
+
+use nix::errno::Errno;
+
+use super::cred::CAP_CHOWN;
+use super::refused::Refused;
+use super::roots::RootId;
+use super::{Answer, Call, Outcome};
+use crate::sandbox::inside::CAP_SYS_CHROOT;
+
+/// Whether a path may lead up from where it starts.
+pub(super) fn climbs(path: &[u8]) -> bool {
+    path.first() != Some(&b'/') && path.split(|&byte| byte == b'/').any(|name| name == b"..")
+}
+
+impl Call<'_> {
+    /// `chroot`. Who has to stay in its root directory can only take that once more.
+    pub(super) fn chroot(&mut self) -> Outcome {
+        if self.has_to_stay()? {
+            let path = self.path(0)?;
+            if self.is_own_root(&path).unwrap_or(false) {
+                return Ok(Answer::Value(0));
+            }
+            self.worker.shared.note_refused(Refused::Root {
+                path: String::from_utf8_lossy(&path).into_owned(),
+            });
+        }
+        self.change_root()
+    }
+
+    /// Whether nothing but the capability for it, which nobody can get, keeps the task from
+    /// changing its root directory.
+    fn has_to_stay(&mut self) -> Result<bool, Errno> {
+        let status = self.worker.view.status(self.pid)?;
+        Ok(status.bounding & 1 << CAP_SYS_CHROOT == 0 && self.may(CAP_CHOWN)?)
+    }
+
+    /// Whether a path leads to the root directory of the task.
+    fn is_own_root(&mut self, path: &[u8]) -> Result<bool, Errno> {
+        let found = self.target(libc::AT_FDCWD, path, true)?;
+        let found = RootId::of(&found.statx(libc::STATX_MNT_ID)?);
+        self.enters_other_root()?;
+        Ok(!path.is_empty() && RootId::own()? == found)
+    }
+
+    /// `fchdir`.
+    pub(super) fn change_directory(&mut self) -> Outcome {
+        self.require_inside(self.int(0))?;
+        Ok(Answer::Continue)
+    }
+
+    /// Fails if a directory is not in the target of a program that is in one.
+    pub(super) fn require_inside(&mut self, directory: i32) -> Result<(), Errno> {
+        if !self.enters_other_root()? {
+            return Ok(());
+        }
+        let found = match self.target(directory, b"", true) {
+            Ok(target) => target.statx(libc::STATX_MNT_ID)?,
+            // What is no descriptor the kernel refuses.
+            Err(_) => return Ok(()),
+        };
+        self.worker.view.require_inside(&found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_are_two_dots_lead_up() {
+        for (path, expected) in [
+            ("..", true),
+            ("a/../b", true),
+            ("a/..", true),
+            ("/a/..", false),
+            ("a/..b/...", false),
+            ("", false),
+        ] {
+            assert_eq!(climbs(path.as_bytes()), expected, "{path}");
+        }
+    }
+}
