@@ -20,6 +20,7 @@ pub fn run() {
     lists();
     interpreters();
     mounts_without_set_ids();
+    mounts_of_others();
     kept_capabilities();
     secure_bits();
     numbers_of_processes();
@@ -358,6 +359,42 @@ fn mounts_without_set_ids() {
             same("who it runs as", told.as_str(), expected);
             must("umount", call!(libc::SYS_umount2, at, 0));
         }
+    });
+}
+
+/// Filesystems whose options name ids, from memory that may be written and that may not.
+fn mounts_of_others() {
+    const SET_STRING: c_int = 1;
+    in_child(|| {
+        must("unshare", call!(libc::SYS_unshare, libc::CLONE_NEWNS));
+        let at = c"mount".as_ptr();
+        let written = std::ffi::CString::new("size=1m,uid=33,gid=44").expect("no zero");
+        for (kind, options) in [
+            (c"tmpfs", written.as_c_str()),
+            (c"tmpfs", c"uid=33,mode=700"),
+            (c"devpts", c"newinstance,gid=5,mode=620"),
+        ] {
+            let (kind, options) = (kind.as_ptr(), options.as_ptr());
+            must("mount", call!(libc::SYS_mount, kind, at, kind, 0, options));
+            must("umount", call!(libc::SYS_umount2, at, 0));
+        }
+        let opened = call!(libc::SYS_fsopen, c"tmpfs".as_ptr(), 0);
+        must("fsopen", opened);
+        let context = opened.unwrap_or(-1);
+        for (name, value) in [(c"uid", c"33"), (c"gid", c"44"), (c"size", c"33")] {
+            let (name, value) = (name.as_ptr(), value.as_ptr());
+            let set = call!(libc::SYS_fsconfig, context, SET_STRING, name, value, 0);
+            must("fsconfig", set);
+        }
+        let wrong = call!(
+            libc::SYS_fsconfig,
+            context,
+            SET_STRING,
+            c"uid".as_ptr(),
+            c"nobody".as_ptr(),
+            0
+        );
+        same("a name", wrong, Err(Errno::EINVAL));
     });
 }
 

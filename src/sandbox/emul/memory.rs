@@ -1,12 +1,13 @@
 //! The memory of a program whose call is answered.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
-use super::files::PATH_MAX;
+use super::files::{PATH_MAX, c_string, open_at};
 
 /// Memory is read up to the end of a page of the smallest size, so that a string
 /// at the end of a mapping can be read.
@@ -49,6 +50,21 @@ pub fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
     }
     let to = remote(address, bytes.len())?;
     let count = process_vm_writev(process(pid)?, &[IoSlice::new(bytes)], &[to])?;
+    if count == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
+}
+
+/// Writes into memory that may be read-only to its owner. `proc` is `/proc` of the sandbox.
+pub(super) fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    if write(pid, address, bytes).is_ok() {
+        return Ok(());
+    }
+    let path = c_string(format!("{pid}/mem").into_bytes())?;
+    let memory = open_at(proc.as_raw_fd(), &path, libc::O_WRONLY, 0)?;
+    let count = nix::sys::uio::pwrite(&memory, bytes, address.cast_signed())?;
     if count == bytes.len() {
         Ok(())
     } else {

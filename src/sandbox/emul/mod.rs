@@ -33,6 +33,7 @@ mod ids;
 mod ipc;
 mod layout;
 mod memory;
+mod mount;
 mod naming;
 mod overlay;
 mod own;

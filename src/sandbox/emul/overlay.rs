@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::files::{open_at, statx, statx_of};
-use super::{Answer, Call, Errno, Outcome};
+use super::{Call, Errno};
 use crate::sandbox::mounts::unescape;
 use crate::sandbox::store::{Key, Record};
 
@@ -36,15 +36,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Call<'_> {
-    /// A call after which a device number may be another filesystem's. What is unmounted
-    /// must not be in use here.
-    pub(super) fn change_mounts(&mut self) -> Outcome {
-        self.worker.shared.mounts.fetch_add(1, Ordering::AcqRel);
-        self.worker.shared.young.outlive();
-        self.worker.rest();
-        Ok(Answer::Continue)
-    }
-
     /// The record of a file that was found.
     pub(super) fn record_of(&mut self, found: &libc::statx) -> Option<Record> {
         let key = Key::of(found);

@@ -135,6 +135,8 @@ const OPTIONS: When = OneOf(
 /// Programs for 32 bits hardly do: theirs are left to the kernel.
 const GIVEN: When = Equal(1, libc::IPC_SET as u32);
 const GIVEN_SET: When = Equal(2, libc::IPC_SET as u32);
+/// `fsconfig` of an option with a value.
+const SETTING: When = Equal(1, 1);
 /// What `getsockopt` tells of who is at the other end.
 const PEERS: When = OneOf(2, &[libc::SO_PEERCRED as u32, socket::SO_PEERGROUPS as u32]);
 
@@ -201,9 +203,10 @@ pub const X86_64: Abi = Abi {
         trap(161, PLACES, Always, |c| c.chroot()),
         trap(155, PLACES, Always, |c| c.change_root()),
         trap(308, PLACES, Always, |c| c.change_root()),
-        trap(165, PLACES, Always, |c| c.change_mounts()),
+        trap(165, PLACES, Always, |c| c.mount()),
         trap(166, PLACES, Always, |c| c.change_mounts()),
         trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(431, OWN, SETTING, |c| c.set_up_filesystem()),
         trap(272, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(56, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(435, PLACES.union(SIGNALS), Always, |c| c.clone3()),
@@ -278,9 +281,10 @@ pub const AARCH64: Abi = Abi {
         trap(51, PLACES, Always, |c| c.chroot()),
         trap(41, PLACES, Always, |c| c.change_root()),
         trap(268, PLACES, Always, |c| c.change_root()),
-        trap(40, PLACES, Always, |c| c.change_mounts()),
+        trap(40, PLACES, Always, |c| c.mount()),
         trap(39, PLACES, Always, |c| c.change_mounts()),
         trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(431, OWN, SETTING, |c| c.set_up_filesystem()),
         trap(97, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(220, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(435, PLACES.union(SIGNALS), Always, |c| c.clone3()),
@@ -371,10 +375,11 @@ pub const I386: Abi = Abi {
         trap(61, PLACES, Always, |c| c.chroot()),
         trap(217, PLACES, Always, |c| c.change_root()),
         trap(346, PLACES, Always, |c| c.change_root()),
-        trap(21, PLACES, Always, |c| c.change_mounts()),
+        trap(21, PLACES, Always, |c| c.mount()),
         trap(52, PLACES, Always, |c| c.change_mounts()),
         trap(22, PLACES, Always, |c| c.change_mounts()),
         trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(431, OWN, SETTING, |c| c.set_up_filesystem()),
         trap(310, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(120, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(435, PLACES.union(SIGNALS), Always, |c| c.clone3()),
@@ -438,9 +443,10 @@ pub const ARM: Abi = Abi {
         trap(61, PLACES, Always, |c| c.chroot()),
         trap(218, PLACES, Always, |c| c.change_root()),
         trap(375, PLACES, Always, |c| c.change_root()),
-        trap(21, PLACES, Always, |c| c.change_mounts()),
+        trap(21, PLACES, Always, |c| c.mount()),
         trap(52, PLACES, Always, |c| c.change_mounts()),
         trap(429, PLACES, Always, |c| c.change_mounts()),
+        trap(431, OWN, SETTING, |c| c.set_up_filesystem()),
         trap(337, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(120, PLACES, NEW_MOUNTS, |c| c.change_root()),
         trap(435, PLACES, Always, |c| c.clone3()),
@@ -563,7 +569,7 @@ mod tests {
     const MODERN: &str = "capget capset getsockopt fchdir fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
-        mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
+        fsconfig mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs umount2 unshare";
     const LEGACY: &str =

@@ -593,7 +593,7 @@ impl Call<'_> {
         let mut bytes = new.clone();
         bytes.push(0);
         self.still_there()?;
-        overwrite(
+        memory::overwrite(
             self.pid,
             self.worker.view.proc(),
             self.arguments[argument],
@@ -625,25 +625,6 @@ fn short_link(directory: &OwnedFd, text: &[u8], room: usize) -> Result<Vec<u8>, 
         }
     }
     Err(Errno::ENOENT)
-}
-
-/// Writes into memory that may be read-only to its owner.
-fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    if memory::write(pid, address, bytes).is_ok() {
-        return Ok(());
-    }
-    let memory = open_at(
-        proc.as_raw_fd(),
-        &c_string(format!("{pid}/mem"))?,
-        libc::O_WRONLY,
-        0,
-    )?;
-    let count = nix::sys::uio::pwrite(&memory, bytes, address.cast_signed())?;
-    if count == bytes.len() {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
 }
 
 /// Files of the sandbox itself that stand for those that a target lacks.
