@@ -12,6 +12,7 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+use super::capability::{self, CAP_MKNOD};
 use super::handed::Handed;
 use super::inside::Inside;
 use super::limits::Watch;
@@ -65,9 +66,15 @@ impl Program {
         let handed = self.handed.clone();
         let filter = self.filter.clone();
         let keep_open = self.keep_open;
+        let answered = filter.as_ref().is_some_and(Filter::is_answered);
+        let mounts_are_possible = super::standin::mounts_are_possible();
         let prepare = move || {
             // What a caller of kiln left open leads out of every root.
             close_on_exec_from(3)?;
+            // The supervisor makes devices for it; see `emul/device.rs`.
+            if answered && !mounts_are_possible {
+                capability::give_up(CAP_MKNOD)?;
+            }
             if let Some(inside) = &inside {
                 inside.enter()?;
             }

@@ -17,11 +17,9 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 
+use super::capability::{self, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
 use super::{landlock, mounts};
 use crate::threads::joined;
-
-/// `CAP_SYS_CHROOT` of `linux/capability.h`.
-pub(super) const CAP_SYS_CHROOT: u32 = 18;
 
 /// Where programs inside a target run.
 #[derive(Debug)]
@@ -89,48 +87,13 @@ impl Inside {
 /// through /proc (`root`, `cwd`, `fd`, `mem`): gives it up for what the calling process
 /// starts. It fails where the whole sandbox has given it up already.
 fn close_eyes() -> io::Result<()> {
-    const CAP_SYS_PTRACE: u32 = 19;
-    never_gain(CAP_SYS_PTRACE)
-}
-
-/// Takes a capability (`CAP_*`) off the bounding set.
-fn never_gain(capability: u32) -> io::Result<()> {
-    // SAFETY: integers.
-    match unsafe {
-        libc::prctl(
-            libc::PR_CAPBSET_DROP,
-            libc::c_ulong::from(capability),
-            0,
-            0,
-            0,
-        )
-    } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    capability::never_gain(CAP_SYS_PTRACE)
 }
 
 /// The calling process, and what it starts, does not change its root directory again, and
 /// keeps to these rules about files. Async-signal-safe.
 fn stay(fence: Option<&OwnedFd>) -> io::Result<()> {
-    const VERSION_3: u32 = 0x2008_0522;
-    if never_gain(CAP_SYS_CHROOT).is_err() {
-        // Then a program that root starts gets no more than root has.
-        nix::sys::prctl::set_no_new_privs()?;
-    }
-    // `struct __user_cap_header_struct` and two of `__user_cap_data_struct`: effective,
-    // permitted and inheritable ones, the lower 32 first.
-    let mut header = [VERSION_3, 0];
-    let mut sets = [0_u32; 6];
-    // SAFETY: both have the sizes that this version says, and live across the call.
-    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
-    nix::errno::Errno::result(got)?;
-    for set in &mut sets[..3] {
-        *set &= !(1 << CAP_SYS_CHROOT);
-    }
-    // SAFETY: as above.
-    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
-    nix::errno::Errno::result(set)?;
+    capability::give_up(CAP_SYS_CHROOT)?;
     match fence {
         Some(fence) => landlock::restrict(fence),
         None => Ok(()),

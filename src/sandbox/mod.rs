@@ -21,6 +21,7 @@
 
 pub mod acl;
 pub mod bpf;
+mod capability;
 pub mod choice;
 pub mod command;
 pub mod denylist;

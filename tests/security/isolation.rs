@@ -323,6 +323,41 @@ fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
 }
 
 #[test]
+fn devices_of_the_machine_are_recorded_and_not_made() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "mknod head stat wc");
+    // Where no control group forbids it, root could read and write a disk by such a node.
+    let devices = "mknod /disk b 7 0\n\
+        mknod /memory c 1 1\n\
+        mknod /null c 1 3\n\
+        for name in disk memory; do echo $name $(head -c 1 /$name | wc -c) $(stat -c '%t:%T %F' /$name); done\n\
+        echo x >/null && echo null $(wc -c </null)\n\
+        while read name value; do\n\
+            case $name in CapPrm: | CapBnd:) echo may make devices $((0x$value >> 27 & 1)) ;; esac\n\
+        done </proc/self/status";
+    toy.hook("install", "50-devices", devices);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    for expected in [
+        "disk 0 7:0 block special file",
+        "memory 0 1:1 character special file",
+        "null 0",
+        "may make devices 0",
+    ] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "{expected}: {lines:?}"
+        );
+    }
+    assert!(
+        !lines.contains(&"may make devices 1".to_owned()),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn a_program_of_the_target_that_a_hook_outside_runs_does_not_leave_the_target() {
     let toy = Toy::basic();
     let marker = toy.world.home().join("marker");

@@ -17,7 +17,7 @@ use super::cred::CAP_CHOWN;
 use super::refused::Refused;
 use super::roots::RootId;
 use super::{Answer, Call, Outcome};
-use crate::sandbox::inside::CAP_SYS_CHROOT;
+use crate::sandbox::capability::CAP_SYS_CHROOT;
 
 /// Whether a path may lead up from where it starts.
 pub(super) fn climbs(path: &[u8]) -> bool {

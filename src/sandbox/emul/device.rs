@@ -1,13 +1,16 @@
 //! `mknod(2)`: devices, for which an empty file stands where the kernel makes none.
+//!
+//! Root of a container, or of a machine that is told to use mode `chroot`, could make any.
+//! It makes those that every program may have: with another a hook would reach a disk, where
+//! no control group of the container keeps it from that.
 
 use std::os::fd::AsRawFd as _;
 
 use super::files::{open_at, statx_of};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::capability::CAP_MKNOD;
+use crate::sandbox::standin::NODES;
 use crate::sandbox::store::Node;
-
-/// `CAP_MKNOD`, from `linux/capability.h`.
-const CAP_MKNOD: u32 = 27;
 
 /// The device that a mode and a number of 32 bits ask for. Character device 0:0
 /// is none: overlayfs marks removed files so, and the kernel lets everybody.
@@ -20,6 +23,15 @@ fn device(mode: u32, number: u32) -> Option<Node> {
         major: number >> 8 & 0xfff,
         minor: number & 0xff | number >> 12 & 0xfff00,
     })
+}
+
+/// Whether a device is one that every program may have.
+fn is_harmless(node: &Node) -> bool {
+    let number = (u64::from(node.major), u64::from(node.minor));
+    !node.block
+        && NODES
+            .iter()
+            .any(|&(_, major, minor)| (major, minor) == number)
 }
 
 impl Call<'_> {
@@ -46,13 +58,16 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let parent = self.enter(&place)?;
-        // SAFETY: the descriptor is open, and the name is terminated.
-        let made = Errno::result(unsafe {
-            let mode = place.mode(mode);
-            libc::mknodat(parent.as_raw_fd(), place.name.as_ptr(), mode, number.into())
-        });
+        let made = if node.as_ref().is_none_or(is_harmless) {
+            // SAFETY: the descriptor is open, and the name is terminated.
+            Errno::result(unsafe {
+                let mode = place.mode(mode);
+                libc::mknodat(parent.as_raw_fd(), place.name.as_ptr(), mode, number.into())
+            })
+        } else {
+            Err(Errno::EPERM)
+        };
         match (made, node) {
-            // A container's root may make some.
             (Err(Errno::EPERM | Errno::EACCES), Some(_)) => {}
             (Err(errno), _) => return Err(errno),
             (Ok(_), _) => {
