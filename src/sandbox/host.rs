@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
@@ -193,14 +193,39 @@ fn own_proc() -> Option<String> {
 
 /// Makes what changes the running kernel read-only.
 fn lock_kernel_switches() -> Result<(), Error> {
-    for path in KERNEL_SWITCHES.map(Path::new) {
-        if path.exists() {
-            mounts::bind_to_itself(path)
-                .and_then(|()| mounts::make_read_only(path, true))
-                .map_err(failed("a read-only part of /proc", path))?;
+    let switches = KERNEL_SWITCHES.map(PathBuf::from);
+    let mut locked: Vec<PathBuf> = switches.into_iter().filter(|path| path.exists()).collect();
+    for path in own_tables().map_err(failed("parts of /proc", "/proc"))? {
+        if !locked.contains(&path) {
+            locked.push(path);
         }
     }
+    for path in locked {
+        mounts::bind_to_itself(&path)
+            .and_then(|()| mounts::make_read_only(&path, true))
+            .map_err(failed("a read-only part of /proc", path))?;
+    }
     Ok(())
+}
+
+/// What is in `/proc` beside processes and belongs to root, if that is root of the machine:
+/// its owners and modes are the kernel's, not the mount's, so that a hook which changes
+/// those of all files below the target would change them for everybody.
+fn own_tables() -> std::io::Result<Vec<PathBuf>> {
+    let mut tables = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let is_process = entry.file_name().as_encoded_bytes()[0].is_ascii_digit();
+        // A process may be gone by now.
+        if is_process || entry.file_type()?.is_symlink() {
+            continue;
+        }
+        // Where root of the machine has no number here, nobody can change them.
+        if entry.metadata()?.uid() == 0 {
+            tables.push(entry.path());
+        }
+    }
+    Ok(tables)
 }
 
 fn raise_wall(network: Network, own_network_namespace: bool) -> Result<Vec<String>, Error> {

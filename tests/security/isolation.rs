@@ -323,6 +323,51 @@ fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
 }
 
 #[test]
+fn modes_and_times_of_files_of_the_kernel_are_not_a_hooks_to_change() {
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "chmod touch perl");
+    // As by a `chmod -R` of the target that enters what is mounted there.
+    let change = "for file in /proc/meminfo /proc/version /sys/kernel /sys/kernel/mm; do\n\
+            chmod o+x $file 2>/dev/null && echo \"changed $file\"\n\
+            touch -d 2001-01-01 $file 2>/dev/null && echo \"dated $file\"\n\
+        done\n\
+        chmod -R o+x /proc/meminfo /sys/kernel/mm 2>/dev/null && echo changed all\n\
+        perl -e 'open(F, \"<\", \"/proc/meminfo\"); print \"changed it open\\n\" if chmod 0641, *F' || :\n\
+        echo tried";
+    toy.hook("install", "50-inside", change);
+    let look = || {
+        [
+            "/proc/meminfo",
+            "/proc/version",
+            "/sys/kernel",
+            "/sys/kernel/mm",
+        ]
+        .map(|path| {
+            let found = fs::metadata(path).expect("there");
+            (found.mode(), found.mtime() < 1_000_000_000)
+        })
+    };
+    let before = look();
+    for mode in ["auto", "single", "chroot"] {
+        if mode == "chroot" && !nix::unistd::geteuid().is_root() {
+            continue;
+        }
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        assert!(lines.contains(&"tried".to_owned()), "{mode}: {lines:?}");
+        let changed: Vec<&String> = lines
+            .iter()
+            .filter(|line| line.starts_with("changed") || line.starts_with("dated"))
+            .collect();
+        assert_eq!(changed, Vec::<&String>::new(), "{mode}");
+        assert_eq!(look(), before, "{mode}");
+    }
+}
+
+#[test]
 fn devices_of_the_machine_are_recorded_and_not_made() {
     if !nix::unistd::geteuid().is_root() {
         return common::skipped("mode chroot is for root of a container");

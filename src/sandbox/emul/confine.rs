@@ -10,14 +10,27 @@
 //! The kernel reads paths and descriptors again after they were looked at here, so a
 //! program with threads may get past; then Landlock (`landlock::fence`) keeps it from
 //! opening, making and removing anything.
+//!
+//! Modes and times of what the supervisor opens there are the container's too, and those of
+//! most files below `/proc` the whole machine's: programs do not change them.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::cred::CAP_CHOWN;
 use super::refused::Refused;
 use super::roots::RootId;
-use super::{Answer, Call, Outcome};
+use super::{Answer, Call, Outcome, files};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
+
+/// Filesystems that the kernel fills (`statfs(2)`).
+const KERNELS: [i64; 4] = [
+    libc::PROC_SUPER_MAGIC,
+    0x6265_6572, // sysfs
+    libc::CGROUP_SUPER_MAGIC,
+    libc::CGROUP2_SUPER_MAGIC,
+];
 
 /// Whether a path may lead up from where it starts.
 pub(super) fn climbs(path: &[u8]) -> bool {
@@ -58,6 +71,34 @@ impl Call<'_> {
     pub(super) fn change_directory(&mut self) -> Outcome {
         self.require_inside(self.int(0))?;
         Ok(Answer::Continue)
+    }
+
+    /// `fchmod`.
+    pub(super) fn change_mode_of_open(&mut self) -> Outcome {
+        if self.enters_other_root()?
+            && let Ok(file) = self.target_of_descriptor(self.int(0))
+        {
+            self.require_own(&file.into_file()?)?;
+        }
+        Ok(Answer::Continue)
+    }
+
+    /// Fails if a file is the kernel's, or a device of the container.
+    pub(super) fn require_own(&self, file: &OwnedFd) -> Result<(), Errno> {
+        // SAFETY: integers, for which zeroes are a valid value.
+        let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open, and the kernel fills the structure.
+        Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut filesystem) })?;
+        if KERNELS.contains(&filesystem.f_type) {
+            return Err(Errno::EROFS);
+        }
+        let more = libc::STATX_MNT_ID;
+        let found = files::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH, more)?;
+        if u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFCHR {
+            let inside = self.worker.view.require_inside(&found);
+            inside.map_err(|_| Errno::EROFS)?;
+        }
+        Ok(())
     }
 
     /// Fails if a directory is not in the target of a program that is in one.

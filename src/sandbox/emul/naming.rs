@@ -14,7 +14,7 @@ const NAME: Groups = Groups::NAMING;
 const CWD: i32 = libc::AT_FDCWD;
 
 /// 64-bit x86.
-pub(super) const X86_64: [Trap; 29] = [
+pub(super) const X86_64: [Trap; 30] = [
     trap(257, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -86,10 +86,11 @@ pub(super) const X86_64: [Trap; 29] = [
     trap(280, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
     trap(265, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
     trap(81, NAME, Always, |c| c.change_directory()),
+    trap(91, NAME, Always, |c| c.change_mode_of_open()),
 ];
 
 /// 64-bit ARM.
-pub(super) const AARCH64: [Trap; 23] = [
+pub(super) const AARCH64: [Trap; 24] = [
     trap(56, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -147,11 +148,12 @@ pub(super) const AARCH64: [Trap; 23] = [
     trap(88, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
     trap(37, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
     trap(50, NAME, Always, |c| c.change_directory()),
+    trap(52, NAME, Always, |c| c.change_mode_of_open()),
 ];
 
 /// 32-bit x86. `statfs` and `utimensat`, whose structures differ, are left to the
 /// kernel.
-pub(super) const I386: [Trap; 30] = [
+pub(super) const I386: [Trap; 31] = [
     trap(295, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -228,4 +230,5 @@ pub(super) const I386: [Trap; 30] = [
     trap(412, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
     trap(303, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
     trap(133, NAME, Always, |c| c.change_directory()),
+    trap(94, NAME, Always, |c| c.change_mode_of_open()),
 ];

@@ -115,7 +115,8 @@ impl Call<'_> {
             return otherwise(self);
         };
         let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
-        if climbs(&path) {
+        let changes = matches!(verb, Verb::Mode(_) | Verb::Times);
+        if climbs(&path) || changes && path.first().is_some_and(|&first| first != b'/') {
             self.require_inside(directory)?;
         }
         let found = if suspicious(&path) {
@@ -395,6 +396,7 @@ impl Call<'_> {
 
     fn mode_place(&mut self, place: &Place, follow: bool, mode: u32) -> Outcome {
         let file = self.target_of(place, follow)?.into_file()?;
+        self.require_own(&file)?;
         let path = by_descriptor(&file)?;
         self.still_there()?;
         // SAFETY: the path is terminated and lives across the call.
@@ -482,6 +484,7 @@ impl Call<'_> {
         let flags = self.int(times + 1);
         let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
         let file = self.target_of(place, follow)?.into_file()?;
+        self.require_own(&file)?;
         let path = by_descriptor(&file)?;
         let address = self.arguments[times];
         let given = if address == 0 {
