@@ -32,7 +32,11 @@ const SECRET: &str = "canary of the host";
 
 impl Canary {
     fn new(toy: &Toy) -> Canary {
-        let directory = toy.world.home().join("canary");
+        Canary::below(&toy.world.home())
+    }
+
+    fn below(directory: &Path) -> Canary {
+        let directory = directory.join("canary");
         fs::create_dir(&directory).expect("a directory can be made");
         for name in ["file", "resolv.conf", "fstab", "messages", "passwd"] {
             fs::write(directory.join(name), SECRET).expect("a file can be written");
@@ -333,6 +337,38 @@ fn links_made_inside_lead_kiln_nowhere_either() {
             assert_eq!(toy.outputs(), Vec::<String>::new(), "{what}");
         }
         toy.assert_swept();
+    }
+}
+
+#[test]
+fn links_of_a_proc_that_a_hook_leaves_in_the_target_lead_kiln_nowhere() {
+    for way in ["root", "cwd"] {
+        for linked in ["etc", "tmp", "var/log"] {
+            let toy = Toy::basic();
+            // Where the build may write, and so could be led to.
+            let canary = Canary::below(&toy.world.work());
+            let there = match way {
+                "root" => canary.path(),
+                _ => "/canary".to_owned(),
+            };
+            toy.hook(
+                "root",
+                "50-links",
+                &format!(
+                    "cd \"$TARGET_ROOT\"\n\
+                     mount --bind /proc proc\n\
+                     rm -rf {linked}\n\
+                     ln -s /proc/self/{way}{there} {linked}\n\
+                     [ -e {linked}/messages ] && echo linked"
+                ),
+            );
+            // Whether a target without that directory does is not the question.
+            let built = toy.build("-t tar");
+            if way == "root" {
+                assert!(built.lines().contains(&"linked".to_owned()), "{linked}");
+            }
+            canary.assert_untouched(&format!("{way}, {linked}"));
+        }
     }
 }
 

@@ -210,7 +210,7 @@ impl Engine<'_> {
         }
         // A link may lead to another file in the target than here, or to none.
         let there = Path::new(HOOKS_INSIDE).join(directory);
-        let parts = crate::sandbox::root::within(&self.dirs.target, || list(&there))
+        let parts = crate::sandbox::root::within_mounts(&self.dirs.target, || list(&there))
             .map_err(Failure::io("listing the hooks in the target"))??;
         for name in outside.run.iter().filter(|name| !parts.run.contains(name)) {
             let path = format!("{directory}/{name}");
@@ -265,7 +265,7 @@ impl Engine<'_> {
         };
         // As for hooks, links lead where they lead in the target.
         let files = if phase.inside {
-            crate::sandbox::root::within(&self.dirs.target, || list(Path::new(HOOKS_INSIDE)))
+            crate::sandbox::root::within_mounts(&self.dirs.target, || list(Path::new(HOOKS_INSIDE)))
                 .map_err(Failure::io("listing `environment.d` in the target"))??
         } else {
             list(&self.dirs.hooks)?

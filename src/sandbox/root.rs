@@ -2,9 +2,12 @@
 //!
 //! A target is made by others: any of its files may be a link to `/etc/passwd`
 //! or through `..`. A thread that has the target as its own root cannot be led
-//! out, whatever it opens, so plain file operations are safe there.
+//! out, whatever it opens, so plain file operations are safe there, unless a `/proc` is
+//! mounted in it: links there lead to wherever a process is (`proc_pid_root(5)`), and
+//! `/proc/self` is this one.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::ptr;
@@ -12,14 +15,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::CloneFlags;
 
-use super::mounts;
+use super::{mounts, standin};
 use crate::threads::joined;
 
-/// Runs `work` in a thread whose root directory is `root`.
+/// Runs `work` in a thread whose root directory is `root`, without what is mounted below it.
 ///
-/// Needs `CAP_SYS_CHROOT`. `/proc` in the thread is the target's.
+/// Needs `CAP_SYS_CHROOT`.
 pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let directory = mounts::open_directory(root)?;
+    let directory = if standin::mounts_are_possible() {
+        mounts::clone_mount(root, false)?
+    } else {
+        mounts::open_directory(root)?
+    };
+    at(directory, work)
+}
+
+/// The same with what is mounted below it, which may be a `/proc`: for looking only.
+pub fn within_mounts<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    at(mounts::open_directory(root)?, work)
+}
+
+fn at<T: Send>(directory: OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         // Hooks may have taken all the processes that there may be.
         let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
