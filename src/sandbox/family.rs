@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -109,13 +110,13 @@ pub(super) fn siblings() -> Vec<i32> {
     descendants(&parents(), Pid::parent().as_raw())
 }
 
-/// Kills what descends from `ancestor`, but for the calling process; true when
-/// nothing is left. `reap` collects the children that this process got.
-fn end(ancestor: Pid, reap: bool) -> bool {
+/// Kills what descends from `ancestor` and `is_meant`, but for the calling process; true
+/// when nothing is left. `reap` collects the children that this process got.
+fn end(ancestor: Pid, reap: bool, is_meant: impl Fn(i32) -> bool) -> bool {
     let own = Pid::this().as_raw();
     for _ in 0..ROUNDS {
         let mut left = descendants(&parents(), ancestor.as_raw());
-        left.retain(|&pid| pid != own);
+        left.retain(|&pid| pid != own && is_meant(pid));
         // Stopped first, so that none can start another meanwhile.
         for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
             for &pid in &left {
@@ -142,13 +143,30 @@ fn end(ancestor: Pid, reap: bool) -> bool {
 /// Kills and reaps everything that descends from the calling process, which has
 /// called [`adopt`] and has no children that it needs any more.
 pub(super) fn end_descendants() -> bool {
-    end(Pid::this(), true)
+    end(Pid::this(), true, |_| true)
 }
 
 /// Kills everything that descends from the parent of the calling process, but for
 /// this process itself. The parent reaps.
 pub(super) fn end_siblings() -> bool {
-    end(Pid::parent(), false)
+    end(Pid::parent(), false, |_| true)
+}
+
+/// Kills those of them that have the root directory `root`.
+pub(super) fn end_within(root: &OwnedFd) -> bool {
+    let look = |path: &str| {
+        let found = nix::sys::stat::fstatat(proc()?, path, AtFlags::empty()).ok()?;
+        Some((found.st_dev, found.st_ino))
+    };
+    let root = nix::sys::stat::fstat(root).ok();
+    let root = root.map(|found| (found.st_dev, found.st_ino));
+    let kiln = look("self/exe");
+    end(Pid::parent(), false, |pid| {
+        // A guard has the root directory of whom it was started for.
+        root.is_some()
+            && look(&format!("{pid}/root")) == root
+            && look(&format!("{pid}/exe")) != kiln
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! usual nodes, and the hooks are moved into the target and back. `/proc` and
 //! `/sys` are answered by the supervisor ([`super::emul`]).
 //!
+//! A program that is in a directory when that moves out of the target is out too: `..` leads
+//! on to the container's root. So all that run in the target are ended first.
+//!
 //! Nothing here outlives a killed build but files below its own directory.
 
 use std::ffi::OsString;
@@ -105,6 +108,13 @@ pub(super) fn yama_restricts() -> bool {
     super::refusal::sysctl(super::refusal::YAMA).is_some_and(|scope| scope != "0")
 }
 
+/// Ends what hooks left running in the target, before a directory of it moves out.
+fn end_programs(root: &OwnedFd) {
+    if !super::family::end_within(root) {
+        tracing::warn!("some programs in the target do not end");
+    }
+}
+
 /// A `/dev` with the usual nodes in the place of the target's own, which comes
 /// back when this is dropped.
 #[derive(Debug)]
@@ -120,6 +130,7 @@ impl Device {
         let directory = open_directory(root)?;
         let dev = open_below(&directory, "dev")?;
         drop(dev);
+        end_programs(&directory);
         let before = std::fs::metadata(root)?;
         let mut aside: OsString = root.as_os_str().to_owned();
         aside.push(".dev");
@@ -140,6 +151,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        end_programs(&self.root);
         let restored = remove_below(&self.root, c"dev")
             .and_then(|()| {
                 Ok(nix::fcntl::renameat(
@@ -239,6 +251,7 @@ fn remove_below(root: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Moved {
     from: PathBuf,
+    root: OwnedFd,
     parent: OwnedFd,
     name: String,
 }
@@ -254,6 +267,7 @@ impl Moved {
         nix::fcntl::renameat(AT_FDCWD, from, &parent, name)?;
         let moved = Moved {
             from: from.to_owned(),
+            root: directory,
             parent,
             name: name.to_owned(),
         };
@@ -264,6 +278,7 @@ impl Moved {
 
 impl Drop for Moved {
     fn drop(&mut self) {
+        end_programs(&self.root);
         let back = || -> io::Result<()> {
             if std::fs::symlink_metadata(&self.from).is_ok_and(|meta| meta.is_symlink()) {
                 std::fs::remove_file(&self.from)?;

@@ -322,6 +322,56 @@ fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
     }
 }
 
+/// Waits in a directory until that is moved, and goes up from there.
+/// Arguments: that directory, and a file of the host.
+const STAY: &str = r#"
+my ($start, $victim) = @ARGV;
+chdir($start) or die;
+my @before = stat(".");
+exit(0) if fork();
+close(STDIN); close(STDOUT); close(STDERR);
+for (1 .. 5000) {
+    my @now = stat($start);
+    last if !@now || $now[1] != $before[1];
+    select(undef, undef, undef, 0.001);
+}
+chmod(0777, ("../" x $_) . substr($victim, 1)) for 1 .. 16;
+"#;
+
+#[test]
+fn no_program_goes_out_with_a_directory_that_is_moved_out_of_the_target() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    let victims = ["own-dev", "hooks", "record"].map(|name| toy.world.home().join(name));
+    for victim in &victims {
+        fs::write(victim, "of the host").expect("written");
+    }
+    let stay = |start: &str, victim: &std::path::Path| {
+        format!("perl - {start} '{}' <<'END'\n{STAY}\nEND", victim.display())
+    };
+    let [dev, hooks, record] = &victims;
+    // The target's own, before another takes its place.
+    let outside = format!("chroot \"$TARGET_ROOT\" {}", stay("/dev", dev));
+    toy.hook("root", "90-outside", &outside);
+    let inside = [
+        stay("/tmp/in_target.d", hooks),
+        stay("/tmp/in_target.d/.kiln/record", record),
+    ];
+    toy.hook("install", "50-inside", &inside.join("\n"));
+    toy.hook("post-root", "50-wait", "sleep 1");
+    toy.build("-t tar --mode chroot").success();
+    for victim in &victims {
+        let mode = fs::metadata(victim).expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644, "{}", victim.display());
+    }
+}
+
 #[test]
 fn modes_and_times_of_files_of_the_kernel_are_not_a_hooks_to_change() {
     let mut toy = Toy::basic();
