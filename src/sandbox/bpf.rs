@@ -8,11 +8,10 @@
 use libc::sock_filter;
 
 use super::direct::{MARK, is_direct};
-use super::emul::table::{ABIS, ABSENT, Abi, Groups, When};
+use super::emul::table::{ABIS, ABSENT, ABSENT_TREE, Abi, Groups, UNKNOWN, When};
 
 pub(super) const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 pub(super) const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-#[cfg(any(test, target_arch = "x86_64"))]
 pub(super) const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const JUMP_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
@@ -64,6 +63,13 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             answer(ENOSYS),
         ]);
     }
+    if groups.contains(Groups::NAMING) && !abi.naming.is_empty() {
+        program.extend([
+            instruction(JUMP_AT_LEAST, 1, 0, UNKNOWN),
+            instruction(JUMP_EQUAL, 0, 1, ABSENT_TREE),
+            answer(ENOSYS),
+        ]);
+    }
     // Where names are answered for, what a program opens may lead out of the target.
     let may_be_direct =
         ABIS.first().is_some_and(|own| own.audit == abi.audit) && !groups.contains(Groups::NAMING);
@@ -73,6 +79,16 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
         let length = end.len() as u8;
         // The number is gone once an argument is loaded, so what loads one ends here.
         let (argument, code, k) = match trap.when {
+            When::Unlike(argument, value) => {
+                program.extend([
+                    instruction(JUMP_EQUAL, 0, length + 3, trap.number),
+                    instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
+                    instruction(JUMP_EQUAL, length, 0, value),
+                ]);
+                program.extend(end);
+                program.push(answer(libc::SECCOMP_RET_ALLOW));
+                continue;
+            }
             When::Always => {
                 program.push(instruction(JUMP_EQUAL, 0, length, trap.number));
                 program.extend(end);
@@ -275,6 +291,20 @@ mod tests {
         assert!(naming.len() < 4096, "longer than BPF_MAXINSNS");
         for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
             assert_eq!(run(&naming, native, nr as u32, [0; 6]), notify, "call {nr}");
+        }
+        let cwd = libc::AT_FDCWD as u32;
+        for (nr, directory, expected) in [
+            (libc::SYS_unlinkat as u32, 3, notify),
+            (libc::SYS_unlinkat as u32, cwd, allow),
+            (libc::SYS_openat2 as u32, 3, notify),
+            (libc::SYS_open_tree as u32, 3, absent),
+            (456, 3, allow),
+            (457, 3, absent),
+            (463, 3, absent),
+            (10_000, 3, absent),
+        ] {
+            let arguments = [directory, 0, 0, 0, 0, 0];
+            assert_eq!(run(&naming, native, nr, arguments), expected, "call {nr}");
         }
     }
 

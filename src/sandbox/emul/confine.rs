@@ -21,7 +21,8 @@ use nix::errno::Errno;
 use super::cred::CAP_CHOWN;
 use super::refused::Refused;
 use super::roots::RootId;
-use super::{Answer, Call, Outcome, files};
+use super::table::Handler;
+use super::{Answer, Call, Outcome, files, memory};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
 
 /// Filesystems that the kernel fills (`statfs(2)`).
@@ -65,6 +66,25 @@ impl Call<'_> {
         let found = RootId::of(&found.statx(libc::STATX_MNT_ID)?);
         self.enters_other_root()?;
         Ok(!path.is_empty() && RootId::own()? == found)
+    }
+
+    /// Hands a call on none of whose paths leads up from where nobody may. Those are the
+    /// arguments with a directory to start from and with a path.
+    pub(super) fn staying(&mut self, paths: &[(usize, usize)], otherwise: Handler) -> Outcome {
+        for &(directory, path) in paths {
+            // What cannot be read the kernel refuses.
+            let path = memory::read_path(self.pid, self.arguments[path]).unwrap_or_default();
+            self.require_staying(self.int(directory), &path)?;
+        }
+        otherwise(self)
+    }
+
+    /// Fails if a path leads up from a directory that is not in the target.
+    pub(super) fn require_staying(&mut self, directory: i32, path: &[u8]) -> Result<(), Errno> {
+        if climbs(path) {
+            self.require_inside(directory)?;
+        }
+        Ok(())
     }
 
     /// `fchdir`.

@@ -1,9 +1,11 @@
 //! The calls that name files, where `/proc` cannot be mounted in targets: each may be
-//! about a file that [`vproc`](super::vproc) answers for, and is handed on otherwise.
+//! about a file that [`vproc`](super::vproc) answers for, and is handed on otherwise. Of the
+//! rest it only matters whether their paths lead up from where nobody may
+//! ([`confine`](super::confine)).
 
 use super::layout::Layout::{Native, Stat32, Stat64};
-use super::table::When::Always;
-use super::table::{Groups, Trap, trap};
+use super::table::When::{Always, Unlike};
+use super::table::{Groups, Trap, When, trap};
 use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
     Access, Attribute, Execute, Link, Mode, OpenHow, ReadLink, Stat, StatAt, StatFs, Statx, Times,
@@ -12,9 +14,11 @@ use super::vproc::go_on;
 
 const NAME: Groups = Groups::NAMING;
 const CWD: i32 = libc::AT_FDCWD;
+/// Paths that start at a descriptor. The working directory of a program is in its target.
+const NOT_CWD: When = Unlike(0, CWD.cast_unsigned());
 
 /// 64-bit x86.
-pub(super) const X86_64: [Trap; 30] = [
+pub(super) const X86_64: [Trap; 39] = [
     trap(257, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -84,13 +88,30 @@ pub(super) const X86_64: [Trap; 30] = [
         c.named(Mode(Some(3)), Some(0), 1, go_on)
     }),
     trap(280, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
-    trap(265, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
+    trap(265, NAME, Always, |c| {
+        c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
+    }),
     trap(81, NAME, Always, |c| c.change_directory()),
     trap(91, NAME, Always, |c| c.change_mode_of_open()),
+    trap(258, NAME, Always, |c| {
+        c.staying(&[(0, 1)], |c| c.mkdir_at())
+    }),
+    trap(259, NAME, Always, |c| {
+        c.staying(&[(0, 1)], |c| c.mknod_at())
+    }),
+    trap(266, NAME, Always, |c| {
+        c.staying(&[(1, 2)], |c| c.symlink_at())
+    }),
+    trap(263, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(264, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
+    trap(316, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
+    trap(261, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(303, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(301, NAME, Always, |c| c.staying(&[(3, 4)], go_on)),
 ];
 
 /// 64-bit ARM.
-pub(super) const AARCH64: [Trap; 24] = [
+pub(super) const AARCH64: [Trap; 32] = [
     trap(56, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -146,14 +167,26 @@ pub(super) const AARCH64: [Trap; 24] = [
         c.named(Mode(Some(3)), Some(0), 1, go_on)
     }),
     trap(88, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
-    trap(37, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
+    trap(37, NAME, Always, |c| {
+        c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
+    }),
     trap(50, NAME, Always, |c| c.change_directory()),
     trap(52, NAME, Always, |c| c.change_mode_of_open()),
+    trap(34, NAME, Always, |c| c.staying(&[(0, 1)], |c| c.mkdir_at())),
+    trap(33, NAME, Always, |c| c.staying(&[(0, 1)], |c| c.mknod_at())),
+    trap(36, NAME, Always, |c| {
+        c.staying(&[(1, 2)], |c| c.symlink_at())
+    }),
+    trap(35, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(38, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
+    trap(276, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
+    trap(264, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(263, NAME, Always, |c| c.staying(&[(3, 4)], go_on)),
 ];
 
-/// 32-bit x86. `statfs` and `utimensat`, whose structures differ, are left to the
+/// 32-bit x86. `statfs` and the older `utimensat`, whose structures differ, are left to the
 /// kernel.
-pub(super) const I386: [Trap; 31] = [
+pub(super) const I386: [Trap; 41] = [
     trap(295, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -228,7 +261,25 @@ pub(super) const I386: [Trap; 31] = [
         c.named(Mode(Some(3)), Some(0), 1, go_on)
     }),
     trap(412, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
-    trap(303, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
+    trap(303, NAME, Always, |c| {
+        c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
+    }),
     trap(133, NAME, Always, |c| c.change_directory()),
     trap(94, NAME, Always, |c| c.change_mode_of_open()),
+    trap(296, NAME, Always, |c| {
+        c.staying(&[(0, 1)], |c| c.mkdir_at())
+    }),
+    trap(297, NAME, Always, |c| {
+        c.staying(&[(0, 1)], |c| c.mknod_at())
+    }),
+    trap(304, NAME, Always, |c| {
+        c.staying(&[(1, 2)], |c| c.symlink_at())
+    }),
+    trap(301, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(302, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
+    trap(353, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
+    trap(299, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(320, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(341, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
+    trap(339, NAME, Always, |c| c.staying(&[(4, 5)], go_on)),
 ];

@@ -47,6 +47,8 @@ pub enum When {
     Equal(u32, u32),
     /// If an argument's low half is one of these.
     OneOf(u32, &'static [u32]),
+    /// Unless an argument's low half is this.
+    Unlike(u32, u32),
 }
 
 use When::{Always, AnyBit, Equal, OneOf};
@@ -98,6 +100,14 @@ pub struct Abi {
 /// Calls that would go past the supervisor, and for which every program has
 /// another way: `io_uring_setup`, the same number everywhere.
 pub const ABSENT: [u32; 1] = [425];
+
+/// The same where names are answered for: `open_tree`, which opens directories too.
+pub const ABSENT_TREE: u32 = 428;
+
+/// There, calls from this number on, the same everywhere, are absent (Linux 6.8, in which
+/// mounts can be listed): the newer ones that name files (`setxattrat`, `open_tree_attr`,
+/// `file_setattr`), and those that nobody knows yet.
+pub const UNKNOWN: u32 = 457;
 
 /// The conventions of this machine, its own first.
 pub const ABIS: &[&Abi] = if cfg!(target_arch = "x86_64") {
@@ -566,17 +576,16 @@ mod tests {
         names
     }
 
-    const MODERN: &str = "capget capset getsockopt fchdir fchmod fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
+    const MODERN: &str = "unlinkat renameat renameat2 name_to_handle_at fanotify_mark capget capset getsockopt fchdir fchmod fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
         fsconfig mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs umount2 unshare";
-    const LEGACY: &str =
-        "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
+    const LEGACY: &str = "chmod access readlink chown creat fork futimesat lchown lstat mkdir mknod open stat symlink vfork";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
-        utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
+        utimensat_time64 utimensat setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
         stat64 ugetrlimit umount";
 
     fn expect(abi: &Abi, paths: &[&str], expected: &[&str]) {

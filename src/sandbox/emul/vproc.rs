@@ -16,7 +16,6 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 
-use super::confine::climbs;
 use super::create::split;
 use super::files::{Target, by_descriptor, open_at};
 use super::layout::Layout;
@@ -115,8 +114,9 @@ impl Call<'_> {
             return otherwise(self);
         };
         let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
+        self.require_staying(directory, &path)?;
         let changes = matches!(verb, Verb::Mode(_) | Verb::Times);
-        if climbs(&path) || changes && path.first().is_some_and(|&first| first != b'/') {
+        if changes && path.first().is_some_and(|&first| first != b'/') {
             self.require_inside(directory)?;
         }
         let found = if suspicious(&path) {
