@@ -51,7 +51,7 @@ impl Inside {
                 Err(error) => return Err(error),
             }
         } else {
-            fence = landlock::fence(&directory)?;
+            fence = fence_of(&directory)?;
         }
         Ok(Inside {
             namespace,
@@ -81,6 +81,13 @@ impl Inside {
         }
         Ok(())
     }
+}
+
+/// Landlock's rules for programs in `root`, if this kernel has them.
+fn fence_of(root: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    let kernels = ["/proc", "/sys"].map(|path| mounts::open_directory(path.as_ref()));
+    let kernels: Vec<&OwnedFd> = kernels.iter().flatten().collect();
+    landlock::fence(root, &kernels)
 }
 
 /// Processes outside have a capability without which none of them can be looked into
@@ -117,7 +124,7 @@ pub fn seal(root: &Path) -> io::Result<()> {
             let fence = if super::standin::mounts_are_possible() {
                 None
             } else {
-                landlock::fence(&directory)?
+                fence_of(&directory)?
             };
             nix::unistd::fchdir(&directory)?;
             nix::unistd::chroot(c".")?;

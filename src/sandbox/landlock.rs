@@ -4,8 +4,9 @@
 //! ABI 6 (Linux 6.12). The engine enters it once and hooks inherit it, so among
 //! themselves they stay free. Landlock's rules about files are of no use for most hooks: a
 //! domain that has any forbids `mount(2)`, which they need; read-only mounts that
-//! no hook can undo take their place. Two have some: programs inside a target where
-//! nothing can be mounted anyway, and a thread of the engine that binds a socket for a hook.
+//! no hook can undo take their place. Some have them: programs inside a target where
+//! nothing can be mounted anyway, and threads of the engine that bind a socket or open a file
+//! for a hook.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -112,11 +113,11 @@ fn allow(ruleset: &OwnedFd, directory: &OwnedFd, access: u64) -> io::Result<()> 
 }
 
 /// Rules by which files are only opened, run, made, moved and removed beneath `root`, and
-/// read in `/proc` and `/sys` of the calling thread. `None` where this kernel has none.
+/// read beneath `kernels`, which are `/proc` and `/sys`. `None` where this kernel has none.
 ///
 /// What can be done without opening a file stays: looking at it, and changing its mode,
 /// times, owner and attributes.
-pub(super) fn fence(root: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+pub(super) fn fence(root: &OwnedFd, kernels: &[&OwnedFd]) -> io::Result<Option<OwnedFd>> {
     let abi = abi();
     if abi < FENCE {
         return Ok(None);
@@ -127,10 +128,8 @@ pub(super) fn fence(root: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         ..RulesetAttr::default()
     })?;
     allow(&ruleset, root, FILES | truncate)?;
-    for kernels in ["/proc", "/sys"] {
-        if let Ok(directory) = mounts::open_directory(kernels.as_ref()) {
-            allow(&ruleset, &directory, READ_FILE | READ_DIR)?;
-        }
+    for directory in kernels {
+        allow(&ruleset, directory, READ_FILE | READ_DIR)?;
     }
     Ok(Some(ruleset))
 }

@@ -352,6 +352,66 @@ fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
     assert_eq!(before.modified().ok(), after.modified().ok());
 }
 
+#[test]
+fn what_a_link_of_proc_leads_to_is_opened_as_the_program_itself_might() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let of_host = toy.world.home().join("host");
+    fs::create_dir(&of_host).expect("made");
+    fs::write(of_host.join("victim"), "of the host\n").expect("written");
+    // Whoever has a directory of the host opens nothing in it, nor by way of its number.
+    let open = format!(
+        r#"exec 5<'{host}' 6<'{host}/victim'
+        chroot "$TARGET_ROOT" /bin/bash <<'END' 2>&1 | sed 's/^/got /'
+        cat /proc/self/fd/5/victim
+        echo changed >/proc/self/fd/5/victim
+        echo changed >/proc/self/fd/6
+        find /dev/fd/5/
+        cat /dev/fd/6
+        echo a pipe | cat /dev/stdin
+        echo a file >/tmp/file; exec 7<>/tmp/file; rm /tmp/file; cat /proc/self/fd/7
+        echo more >>/proc/$$/fd/7; cat /dev/fd/7
+END"#,
+        host = of_host.display()
+    );
+    toy.hook("cleanup", "50-outside", &open);
+    toy.hook(
+        "install",
+        "50-inside",
+        "cat /dev/stdin; echo that was nothing",
+    );
+    let built = toy.build("-t tar --mode chroot").success();
+    if built.outcome.stdout.contains("has no Landlock") {
+        return common::skipped("this kernel has no Landlock rules about files");
+    }
+    let lines = built.lines();
+    let got: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("got "))
+        .collect();
+    let denied = "Permission denied";
+    assert_eq!(
+        got,
+        [
+            &format!("cat: /proc/self/fd/5/victim: {denied}")[..],
+            &format!("/bin/bash: line 2: /proc/self/fd/5/victim: {denied}"),
+            &format!("/bin/bash: line 3: /proc/self/fd/6: {denied}"),
+            "/dev/fd/5/",
+            &format!("find: '/dev/fd/5/': {denied}"),
+            "of the host",
+            "a pipe",
+            "a file",
+            "a file",
+            "more",
+        ]
+    );
+    assert!(lines.contains(&"that was nothing".to_owned()), "{lines:?}");
+    let text = fs::read_to_string(of_host.join("victim"));
+    assert_eq!(text.ok().as_deref(), Some("of the host\n"));
+}
+
 /// Waits in a directory until that is moved, and goes up from there.
 /// Arguments: that directory, and a file of the host.
 const STAY: &str = r#"

@@ -9,7 +9,9 @@
 //!
 //! The kernel reads paths and descriptors again after they were looked at here, so a
 //! program with threads may get past; then Landlock (`landlock::fence`) keeps it from
-//! opening, making and removing anything.
+//! opening, making and removing anything. The supervisor itself is under no such rules: what
+//! it opens for a program because a link of `/proc` led there (`/proc/self/fd/N`), it opens as
+//! the program might.
 //!
 //! Modes and times of what the supervisor opens there are the container's too, and those of
 //! most files below `/proc` the whole machine's: programs do not change them.
@@ -19,11 +21,13 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 
 use super::cred::CAP_CHOWN;
+use super::files::{Target, open_at};
 use super::refused::Refused;
 use super::roots::RootId;
 use super::table::Handler;
 use super::{Answer, Call, Outcome, files, memory};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
+use crate::sandbox::landlock;
 
 /// Filesystems that the kernel fills (`statfs(2)`).
 const KERNELS: [i64; 4] = [
@@ -85,6 +89,65 @@ impl Call<'_> {
             self.require_inside(directory)?;
         }
         Ok(())
+    }
+
+    /// Opens a file, that is none of `/proc`, to which a path below `/proc` led. Nothing is
+    /// opened for a program that Landlock keeps from it, but for what it has open already.
+    pub(super) fn open_fenced(
+        &mut self,
+        found: &Target,
+        path: &[u8],
+        (flags, mode): (i32, u32),
+    ) -> Result<OwnedFd, Errno> {
+        let root = open_at(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
+        let kernels = [self.worker.view.proc(), own.sys()];
+        let Some(fence) = landlock::fence(&root, &kernels).map_err(|_| Errno::EMFILE)? else {
+            return found.reopen(flags, mode);
+        };
+        // A thread of its own, because it stays restricted. It has this one's directories.
+        let opened = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                landlock::restrict(&fence).map_err(|_| Errno::EACCES)?;
+                found.reopen(flags, mode)
+            });
+            let thread = thread.map_err(|_| Errno::EAGAIN)?;
+            thread.join().unwrap_or(Err(Errno::EIO))
+        });
+        match (opened, self.own_descriptor(path)?) {
+            // Such as a terminal, or `/dev/null`, that it was started with.
+            (Err(Errno::EACCES), Some(descriptor)) => self.open_again(descriptor, flags, mode),
+            (opened, _) => opened,
+        }
+    }
+
+    /// The descriptor of the task whose link is at a path below `/proc`.
+    fn own_descriptor(&self, path: &[u8]) -> Result<Option<i32>, Errno> {
+        let process = self.worker.view.group(self.pid)?.to_string();
+        let mut names = path.split(|&byte| byte == b'/');
+        let is_own = matches!(names.next(), Some(b"self" | b"thread-self"))
+            || path.starts_with(format!("{process}/").as_bytes());
+        if !is_own || names.next() != Some(b"fd") {
+            return Ok(None);
+        }
+        let number = names
+            .next()
+            .and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
+        Ok(number.filter(|_| names.next().is_none()))
+    }
+
+    /// Opens once more what the task has open for all that is wanted now.
+    fn open_again(&self, descriptor: i32, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+        let held = self.take_descriptor(descriptor)?;
+        let had = nix::fcntl::fcntl(&held, nix::fcntl::FcntlArg::F_GETFL)?;
+        let has = had & libc::O_ACCMODE;
+        let wanted = flags & libc::O_ACCMODE;
+        let writes = has == libc::O_RDWR || has == libc::O_WRONLY;
+        let is_enough = has == libc::O_RDWR || has == wanted;
+        if had & libc::O_PATH != 0 || !is_enough || flags & libc::O_TRUNC != 0 && !writes {
+            return Err(Errno::EACCES);
+        }
+        Target::File(held).reopen(flags, mode)
     }
 
     /// `fchdir`.

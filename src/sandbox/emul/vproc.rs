@@ -260,12 +260,9 @@ impl Call<'_> {
         }
     }
 
-    /// Fails if a file is one of another process's below `/proc` that the asking one may
+    /// Fails if a file below `/proc` is one of another process's that the asking one may
     /// not open, whatever led there.
     fn require_open(&self, file: &OwnedFd, writes: bool) -> Result<(), Errno> {
-        if !is_of_proc(file)? {
-            return Ok(());
-        }
         // The kernel's name for it, which starts from the root of all mounts.
         let text = read_link_of(self.worker.view.proc(), file)?;
         let Some(Place::Proc(rest)) = place(&text) else {
@@ -447,16 +444,23 @@ impl Call<'_> {
                 close_on_exec,
             });
         }
-        let mut target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
-        if let Place::Proc(_) = place {
-            let file = target.into_file()?;
-            self.require_open(&file, writes)?;
-            target = Target::File(file);
-        }
         // A descriptor that is a mere name cannot be handed over. Nothing is made
         // there, and no terminal becomes this process's own.
         let dropped = libc::O_PATH | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-        let file = target.reopen(flags & !dropped | libc::O_NOCTTY, mode & 0o7777)?;
+        let flags = flags & !dropped | libc::O_NOCTTY;
+        let mode = mode & 0o7777;
+        let target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
+        let file = if let Place::Proc(rest) = place {
+            let found = target.into_file()?;
+            if is_of_proc(&found)? {
+                self.require_open(&found, writes)?;
+                Target::File(found).reopen(flags, mode)?
+            } else {
+                self.open_fenced(&Target::File(found), rest, (flags, mode))?
+            }
+        } else {
+            target.reopen(flags, mode)?
+        };
         self.still_there()?;
         Ok(Answer::Descriptor {
             file,
@@ -639,6 +643,10 @@ pub struct OwnFiles {
 }
 
 impl OwnFiles {
+    pub(super) fn sys(&self) -> &OwnedFd {
+        &self.sys
+    }
+
     /// Opens them; must be called before any root is changed.
     pub fn open() -> Result<OwnFiles, Errno> {
         let directory = |path: &std::ffi::CStr| -> Result<OwnedFd, Errno> {
