@@ -412,6 +412,80 @@ END"#,
     assert_eq!(text.ok().as_deref(), Some("of the host\n"));
 }
 
+/// Changes what is in a directory of the host, which is open, or makes something there.
+/// Arguments: the numbers of some calls.
+const CHANGE: &str = r#"
+my ($fchmodat, $utimensat, $fchownat, $linkat, $setxattr) = @ARGV;
+my ($below, $name, $stolen) = ("/proc/self/fd/5/victim", "victim", "/stolen");
+my ($attribute, $value) = ("trusted.kiln-test", "x");
+print "mode by path\n" if chmod(0777, $below);
+print "mode\n" if syscall($fchmodat, 5, $name, 0777) >= 0;
+print "mode of the directory\n" if chmod(0777, "/proc/self/fd/5/");
+print "times by path\n" if utime(1, 1, $below);
+print "times\n" if syscall($utimensat, 5, $name, 0, 0) >= 0;
+print "owner by path\n" if chown(33, 33, $below);
+print "owner\n" if syscall($fchownat, 5, $name, 33, 33, 0) >= 0;
+print "another name\n" if syscall($linkat, -100, $below, -100, $stolen, 0x400) >= 0;
+print "attribute\n" if syscall($setxattr, $below, $attribute, $value, 1, 0) >= 0;
+print "mode of a device\n" if chmod(0666, \*STDIN);
+print "times of a device\n" if utime(undef, undef, \*STDIN);
+open(my $cpu, "<", "/proc/cpuinfo");
+print "mode of the kernel's\n" if chmod(0444, $cpu);
+print "mode of the kernel's by path\n" if chmod(0444, "/proc/cpuinfo");
+open(my $own, "+>", "/tmp/own");
+print "own mode\n" if chmod(0640, $own) && chmod(0641, "/tmp/own");
+unlink("/tmp/own");
+print "own mode without a name\n" if chmod(0640, $own);
+$) = 33; $> = 33;
+print "directory\n" if mkdir("/proc/self/fd/5/made");
+print "file\n" if open(my $made, ">", "/proc/self/fd/5/file");
+"#;
+
+#[test]
+fn what_is_changed_in_the_place_of_a_program_is_in_its_target() {
+    use nix::libc;
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    // On the filesystem of the target.
+    let of_host = toy.world.tmp().join("host");
+    let victim = of_host.join("victim");
+    fs::create_dir(&of_host).expect("made");
+    fs::write(&victim, "of the host\n").expect("written");
+    let before = fs::metadata(&victim).expect("there");
+    let calls = [
+        libc::SYS_fchmodat,
+        libc::SYS_utimensat,
+        libc::SYS_fchownat,
+        libc::SYS_linkat,
+        libc::SYS_setxattr,
+    ]
+    .map(|number| number.to_string());
+    let change = format!(
+        "cat >\"$TARGET_ROOT/change\" <<'END'\n{CHANGE}\nEND\n\
+        chroot \"$TARGET_ROOT\" perl /change {} </dev/null 5<'{}' | sed 's/^/changed /'",
+        calls.join(" "),
+        of_host.display()
+    );
+    toy.hook("cleanup", "50-outside", &change);
+    let built = toy.build("-t tar --mode chroot").success();
+    let lines = built.lines();
+    let changed: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("changed "))
+        .collect();
+    assert_eq!(changed, ["own mode", "own mode without a name"]);
+    let after = fs::metadata(&victim).expect("still there");
+    let facts = |of: &fs::Metadata| (of.mode(), of.uid(), of.nlink(), of.mtime(), of.ctime_nsec());
+    assert_eq!(facts(&before), facts(&after));
+    assert_eq!(fs::read_dir(&of_host).expect("still there").count(), 1);
+}
+
 /// Waits in a directory until that is moved, and goes up from there.
 /// Arguments: that directory, and a file of the host.
 const STAY: &str = r#"

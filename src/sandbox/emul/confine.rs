@@ -11,31 +11,22 @@
 //! program with threads may get past; then Landlock (`landlock::fence`) keeps it from
 //! opening, making and removing anything. The supervisor itself is under no such rules: what
 //! it opens for a program because a link of `/proc` led there (`/proc/self/fd/N`), it opens as
-//! the program might.
-//!
-//! Modes and times of what the supervisor opens there are the container's too, and those of
-//! most files below `/proc` the whole machine's: programs do not change them.
+//! the program might, and what it makes or changes for one has to be in the target. Modes and
+//! times, about which Landlock has no rules, it changes in the place of programs.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
 use super::cred::CAP_CHOWN;
-use super::files::{Target, open_at};
+use super::files::{Target, c_string, open_at, statx_of};
 use super::refused::Refused;
 use super::roots::RootId;
 use super::table::Handler;
-use super::{Answer, Call, Outcome, files, memory};
+use super::walk::{is_kernels, read_link_of, same_file};
+use super::{Answer, Call, Outcome, memory};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
 use crate::sandbox::landlock;
-
-/// Filesystems that the kernel fills (`statfs(2)`).
-const KERNELS: [i64; 4] = [
-    libc::PROC_SUPER_MAGIC,
-    0x6265_6572, // sysfs
-    libc::CGROUP_SUPER_MAGIC,
-    libc::CGROUP2_SUPER_MAGIC,
-];
 
 /// Whether a path may lead up from where it starts.
 pub(super) fn climbs(path: &[u8]) -> bool {
@@ -95,34 +86,90 @@ impl Call<'_> {
     /// opened for a program that Landlock keeps from it, but for what it has open already.
     pub(super) fn open_fenced(
         &mut self,
-        found: &Target,
+        found: OwnedFd,
         path: &[u8],
         (flags, mode): (i32, u32),
     ) -> Result<OwnedFd, Errno> {
-        let root = open_at(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
-        let kernels = [self.worker.view.proc(), own.sys()];
-        let Some(fence) = landlock::fence(&root, &kernels).map_err(|_| Errno::EMFILE)? else {
-            return found.reopen(flags, mode);
-        };
-        // A thread of its own, because it stays restricted. It has this one's directories.
-        let opened = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
-                landlock::restrict(&fence).map_err(|_| Errno::EACCES)?;
-                found.reopen(flags, mode)
-            });
-            let thread = thread.map_err(|_| Errno::EAGAIN)?;
-            thread.join().unwrap_or(Err(Errno::EIO))
-        });
+        let target = Target::File(found.try_clone().map_err(|_| Errno::EMFILE)?);
+        let opened = self.fenced(|| target.reopen(flags, mode));
         match (opened, self.own_descriptor(path)?) {
             // Such as a terminal, or `/dev/null`, that it was started with.
-            (Err(Errno::EACCES), Some(descriptor)) => self.open_again(descriptor, flags, mode),
+            (Err(Errno::EACCES), Some(descriptor)) => {
+                self.require_opened(descriptor, &found, flags)?;
+                target.reopen(flags, mode)
+            }
             (opened, _) => opened,
         }
     }
 
+    /// Does something under the rules about files that the task, which is in a target, has.
+    pub(super) fn fenced<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, Errno> + Send,
+    ) -> Result<T, Errno> {
+        let root = open_at(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
+        let kernels = [self.worker.view.proc(), own.sys()];
+        let Some(fence) = landlock::fence(&root, &kernels).map_err(|_| Errno::EMFILE)? else {
+            return work();
+        };
+        // A thread of its own, because it stays restricted. It has this one's directories.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                landlock::restrict(&fence).map_err(|_| Errno::EACCES)?;
+                work()
+            });
+            let thread = thread.map_err(|_| Errno::EAGAIN)?;
+            thread.join().unwrap_or(Err(Errno::EIO))
+        })
+    }
+
+    /// Whether the task is in a target, and held there by its root directory alone.
+    pub(super) fn is_confined(&mut self) -> Result<bool, Errno> {
+        Ok(self.worker.shared.own_files.is_some() && self.enters_other_root()?)
+    }
+
+    /// Fails if a file that a program in a target named is not in there: it has no name from
+    /// the root directory of the task.
+    pub(super) fn require_beneath(&mut self, file: &OwnedFd) -> Result<(), Errno> {
+        if !self.is_confined()? {
+            return Ok(());
+        }
+        let text = match read_link_of(self.worker.view.proc(), file) {
+            // Nothing outside is that deep.
+            Err(Errno::ENAMETOOLONG) => return Ok(()),
+            text => c_string(text?)?,
+        };
+        let named = open_at(libc::AT_FDCWD, &text, libc::O_PATH | libc::O_NOFOLLOW, 0);
+        let is_there = named
+            .and_then(|named| Ok(same_file(&statx_of(&named)?, &statx_of(file)?)))
+            .unwrap_or(false);
+        if is_there { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
+    /// Fails if a program may not change a file, which is neither in its target nor one
+    /// without a name that it has open (`descriptor`), such as a pipe.
+    pub(super) fn require_changeable(
+        &mut self,
+        file: &OwnedFd,
+        descriptor: Option<i32>,
+    ) -> Result<(), Errno> {
+        let (errno, descriptor) = match (self.require_beneath(file), descriptor) {
+            (Err(errno), Some(descriptor)) => (errno, descriptor),
+            (result, _) => return result,
+        };
+        let had = self.worker.view.flags_of(self.pid, descriptor, file)?;
+        let kind = u32::from(statx_of(file)?.stx_mode) & libc::S_IFMT;
+        // Those of the container that it was started with, or that were opened for it.
+        let is_of_container = matches!(kind, libc::S_IFCHR | libc::S_IFBLK) || is_kernels(file)?;
+        if had & libc::O_PATH != 0 || is_of_container {
+            return Err(errno);
+        }
+        Ok(())
+    }
+
     /// The descriptor of the task whose link is at a path below `/proc`.
-    fn own_descriptor(&self, path: &[u8]) -> Result<Option<i32>, Errno> {
+    pub(super) fn own_descriptor(&self, path: &[u8]) -> Result<Option<i32>, Errno> {
         let process = self.worker.view.group(self.pid)?.to_string();
         let mut names = path.split(|&byte| byte == b'/');
         let is_own = matches!(names.next(), Some(b"self" | b"thread-self"))
@@ -136,18 +183,17 @@ impl Call<'_> {
         Ok(number.filter(|_| names.next().is_none()))
     }
 
-    /// Opens once more what the task has open for all that is wanted now.
-    fn open_again(&self, descriptor: i32, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
-        let held = self.take_descriptor(descriptor)?;
-        let had = nix::fcntl::fcntl(&held, nix::fcntl::FcntlArg::F_GETFL)?;
+    /// Fails unless the task has a file open for all that it wants with these flags.
+    fn require_opened(&self, descriptor: i32, file: &OwnedFd, flags: i32) -> Result<(), Errno> {
+        let had = self.worker.view.flags_of(self.pid, descriptor, file)?;
         let has = had & libc::O_ACCMODE;
         let wanted = flags & libc::O_ACCMODE;
-        let writes = has == libc::O_RDWR || has == libc::O_WRONLY;
+        let writes = matches!(has, libc::O_RDWR | libc::O_WRONLY);
         let is_enough = has == libc::O_RDWR || has == wanted;
         if had & libc::O_PATH != 0 || !is_enough || flags & libc::O_TRUNC != 0 && !writes {
             return Err(Errno::EACCES);
         }
-        Target::File(held).reopen(flags, mode)
+        Ok(())
     }
 
     /// `fchdir`.
@@ -156,36 +202,8 @@ impl Call<'_> {
         Ok(Answer::Continue)
     }
 
-    /// `fchmod`.
-    pub(super) fn change_mode_of_open(&mut self) -> Outcome {
-        if self.enters_other_root()?
-            && let Ok(file) = self.target_of_descriptor(self.int(0))
-        {
-            self.require_own(&file.into_file()?)?;
-        }
-        Ok(Answer::Continue)
-    }
-
-    /// Fails if a file is the kernel's, or a device of the container.
-    pub(super) fn require_own(&self, file: &OwnedFd) -> Result<(), Errno> {
-        // SAFETY: integers, for which zeroes are a valid value.
-        let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open, and the kernel fills the structure.
-        Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut filesystem) })?;
-        if KERNELS.contains(&filesystem.f_type) {
-            return Err(Errno::EROFS);
-        }
-        let more = libc::STATX_MNT_ID;
-        let found = files::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH, more)?;
-        if u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFCHR {
-            let inside = self.worker.view.require_inside(&found);
-            inside.map_err(|_| Errno::EROFS)?;
-        }
-        Ok(())
-    }
-
     /// Fails if a directory is not in the target of a program that is in one.
-    pub(super) fn require_inside(&mut self, directory: i32) -> Result<(), Errno> {
+    fn require_inside(&mut self, directory: i32) -> Result<(), Errno> {
         if !self.enters_other_root()? {
             return Ok(());
         }

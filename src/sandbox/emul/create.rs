@@ -121,6 +121,7 @@ impl Call<'_> {
         let Ok(directory) = directory.into_file() else {
             return Ok(None);
         };
+        self.require_beneath(&directory)?;
         Ok(Some(Place {
             directory,
             name,
@@ -327,6 +328,7 @@ impl Call<'_> {
         if (uid, gid) == (0, 0) {
             return Ok(Answer::Continue);
         }
+        self.require_beneath(&parent)?;
         let mode = mode as u32 & 0o7777;
         self.take_umask()?;
         let made = if unnamed {
@@ -369,7 +371,9 @@ impl Call<'_> {
                 return Ok(Answer::Continue);
             };
             self.take_umask()?;
-            let file = target.reopen(flags, mode)?;
+            let target = target.into_file()?;
+            self.require_beneath(&target)?;
+            let file = Target::File(target).reopen(flags, mode)?;
             self.record(&statx_of(&file)?, || by_path(&file), (uid, gid), None);
             return Ok(Answer::Descriptor {
                 file,

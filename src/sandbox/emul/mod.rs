@@ -23,6 +23,7 @@
 
 mod birth;
 mod capabilities;
+mod change;
 mod confine;
 mod create;
 pub mod cred;

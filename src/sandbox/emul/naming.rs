@@ -80,19 +80,25 @@ pub(super) const X86_64: [Trap; 39] = [
     trap(198, NAME, Always, |c| {
         c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
     }),
-    trap(90, NAME, Always, |c| c.named(Mode(None), None, 0, go_on)),
+    trap(90, NAME, Always, |c| {
+        c.named(Mode(None), None, 0, |c| c.change_mode(None, 0, None))
+    }),
     trap(268, NAME, Always, |c| {
-        c.named(Mode(None), Some(0), 1, go_on)
+        c.named(Mode(None), Some(0), 1, |c| c.change_mode(Some(0), 1, None))
     }),
     trap(452, NAME, Always, |c| {
-        c.named(Mode(Some(3)), Some(0), 1, go_on)
+        c.named(Mode(Some(3)), Some(0), 1, |c| {
+            c.change_mode(Some(0), 1, Some(3))
+        })
     }),
-    trap(280, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
+    trap(280, NAME, Always, |c| {
+        c.named(Times, Some(0), 1, |c| c.change_times(1))
+    }),
     trap(265, NAME, Always, |c| {
         c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
     }),
     trap(81, NAME, Always, |c| c.change_directory()),
-    trap(91, NAME, Always, |c| c.change_mode_of_open()),
+    trap(91, NAME, Always, |c| c.change_mode_of_descriptor()),
     trap(258, NAME, Always, |c| {
         c.staying(&[(0, 1)], |c| c.mkdir_at())
     }),
@@ -162,16 +168,22 @@ pub(super) const AARCH64: [Trap; 32] = [
     trap(15, NAME, Always, |c| {
         c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
     }),
-    trap(53, NAME, Always, |c| c.named(Mode(None), Some(0), 1, go_on)),
-    trap(452, NAME, Always, |c| {
-        c.named(Mode(Some(3)), Some(0), 1, go_on)
+    trap(53, NAME, Always, |c| {
+        c.named(Mode(None), Some(0), 1, |c| c.change_mode(Some(0), 1, None))
     }),
-    trap(88, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
+    trap(452, NAME, Always, |c| {
+        c.named(Mode(Some(3)), Some(0), 1, |c| {
+            c.change_mode(Some(0), 1, Some(3))
+        })
+    }),
+    trap(88, NAME, Always, |c| {
+        c.named(Times, Some(0), 1, |c| c.change_times(1))
+    }),
     trap(37, NAME, Always, |c| {
         c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
     }),
     trap(50, NAME, Always, |c| c.change_directory()),
-    trap(52, NAME, Always, |c| c.change_mode_of_open()),
+    trap(52, NAME, Always, |c| c.change_mode_of_descriptor()),
     trap(34, NAME, Always, |c| c.staying(&[(0, 1)], |c| c.mkdir_at())),
     trap(33, NAME, Always, |c| c.staying(&[(0, 1)], |c| c.mknod_at())),
     trap(36, NAME, Always, |c| {
@@ -253,19 +265,25 @@ pub(super) const I386: [Trap; 41] = [
     trap(236, NAME, Always, |c| {
         c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
     }),
-    trap(15, NAME, Always, |c| c.named(Mode(None), None, 0, go_on)),
+    trap(15, NAME, Always, |c| {
+        c.named(Mode(None), None, 0, |c| c.change_mode(None, 0, None))
+    }),
     trap(306, NAME, Always, |c| {
-        c.named(Mode(None), Some(0), 1, go_on)
+        c.named(Mode(None), Some(0), 1, |c| c.change_mode(Some(0), 1, None))
     }),
     trap(452, NAME, Always, |c| {
-        c.named(Mode(Some(3)), Some(0), 1, go_on)
+        c.named(Mode(Some(3)), Some(0), 1, |c| {
+            c.change_mode(Some(0), 1, Some(3))
+        })
     }),
-    trap(412, NAME, Always, |c| c.named(Times, Some(0), 1, go_on)),
+    trap(412, NAME, Always, |c| {
+        c.named(Times, Some(0), 1, |c| c.change_times(1))
+    }),
     trap(303, NAME, Always, |c| {
         c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
     }),
     trap(133, NAME, Always, |c| c.change_directory()),
-    trap(94, NAME, Always, |c| c.change_mode_of_open()),
+    trap(94, NAME, Always, |c| c.change_mode_of_descriptor()),
     trap(296, NAME, Always, |c| {
         c.staying(&[(0, 1)], |c| c.mkdir_at())
     }),

@@ -90,6 +90,11 @@ pub(in crate::sandbox) fn coarse_time() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
+/// The flags that `fdinfo` tells of an open file.
+fn open_flags(text: &str) -> Option<i32> {
+    status_field(text, "flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok())
+}
+
 /// The calling thread's view of the files of others. Its root directory is that
 /// of the process last looked at, so that the kernel itself resolves paths as it
 /// would for that process, and no path leads out of a target. Its working
@@ -383,16 +388,33 @@ impl View {
         if self.link_of_descriptor(pid, descriptor)?.stx_mode & 0o600 != 0 {
             return Ok(());
         }
-        let path = format!("{pid}/fdinfo/{descriptor}");
-        let path = c_string(path.into_bytes())?;
-        let file = open_at(self.proc.as_raw_fd(), &path, libc::O_RDONLY, 0)?;
-        let text = status_of(&file)?;
-        let flags =
-            status_field(&text, "flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
+        let flags = open_flags(&self.information_of(pid, descriptor)?);
         match flags {
             Some(flags) if flags & libc::O_PATH == 0 => Ok(()),
             _ => Err(Errno::EBADF),
         }
+    }
+
+    /// What a process has a file open for, by that descriptor and no other that took its
+    /// number meanwhile.
+    pub(super) fn flags_of(&self, pid: u32, descriptor: i32, file: &OwnedFd) -> Result<i32, Errno> {
+        let text = self.information_of(pid, descriptor)?;
+        let more = libc::STATX_MNT_ID;
+        let found = statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH, more)?;
+        // The first is told since Linux 5.14.
+        let is = |field, number: u64| {
+            status_field(&text, field).is_some_and(|value| value == number.to_string())
+        };
+        if is("ino:", found.stx_ino) && is("mnt_id:", found.stx_mnt_id) {
+            return open_flags(&text).ok_or(Errno::EACCES);
+        }
+        Err(Errno::EACCES)
+    }
+
+    fn information_of(&self, pid: u32, descriptor: i32) -> Result<String, Errno> {
+        let path = c_string(format!("{pid}/fdinfo/{descriptor}").into_bytes())?;
+        let file = open_at(self.proc.as_raw_fd(), &path, libc::O_RDONLY, 0)?;
+        status_of(&file)
     }
 
     fn link_of_descriptor(&self, pid: u32, descriptor: i32) -> Result<libc::statx, Errno> {

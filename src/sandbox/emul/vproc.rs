@@ -115,10 +115,6 @@ impl Call<'_> {
         };
         let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
         self.require_staying(directory, &path)?;
-        let changes = matches!(verb, Verb::Mode(_) | Verb::Times);
-        if changes && path.first().is_some_and(|&first| first != b'/') {
-            self.require_inside(directory)?;
-        }
         let found = if suspicious(&path) {
             self.leads_to(directory, &path)?
         } else {
@@ -208,7 +204,7 @@ impl Call<'_> {
 
     /// The file of a place. What is in directories of processes may be a link to
     /// anywhere, so it is looked for as from the asking process.
-    fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
+    pub(super) fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
         let view = &self.worker.view;
         let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
         let (directory, path): (RawFd, Vec<u8>) = match place {
@@ -349,8 +345,18 @@ impl Call<'_> {
                     outcome => outcome,
                 }
             }
-            Verb::Mode(_) => self.mode_place(place, !itself, self.word(next) & 0o7777),
-            Verb::Times => self.time_place(place, next),
+            // An empty file of the target stands for a device.
+            Verb::Mode(_) | Verb::Times | Verb::Link if matches!(place, Place::Device(_)) => {
+                otherwise(self)
+            }
+            Verb::Mode(_) => {
+                let file = self.changeable_at(place, !itself)?;
+                self.set_mode(&file, self.word(next) & 0o7777)
+            }
+            Verb::Times => {
+                let file = self.changeable_at(place, !itself)?;
+                self.set_times(&file, next)
+            }
             // A link of `/proc`, which is on another filesystem.
             Verb::Link if itself => Err(Errno::EXDEV),
             Verb::Link => self.link_place(place, next),
@@ -391,16 +397,6 @@ impl Call<'_> {
         Ok(Answer::Value(0))
     }
 
-    fn mode_place(&mut self, place: &Place, follow: bool, mode: u32) -> Outcome {
-        let file = self.target_of(place, follow)?.into_file()?;
-        self.require_own(&file)?;
-        let path = by_descriptor(&file)?;
-        self.still_there()?;
-        // SAFETY: the path is terminated and lives across the call.
-        Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
-        Ok(Answer::Value(0))
-    }
-
     /// Gives what a link leads to another name; `next` is the argument with the
     /// directory for it.
     fn link_place(&mut self, place: &Place, next: usize) -> Outcome {
@@ -411,15 +407,17 @@ impl Call<'_> {
         let name = c_string(name)?;
         let new = self.target(self.int(next), parent, true)?.into_file()?;
         self.still_there()?;
-        // SAFETY: the paths are terminated and live across the call.
-        Errno::result(unsafe {
-            libc::linkat(
-                libc::AT_FDCWD,
-                old_path.as_ptr(),
-                new.as_raw_fd(),
-                name.as_ptr(),
-                libc::AT_SYMLINK_FOLLOW,
-            )
+        self.fenced(|| {
+            // SAFETY: the paths are terminated and live across the call.
+            Errno::result(unsafe {
+                libc::linkat(
+                    libc::AT_FDCWD,
+                    old_path.as_ptr(),
+                    new.as_raw_fd(),
+                    name.as_ptr(),
+                    libc::AT_SYMLINK_FOLLOW,
+                )
+            })
         })?;
         Ok(Answer::Value(0))
     }
@@ -456,7 +454,7 @@ impl Call<'_> {
                 self.require_open(&found, writes)?;
                 Target::File(found).reopen(flags, mode)?
             } else {
-                self.open_fenced(&Target::File(found), rest, (flags, mode))?
+                self.open_fenced(found, rest, (flags, mode))?
             }
         } else {
             target.reopen(flags, mode)?
@@ -480,36 +478,6 @@ impl Call<'_> {
         self.correct(&mut found);
         let bytes = layout.bytes(&found).ok_or(Errno::EOVERFLOW)?;
         self.write(self.arguments[buffer], &bytes)?;
-        Ok(Answer::Value(0))
-    }
-
-    /// `utimensat`.
-    fn time_place(&mut self, place: &Place, times: usize) -> Outcome {
-        let flags = self.int(times + 1);
-        let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        let file = self.target_of(place, follow)?.into_file()?;
-        self.require_own(&file)?;
-        let path = by_descriptor(&file)?;
-        let address = self.arguments[times];
-        let given = if address == 0 {
-            None
-        } else {
-            Some(memory::read(self.pid, address, 32)?)
-        };
-        let times = given.map(|bytes| {
-            let (words, _) = bytes.as_chunks::<8>();
-            let word = |at: usize| i64::from_ne_bytes(words[at]);
-            [0, 2].map(|at| libc::timespec {
-                tv_sec: word(at),
-                tv_nsec: word(at + 1),
-            })
-        });
-        let pointer = times
-            .as_ref()
-            .map_or(std::ptr::null(), |times| times.as_ptr());
-        self.still_there()?;
-        // SAFETY: the path is terminated; there are two times, or none.
-        Errno::result(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), pointer, 0) })?;
         Ok(Answer::Value(0))
     }
 

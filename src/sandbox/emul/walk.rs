@@ -59,7 +59,7 @@ fn is_link(found: &libc::statx) -> bool {
     u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFLNK
 }
 
-fn same_file(one: &libc::statx, other: &libc::statx) -> bool {
+pub(super) fn same_file(one: &libc::statx, other: &libc::statx) -> bool {
     let id = |found: &libc::statx| (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
     id(one) == id(other)
 }
@@ -82,11 +82,23 @@ fn open_directory(from: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errn
 
 /// Whether a file is one of a `/proc`.
 pub(super) fn is_of_proc(file: &OwnedFd) -> Result<bool, Errno> {
+    Ok(filesystem_of(file)? == i128::from(libc::PROC_SUPER_MAGIC))
+}
+
+/// Whether a file is one of a `/proc` or a `/sys`.
+pub(super) fn is_kernels(file: &OwnedFd) -> Result<bool, Errno> {
+    /// `SYSFS_MAGIC`, from `linux/magic.h`.
+    const SYSFS: i128 = 0x6265_6572;
+    let magic = filesystem_of(file)?;
+    Ok(magic == SYSFS || magic == i128::from(libc::PROC_SUPER_MAGIC))
+}
+
+fn filesystem_of(file: &OwnedFd) -> Result<i128, Errno> {
     // SAFETY: integers, for which zeroes are a valid value.
     let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the kernel fills the structure.
     Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut filesystem) })?;
-    Ok(i128::from(filesystem.f_type) == i128::from(libc::PROC_SUPER_MAGIC))
+    Ok(i128::from(filesystem.f_type))
 }
 
 impl View {

@@ -349,6 +349,8 @@ impl Call<'_> {
         else {
             return Ok(Answer::Continue);
         };
+        let descriptor = (way == Way::Descriptor).then(|| self.int(0));
+        self.require_changeable(&file, descriptor)?;
         let found = statx_of(&file)?;
         if !self.may_set(name, &found)? {
             return Ok(Answer::Continue);
@@ -465,6 +467,8 @@ impl Call<'_> {
         else {
             return Ok(Answer::Continue);
         };
+        let descriptor = (way == Way::Descriptor).then(|| self.int(0));
+        self.require_changeable(&file, descriptor)?;
         let found = statx_of(&file)?;
         if !self.may_set(&name, &found)? {
             return Ok(Answer::Continue);
