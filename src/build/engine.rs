@@ -216,7 +216,7 @@ impl Engine<'_> {
         }
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
         target::prepare(&self.dirs.target, &resolv_conf)
-            .map_err(Failure::io("preparing the target"))?;
+            .map_err(of_target("preparing the target"))?;
         let api = self.mount_api()?;
         self.write_install_type()?;
         self.run_phase(phases::EXTRA_DATA)?;
@@ -246,7 +246,7 @@ impl Engine<'_> {
         self.leave_inside();
         drop(api);
         self.stop_processes()?;
-        target::scrub(&self.dirs.target).map_err(Failure::io("cleaning up the target"))?;
+        target::scrub(&self.dirs.target).map_err(of_target("cleaning up the target"))?;
         output::write(&mut self, size)
     }
 
@@ -353,7 +353,7 @@ impl Engine<'_> {
 
     fn mount_api(&self) -> Result<mounts::TargetApi, Failure> {
         mounts::mount_target_api(&self.dirs.target)
-            .map_err(Failure::io("mounting /proc, /sys and /dev in the target"))
+            .map_err(of_target("mounting /proc, /sys and /dev in the target"))
     }
 
     /// Where programs inside the target run: with the hooks, read-only but for the
@@ -387,7 +387,7 @@ impl Engine<'_> {
     fn mount_hooks(&self) -> Result<HooksMount, Failure> {
         let root = &self.dirs.target;
         target::make_directory(root, super::environment::HOOKS_INSIDE)
-            .map_err(Failure::io("mounting the hooks"))?;
+            .map_err(of_target("mounting the hooks in the target"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
         self.copy_hooks()?;
         let hooks = mounts::show_below(&self.dirs.inside, root, inside, ".kiln/record")
@@ -521,6 +521,16 @@ fn write_program(path: &Path) -> io::Result<()> {
     let mut copy = fs_err::File::create(path)?;
     io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
     copy.set_permissions(std::fs::Permissions::from_mode(0o755))
+}
+
+/// An I/O failure while doing something to the target, which hooks made as it is.
+fn of_target(action: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| {
+        let is_theirs = error.kind() == io::ErrorKind::NotADirectory;
+        Failure::io(action)(error).hint_if(is_theirs.then_some(
+            "a hook of an element made it so: let it make a directory there, or nothing",
+        ))
+    }
 }
 
 fn copying(error: copy::CopyError) -> Failure {

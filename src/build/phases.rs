@@ -392,6 +392,9 @@ impl Engine<'_> {
             let explained = outside.then(|| self.explained(status)).flatten();
             return Err(self.hook_failure(&what, status, directory, explained));
         }
+        if outside {
+            self.require_target(&what)?;
+        }
         let seconds = started.elapsed().as_secs_f64();
         self.events.send(&Event::HookFinished {
             phase,
@@ -400,6 +403,21 @@ impl Engine<'_> {
             seconds,
         });
         Ok(seconds)
+    }
+
+    /// Refuses a hook outside that left no directory where the target was.
+    fn require_target(&self, what: &str) -> Result<(), Failure> {
+        let target = &self.dirs.target;
+        if std::fs::symlink_metadata(target).is_ok_and(|found| found.is_dir()) {
+            return Ok(());
+        }
+        let message = format!(
+            "{what} moved the directory of the target, `{}`, away or removed it",
+            target.display()
+        );
+        Err(Failure::new(message).hint(
+            "what is in that directory becomes the image: change that, and leave the directory",
+        ))
     }
 
     /// What to do where no process can be started.

@@ -4,24 +4,46 @@
 //! no link in it leads outside. Facts: DIB mounts its API filesystems and swaps
 //! `resolv.conf` after `root.d`, and scrubs after `cleanup.d`.
 
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::sandbox;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::{sandbox, small};
 
 /// Where the target's own file waits while the build's is in its place. Elements
 /// know this name and write what they want in the image there.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const RESOLV_CONF_ORIG: &str = "/etc/resolv.conf.ORIG";
 
-/// Directories that a root must have for hooks to run in it, with their modes.
-const NEEDED: [(&str, u32); 5] = [
-    ("/etc", 0o755),
-    ("/proc", 0o555),
-    ("/sys", 0o555),
-    ("/dev", 0o755),
-    ("/tmp", 0o1777),
+/// A directory that a root must have for hooks to run in it.
+struct Needed {
+    path: &'static str,
+    mode: u32,
+    /// Whether a link to a directory of the target does as well: not where kiln mounts.
+    may_be_link: bool,
+}
+
+const fn needed(path: &'static str, mode: u32, may_be_link: bool) -> Needed {
+    Needed {
+        path,
+        mode,
+        may_be_link,
+    }
+}
+
+const NEEDED: [Needed; 5] = [
+    needed("/etc", 0o755, true),
+    needed("/proc", 0o555, false),
+    needed("/sys", 0o555, false),
+    needed("/dev", 0o755, false),
+    needed("/tmp", 0o1777, true),
 ];
 
 /// Adds context to an I/O error.
@@ -50,9 +72,10 @@ pub fn is_populated(root: &Path) -> io::Result<bool> {
 /// host's name servers.
 pub fn prepare(root: &Path, resolv_conf: &[u8]) -> io::Result<()> {
     sandbox::root::within(root, || {
-        for (path, mode) in NEEDED {
+        for needed in NEEDED {
+            let Needed { path, mode, .. } = needed;
             match std::fs::symlink_metadata(path) {
-                Ok(_) => {}
+                Ok(_) => require_directory(path, needed.may_be_link)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     std::fs::create_dir(path).map_err(on("making", path))?;
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
@@ -67,6 +90,30 @@ pub fn prepare(root: &Path, resolv_conf: &[u8]) -> io::Result<()> {
         }
         write_new(RESOLV_CONF, resolv_conf, 0o644).map_err(on("writing", RESOLV_CONF))
     })?
+}
+
+/// Refuses what is not a directory, or a link to none.
+fn require_directory(path: &str, may_be_link: bool) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(path)?.file_type();
+    if found.is_dir() || may_be_link && std::fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    let what = match std::fs::read_link(path) {
+        Ok(to) if may_be_link => format!(
+            "a symbolic link to `{}`, which is no directory there",
+            to.display()
+        ),
+        Ok(to) => format!(
+            "a symbolic link to `{}`, and not a directory of its own",
+            to.display()
+        ),
+        Err(_) if found.is_file() => "a file, and not a directory".to_owned(),
+        Err(_) => format!("{}, and not a directory", small::phrase(found)),
+    };
+    Err(io::Error::new(
+        io::ErrorKind::NotADirectory,
+        format!("`{path}` of the target is {what}"),
+    ))
 }
 
 /// Writes a file that must not exist yet, so that no link is followed.
@@ -97,13 +144,22 @@ pub fn replace_file(root: &Path, path: &'static str, content: &[u8], mode: u32) 
     })?
 }
 
-/// Makes a directory of the target for the build to mount on.
+/// Makes a directory of the target for the build to mount on: no part of its path is a
+/// link.
 pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
-    sandbox::root::within(root, || match std::fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(on("making", path)(error))
+    let above = Path::new(path).ancestors().skip(1);
+    let mut above: Vec<&str> = above.filter_map(Path::to_str).collect();
+    above.reverse();
+    sandbox::root::within(root, || {
+        for directory in above {
+            require_directory(directory, false)?;
         }
-        _ => Ok(()),
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                require_directory(path, false)
+            }
+            made => made.map_err(on("making", path)),
+        }
     })?
 }
 
@@ -157,56 +213,126 @@ fn restore_resolv_conf() -> io::Result<()> {
 }
 
 fn empty_directory(path: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sandbox::sweep::remove_tree(&entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Calls `visit` for every regular file below `path`, never following a link.
-fn walk_files(path: &Path, visit: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-    let entries = match std::fs::read_dir(path) {
+    let entries = match fs_err::read_dir(path) {
+        // A hook took it out, or made it a link to what is there only once the image runs.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
+        entries => entries?,
     };
     for entry in entries {
         let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            walk_files(&entry.path(), visit)?;
-        } else if kind.is_file() {
-            visit(&entry.path())?;
+        if entry.file_type()?.is_dir() {
+            let path = entry.path();
+            sandbox::sweep::remove_tree(&path).map_err(|error| named(&path, error))?;
+        } else {
+            fs_err::remove_file(entry.path())?;
         }
     }
     Ok(())
 }
 
+/// Names the file that an error is about.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+}
+
+/// A directory of which the files have been visited.
+struct Visited {
+    /// What is left to be entered.
+    directories: Vec<CString>,
+    /// Device and inode, to know it again.
+    identity: (u64, u64),
+}
+
+/// Calls `visit` for every regular file below `path`, with the directory that it is in and
+/// its name there, following no link below.
+///
+/// Neither descriptors nor the longest path that the kernel takes limit how deep the files
+/// may be: the one directory that is open is left by its `..`. Nothing else changes the
+/// target meanwhile.
+fn walk_files(
+    path: &Path,
+    visit: &mut dyn FnMut(&OwnedFd, &CStr) -> io::Result<()>,
+) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let open = |at: &OwnedFd, name: &CStr| openat(at, name, flags, Mode::empty());
+    let mut directory = match std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)
+    {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => OwnedFd::from(opened?),
+    };
+    let mut above = vec![visit_files(&directory, visit)?];
+    while let Some(visited) = above.last_mut() {
+        if let Some(name) = visited.directories.pop() {
+            let at = |error: io::Error| named(Path::new(OsStr::from_bytes(name.as_bytes())), error);
+            directory = open(&directory, &name).map_err(|errno| at(errno.into()))?;
+            let visited = visit_files(&directory, visit).map_err(at)?;
+            above.push(visited);
+            continue;
+        }
+        above.pop();
+        let Some(next) = above.last() else { break };
+        directory = open(&directory, c"..")?;
+        if identity(&fstat(&directory)?) != next.identity {
+            return Err(io::Error::other("a directory was moved meanwhile"));
+        }
+    }
+    Ok(())
+}
+
+/// Visits the regular files in a directory.
+fn visit_files(
+    directory: &OwnedFd,
+    visit: &mut dyn FnMut(&OwnedFd, &CStr) -> io::Result<()>,
+) -> io::Result<Visited> {
+    let mut visited = Visited {
+        directories: Vec::new(),
+        identity: identity(&fstat(directory)?),
+    };
+    let mut files = Vec::new();
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    for entry in nix::dir::Dir::openat(directory, c".", flags, Mode::empty())?.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let found = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        match found.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => visited.directories.push(name.to_owned()),
+            libc::S_IFREG => files.push(name.to_owned()),
+            _ => {}
+        }
+    }
+    for name in files {
+        visit(directory, &name)
+            .map_err(|error| named(Path::new(OsStr::from_bytes(name.as_bytes())), error))?;
+    }
+    Ok(visited)
+}
+
+fn identity(found: &FileStat) -> (u64, u64) {
+    (found.st_dev, found.st_ino)
+}
+
 fn truncate_logs(path: &Path) -> io::Result<()> {
-    walk_files(path, &mut |file| {
-        if std::fs::symlink_metadata(file)?.len() == 0 {
+    walk_files(path, &mut |directory, name| {
+        if fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_size == 0 {
             return Ok(());
         }
-        std::fs::OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(file)
-            .map(drop)
+        let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(directory, name, flags, Mode::empty()).map(drop)?)
     })
 }
 
 fn remove_logs(path: &Path) -> io::Result<()> {
-    walk_files(path, &mut |file| {
-        let is_log = file.extension().is_some_and(|extension| extension == "log");
-        if is_log {
-            std::fs::remove_file(file)
-        } else {
-            Ok(())
+    walk_files(path, &mut |directory, name| {
+        let file = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
+        if file.extension().is_some_and(|extension| extension == "log") {
+            unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?;
         }
+        Ok(())
     })
 }

@@ -23,16 +23,24 @@ use crate::threads::joined;
 /// Needs `CAP_SYS_CHROOT`.
 pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let directory = if standin::mounts_are_possible() {
-        mounts::clone_mount(root, false)?
+        mounts::clone_mount(root, false)
     } else {
-        mounts::open_directory(root)?
+        mounts::open_directory(root)
     };
-    at(directory, work)
+    at(directory.map_err(|error| on(root, &error))?, work)
 }
 
-/// The same with what is mounted below it, which may be a `/proc`: for looking only.
+/// The same with what is mounted below it, which may be a `/proc`: for looking, and for
+/// paths in which no link is followed.
 pub fn within_mounts<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    at(mounts::open_directory(root)?, work)
+    at(
+        mounts::open_directory(root).map_err(|error| on(root, &error))?,
+        work,
+    )
+}
+
+fn on(root: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", root.display()))
 }
 
 fn at<T: Send>(directory: OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {

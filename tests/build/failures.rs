@@ -489,3 +489,108 @@ fn a_layout_that_never_ends_is_refused_by_name() {
     assert!(message.contains("a device"), "{message}");
     assert_eq!(hints.len(), 1);
 }
+
+#[test]
+fn what_a_hook_made_of_the_target_is_named_where_it_does_not_serve() {
+    let inside = Some(("install", "exit 0"));
+    for (phase, name, script, inside, said) in [
+        (
+            "root",
+            "20-link",
+            "rm -r $TARGET_ROOT/etc && ln -s /nowhere $TARGET_ROOT/etc",
+            None,
+            "`/etc` of the target is a symbolic link to `/nowhere`, which is no directory there",
+        ),
+        (
+            "root",
+            "05-link",
+            "ln -s /nowhere $TARGET_ROOT/tmp",
+            None,
+            "`/tmp` of the target is a symbolic link to `/nowhere`, which is no directory there",
+        ),
+        (
+            "root",
+            "05-link",
+            "ln -s /nowhere $TARGET_ROOT/dev",
+            None,
+            "`/dev` of the target is a symbolic link to `/nowhere`, and not a directory of its own",
+        ),
+        (
+            "root",
+            "05-file",
+            ": >$TARGET_ROOT/sys",
+            None,
+            "`/sys` of the target is a file, and not a directory",
+        ),
+        (
+            "root",
+            "50-link",
+            "ln -s /etc $TARGET_ROOT/tmp/in_target.d",
+            inside,
+            "`/tmp/in_target.d` of the target is a symbolic link to `/etc`, and not a directory",
+        ),
+        (
+            "pre-finalise",
+            "50-file",
+            "rmdir $TMP_MOUNT_PATH/tmp && mkfifo $TMP_MOUNT_PATH/tmp",
+            Some(("finalise", "exit 0")),
+            "`/tmp` of the target is a named pipe, and not a directory",
+        ),
+    ] {
+        let toy = Toy::empty();
+        let made = include_str!("../common/toy-root").replace("set -euo pipefail", "set -u");
+        toy.hook("root", "10-toy", &made);
+        toy.hook(phase, name, script);
+        if let Some((phase, script)) = inside {
+            toy.hook(phase, "50-inside", script);
+        }
+        let (message, hints, status) = toy.build("-t tar").failure();
+        assert!(message.contains(said), "{script}: {message}");
+        assert!(
+            hints.join("\n").contains("let it make a directory there"),
+            "{script}: {hints:?}"
+        );
+        assert_eq!(status, 1, "{script}");
+        assert_eq!(toy.outputs(), Vec::<String>::new(), "{script}");
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn a_hook_that_takes_the_target_away_is_named() {
+    for phase in ["root", "extra-data", "cleanup"] {
+        let toy = Toy::basic();
+        toy.hook(phase, "50-move", "mv $TMP_MOUNT_PATH $TMP_BUILD_DIR/away");
+        let (message, hints, _) = toy.build("-t tar").failure();
+        let named = format!("hook `{phase}.d/50-move` of element `toy` moved the directory");
+        assert!(message.starts_with(&named), "{message}");
+        assert!(message.contains("/mnt`, away"), "{message}");
+        assert_eq!(hints.len(), 1, "{hints:?}");
+        assert_eq!(toy.outputs(), Vec::<String>::new(), "{phase}");
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn logs_are_emptied_however_deep_and_a_temporary_directory_may_go() {
+    let toy = Toy::basic();
+    toy.hook(
+        "cleanup",
+        "50-deep",
+        "rmdir $TARGET_ROOT/tmp\n\
+         cd $TARGET_ROOT/var/log\n\
+         for n in {1..600}; do mkdir a-name-of-some-length; cd -P a-name-of-some-length; done\n\
+         echo line >deep",
+    );
+    toy.build("-t tar").success();
+    let file = fs::File::open(toy.output("tar")).expect("an image");
+    let mut deep = None;
+    for entry in tar::Archive::new(file).entries().expect("a tar") {
+        let entry = entry.expect("an entry");
+        let path = entry.path().expect("a path").into_owned();
+        if path.ends_with("a-name-of-some-length/deep") {
+            deep = Some(entry.size());
+        }
+    }
+    assert_eq!(deep, Some(0));
+}
