@@ -368,6 +368,8 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
     world.write("no.tar", "this is no archive");
     world.write("bz.tar", "BZh9 and so on");
     world.write("bad.yaml", "- mkfs: {type: ext4}\n");
+    let socket = std::os::unix::net::UnixListener::bind(world.work().join("socket"));
+    socket.expect("a short path");
     world.write(
         "data.yaml",
         "- local_loop: {name: image0, mkfs: {type: ext4, mount: {mount_point: /data}}}\n",
@@ -384,7 +386,18 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
             1,
             "is compressed by bzip2, which is not supported",
         ),
-        ("pack /dev/null", 1, "is damaged at byte 0: it is empty"),
+        (
+            "pack /dev/null",
+            1,
+            "error: `/dev/null` is a device, and neither a directory nor a tar archive\nhint: ",
+        ),
+        // Zeros are an empty archive where they are a file's.
+        (
+            "pack /dev/zero",
+            1,
+            "error: `/dev/zero` is a device, and neither",
+        ),
+        ("pack socket", 1, "/socket` is a socket, and neither"),
         (
             "pack tree --layout uefi",
             2,
@@ -493,7 +506,7 @@ fn what_cannot_be_packed_is_explained_and_leaves_nothing() {
         );
         assert_eq!(
             fs::read_dir(world.work()).expect("readable").count(),
-            5,
+            6,
             "{line}"
         );
     }

@@ -22,10 +22,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The source is something else.
-    #[error("`{}` is neither a directory nor a tar archive", path.display())]
+    #[error("`{}` is {found}, and neither a directory nor a tar archive", path.display())]
     NoTree {
         /// The source.
         path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
     },
     /// Files that the user may not read.
     #[error("cannot read {count} of the files in `{}`, such as `{}`: permission denied", path.display(), first.display())]

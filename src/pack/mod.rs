@@ -15,6 +15,7 @@ use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{NativePlanner, Plan, PlanParameters, SizeRule};
 use crate::disk::yaml::Value;
 use crate::sink;
+use crate::small;
 use crate::tree::live::ScanOptions;
 use crate::tree::{self, Kind, Timestamp, Tree};
 
@@ -193,9 +194,11 @@ fn read(request: &Request, warnings: &mut Vec<String>) -> Result<Tree, Error> {
         access::check(source, &tree)?;
         return Ok(tree);
     }
-    if !(kind.is_file() || kind.is_fifo() || kind.is_char_device()) {
+    // What a device gives need not end, and zeros are an empty archive.
+    if !(kind.is_file() || kind.is_fifo()) {
         return Err(Error::NoTree {
             path: source.clone(),
+            found: small::phrase(kind),
         });
     }
     // There is room for an image of the files, so there is for the files.
