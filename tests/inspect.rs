@@ -351,12 +351,12 @@ fn what_is_not_there_is_explained() {
         ),
         (
             "cp a.img /dir copy",
-            "error: a.img: `copy` is a directory\n\
+            "error: a.img: `/dir` in the image is a directory\n\
              hint: `-r` copies directories with what is in them\n",
         ),
         (
             "cp a.img / tree",
-            "error: a.img: `tree` is a directory\n\
+            "error: a.img: `/` in the image is a directory\n\
              hint: `-r` copies directories with what is in them\n",
         ),
         (
@@ -536,6 +536,13 @@ fn directories_with_two_names_are_damage() {
                 && outcome.stderr.contains("another directory's"),
             "{line}: {}",
             outcome.stderr
+        );
+        // Named as it is in the image, and not as it would be here.
+        let named = "cannot read `/dir/other-name` in the image: ";
+        assert_eq!(
+            outcome.stderr.contains(named),
+            line.starts_with("cp"),
+            "{line}"
         );
     }
     assert!(!world.work().join("out/dir/other-name/file").exists());

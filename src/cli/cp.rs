@@ -8,7 +8,7 @@ use super::Context;
 use super::failure::{Failure, misused};
 use super::printer::printable;
 use super::{part, units};
-use crate::inspect::{Target, extract};
+use crate::inspect::{Named, Target, extract};
 
 /// Arguments of `kiln cp`.
 #[derive(Debug, Args)]
@@ -65,7 +65,11 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
             // The root has no name: what is in it goes into the directory.
             fill: into && name.is_none(),
         };
-        let done = extract(&files, file, to, arguments.recursive)
+        let from = Named {
+            file,
+            path: Path::new(path),
+        };
+        let done = extract(&files, from, to, arguments.recursive)
             .map_err(|error| opened.failure(&error, error.hint()))?;
         for (path, kind) in done.skipped {
             context.printer.note(format_args!(

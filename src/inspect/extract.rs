@@ -36,7 +36,7 @@ pub struct Extracted {
     pub files: u64,
     /// Bytes of files, without holes.
     pub bytes: u64,
-    /// Devices, pipes and sockets that were left out: path and kind.
+    /// Devices, pipes and sockets that were left out: path in the image, and kind.
     pub skipped: Vec<(PathBuf, FileKind)>,
 }
 
@@ -46,15 +46,15 @@ pub enum ExtractError {
     /// The image's side.
     #[error("cannot read `{}` in the image", path.display())]
     Image {
-        /// The path below what is copied.
+        /// The path in the image.
         path: PathBuf,
         /// Why.
         source: FsError,
     },
     /// A directory, without leave to copy what is in it.
-    #[error("`{}` is a directory", path.display())]
+    #[error("`{}` in the image is a directory", path.display())]
     Directory {
-        /// The path.
+        /// The path in the image.
         path: PathBuf,
     },
     /// More than there is room for.
@@ -127,6 +127,15 @@ pub struct Target<'a> {
     pub fill: bool,
 }
 
+/// A file or directory of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// Which.
+    pub file: FileId,
+    /// Its path as the user named it, for messages.
+    pub path: &'a Path,
+}
+
 /// Copies a file, or a directory if `recursive` is set, to a target.
 ///
 /// An older file of that name is replaced; a directory that is there is filled. A
@@ -136,12 +145,14 @@ pub struct Target<'a> {
 /// See [`ExtractError`].
 pub fn extract(
     files: &FileSystem<'_>,
-    file: FileId,
+    source: Named<'_>,
     target: Target<'_>,
     recursive: bool,
 ) -> Result<Extracted, ExtractError> {
+    let file = source.file;
     let mut extractor = Extractor {
         files,
+        source: source.path.to_owned(),
         recursive,
         done: Extracted::default(),
         walk: Walk::default(),
@@ -162,7 +173,7 @@ pub fn extract(
             extractor.copy(file, into.as_fd(), name, path)?;
         }
         _ => {
-            extractor.may_copy(path)?;
+            extractor.may_copy()?;
             let own = open(path).map_err(|errno| host(path, errno))?;
             extractor.check_space(file, &own, path)?;
             extractor.fill(file, own.as_fd(), path)?;
@@ -174,6 +185,8 @@ pub fn extract(
 
 struct Extractor<'a, 'd> {
     files: &'a FileSystem<'d>,
+    /// The path in the image of what is being copied.
+    source: PathBuf,
     recursive: bool,
     done: Extracted,
     walk: Walk,
@@ -231,12 +244,12 @@ impl Extractor<'_, '_> {
         name: &OsStr,
         path: &Path,
     ) -> Result<(), ExtractError> {
-        let metadata = self.image(path, self.files.metadata(file))?;
+        let metadata = self.image(self.files.metadata(file))?;
         match metadata.kind {
             FileKind::Directory => self.directory(file, &metadata, into, name, path)?,
             FileKind::File => self.file(file, &metadata, into, name, path)?,
             FileKind::Symlink => {
-                let link = self.image(path, self.files.link_target(file))?;
+                let link = self.image(self.files.link_target(file))?;
                 let link = OsStr::from_bytes(&link);
                 let temporary = temporary(name);
                 let host = |errno: Errno| host(path, errno);
@@ -245,7 +258,7 @@ impl Extractor<'_, '_> {
                 rename(into, &temporary, name).map_err(host)?;
             }
             kind => {
-                self.done.skipped.push((path.to_owned(), kind));
+                self.done.skipped.push((self.source.clone(), kind));
                 return Ok(());
             }
         }
@@ -261,7 +274,7 @@ impl Extractor<'_, '_> {
         name: &OsStr,
         path: &Path,
     ) -> Result<(), ExtractError> {
-        self.may_copy(path)?;
+        self.may_copy()?;
         let mode = Mode::from_bits_truncate(u32::from(metadata.mode & 0o777));
         let host = |errno: Errno| host(path, errno);
         // The kernel applies the umask. While it is filled the owner may do all.
@@ -295,12 +308,12 @@ impl Extractor<'_, '_> {
     }
 
     /// Directories are only copied if the user said so.
-    fn may_copy(&self, path: &Path) -> Result<(), ExtractError> {
+    fn may_copy(&self) -> Result<(), ExtractError> {
         if self.recursive {
             return Ok(());
         }
         Err(ExtractError::Directory {
-            path: path.to_owned(),
+            path: self.source.clone(),
         })
     }
 
@@ -312,9 +325,11 @@ impl Extractor<'_, '_> {
         path: &Path,
     ) -> Result<(), ExtractError> {
         let entries = self.walk.enter(self.files, directory);
-        for entry in self.image(path, entries)? {
+        for entry in self.image(entries)? {
             let name = OsStr::from_bytes(&entry.name);
+            self.source.push(name);
             self.copy(entry.file, own, name, &path.join(name))?;
+            self.source.pop();
         }
         self.walk.leave();
         Ok(())
@@ -328,7 +343,7 @@ impl Extractor<'_, '_> {
         name: &OsStr,
         path: &Path,
     ) -> Result<(), ExtractError> {
-        let open = self.image(path, self.files.file(file))?;
+        let open = self.image(self.files.file(file))?;
         let temporary = temporary(name);
         let host = |errno: Errno| host(path, errno);
         let _ = nix::unistd::unlinkat(into, &*temporary, UnlinkatFlags::NoRemoveDir);
@@ -366,7 +381,7 @@ impl Extractor<'_, '_> {
                 let part = &mut self.buffer[..left.min(CHUNK)];
                 let read = self.files.read_at(open, at, part);
                 let read = read.map_err(|source| ExtractError::Image {
-                    path: path.to_owned(),
+                    path: self.source.clone(),
                     source,
                 })?;
                 write_data(&to, &part[..read], at).map_err(host)?;
@@ -380,9 +395,9 @@ impl Extractor<'_, '_> {
         set_time(&to.into(), metadata).map_err(|errno| host(errno.into()))
     }
 
-    fn image<T>(&self, path: &Path, result: Result<T, FsError>) -> Result<T, ExtractError> {
+    fn image<T>(&self, result: Result<T, FsError>) -> Result<T, ExtractError> {
         result.map_err(|source| ExtractError::Image {
-            path: path.to_owned(),
+            path: self.source.clone(),
             source,
         })
     }

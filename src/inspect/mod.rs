@@ -39,7 +39,7 @@ mod volume;
 pub use collect::{CollectError, Collector};
 pub use contents::{ChooseError, Contents, Part, os_release};
 pub use error::Error;
-pub use extract::{ExtractError, Extracted, Target, extract};
+pub use extract::{ExtractError, Extracted, Named, Target, extract};
 pub use image::{BadCompression, Image, Shrunk};
 pub use lvm::Logical;
 pub use mapping::Mapping;
