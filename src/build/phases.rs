@@ -122,6 +122,7 @@ kiln_environment=("$1" "$2")
 kiln_sources=("${@:3}")
 set --
 for kiln_source in "${kiln_sources[@]}"; do
+    printf '%s' "${kiln_source##*/}" 2>/dev/null >"${kiln_environment[1]}.source" || :
     if [ "${DIB_DEBUG_TRACE:-0}" -gt 0 ]; then
         echo "sourcing ${kiln_source}"
         set -x
@@ -132,6 +133,9 @@ for kiln_source in "${kiln_sources[@]}"; do
 done
 exec "${kiln_environment[@]}"
 "#;
+
+/// What is added to the name of a phase's environment for the file that is sourced.
+const SOURCE: &str = ".source";
 
 /// With this status bash ends when `fork(2)` fails for good.
 const CANNOT_FORK: i32 = 254;
@@ -285,8 +289,8 @@ impl Engine<'_> {
         arguments.push(writer.into());
         arguments.push(place.hooks.join(".kiln/record").join(&name).into());
         let directory = place.hooks.join(crate::element::hooks::ENVIRONMENT);
-        let names = files.iter().filter_map(|file| file.file_name());
-        arguments.extend(names.map(|name| directory.join(name).into()));
+        let names: Vec<&OsStr> = files.iter().filter_map(|file| file.file_name()).collect();
+        arguments.extend(names.iter().map(|name| directory.join(name).into()));
         let program = Program {
             arguments,
             environment: base.into_iter().collect(),
@@ -300,23 +304,22 @@ impl Engine<'_> {
         let status = self
             .run_program(&program)
             .map_err(|error| self.cannot_start("/bin/bash", &error, phase.inside))?;
+        let source = || {
+            let note = record::read(self.hooks_of(phase.inside), &format!("{name}{SOURCE}"));
+            let source = self.sourced(&names, note.ok().flatten());
+            format!("{source} for phase `{}`", phase.directory())
+        };
         if status != 0 {
             return Err(Failure::status(
-                format!(
-                    "sourcing `environment.d` for phase `{}` failed with exit status {status}",
-                    phase.directory()
-                ),
+                format!("sourcing {} failed with exit status {status}", source()),
                 status,
             )
-            .hint("the last lines of output name the file; `-x` traces it"));
+            .hint("one shell sources all files of `environment.d`, with `set -eu -o pipefail`: `-x` traces it"));
         }
         let block = record::read(self.hooks_of(phase.inside), &name)?.ok_or_else(|| {
-            Failure::new(format!(
-                "the environment of phase `{}` was not written",
-                phase.name
-            ))
-            .hint(
-                "a file of environment.d ends the shell early (`exit 0`, `exec`): `-x` shows which",
+            Failure::new(format!("the shell that sources {} ended there", source())).hint(
+                "one shell sources all files of `environment.d`: let the file neither `exit` nor \
+                 `exec` another program",
             )
         })?;
         let mut variables = environment::parse(&block);
@@ -326,6 +329,20 @@ impl Engine<'_> {
             variables,
             handed: handed.map(|note| Handed::parse(&note)),
         })
+    }
+
+    /// The file of `environment.d` that was sourced last, for a message. Files write what
+    /// they like to the note of it.
+    fn sourced(&self, names: &[&OsStr], note: Option<Vec<u8>>) -> String {
+        let directory = crate::element::hooks::ENVIRONMENT;
+        let noted = |name: &&&OsStr| Some(name.as_encoded_bytes()) == note.as_deref();
+        match names.iter().find(noted).and_then(|name| name.to_str()) {
+            Some(name) => {
+                let path = format!("{directory}/{name}");
+                format!("`{path}` of element `{}`", self.element_of(&path))
+            }
+            None => format!("`{directory}`"),
+        }
     }
 
     /// Runs one hook and returns its wall time in seconds.

@@ -290,16 +290,49 @@ fn an_environment_file_that_fails_stops_the_build_with_its_status() {
             found == status || (text.contains("NO_SUCH") && found == 127),
             "{text:?}: {found}"
         );
-        assert!(
-            message.contains("environment.d") && message.contains("root.d"),
-            "{message}"
-        );
-        assert!(
-            message.contains("66-bad") || !hints.is_empty(),
-            "{message} {hints:?}"
-        );
+        let named = "sourcing `environment.d/66-bad` of element `toy` for phase `root.d` failed";
+        assert!(message.starts_with(named), "{message}");
+        assert!(!hints.is_empty());
         toy.assert_swept();
     }
+}
+
+#[test]
+fn an_environment_file_that_ends_the_shell_is_named() {
+    for (text, files) in [("exit 0\n", 1), ("exec /bin/true\n", 3)] {
+        let toy = Toy::basic();
+        toy.file("toy/environment.d/66-bad", text);
+        for number in 1..files {
+            toy.file(
+                &format!("toy/environment.d/{number}0-good"),
+                "export GOOD=1\n",
+            );
+        }
+        let (message, hints, status) = toy.build("-t tar").failure();
+        assert_eq!(
+            message,
+            "the shell that sources `environment.d/66-bad` of element `toy` for phase `root.d` \
+             ended there"
+        );
+        assert!(hints[0].contains("`exec` another program"), "{hints:?}");
+        assert_eq!(status, 1);
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn what_an_environment_file_says_of_itself_is_not_repeated() {
+    let toy = Toy::basic();
+    toy.file(
+        "toy/environment.d/66-bad",
+        "echo 'any\x1b[31mthing' >\"${kiln_environment[1]}.source\"; exit 3\n",
+    );
+    let (message, _, status) = toy.build("-t tar").failure();
+    assert_eq!(
+        message,
+        "sourcing `environment.d` for phase `root.d` failed with exit status 3"
+    );
+    assert_eq!(status, 3);
 }
 
 #[test]
