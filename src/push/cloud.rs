@@ -270,7 +270,10 @@ fn locate(lookup: &Lookup<'_>, variable: &str, name: &str) -> Option<PathBuf> {
         return Some(lookup.current_dir.join(path));
     }
     let home = value("HOME").map(PathBuf::from);
+    // "If an implementation encounters a relative path [...] it should [...] ignore it."
+    // https://specifications.freedesktop.org/basedir-spec/latest/#variables
     let configuration = value("XDG_CONFIG_HOME").map(PathBuf::from);
+    let configuration = configuration.filter(|path| path.is_absolute());
     let directories = [
         Some(lookup.current_dir.to_owned()),
         configuration.map(|directory| directory.join("openstack")),

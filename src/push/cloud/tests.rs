@@ -258,3 +258,18 @@ fn what_is_missing_is_said_and_secrets_are_not() {
         assert!(hints.contains(hint), "{message}: {hints}");
     }
 }
+
+#[test]
+fn a_relative_directory_of_xdg_is_ignored() {
+    let mut place = Place::new(&[("conf/openstack/clouds.yaml", CLOUDS)], &[]);
+    let conf = place.directory.path().join("conf");
+    let here = std::env::current_dir().unwrap();
+    let up = "../".repeat(here.components().count() - 1);
+    let relative = format!("{up}{}", conf.strip_prefix("/").unwrap().display());
+    for (directory, found) in [(conf.display().to_string(), true), (relative, false)] {
+        assert!(std::path::Path::new(&directory).is_dir());
+        let variables = &mut place.variables;
+        variables.insert("XDG_CONFIG_HOME".to_owned(), directory.clone());
+        assert_eq!(place.find(Some("two")).is_ok(), found, "{directory}");
+    }
+}
