@@ -550,6 +550,55 @@ fn a_log_file_that_cannot_be_opened_stops_before_the_build() {
 }
 
 #[test]
+fn a_pipe_is_a_log_file_if_somebody_reads_it() {
+    let mut world = World::new();
+    library(&mut world);
+    let pipe = world.work().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    let build = |world: &World| {
+        let mut build = world.kiln();
+        build
+            .args(["build", "--log-file", "log", "no-such-element"])
+            .run()
+    };
+    let outcome = build(&world);
+    assert_eq!(outcome.code(), 1);
+    assert_eq!(
+        outcome.stderr,
+        format!(
+            "error: cannot open the log file: failed to open file `{}`: No such device or \
+             address (os error 6)\nhint: it is a named pipe that nobody reads: start the reader \
+             first, or choose a file\n",
+            pipe.display()
+        )
+    );
+    // Opened for both, it has a reader and keeps what is written.
+    let mut both = fs::File::options();
+    let mut reader = both.read(true).write(true).open(&pipe).expect("opened");
+    let outcome = build(&world);
+    assert!(
+        outcome.stderr.contains("no-such-element"),
+        "{}",
+        outcome.stderr
+    );
+    let mut logged = vec![0; 4096];
+    let count = reader.read(&mut logged).expect("read");
+    let logged = String::from_utf8_lossy(&logged[..count]);
+    assert!(logged.contains("no-such-element"), "{logged}");
+}
+
+#[test]
+fn a_home_that_is_relative_makes_no_cache_where_one_stands() {
+    let mut world = World::new();
+    library(&mut world);
+    for command in ["cache", "plan tiny"] {
+        let outcome = world.kiln().env("HOME", "relative").words(command);
+        assert_eq!(outcome.code(), 0, "{command}: {}", outcome.stderr);
+        assert!(!outcome.stdout.contains("relative"), "{}", outcome.stdout);
+    }
+}
+
+#[test]
 fn an_argument_that_is_not_text_is_refused() {
     use std::os::unix::ffi::OsStrExt as _;
     let world = World::new();

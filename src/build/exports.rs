@@ -150,7 +150,7 @@ fn lockfiles(request: &Request) -> Result<PathBuf, Failure> {
 /// A directory of ours below `~/.cache`.
 pub fn default_directory(request: &Request, name: &str) -> Result<PathBuf, Failure> {
     let home = request.variable("HOME").ok_or_else(|| {
-        Failure::new("`HOME` is not set, so there is no place for the image cache")
+        Failure::new("`HOME` is not an absolute path, so there is no place for the image cache")
             .hint("set `HOME`, or name a directory with `--image-cache`")
     })?;
     Ok(Path::new(home).join(".cache").join(name))

@@ -138,7 +138,7 @@ pub static VARIABLES: &[Variable] = &[
     variable("EXTRA_UNMOUNT", Shell, Ignored, "", "Command that ran when DIB unmounted the image; mounts of a build end with it."),
     variable("FS_TYPE", Text, Both, "ext4", "Type of the root filesystem, where its configuration does not say."),
     variable("GENTOO_PROFILE", Text, Both, "", "Read by elements."),
-    variable("HOME", Path, Both, "that in /etc/passwd", "Home of the caller; `/root` inside of the target."),
+    variable("HOME", Path, Both, "that in /etc/passwd", "Home of the caller; a path that is not absolute counts as none. `/root` inside of the target."),
     variable("IMAGE_BLOCK_DEVICE", Path, Given, "", "Stands for the disk, from `pre-finalise.d` on. Nothing is there: programs of boot loaders are answered by kiln."),
     variable("IMAGE_BLOCK_DEVICES", Shell, Given, "", "The same for all partitions, as the body of an array in bash."),
     variable("IMAGE_ELEMENT", List, Both, "", "Elements of the build, separated by blanks. From the caller: elements that `disk-image-create` puts before those of its arguments."),

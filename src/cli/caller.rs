@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::build::environment;
@@ -30,13 +30,24 @@ impl Caller {
             environment: env::vars_os().collect(),
             current_dir,
         };
-        // A shell takes its `~` from there as well; services often have no HOME.
-        if caller.var("HOME").is_none()
-            && let Some(home) = home_of(nix::unistd::geteuid().as_raw())
-        {
-            caller.environment.insert("HOME".into(), home);
-        }
+        caller.settle_home(|| home_of(nix::unistd::geteuid().as_raw()));
         Ok(caller)
+    }
+
+    /// Sees to it that `HOME` is an absolute path, or not set: a relative one would be
+    /// another directory for each command.
+    fn settle_home(&mut self, by_passwd: impl FnOnce() -> Option<OsString>) {
+        if self
+            .var("HOME")
+            .is_some_and(|home| Path::new(home).is_absolute())
+        {
+            return;
+        }
+        // A shell takes its `~` from there as well; services often have no HOME.
+        match by_passwd() {
+            Some(home) => self.environment.insert("HOME".into(), home),
+            None => self.environment.remove(OsStr::new("HOME")),
+        };
     }
 
     /// A variable that is set and not empty.
@@ -63,11 +74,10 @@ impl Caller {
         }
         match self.var("HOME") {
             Some(home) => Ok(self.current_dir.join(home).join(".cache/image-create")),
-            None => Err(
-                Failure::new("no place for the image cache: `HOME` is not set").hint(
-                    "set `HOME`, or name a directory with `--image-cache` or `DIB_IMAGE_CACHE`",
-                ),
-            ),
+            None => Err(Failure::new(
+                "no place for the image cache: `HOME` is not an absolute path",
+            )
+            .hint("set `HOME`, or name a directory with `--image-cache` or `DIB_IMAGE_CACHE`")),
         }
     }
 
@@ -101,4 +111,27 @@ fn home_of(uid: u32) -> Option<OsString> {
 /// The architecture to look elements up for: `ARCH`, else the host's.
 pub fn arch(caller: &Caller) -> Result<String, Failure> {
     Ok(caller.text("ARCH")?.unwrap_or_else(host_arch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_that_is_no_absolute_path_is_that_of_the_user() {
+        for (given, by_passwd, settled) in [
+            (Some("/home/me"), Some("/root"), Some("/home/me")),
+            (Some("relative"), Some("/root"), Some("/root")),
+            (Some(""), Some("/root"), Some("/root")),
+            (None, Some("/root"), Some("/root")),
+            (Some("relative"), None, None),
+        ] {
+            let mut caller = Caller::default();
+            if let Some(home) = given {
+                caller.environment.insert("HOME".into(), home.into());
+            }
+            caller.settle_home(|| by_passwd.map(OsString::from));
+            assert_eq!(caller.var("HOME"), settled.map(OsStr::new), "{given:?}");
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! The log file: stamped lines of everything, appended.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 use fs_err::{File, OpenOptions};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::Renderer;
 use super::lines::lines;
@@ -26,11 +29,32 @@ impl Log {
         let file = OpenOptions::new()
             .append(true)
             .create(true)
+            // A named pipe that nobody reads is an error then, and does not wait.
+            .custom_flags(libc::O_NONBLOCK)
             .open(path)
             .map_err(|error| {
-                Failure::new(format!("cannot open the log file: {error}"))
-                    .hint("choose another file, and create the directory that it is in")
+                let failure = Failure::new(format!("cannot open the log file: {error}"));
+                match std::fs::metadata(path).map(|found| found.file_type()) {
+                    Ok(kind) if kind.is_fifo() => failure.hint(
+                        "it is a named pipe that nobody reads: start the reader first, or choose \
+                         a file",
+                    ),
+                    _ => {
+                        failure.hint("choose another file, and create the directory that it is in")
+                    }
+                }
             })?;
+        // A reader that is slow is waited for.
+        let waits = fcntl(&file, FcntlArg::F_GETFL)
+            .map(|flags| OFlag::from_bits_retain(flags) - OFlag::O_NONBLOCK)
+            .and_then(|flags| fcntl(&file, FcntlArg::F_SETFL(flags)));
+        waits.map_err(|errno| {
+            let error = io::Error::from(errno);
+            Failure::new(format!(
+                "cannot use the log file `{}`: {error}",
+                path.display()
+            ))
+        })?;
         Ok(Self { file: Some(file) })
     }
 }
