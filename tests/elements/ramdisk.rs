@@ -25,7 +25,12 @@ pub fn ramdisk_base_misses_no_program_and_brings_the_files_out() {
     scratch.write("tmp/ramdisk", "files");
     scratch.run_outside("cleanup.d/99-extract-ramdisk-files");
     let read = |suffix: &str| {
-        fs::read_to_string(scratch.outside().join(format!("rescue.{suffix}"))).unwrap()
+        let left = scratch.beside(suffix);
+        let to = fs::read_to_string(left.join("to")).unwrap();
+        assert_eq!(to, format!("rescue.{suffix}\n"));
+        // A build that fails after this must not have replaced what an earlier one left.
+        assert!(!scratch.outside().join(to.trim_end()).exists());
+        fs::read_to_string(left.join("what")).unwrap()
     };
     assert_eq!(
         (read("kernel"), read("initramfs")),
