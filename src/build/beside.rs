@@ -26,8 +26,9 @@ const DIRECTORY: &str = "beside";
 /// How often another temporary name is tried.
 const ATTEMPTS: u32 = 1000;
 
-/// Puts everything that hooks left under its name, and returns where.
-pub fn put(work: &Path, current_dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// Puts everything that hooks left under its name, and returns where. With `durable` it is
+/// on its disk before it gets the name.
+pub fn put(work: &Path, current_dir: &Path, durable: bool) -> Result<Vec<PathBuf>, Failure> {
     let directory = work.join(DIRECTORY);
     let mut names: Vec<OsString> = match std::fs::read_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -41,7 +42,7 @@ pub fn put(work: &Path, current_dir: &Path) -> Result<Vec<PathBuf>, Failure> {
         .map(|name| {
             let entry = directory.join(name);
             let to = destination(&entry, current_dir)?;
-            place(&entry.join("what"), &to).map_err(|error| {
+            place(&entry.join("what"), &to, durable).map_err(|error| {
                 Failure::new(format!(
                     "the image was written, but `{}`, which belongs beside it, could not be: {error}",
                     to.display()
@@ -65,12 +66,16 @@ fn destination(entry: &Path, current_dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Copies `what` beside `to` and gives it that name, in place of what has it.
-fn place(what: &Path, to: &Path) -> io::Result<()> {
+fn place(what: &Path, to: &Path, durable: bool) -> io::Result<()> {
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(invalid("it has no name"));
     };
     std::fs::create_dir_all(parent)?;
-    let temporary = Temporary::new(parent, name, what)?;
+    let temporary = Temporary::new(parent, name, what, durable)?;
+    let sync_parent = || match durable {
+        true => sync_directory(parent),
+        false => Ok(()),
+    };
     let is_directory = std::fs::symlink_metadata(&temporary.path)?.is_dir();
     if is_directory && std::fs::symlink_metadata(to).is_ok() {
         // A directory does not take the place of another one in one step.
@@ -78,12 +83,26 @@ fn place(what: &Path, to: &Path) -> io::Result<()> {
         let old = Temporary::of(old);
         let aside = old.path.join("old");
         std::fs::rename(to, &aside)?;
-        return temporary.rename(to).inspect_err(|_| {
-            // The error says enough if this fails, too.
-            let _ = std::fs::rename(&aside, to);
-        });
+        return temporary
+            .rename(to)
+            .inspect_err(|_| {
+                // The error says enough if this fails, too.
+                let _ = std::fs::rename(&aside, to);
+            })
+            .and_then(|()| sync_parent());
     }
-    temporary.rename(to)
+    temporary.rename(to)?;
+    sync_parent()
+}
+
+/// Waits until the names in a directory are on its disk.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    // Some filesystems cannot sync a directory.
+    synced.or_else(|error| match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EBADF | libc::ENOSYS | libc::EOPNOTSUPP) => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// A file or directory under a temporary name, removed with all that is in it.
@@ -102,16 +121,16 @@ impl Temporary {
     }
 
     /// A copy of `what` with a name of its own in `parent`.
-    fn new(parent: &Path, name: &OsStr, what: &Path) -> io::Result<Temporary> {
+    fn new(parent: &Path, name: &OsStr, what: &Path, durable: bool) -> io::Result<Temporary> {
         if std::fs::symlink_metadata(what)?.is_dir() {
             let (path, ()) = free_name(parent, name, make_directory)?;
             let temporary = Temporary::of(path);
-            fill(what, &temporary.path)?;
+            fill(what, &temporary.path, durable)?;
             return Ok(temporary);
         }
         let (path, file) = free_name(parent, name, create)?;
         let temporary = Temporary::of(path);
-        copy(what, file)?;
+        copy(what, file, durable)?;
         Ok(temporary)
     }
 
@@ -157,23 +176,26 @@ fn free_name<T>(
 }
 
 /// Copies what is in a directory into an empty one.
-fn fill(from: &Path, to: &Path) -> io::Result<()> {
+fn fill(from: &Path, to: &Path, durable: bool) -> io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type()?;
         if kind.is_dir() {
             make_directory(&target)?;
-            fill(&source, &target)?;
+            fill(&source, &target, durable)?;
         } else {
-            copy(&source, create(&target)?)?;
+            copy(&source, create(&target)?, durable)?;
         }
+    }
+    if durable {
+        sync_directory(to)?;
     }
     std::fs::set_permissions(to, mode_of(&std::fs::symlink_metadata(from)?))
 }
 
 /// Copies a regular file into a new one.
-fn copy(from: &Path, mut to: File) -> io::Result<()> {
+fn copy(from: &Path, mut to: File, durable: bool) -> io::Result<()> {
     if !std::fs::symlink_metadata(from)?.is_file() {
         let shown = String::from_utf8_lossy(from.as_os_str().as_bytes());
         return Err(invalid(format!(
@@ -185,7 +207,11 @@ fn copy(from: &Path, mut to: File) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(from)?;
     io::copy(&mut source, &mut to)?;
-    to.set_permissions(mode_of(&source.metadata()?))
+    to.set_permissions(mode_of(&source.metadata()?))?;
+    if durable {
+        to.sync_all()?;
+    }
+    Ok(())
 }
 
 /// A new directory, which is for nobody else yet.
@@ -246,7 +272,7 @@ mod tests {
         symlink(&victim, out.join("x.d/list/old")).unwrap();
         for _ in 0..2 {
             let to = out.join("x.d/list");
-            assert_eq!(put(&work, &out).unwrap(), std::slice::from_ref(&to));
+            assert_eq!(put(&work, &out, false).unwrap(), std::slice::from_ref(&to));
             assert_eq!(names(&out.join("x.d")), ["list"]);
             assert_eq!(names(&to), ["deep"]);
             assert_eq!(fs::read_to_string(to.join("deep/one")).unwrap(), "new");
@@ -267,7 +293,7 @@ mod tests {
         fs::write(entry.join("what"), "new").unwrap();
         fs::write(out.join("victim"), "mine").unwrap();
         symlink("victim", out.join("x.kernel")).unwrap();
-        put(&work, &out).unwrap();
+        put(&work, &out, false).unwrap();
         assert!(!out.join("x.kernel").is_symlink());
         assert_eq!(fs::read_to_string(out.join("x.kernel")).unwrap(), "new");
         assert_eq!(fs::read_to_string(out.join("victim")).unwrap(), "mine");
@@ -280,7 +306,7 @@ mod tests {
         fs::create_dir_all(out.join("x.d/list")).unwrap();
         fs::write(out.join("x.d/list/old"), "old").unwrap();
         symlink("/etc/passwd", work.join("beside/a/what/link")).unwrap();
-        let failure = put(&work, &out).unwrap_err();
+        let failure = put(&work, &out, false).unwrap_err();
         assert!(
             failure
                 .message
@@ -294,10 +320,50 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_durable_is_on_its_disk_before_it_has_its_name() {
+        let (_directory, work, out) = place();
+        let entry = work.join("beside/b");
+        fs::create_dir(&entry).unwrap();
+        fs::write(entry.join("to"), "x.kernel").unwrap();
+        fs::write(entry.join("what"), "new").unwrap();
+        // A disk that fails only when what was written is sent to it.
+        let statement = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+        let fsync = u32::try_from(libc::SYS_fsync).unwrap();
+        let failing = [
+            statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0, 0),
+            statement(
+                (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+                1,
+                fsync,
+            ),
+            statement(
+                libc::BPF_RET as u16,
+                0,
+                libc::SECCOMP_RET_ERRNO | libc::EIO as u32,
+            ),
+            statement(libc::BPF_RET as u16, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let (durable, quick) = std::thread::spawn(move || {
+            nix::sys::prctl::set_no_new_privs().unwrap();
+            crate::sandbox::seccomp::load_as_is(&failing, 0).unwrap();
+            let durable = put(&work, &out, true).map_err(|failure| (failure, names(&out)));
+            (durable, put(&work, &out, false))
+        })
+        .join()
+        .unwrap();
+        let (failure, left) = durable.unwrap_err();
+        assert!(failure.message.contains("x.d/list"), "{}", failure.message);
+        assert!(failure.message.contains("Input/output error"));
+        // The directory for it was made, and nothing in it.
+        assert_eq!(left, ["x.d"]);
+        assert_eq!(quick.unwrap().len(), 2);
+    }
+
+    #[test]
     fn nothing_is_put_where_no_hook_left_anything() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(
-            put(directory.path(), directory.path()).unwrap(),
+            put(directory.path(), directory.path(), false).unwrap(),
             [] as [PathBuf; 0]
         );
     }

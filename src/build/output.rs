@@ -319,7 +319,8 @@ pub fn write(engine: &mut Engine<'_>, size: Size) -> Result<(), Failure> {
     }
     // New directories are the caller's, whoever made the target.
     let ours = nix::sys::stat::umask(engine.umask);
-    let put = beside::put(&engine.dirs.work, &engine.plan.request.current_dir);
+    let request = &engine.plan.request;
+    let put = beside::put(&engine.dirs.work, &request.current_dir, request.fsync);
     nix::sys::stat::umask(ours);
     for path in put? {
         let text = format!("wrote {}", shown(&path, &engine.plan.request).display());
