@@ -144,16 +144,21 @@ pub fn replace_file(root: &Path, path: &'static str, content: &[u8], mode: u32) 
     })?
 }
 
-/// Makes a directory of the target for the build to mount on: no part of its path is a
-/// link.
-pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
+/// Refuses a path of which a part above the last is a link.
+fn require_plain(path: &'static str) -> io::Result<()> {
     let above = Path::new(path).ancestors().skip(1);
     let mut above: Vec<&str> = above.filter_map(Path::to_str).collect();
     above.reverse();
-    sandbox::root::within(root, || {
-        for directory in above {
-            require_directory(directory, false)?;
-        }
+    above
+        .into_iter()
+        .try_for_each(|directory| require_directory(directory, false))
+}
+
+/// Makes a directory of the target for the build to mount on: no part of its path is a
+/// link. Hooks may have mounted what it is in.
+pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
+    sandbox::root::within_mounts(root, || {
+        require_plain(path)?;
         match std::fs::create_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 require_directory(path, false)
@@ -165,9 +170,14 @@ pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
 
 /// Removes an empty directory of the target that the build mounted on.
 pub fn remove_directory(root: &Path, path: &'static str) -> io::Result<()> {
-    sandbox::root::within(root, || match std::fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(on("removing", path)(error)),
-        _ => Ok(()),
+    sandbox::root::within_mounts(root, || {
+        require_plain(path)?;
+        match std::fs::remove_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(on("removing", path)(error))
+            }
+            _ => Ok(()),
+        }
     })?
 }
 

@@ -8,6 +8,23 @@ use crate::common::tool;
 use crate::common::toy::Toy;
 
 #[test]
+fn a_filesystem_that_a_hook_leaves_on_tmp_is_that_of_hooks_inside() {
+    let toy = Toy::basic();
+    toy.hook(
+        "root",
+        "50-tmp",
+        "mount -t tmpfs tmpfs \"$TARGET_ROOT/tmp\"",
+    );
+    toy.hook(
+        "install",
+        "50-look",
+        "echo \"tmp is $(stat -f -c %T /tmp)\"",
+    );
+    let lines = toy.build("-t tar").success().lines();
+    assert!(lines.contains(&"tmp is tmpfs".to_owned()), "{lines:?}");
+}
+
+#[test]
 fn mounts_in_the_root_work_and_loop_devices_are_refused() {
     let toy = Toy::basic();
     toy.hook(
