@@ -418,7 +418,15 @@ impl Engine<'_> {
             }
             Ok(())
         };
-        clear().map_err(Failure::io("removing the former hooks of the target"))?;
+        clear().map_err(|error| {
+            let is_gone = error.kind() == io::ErrorKind::NotFound;
+            let failure = Failure::io("removing the former hooks of the target")(error);
+            if is_gone {
+                let path = super::environment::HOOKS_INSIDE;
+                return failure.hint(format!("a hook moved or replaced `{path}`"));
+            }
+            failure
+        })?;
         copy::copy_tree_without(&self.dirs.hooks, inside, &[".kiln"]).map_err(copying)
     }
 

@@ -12,7 +12,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -254,24 +254,31 @@ pub(super) struct Moved {
     root: OwnedFd,
     parent: OwnedFd,
     name: String,
+    directory: OwnedFd,
 }
 
 impl Moved {
     /// Moves `from` to `path` below `root`, where an empty directory is, and
     /// leaves a link in its place. No part of `path` may be a link.
+    ///
+    /// Programs in the target may put another directory, or a link to anywhere, at `path`:
+    /// the link leads to the directory itself, by a descriptor of this process.
     pub(super) fn into_root(from: &Path, root: &Path, path: &str) -> io::Result<Moved> {
         let directory = open_directory(root)?;
         let path = path.trim_start_matches('/');
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
         let parent = open_below(&directory, parent)?;
+        let own = open_directory(from)?;
         nix::fcntl::renameat(AT_FDCWD, from, &parent, name)?;
+        let link = format!("/proc/self/fd/{}", own.as_raw_fd());
         let moved = Moved {
             from: from.to_owned(),
             root: directory,
             parent,
             name: name.to_owned(),
+            directory: own,
         };
-        std::os::unix::fs::symlink(root.join(path), from)?;
+        std::os::unix::fs::symlink(link, from)?;
         Ok(moved)
     }
 }
@@ -282,6 +289,13 @@ impl Drop for Moved {
         let back = || -> io::Result<()> {
             if std::fs::symlink_metadata(&self.from).is_ok_and(|meta| meta.is_symlink()) {
                 std::fs::remove_file(&self.from)?;
+            }
+            let identity = |of: nix::sys::stat::FileStat| (of.st_dev, of.st_ino);
+            let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+            let found = nix::sys::stat::fstatat(&self.parent, self.name.as_str(), flags)?;
+            // Whatever stands there instead is not for the engine to read, or to clear.
+            if identity(found) != identity(nix::sys::stat::fstat(&self.directory)?) {
+                return Err(io::Error::other("a hook put something else in its place"));
             }
             nix::fcntl::renameat(
                 self.parent.as_fd(),
@@ -346,5 +360,24 @@ mod tests {
         std::os::unix::fs::symlink("/", root.join("tmp")).expect("made");
         assert!(Moved::into_root(&hooks, &root, "/tmp/in").is_err());
         assert!(hooks.join("hook").exists());
+    }
+
+    #[test]
+    fn only_the_directory_that_was_moved_comes_back() {
+        let work = tempfile::tempdir().expect("a directory");
+        let (root, hooks) = (work.path().join("mnt"), work.path().join("hooks"));
+        let of_host = work.path().join("host");
+        for directory in [&root.join("tmp/in"), &hooks, &of_host] {
+            fs_err::create_dir_all(directory).expect("made");
+        }
+        fs_err::write(hooks.join("hook"), "1").expect("written");
+        let moved = Moved::into_root(&hooks, &root, "/tmp/in").expect("moved");
+        fs_err::rename(root.join("tmp/in"), root.join("tmp/away")).expect("moved");
+        std::os::unix::fs::symlink(&of_host, root.join("tmp/in")).expect("made");
+        // The engine still finds what it moved.
+        assert!(hooks.join("hook").exists());
+        drop(moved);
+        assert!(fs_err::symlink_metadata(&hooks).is_err());
+        assert!(root.join("tmp/in").is_symlink() && of_host.is_dir());
     }
 }

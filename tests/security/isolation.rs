@@ -486,6 +486,36 @@ fn what_is_changed_in_the_place_of_a_program_is_in_its_target() {
     assert_eq!(fs::read_dir(&of_host).expect("still there").count(), 1);
 }
 
+#[test]
+fn hooks_that_a_hook_replaced_by_a_link_do_not_lead_the_engine_to_files_of_the_host() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let of_host = toy.world.home().join("host");
+    fs::create_dir(&of_host).expect("made");
+    fs::write(of_host.join("kept"), "of the host").expect("written");
+    // In the target there are hooks at that path, on the host other files.
+    let replace = format!(
+        "mkdir -p '{home}'\nmv /tmp/in_target.d '{host}'\nln -s '{host}' /tmp/in_target.d",
+        home = toy.world.home().display(),
+        host = of_host.display()
+    );
+    toy.hook("post-install", "50-replace", &replace);
+    toy.hook("finalise", "50-later", "true");
+    let (message, hints, _) = toy.build("-t tar --mode chroot").failure();
+    assert!(
+        message.starts_with("removing the former hooks of the target"),
+        "{message}"
+    );
+    assert_eq!(hints, ["a hook moved or replaced `/tmp/in_target.d`"]);
+    let names: Vec<_> = fs::read_dir(&of_host)
+        .expect("still there")
+        .map(|entry| entry.expect("read").file_name())
+        .collect();
+    assert_eq!(names, ["kept"]);
+}
+
 /// Waits in a directory until that is moved, and goes up from there.
 /// Arguments: that directory, and a file of the host.
 const STAY: &str = r#"
