@@ -411,7 +411,8 @@ impl Engine<'_> {
                 }
                 // A link is removed and not followed.
                 if entry.file_type()?.is_dir() {
-                    fs_err::remove_dir_all(entry.path())?;
+                    // As deep as hooks made it.
+                    sandbox::sweep::remove_tree(&entry.path())?;
                 } else {
                     fs_err::remove_file(entry.path())?;
                 }

@@ -23,6 +23,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::symlinkat;
 
 use super::mounts::{open_below, open_directory};
+use super::sweep::remove_below;
 
 /// What a process keeps of its capabilities: what containers give by default, so
 /// that root of a host can harm it no more than root of a container can.
@@ -222,31 +223,6 @@ fn populate(root: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a directory below `root` with all that is in it, never following a link.
-fn remove_below(root: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
-    use nix::unistd::{UnlinkatFlags, unlinkat};
-    match unlinkat(root, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(nix::errno::Errno::ENOENT) => return Ok(()),
-        Err(nix::errno::Errno::EISDIR | nix::errno::Errno::EPERM) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let directory = nix::fcntl::openat(root, name, flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in nix::dir::Dir::from_fd(directory.try_clone()?)?.iter() {
-        let entry = entry?.file_name().to_owned();
-        if entry.as_c_str() != c"." && entry.as_c_str() != c".." {
-            names.push(entry);
-        }
-    }
-    for name in names {
-        remove_below(&directory, &name)?;
-    }
-    drop(directory);
-    unlinkat(root, name, UnlinkatFlags::RemoveDir)?;
-    Ok(())
-}
-
 /// A directory that was moved into the target, and goes back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Moved {
@@ -332,6 +308,14 @@ mod tests {
         assert!(null.file_type().is_char_device() || null.len() == 0);
         assert!(!root.join("dev/own").exists());
         fs_err::create_dir_all(root.join("dev/shm/a/b")).expect("made");
+        std::os::unix::fs::symlink("/", root.join("dev/shm/link")).expect("made");
+        // Neither the stack nor descriptors limit how deep.
+        let mut deep = open_directory(&root.join("dev/shm")).expect("there");
+        for _ in 0..8000 {
+            mkdirat(&deep, "d", Mode::from_bits_truncate(0o755)).expect("made");
+            deep = open_below(&deep, "d").expect("there");
+        }
+        drop(deep);
         drop(device);
         assert!(root.join("dev/own").is_dir() && !root.join("dev/null").exists());
         let after = fs_err::metadata(&root)

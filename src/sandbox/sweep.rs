@@ -174,6 +174,17 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The same for whatever has a name in a directory.
+pub(super) fn remove_below(directory: &OwnedFd, name: &CStr) -> io::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    empty(&open_directory(directory, name)?)?;
+    Ok(unlinkat(directory, name, UnlinkatFlags::RemoveDir)?)
+}
+
 /// A directory that is being emptied.
 struct Level {
     directory: OwnedFd,
