@@ -516,6 +516,27 @@ fn hooks_that_a_hook_replaced_by_a_link_do_not_lead_the_engine_to_files_of_the_h
     assert_eq!(names, ["kept"]);
 }
 
+#[test]
+fn what_runs_by_a_link_of_proc_leaves_nothing_in_the_image() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    // A path that is longer than that of the link, before there is another `/dev`.
+    let run = "cd \"$TARGET_ROOT\"; mkdir -p srv/a-long-name; cp bin/bash srv/a-long-name\n\
+        chroot . /srv/a-long-name/bash -c 'exec /proc/self/exe -c \"echo again\"'";
+    toy.hook("root", "90-run", run);
+    let built = toy.build("-t tar --mode chroot").success();
+    assert!(built.lines().contains(&"again".to_owned()));
+    let list = std::process::Command::new("tar")
+        .arg("-tf")
+        .arg(toy.output("tar"))
+        .run()
+        .success();
+    let left: Vec<&str> = list.lines().filter(|path| path.ends_with("/.0")).collect();
+    assert_eq!(left, Vec::<&str>::new());
+}
+
 /// Waits in a directory until that is moved, and goes up from there.
 /// Arguments: that directory, and a file of the host.
 const STAY: &str = r#"

@@ -562,8 +562,8 @@ impl Call<'_> {
         let new = if text.len() <= old.len() {
             text
         } else {
-            let devices = self.target(libc::AT_FDCWD, b"/dev", true)?.into_file()?;
-            short_link(&devices, &text, old.len())?
+            let temporary = self.target(libc::AT_FDCWD, b"/tmp", true)?.into_file()?;
+            short_link(&temporary, &text, old.len())?
         };
         let mut bytes = new.clone();
         bytes.push(0);
@@ -581,11 +581,12 @@ impl Call<'_> {
     }
 }
 
-/// A link to `text` in the `/dev` of a target whose path has at most `room` bytes.
+/// A link to `text` in the `/tmp` of a target, which no image has, whose path has at most
+/// `room` bytes.
 fn short_link(directory: &OwnedFd, text: &[u8], room: usize) -> Result<Vec<u8>, Errno> {
     for number in 0..1000 {
         let name = format!(".{number}");
-        let path = format!("/dev/{name}");
+        let path = format!("/tmp/{name}");
         if path.len() > room {
             break;
         }
