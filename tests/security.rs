@@ -5,6 +5,8 @@ mod archive;
 #[path = "security/bombs.rs"]
 mod bombs;
 mod common;
+#[path = "security/confined.rs"]
+mod confined;
 #[path = "security/hostile.rs"]
 mod hostile;
 #[path = "security/isolation.rs"]
@@ -15,6 +17,8 @@ mod limits;
 mod network;
 #[path = "security/processes.rs"]
 mod processes;
+#[path = "security/ways_out.rs"]
+mod ways_out;
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -28,6 +28,9 @@ use super::{Answer, Call, Outcome, memory};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
 use crate::sandbox::landlock;
 
+/// How often a file's name is looked for, which may be given another meanwhile.
+const NAMES: usize = 3;
+
 /// Whether a path may lead up from where it starts.
 pub(super) fn climbs(path: &[u8]) -> bool {
     path.first() != Some(&b'/') && path.split(|&byte| byte == b'/').any(|name| name == b"..")
@@ -135,16 +138,21 @@ impl Call<'_> {
         if !self.is_confined()? {
             return Ok(());
         }
-        let text = match read_link_of(self.worker.view.proc(), file) {
-            // Nothing outside is that deep.
-            Err(Errno::ENAMETOOLONG) => return Ok(()),
-            text => c_string(text?)?,
-        };
-        let named = open_at(libc::AT_FDCWD, &text, libc::O_PATH | libc::O_NOFOLLOW, 0);
-        let is_there = named
-            .and_then(|named| Ok(same_file(&statx_of(&named)?, &statx_of(file)?)))
-            .unwrap_or(false);
-        if is_there { Ok(()) } else { Err(Errno::EACCES) }
+        for _ in 0..NAMES {
+            let text = match read_link_of(self.worker.view.proc(), file) {
+                // Nothing outside is that deep.
+                Err(Errno::ENAMETOOLONG) => return Ok(()),
+                text => c_string(text?)?,
+            };
+            let named = open_at(libc::AT_FDCWD, &text, libc::O_PATH | libc::O_NOFOLLOW, 0);
+            let is_there = named
+                .and_then(|named| Ok(same_file(&statx_of(&named)?, &statx_of(file)?)))
+                .unwrap_or(false);
+            if is_there {
+                return Ok(());
+            }
+        }
+        Err(Errno::EACCES)
     }
 
     /// Fails if a program may not change a file, which is neither in its target nor one

@@ -1,0 +1,448 @@
+//! Where nothing can be mounted (mode `chroot`): programs in a target are held by its root
+//! directory alone, and neither they nor kiln in their place reach anything outside.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use crate::common::toy::Toy;
+use crate::common::{self, Run as _};
+
+#[test]
+fn who_is_held_by_its_root_directory_alone_does_not_change_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let Some(chroot) = common::tool("chroot") else {
+        return common::skipped("chroot is not installed");
+    };
+    let toy = Toy::basic();
+    let copy = format!(
+        "cp -L '{}' \"$TARGET_ROOT/usr/bin/chroot\"",
+        chroot.display()
+    );
+    toy.hook("root", "20-chroot", &copy);
+    // Whoever gets into another one goes up from any directory above it (`chroot(2)`).
+    let change = "mkdir -p /jail\n\
+        for root in / /tmp/.. /proc/self/root; do chroot $root /bin/bash -c \"echo in $root\"; done\n\
+        for root in /jail /none; do chroot $root /bin/true 2>&1 || :; done";
+    toy.hook("install", "50-inside", change);
+    let outside =
+        format!("chroot \"$TARGET_ROOT\" /bin/bash <<'END' | sed 's/^/outside /'\n{change}\nEND");
+    toy.hook("cleanup", "50-outside", &outside);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    for side in ["", "outside "] {
+        for expected in [
+            "in /",
+            "in /tmp/..",
+            "in /proc/self/root",
+            "chroot: cannot change root directory to '/jail': Operation not permitted",
+            "chroot: cannot change root directory to '/none': No such file or directory",
+        ] {
+            let line = format!("{side}{expected}");
+            assert!(lines.contains(&line), "no {line}: {lines:?}");
+        }
+    }
+    toy.hook("install", "60-strict", "chroot /jail /bin/true");
+    let (_, hints, _) = toy.build("-t tar --overwrite --mode chroot").failure();
+    let said = "the root directory was not changed to `/jail`: here programs in the target are \
+        held by their root directory alone, so they may not change it";
+    assert!(hints.iter().any(|hint| hint.starts_with(said)), "{hints:?}");
+}
+
+/// Goes up from directories that are not in the target, and changes files from there.
+/// Arguments: a file of the host, and the numbers of some calls.
+const CLIMB: &str = r#"
+my ($victim, $openat, $mkdirat, $unlinkat, $renameat, $fchmodat, $utimensat, $futimesat,
+    $symlinkat, $mknodat, $linkat, $handle, $open_tree, $setxattrat, $file_getattr) = @ARGV;
+for my $start ("/proc", "/proc/self", "/proc/self/fd", "/sys", "/sys/kernel") {
+    opendir(my $above, $start) or next;
+    my @names = readdir($above);
+    print "read $start\n" if @names > 2;
+    if (chdir($above)) {
+        chdir("..") for 1 .. 16;
+        print "went out by $start\n" if -e substr($victim, 1);
+        chdir("/");
+    }
+    my $up = ("../" x 16) . substr($victim, 1);
+    $up = "self/$up" if $start eq "/proc";
+    my ($made, $moved, $inside, $attribute) = ("$up.made", "$up.moved", "/moved", "user.a");
+    my ($room, $mount, $value) = (pack("I", 128) . "\0" x 132, "\0" x 8, "x");
+    my $arguments = pack("PII", $value, 1, 0);
+    my ($fd, $here) = (fileno($above), "..");
+    my ($users, $stolen) = ("/etc/passwd", "/stolen");
+    print "opened by $start\n" if syscall($openat, $fd, $up, 0, 0) >= 0;
+    print "opened the root by $start\n" if syscall($open_tree, $fd, $here, 0) >= 0;
+    print "made by $start\n" if syscall($mkdirat, $fd, $made, 0755) >= 0;
+    print "made a pipe by $start\n" if syscall($mknodat, $fd, $made, 010644, 0) >= 0;
+    print "made a link by $start\n" if syscall($symlinkat, $inside, $fd, $made) >= 0;
+    print "gave a name by $start\n" if syscall($linkat, -100, $users, $fd, $made, 0) >= 0;
+    print "stole by $start\n" if syscall($linkat, $fd, $up, -100, $stolen, 0) >= 0;
+    print "changed by $start\n" if syscall($fchmodat, $fd, $up, 0777) >= 0;
+    print "touched by $start\n" if syscall($utimensat, $fd, $up, 0, 0) >= 0;
+    print "touched by the old call by $start\n"
+        if $futimesat && syscall($futimesat, $fd, $up, 0) >= 0;
+    print "found by $start\n" if syscall($handle, $fd, $up, $room, $mount, 0) >= 0;
+    print "marked by $start\n"
+        if syscall($setxattrat, $fd, $up, 0, $attribute, $arguments, 16) >= 0;
+    print "looked by $start\n" if syscall($file_getattr, $fd, $up, $room, 24, 0) >= 0;
+    print "moved by $start\n" if syscall($renameat, $fd, $up, $fd, $moved) >= 0;
+    print "took by $start\n" if syscall($renameat, $fd, $up, -100, $inside) >= 0;
+    print "removed by $start\n" if syscall($unlinkat, $fd, $up, 0) >= 0;
+}
+opendir(my $proc, "/proc");
+my ($switch, $own) = ("sysrq-trigger", "self/status");
+print "opened a switch\n" if syscall($openat, fileno($proc), $switch, 1, 0) >= 0;
+print "read itself\n" if syscall($openat, fileno($proc), $own, 0, 0) >= 0;
+mkdir("/one"); mkdir("/two"); open(my $file, ">", "/one/file");
+opendir(my $one, "/one");
+my ($twice, $elsewhere, $name) = ("../two/twice", "../two/file", "file");
+print "named a file\n" if syscall($linkat, fileno($one), $name, fileno($one), $twice, 0) >= 0;
+print "moved a file\n" if syscall($renameat, fileno($one), $name, fileno($one), $elsewhere) >= 0;
+print "removed a file\n" if syscall($unlinkat, fileno($one), $elsewhere, 0) >= 0;
+unlink("/two/twice"); rmdir("/one"); rmdir("/two");
+print "tried\n";
+"#;
+
+#[test]
+fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
+    use nix::libc;
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    let victim = toy.world.home().join("victim");
+    fs::write(&victim, "of the host").expect("written");
+    let before = fs::metadata(&victim).expect("there");
+    #[cfg(target_arch = "x86_64")]
+    let old = libc::SYS_futimesat;
+    #[cfg(not(target_arch = "x86_64"))]
+    let old = 0;
+    let calls = [
+        libc::SYS_openat,
+        libc::SYS_mkdirat,
+        libc::SYS_unlinkat,
+        libc::SYS_renameat,
+        libc::SYS_fchmodat,
+        libc::SYS_utimensat,
+        old,
+        libc::SYS_symlinkat,
+        libc::SYS_mknodat,
+        libc::SYS_linkat,
+        libc::SYS_name_to_handle_at,
+        libc::SYS_open_tree,
+        // `setxattrat` and `file_getattr`, too new for the library.
+        463,
+        468,
+    ]
+    .map(|number| number.to_string());
+    let climb = format!(
+        "perl - '{}' {} <<'END'\n{CLIMB}\nEND",
+        victim.display(),
+        calls.join(" ")
+    );
+    toy.hook("install", "50-inside", &climb);
+    let outside = format!("chroot \"$TARGET_ROOT\" {climb}").replacen(
+        "<<'END'",
+        "<<'END' | sed 's/^/outside /'",
+        1,
+    );
+    toy.hook("cleanup", "50-outside", &outside);
+    let built = toy.build("-t tar --mode chroot").success();
+    let lines = built.lines();
+    for side in ["", "outside "] {
+        for expected in [
+            "read /proc",
+            "read /proc/self/fd",
+            "read itself",
+            "named a file",
+            "moved a file",
+            "removed a file",
+            "tried",
+        ] {
+            let line = format!("{side}{expected}");
+            assert!(lines.contains(&line), "no {line}: {lines:?}");
+        }
+    }
+    let done: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains(" by /") || line.ends_with("a switch"))
+        .collect();
+    assert_eq!(done, Vec::<&String>::new());
+    let after = fs::metadata(&victim).expect("still there");
+    assert_eq!(before.permissions(), after.permissions());
+    assert_eq!(before.modified().ok(), after.modified().ok());
+}
+
+#[test]
+fn what_a_link_of_proc_leads_to_is_opened_as_the_program_itself_might() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let of_host = toy.world.home().join("host");
+    fs::create_dir(&of_host).expect("made");
+    fs::write(of_host.join("victim"), "of the host\n").expect("written");
+    // Whoever has a directory of the host opens nothing in it, nor by way of its number.
+    let open = format!(
+        r#"exec 5<'{host}' 6<'{host}/victim'
+        chroot "$TARGET_ROOT" /bin/bash <<'END' 2>&1 | sed 's/^/got /'
+        cat /proc/self/fd/5/victim
+        echo changed >/proc/self/fd/5/victim
+        echo changed >/proc/self/fd/6
+        find /dev/fd/5/
+        cat /dev/fd/6
+        echo a pipe | cat /dev/stdin
+        echo a file >/tmp/file; exec 7<>/tmp/file; rm /tmp/file; cat /proc/self/fd/7
+        echo more >>/proc/$$/fd/7; cat /dev/fd/7
+END"#,
+        host = of_host.display()
+    );
+    toy.hook("cleanup", "50-outside", &open);
+    toy.hook(
+        "install",
+        "50-inside",
+        "cat /dev/stdin; echo that was nothing",
+    );
+    let built = toy.build("-t tar --mode chroot").success();
+    if built.outcome.stdout.contains("has no Landlock") {
+        return common::skipped("this kernel has no Landlock rules about files");
+    }
+    let lines = built.lines();
+    let got: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("got "))
+        .collect();
+    let denied = "Permission denied";
+    assert_eq!(
+        got,
+        [
+            &format!("cat: /proc/self/fd/5/victim: {denied}")[..],
+            &format!("/bin/bash: line 2: /proc/self/fd/5/victim: {denied}"),
+            &format!("/bin/bash: line 3: /proc/self/fd/6: {denied}"),
+            "/dev/fd/5/",
+            &format!("find: '/dev/fd/5/': {denied}"),
+            "of the host",
+            "a pipe",
+            "a file",
+            "a file",
+            "more",
+        ]
+    );
+    assert!(lines.contains(&"that was nothing".to_owned()), "{lines:?}");
+    let text = fs::read_to_string(of_host.join("victim"));
+    assert_eq!(text.ok().as_deref(), Some("of the host\n"));
+}
+
+/// Changes what is in a directory of the host, which is open, or makes something there.
+/// Arguments: the numbers of some calls.
+const CHANGE: &str = r#"
+my ($fchmodat, $utimensat, $fchownat, $linkat, $setxattr) = @ARGV;
+my ($below, $name, $stolen) = ("/proc/self/fd/5/victim", "victim", "/stolen");
+my ($attribute, $value) = ("trusted.kiln-test", "x");
+print "mode by path\n" if chmod(0777, $below);
+print "mode\n" if syscall($fchmodat, 5, $name, 0777) >= 0;
+print "mode of the directory\n" if chmod(0777, "/proc/self/fd/5/");
+print "times by path\n" if utime(1, 1, $below);
+print "times\n" if syscall($utimensat, 5, $name, 0, 0) >= 0;
+print "owner by path\n" if chown(33, 33, $below);
+print "owner\n" if syscall($fchownat, 5, $name, 33, 33, 0) >= 0;
+print "another name\n" if syscall($linkat, -100, $below, -100, $stolen, 0x400) >= 0;
+print "attribute\n" if syscall($setxattr, $below, $attribute, $value, 1, 0) >= 0;
+print "mode of a device\n" if chmod(0666, \*STDIN);
+print "times of a device\n" if utime(undef, undef, \*STDIN);
+open(my $cpu, "<", "/proc/cpuinfo");
+print "mode of the kernel's\n" if chmod(0444, $cpu);
+print "mode of the kernel's by path\n" if chmod(0444, "/proc/cpuinfo");
+open(my $own, "+>", "/tmp/own");
+print "own mode\n" if chmod(0640, $own) && chmod(0641, "/tmp/own");
+unlink("/tmp/own");
+print "own mode without a name\n" if chmod(0640, $own);
+$) = 33; $> = 33;
+print "directory\n" if mkdir("/proc/self/fd/5/made");
+print "file\n" if open(my $made, ">", "/proc/self/fd/5/file");
+"#;
+
+#[test]
+fn what_is_changed_in_the_place_of_a_program_is_in_its_target() {
+    use nix::libc;
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    // On the filesystem of the target.
+    let of_host = toy.world.tmp().join("host");
+    let victim = of_host.join("victim");
+    fs::create_dir(&of_host).expect("made");
+    fs::write(&victim, "of the host\n").expect("written");
+    let before = fs::metadata(&victim).expect("there");
+    let calls = [
+        libc::SYS_fchmodat,
+        libc::SYS_utimensat,
+        libc::SYS_fchownat,
+        libc::SYS_linkat,
+        libc::SYS_setxattr,
+    ]
+    .map(|number| number.to_string());
+    let change = format!(
+        "cat >\"$TARGET_ROOT/change\" <<'END'\n{CHANGE}\nEND\n\
+        chroot \"$TARGET_ROOT\" perl /change {} </dev/null 5<'{}' | sed 's/^/changed /'",
+        calls.join(" "),
+        of_host.display()
+    );
+    toy.hook("cleanup", "50-outside", &change);
+    let built = toy.build("-t tar --mode chroot").success();
+    let lines = built.lines();
+    let changed: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("changed "))
+        .collect();
+    assert_eq!(changed, ["own mode", "own mode without a name"]);
+    let after = fs::metadata(&victim).expect("still there");
+    let facts = |of: &fs::Metadata| (of.mode(), of.uid(), of.nlink(), of.mtime(), of.ctime_nsec());
+    assert_eq!(facts(&before), facts(&after));
+    assert_eq!(fs::read_dir(&of_host).expect("still there").count(), 1);
+}
+
+#[test]
+fn hooks_that_a_hook_replaced_by_a_link_do_not_lead_the_engine_to_files_of_the_host() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let of_host = toy.world.home().join("host");
+    fs::create_dir(&of_host).expect("made");
+    fs::write(of_host.join("kept"), "of the host").expect("written");
+    // In the target there are hooks at that path, on the host other files.
+    let replace = format!(
+        "mkdir -p '{home}'\nmv /tmp/in_target.d '{host}'\nln -s '{host}' /tmp/in_target.d",
+        home = toy.world.home().display(),
+        host = of_host.display()
+    );
+    toy.hook("post-install", "50-replace", &replace);
+    toy.hook("finalise", "50-later", "true");
+    let (message, hints, _) = toy.build("-t tar --mode chroot").failure();
+    assert!(
+        message.starts_with("removing the former hooks of the target"),
+        "{message}"
+    );
+    assert_eq!(hints, ["a hook moved or replaced `/tmp/in_target.d`"]);
+    let names: Vec<_> = fs::read_dir(&of_host)
+        .expect("still there")
+        .map(|entry| entry.expect("read").file_name())
+        .collect();
+    assert_eq!(names, ["kept"]);
+}
+
+#[test]
+fn what_runs_by_a_link_of_proc_leaves_nothing_in_the_image() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    // A path that is longer than that of the link, before there is another `/dev`.
+    let run = "cd \"$TARGET_ROOT\"; mkdir -p srv/a-long-name; cp bin/bash srv/a-long-name\n\
+        chroot . /srv/a-long-name/bash -c 'exec /proc/self/exe -c \"echo again\"'";
+    toy.hook("root", "90-run", run);
+    let built = toy.build("-t tar --mode chroot").success();
+    assert!(built.lines().contains(&"again".to_owned()));
+    let list = std::process::Command::new("tar")
+        .arg("-tf")
+        .arg(toy.output("tar"))
+        .run()
+        .success();
+    let left: Vec<&str> = list.lines().filter(|path| path.ends_with("/.0")).collect();
+    assert_eq!(left, Vec::<&str>::new());
+}
+
+/// Waits in a directory until that is moved, and goes up from there.
+/// Arguments: that directory, and a file of the host.
+const STAY: &str = r#"
+my ($start, $victim) = @ARGV;
+chdir($start) or die;
+my @before = stat(".");
+exit(0) if fork();
+close(STDIN); close(STDOUT); close(STDERR);
+for (1 .. 5000) {
+    my @now = stat($start);
+    last if !@now || $now[1] != $before[1];
+    select(undef, undef, undef, 0.001);
+}
+chmod(0777, ("../" x $_) . substr($victim, 1)) for 1 .. 16;
+"#;
+
+#[test]
+fn no_program_goes_out_with_a_directory_that_is_moved_out_of_the_target() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    let victims = ["own-dev", "hooks", "record"].map(|name| toy.world.home().join(name));
+    for victim in &victims {
+        fs::write(victim, "of the host").expect("written");
+    }
+    let stay = |start: &str, victim: &std::path::Path| {
+        format!("perl - {start} '{}' <<'END'\n{STAY}\nEND", victim.display())
+    };
+    let [dev, hooks, record] = &victims;
+    // The target's own, before another takes its place.
+    let outside = format!("chroot \"$TARGET_ROOT\" {}", stay("/dev", dev));
+    toy.hook("root", "90-outside", &outside);
+    let inside = [
+        stay("/tmp/in_target.d", hooks),
+        stay("/tmp/in_target.d/.kiln/record", record),
+    ];
+    toy.hook("install", "50-inside", &inside.join("\n"));
+    toy.hook("post-root", "50-wait", "sleep 1");
+    toy.build("-t tar --mode chroot").success();
+    for victim in &victims {
+        let mode = fs::metadata(victim).expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644, "{}", victim.display());
+    }
+}
+
+#[test]
+fn devices_of_the_machine_are_recorded_and_not_made() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "mknod head stat wc");
+    // Where no control group forbids it, root could read and write a disk by such a node.
+    let devices = "mknod /disk b 7 0\n\
+        mknod /memory c 1 1\n\
+        mknod /null c 1 3\n\
+        for name in disk memory; do echo $name $(head -c 1 /$name | wc -c) $(stat -c '%t:%T %F' /$name); done\n\
+        echo x >/null && echo null $(wc -c </null)\n\
+        while read name value; do\n\
+            case $name in CapPrm: | CapBnd:) echo may make devices $((0x$value >> 27 & 1)) ;; esac\n\
+        done </proc/self/status";
+    toy.hook("install", "50-devices", devices);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    for expected in [
+        "disk 0 7:0 block special file",
+        "memory 0 1:1 character special file",
+        "null 0",
+        "may make devices 0",
+    ] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "{expected}: {lines:?}"
+        );
+    }
+    assert!(
+        !lines.contains(&"may make devices 1".to_owned()),
+        "{lines:?}"
+    );
+}

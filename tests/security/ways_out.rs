@@ -1,0 +1,288 @@
+//! Ways out of a target that are closed in all modes, and what of the host is shared with it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use super::isolation::build;
+use crate::common;
+use crate::common::toy::{Built, Toy};
+
+#[test]
+fn hooks_inside_cannot_leave_the_target_by_any_known_way() {
+    let toy = Toy::basic();
+    let marker = toy.world.home().join("marker");
+    fs::write(&marker, "of the host").expect("written");
+    let marker = marker.display();
+    // A directory of the host that the caller left open; kiln must not hand it on.
+    toy.hook(
+        "install",
+        "50-leave",
+        &format!(
+            "look() {{ if [ -e \"$1{marker}\" ]; then echo \"seen by $2\"; fi; }}\n\
+             for process in /proc/[0-9]*; do\n\
+               look $process/root $process/root\n\
+               look $process/cwd/../../../../../.. $process/cwd\n\
+               for fd in $process/fd/*; do look $fd \"a descriptor\"; done\n\
+               if [ \"$process\" != /proc/$$ ] && [ \"$process\" != /proc/self ] && cat $process/environ >/dev/null 2>&1; then\n\
+                 case $(tr '\\0' '\\n' <$process/environ | grep -c KILN_TEST_SECRET) in 0) ;; *) echo \"seen environment of $process\";; esac\n\
+               fi\n\
+             done\n\
+             mkdir -p /x\n\
+             look /x/../../../../.. dots\n\
+             if cut -d' ' -f5 /proc/self/mountinfo | grep -qF '{home}'; then echo 'seen a mount of the host'; fi\n\
+             mount -t proc again /x 2>/dev/null && for process in /x/[0-9]*; do look $process/root mounted-proc; done; true",
+            home = toy.world.home().display(),
+        ),
+    );
+    let command = toy.command("-t tar --json");
+    // `sh` keeps the descriptor open across the exec of kiln.
+    let mut shell = toy.world.command("/bin/sh");
+    shell
+        .args(["-c", "exec 7</; exec \"$@\"", "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("KILN_TEST_SECRET", "x");
+    let built = Built::run(&mut shell).success();
+    assert_eq!(built.lines_after("seen "), Vec::<String>::new());
+}
+
+/// Makes, gives away and opens files through every link of `/proc` that could lead out,
+/// by calls that the supervisor answers. `$OUT` is a directory of the host.
+const REACH: &str = r#"
+mkdir -p /ways
+ln -s /proc/self/root /ways/self
+ln -s /proc/thread-self/root /ways/thread
+ln -s /proc/self/../.. /ways/parents
+ways=(/proc/self/../.. /proc/self/fd/../../.. /proc/thread-self/../../../.. /dev/fd/../../../..
+    /proc/self/root/../.. /proc/./self/root //proc/self/root /proc/self/cwd/../../..
+    /proc/self/task/../../.. /ways/self /ways/thread /ways/parents)
+exec 5</proc
+for process in /proc/1 /proc/$PPID $(ls -d /proc/[0-9]* | tail -n 4) /proc/self/fd/5/1; do
+    ways+=($process/root $process/cwd/../../../../../../..)
+done
+for fd in 3 4 6 8 10 12; do ways+=(/proc/1/fd/$fd /proc/$PPID/fd/$fd); done
+for way in "${ways[@]}"; do
+    at=$way$OUT
+    mknod $at/device c 1 3 2>/dev/null && echo "led out $way: device"
+    mknod $at/fifo p 2>/dev/null && echo "led out $way: fifo"
+    mkdir $at/directory 2>/dev/null && echo "led out $way: directory"
+    ln -s x $at/link 2>/dev/null && echo "led out $way: link"
+    (: >$at/file) 2>/dev/null && echo "led out $way: file"
+    (: >>$at/there) 2>/dev/null && echo "led out $way: open"
+    chown 33:33 $at/there 2>/dev/null && echo "led out $way: chown"
+    stat $at/there >/dev/null 2>&1 && echo "led out $way: stat"
+    cat $at/there 2>/dev/null
+done
+touch /srv-file
+exec 7</srv-file
+chown 33:44 /proc/self/fd/7
+[ "$(stat -c %u:%g /srv-file)" = 33:44 ] && echo "own descriptors work"
+[ "$(stat -L -c %u /dev/fd/7)" = 33 ] && echo "and are seen"
+exec 5<&- 7<&-
+echo tried
+"#;
+
+#[test]
+fn no_link_of_proc_leads_hooks_inside_out_in_any_mode() {
+    let mut modes = vec!["auto", "single"];
+    if nix::unistd::geteuid().is_root() {
+        modes.push("chroot");
+    }
+    for mode in modes {
+        let toy = Toy::basic();
+        let out = toy.world.work().join("reached");
+        fs::create_dir(&out).expect("made");
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).expect("ours");
+        let there = out.join("there");
+        fs::write(&there, "led out: text of the host\n").expect("written");
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o666)).expect("ours");
+        let before = fs::metadata(&there).expect("it is there");
+        toy.hook(
+            "install",
+            "50-reach",
+            &format!("set +e\nOUT='{}'\n{REACH}", out.display()),
+        );
+        let Some(built) = build(&toy, &format!("-t tar --mode {mode}")) else {
+            continue;
+        };
+        assert_eq!(
+            built.lines_after("led out "),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+        assert_eq!(
+            built.lines_after("led out: "),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+        for line in ["own descriptors work", "and are seen", "tried"] {
+            let said = built.lines().iter().any(|said| said == line);
+            assert!(said, "{mode}: not {line}");
+        }
+        assert_eq!(common::toy::names(&out), ["there"], "{mode}");
+        let after = fs::metadata(&there).expect("it is there");
+        let times = |found: &fs::Metadata| (found.ctime(), found.ctime_nsec());
+        assert_eq!(times(&before), times(&after), "{mode}");
+    }
+}
+
+#[test]
+fn a_second_chroot_does_not_lead_out_of_the_target() {
+    let toy = Toy::basic();
+    let marker = toy.world.home().join("marker");
+    fs::write(&marker, "of the host").expect("written");
+    // A process whose directory lies above its root goes up as far as it likes.
+    let Some(chroot) = common::tool("chroot") else {
+        return common::skipped("chroot is not installed");
+    };
+    toy.hook(
+        "root",
+        "20-chroot",
+        &format!(
+            "cp -L '{}' \"$TARGET_ROOT/usr/bin/chroot\"",
+            chroot.display()
+        ),
+    );
+    toy.hook(
+        "install",
+        "50-escape",
+        &format!(
+            "mkdir -p /jail/usr /jail/proc\n\
+             cp -a /usr/bin /usr/lib /usr/lib64 /jail/usr/ 2>/dev/null || true\n\
+             for name in bin lib lib64; do ln -s usr/$name /jail/$name; done\n\
+             mount --rbind /proc /jail/proc\n\
+             exec 9</\n\
+             chroot /jail /bin/bash -c 'cd /proc/self/fd/9; echo \"above $(pwd -P)\"; for n in 1 2 3 4 5 6 7 8; do cd -P ..; done; if [ -e .{marker} ]; then echo seen; fi; echo tried'",
+            marker = marker.display()
+        ),
+    );
+    let built = toy.build("-t tar").success();
+    assert!(built.lines().contains(&"tried".to_owned()));
+    assert!(!built.lines().contains(&"seen".to_owned()));
+}
+
+#[test]
+fn modes_and_times_of_files_of_the_kernel_are_not_a_hooks_to_change() {
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "chmod touch perl");
+    // As by a `chmod -R` of the target that enters what is mounted there.
+    let change = "for file in /proc/meminfo /proc/version /sys/kernel /sys/kernel/mm; do\n\
+            chmod o+x $file 2>/dev/null && echo \"changed $file\"\n\
+            touch -d 2001-01-01 $file 2>/dev/null && echo \"dated $file\"\n\
+        done\n\
+        chmod -R o+x /proc/meminfo /sys/kernel/mm 2>/dev/null && echo changed all\n\
+        perl -e 'open(F, \"<\", \"/proc/meminfo\"); print \"changed it open\\n\" if chmod 0641, *F' || :\n\
+        echo tried";
+    toy.hook("install", "50-inside", change);
+    let look = || {
+        [
+            "/proc/meminfo",
+            "/proc/version",
+            "/sys/kernel",
+            "/sys/kernel/mm",
+        ]
+        .map(|path| {
+            let found = fs::metadata(path).expect("there");
+            (found.mode(), found.mtime() < 1_000_000_000)
+        })
+    };
+    let before = look();
+    for mode in ["auto", "single", "chroot"] {
+        if mode == "chroot" && !nix::unistd::geteuid().is_root() {
+            continue;
+        }
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        assert!(lines.contains(&"tried".to_owned()), "{mode}: {lines:?}");
+        let changed: Vec<&String> = lines
+            .iter()
+            .filter(|line| line.starts_with("changed") || line.starts_with("dated"))
+            .collect();
+        assert_eq!(changed, Vec::<&String>::new(), "{mode}");
+        assert_eq!(look(), before, "{mode}");
+    }
+}
+
+#[test]
+fn a_program_of_the_target_that_a_hook_outside_runs_does_not_leave_the_target() {
+    let toy = Toy::basic();
+    let marker = toy.world.home().join("marker");
+    fs::write(&marker, "of the host").expect("written");
+    // Who started it, which is outside, and what that has open.
+    let look = format!(
+        "for way in root cwd fd/8; do if [ -e /proc/$PPID/$way{marker} ] || [ -e /proc/$PPID/$way/etc/mtab ]; then\n\
+         echo seen; fi; done; echo tried $(id -u) $PWD",
+        marker = marker.display()
+    );
+    toy.hook(
+        "cleanup",
+        "50-run",
+        &format!(
+            "[ -e '{}' ]\nexec 8</\n\
+             chroot \"$TARGET_ROOT\" /bin/bash -c '{look}' 8<&-\n\
+             chroot --userspec=0:0 --groups 0 -- \"$TARGET_ROOT\" bash -c 'echo again $PWD'\n\
+             chroot \"$TARGET_ROOT\" /bin/none || echo \"status $?\"\n",
+            marker.display()
+        ),
+    );
+    for mode in ["", "--mode single"] {
+        let built = toy.build(&format!("-t tar --overwrite {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        for expected in ["tried 0 /", "again /", "status 127"] {
+            assert!(lines.contains(&expected.to_owned()), "{mode}: {lines:?}");
+        }
+        assert!(!lines.contains(&"seen".to_owned()), "{mode}: {lines:?}");
+    }
+}
+
+#[test]
+fn nothing_that_hooks_inside_leave_among_the_hooks_runs_outside() {
+    let toy = Toy::basic();
+    let victim = toy.world.work().join("victim");
+    fs::write(&victim, "as it was").expect("written");
+    toy.file("toy/environment.d/10-env", "export TOY_SEEN=yes\n");
+    toy.hook("cleanup", "50-own", "echo \"own ${TOY_SEEN-} ${PLANTED-}\"");
+    toy.hook(
+        "install",
+        "50-plant",
+        &format!(
+            "hooks=/tmp/in_target.d\n\
+             mount -o remount,bind,rw $hooks 2>/dev/null || :\n\
+             script='#!/bin/bash\necho ESCAPED'\n\
+             for name in cleanup.d/91-new cleanup.d/50-own post-root.d/10-new .kiln/kiln; do\n\
+                 mkdir -p $hooks/${{name%/*}} && rm -f $hooks/$name || continue\n\
+                 printf '%s\n' \"$script\" >$hooks/$name && chmod 755 $hooks/$name && echo planted\n\
+             done 2>/dev/null\n\
+             for name in cleanup post-root; do\n\
+                 ln -sf '{victim}' $KILN_RECORD/environment.$name\n\
+                 ln -sf '{victim}' $KILN_RECORD/environment.$name.handed\n\
+             done\n\
+             printf 'PLANTED=ESCAPED\\0' >$KILN_RECORD/environment.pre-finalise\n\
+             ln -sfn '{work}' /tmp/in_target.d.moved\n",
+            victim = victim.display(),
+            work = toy.world.work().display(),
+        ),
+    );
+    for mode in ["", "--mode single", "--mode chroot"] {
+        let built = toy.build(&format!("-t tar --overwrite {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let built = built.success();
+        let lines = built.lines();
+        // Where `mount` is in the target, or nothing was mounted, it may write there.
+        if mode == "--mode chroot" {
+            assert!(lines.contains(&"planted".to_owned()), "{lines:?}");
+        }
+        assert!(lines.contains(&"own yes ".to_owned()), "{mode}: {lines:?}");
+        let escaped = lines.iter().any(|line| line.contains("ESCAPED"));
+        assert!(!escaped, "{mode}: {lines:?}");
+        assert_eq!(fs::read_to_string(&victim).expect("there"), "as it was");
+    }
+}
