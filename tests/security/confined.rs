@@ -328,12 +328,11 @@ fn hooks_that_a_hook_replaced_by_a_link_do_not_lead_the_engine_to_files_of_the_h
     );
     toy.hook("post-install", "50-replace", &replace);
     toy.hook("finalise", "50-later", "true");
-    let (message, hints, _) = toy.build("-t tar --mode chroot").failure();
+    let (message, _, _) = toy.build("-t tar --mode chroot").failure();
     assert!(
-        message.starts_with("removing the former hooks of the target"),
+        message.contains("`/tmp/in_target.d` of the target is a symbolic link"),
         "{message}"
     );
-    assert_eq!(hints, ["a hook moved or replaced `/tmp/in_target.d`"]);
     let names: Vec<_> = fs::read_dir(&of_host)
         .expect("still there")
         .map(|entry| entry.expect("read").file_name())
