@@ -204,9 +204,26 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// `fchdir`.
+    /// `fchdir`. Of all that is looked at here, this is never to lead out: whoever is outside
+    /// reaches everything by its working directory. So nobody may exchange the descriptor
+    /// before the kernel takes it, as threads could.
     pub(super) fn change_directory(&mut self) -> Outcome {
+        if self.enters_other_root()? && !self.worker.view.is_single_threaded(self.pid)? {
+            return Err(Errno::EACCES);
+        }
         self.require_inside(self.int(0))?;
+        Ok(Answer::Continue)
+    }
+
+    /// `clone`: descriptors are shared by threads alone, which can be counted.
+    pub(super) fn clone_old(&mut self) -> Outcome {
+        let has = |flag: i32| self.word(0) & flag.cast_unsigned() != 0;
+        if has(libc::CLONE_FILES) && !has(libc::CLONE_THREAD) {
+            return Err(Errno::EPERM);
+        }
+        if has(libc::CLONE_NEWNS) {
+            return self.change_root();
+        }
         Ok(Answer::Continue)
     }
 

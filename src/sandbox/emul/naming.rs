@@ -3,8 +3,10 @@
 //! rest it only matters whether their paths lead up from where nobody may
 //! ([`confine`](super::confine)).
 
+use nix::errno::Errno;
+
 use super::layout::Layout::{Native, Stat32, Stat64};
-use super::table::When::{Always, Unlike};
+use super::table::When::{Always, AnyBit, Unlike};
 use super::table::{Groups, Trap, When, trap};
 use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
@@ -17,8 +19,12 @@ const CWD: i32 = libc::AT_FDCWD;
 /// Paths that start at a descriptor. The working directory of a program is in its target.
 const NOT_CWD: When = Unlike(0, CWD.cast_unsigned());
 
+/// `clone` that shares descriptors, or changes mounts as elsewhere. `clone3`, whose flags are
+/// in memory, is absent: programs take the older one then.
+const SHARING: When = AnyBit(0, (libc::CLONE_FILES | libc::CLONE_NEWNS) as u32);
+
 /// 64-bit x86.
-pub(super) const X86_64: [Trap; 39] = [
+pub(super) const X86_64: [Trap; 41] = [
     trap(257, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -114,10 +120,12 @@ pub(super) const X86_64: [Trap; 39] = [
     trap(261, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
     trap(303, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
     trap(301, NAME, Always, |c| c.staying(&[(3, 4)], go_on)),
+    trap(56, NAME, SHARING, |c| c.clone_old()),
+    trap(435, NAME, Always, |_| Err(Errno::ENOSYS)),
 ];
 
 /// 64-bit ARM.
-pub(super) const AARCH64: [Trap; 32] = [
+pub(super) const AARCH64: [Trap; 34] = [
     trap(56, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -194,11 +202,13 @@ pub(super) const AARCH64: [Trap; 32] = [
     trap(276, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
     trap(264, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
     trap(263, NAME, Always, |c| c.staying(&[(3, 4)], go_on)),
+    trap(220, NAME, SHARING, |c| c.clone_old()),
+    trap(435, NAME, Always, |_| Err(Errno::ENOSYS)),
 ];
 
 /// 32-bit x86. `statfs` and the older `utimensat`, whose structures differ, are left to the
 /// kernel.
-pub(super) const I386: [Trap; 41] = [
+pub(super) const I386: [Trap; 43] = [
     trap(295, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -300,4 +310,6 @@ pub(super) const I386: [Trap; 41] = [
     trap(320, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
     trap(341, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
     trap(339, NAME, Always, |c| c.staying(&[(4, 5)], go_on)),
+    trap(120, NAME, SHARING, |c| c.clone_old()),
+    trap(435, NAME, Always, |_| Err(Errno::ENOSYS)),
 ];

@@ -489,6 +489,13 @@ impl View {
         status_number(&text, "Tgid:").ok_or(Errno::ESRCH)
     }
 
+    /// Whether a task is the only thread of its process.
+    pub(super) fn is_single_threaded(&self, pid: u32) -> Result<bool, Errno> {
+        let file = self.of_process(pid, "status")?;
+        let text = status_of(&file.reopen(libc::O_RDONLY, 0)?)?;
+        Ok(status_number(&text, "Threads:") == Some(1))
+    }
+
     /// The root that this thread has.
     pub(super) fn root(&self) -> RootId {
         self.root
