@@ -328,7 +328,9 @@ impl Tool {
                 if error.is_too_small() {
                     failure.hint("`image-size` in the parameters makes the image larger")
                 } else {
-                    failure
+                    failure.hint_if(error.too_small_itself().map(|node| {
+                        format!("the `size` of `{node}` in the configuration makes it larger")
+                    }))
                 }
             })?;
         let paths = [state.image_path].into_iter().chain(state.more_paths);

@@ -359,6 +359,14 @@ fn assemble(
         _ if error.is_too_small() => Failure::from_error(&error)
             .hint(LARGER)
             .hint("or remove what it need not have in a hook of `finalise.d`"),
+        _ if error.too_small_itself().is_some() => {
+            let node = error.too_small_itself().unwrap_or_default();
+            Failure::from_error(&error)
+                .hint(format!(
+                    "the `size` of `{node}` in the block device configuration makes it larger"
+                ))
+                .hint("or remove what it need not have in a hook of `finalise.d`")
+        }
         _ => Failure::from_error(&error),
     })
 }

@@ -105,6 +105,13 @@ impl Error {
             Error::Labels(error) => return error.hint(),
             Error::Sink(error) => return error.hint(),
             Error::Layout(error) if error.is_too_small() => "`--size` makes the image larger",
+            Error::Layout(error) => {
+                let node = error.too_small_itself()?;
+                return Some(format!(
+                    "the `size` of `{node}` in the layout makes it larger (`--layout`), or leave \
+                     out what need not be in it"
+                ));
+            }
             Error::Tree(error) => error.hint()?,
             _ => return None,
         };

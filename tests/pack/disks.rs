@@ -261,3 +261,49 @@ fn a_disk_without_a_size_grows_for_what_follows_a_share_of_it() {
 - mkfs: {name: top, base: lv, type: ext4, mount: {mount_point: /, fstab: {}}}";
     layout("gpt", "30%", group).success();
 }
+
+#[test]
+fn what_has_a_size_of_its_own_is_not_made_larger_by_that_of_the_image() {
+    let world = World::new();
+    let noise: Vec<u8> = (0..20_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    world.write("tree/srv/small", "x");
+    fs::write(world.work().join("tree/srv/large"), noise).expect("written");
+    let partition = "- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions:
+      - {name: root, type: '8300', size: 100MiB, mkfs: {type: ext4, mount: {mount_point: /}}}
+      - {name: srv, type: '8300', size: 10MiB, mkfs: {type: ext4, mount: {mount_point: /srv}}}
+";
+    let volume = "- local_loop: {name: image0}
+- partitioning:
+    base: image0
+    label: gpt
+    partitions: [{name: pv, type: 8E00, size: 100%}]
+- lvm:
+    name: lvm
+    pvs: [{name: p, base: pv}]
+    vgs: [{name: vg, base: [p]}]
+    lvs:
+      - {name: root, base: vg, size: 60MiB}
+      - {name: srv, base: vg, size: 12MiB}
+- mkfs: {name: a, base: root, type: ext4, mount: {mount_point: /}}
+- mkfs: {name: b, base: srv, type: xfs, mount: {mount_point: /srv}}
+";
+    for (layout, size) in [(partition, "1GiB"), (volume, "1GiB")] {
+        world.write("layout.yaml", layout);
+        let line = format!("pack tree --layout ./layout.yaml -t raw -o out --size {size}");
+        let outcome = world.kiln().words(&line);
+        assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("error: cannot make the "),
+            "{}",
+            outcome.stderr
+        );
+        let hint = "\nhint: the `size` of `srv` in the layout makes it larger";
+        assert!(outcome.stderr.contains(hint), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("--size"), "{}", outcome.stderr);
+    }
+    assert!(!world.work().join("out.raw").exists());
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::table::Table;
 use super::{DiskPlan, FilesystemPlan, LayoutError, Plan, PlannerError};
 use crate::disk::boot::{BiosBoot, BootSpace, embed};
+use crate::disk::config::LvSize;
 use crate::disk::lvm::{self, Segment};
 use crate::disk::{Disk, DiskBuilder, Volume, gpt, mbr};
 use crate::tree::Tree;
@@ -187,13 +188,36 @@ impl Plan {
             let Some(space) = spaces.get(&filesystem.base) else {
                 continue;
             };
-            place_filesystem(filesystem, space, trees, planner, &mut disks, &mut pools)?;
+            place_filesystem(filesystem, space, trees, planner, &mut disks, &mut pools)
+                .map_err(|error| self.with_fixed(filesystem, error))?;
         }
         pools
             .into_iter()
             .try_for_each(|pool| pool.place(&mut disks))?;
         let disks = disks.into_iter().map(DiskBuilder::build);
         Ok(disks.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes in an error whether its filesystem is on something of a fixed size.
+    fn with_fixed(&self, filesystem: &FilesystemPlan, mut error: LayoutError) -> LayoutError {
+        if let LayoutError::Filesystem { fixed, .. } = &mut error
+            && self.has_fixed_size(&filesystem.base)
+        {
+            *fixed = Some(filesystem.base.clone());
+        }
+        error
+    }
+
+    /// Whether a partition or logical volume has a size of its own, whatever its disk has.
+    fn has_fixed_size(&self, node: &str) -> bool {
+        let mut partitions = self
+            .config
+            .tables
+            .iter()
+            .flat_map(|table| &table.partitions);
+        let mut volumes = self.config.lvms.iter().flat_map(|lvm| &lvm.lvs);
+        partitions.any(|one| one.name == node && matches!(one.size, mbr::Size::Bytes(_)))
+            || volumes.any(|one| one.name == node && matches!(one.size, LvSize::Bytes(_)))
     }
 
     /// Places logical volumes and writes the headers of physical ones. Returns the
@@ -370,6 +394,7 @@ fn place_filesystem(
         node: node(),
         fstype: filesystem.fstype.clone(),
         bytes,
+        fixed: None,
         source,
     })?;
     if volume.length > bytes {

@@ -109,6 +109,9 @@ pub enum LayoutError {
         fstype: String,
         /// The space it has.
         bytes: u64,
+        /// The partition or logical volume that it is on, if that has a size of its own: more
+        /// of the disk is not more for it.
+        fixed: Option<String>,
         /// Why.
         #[source]
         source: PlannerError,

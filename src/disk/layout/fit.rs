@@ -105,7 +105,8 @@ impl Plan {
                 Ok(disks) => return Ok(disks),
                 Err(error) => error,
             };
-            let lack = lack(&error).filter(|lack| length.grow && self.may_grow(&lack.node));
+            let lack = lack(&error).filter(|_| error.is_too_small());
+            let lack = lack.filter(|lack| length.grow && self.may_grow(&lack.node));
             let larger = lack.and_then(|lack| growth.beyond(bytes, lack));
             bytes = larger.ok_or(error)?;
         }
@@ -155,6 +156,22 @@ impl Growth {
 impl LayoutError {
     /// Whether a larger image would do.
     pub fn is_too_small(&self) -> bool {
+        self.lacks_space() && self.fixed().is_none()
+    }
+
+    /// The partition or logical volume whose own size is too small, if it has one.
+    pub fn too_small_itself(&self) -> Option<&str> {
+        self.fixed().filter(|_| self.lacks_space())
+    }
+
+    fn fixed(&self) -> Option<&str> {
+        match self {
+            LayoutError::Filesystem { fixed, .. } => fixed.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn lacks_space(&self) -> bool {
         let source = match self {
             _ if lack(self).is_some() => return true,
             LayoutError::Filesystem { source, .. } => source,
@@ -233,7 +250,7 @@ fn missing_bytes(source: &PlannerError) -> Option<u64> {
         return needed.checked_add(needed / 10)?.checked_sub(*given);
     }
     match source.downcast_ref()? {
-        ext4::Error::TooSmall { needed, given } => {
+        ext4::Error::TooSmall { needed, given, .. } => {
             needed.checked_add(needed / 10)?.checked_sub(*given)
         }
         ext4::Error::TooManyInodes {

@@ -9,10 +9,13 @@ pub enum Error {
     /// The files do not fit.
     #[error(
         "the files need an ext4 filesystem of at least {}, but it would have {}",
-        at_least(*needed), at_most(*given)
+        at_least(*least), at_most(*given)
     )]
     TooSmall {
         /// Smallest size that would do.
+        least: u64,
+        /// Smallest size that would do with the journal that it should have, which a small one
+        /// goes without if that leaves no room.
         needed: u64,
         /// Size asked for.
         given: u64,

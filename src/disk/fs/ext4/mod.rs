@@ -79,6 +79,7 @@ pub fn plan(tree: &Arc<Tree>, options: &Options, size: u64) -> Result<Volume, Er
         });
     }
     let too_small = |needed| Error::TooSmall {
+        least: least_without_journal(tree, options).map_or(needed, |least| least.min(needed)),
         needed,
         given: size,
     };
@@ -122,7 +123,19 @@ fn without_small_journal(tree: &Arc<Tree>, options: &Options, blocks: u64) -> Op
     (layout.needed() <= layout.geometry.blocks).then_some(layout)
 }
 
-/// The smallest size in bytes with which [`plan`] succeeds.
+/// The smallest size in bytes of a filesystem that goes without a journal by itself.
+fn least_without_journal(tree: &Arc<Tree>, options: &Options) -> Option<u64> {
+    if options.journal != JournalSize::Automatic {
+        return None;
+    }
+    let mut options = options.clone();
+    options.journal = JournalSize::Mebibytes(0);
+    let least = minimum_size(tree, &options).ok()?;
+    (least / options.block() < geometry::SMALL).then_some(least)
+}
+
+/// The smallest size in bytes with which [`plan`] succeeds and makes a journal, if there is
+/// to be one.
 ///
 /// It grows with the size itself (inode tables, journal), so it is found by
 /// laying out again until the size suffices.

@@ -414,18 +414,25 @@ fn the_minimum_size_is_enough_and_less_is_refused() {
         let minimum = minimum_size(&tree, &options()).unwrap();
         Image::new(&tree, &options(), minimum).check();
         let error = plan(&tree, &options(), minimum / 2).unwrap_err();
+        let crate::disk::fs::ext4::Error::TooSmall { least, needed, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(needed, minimum);
         let message = error.to_string();
         // In units in which the two numbers differ.
-        let told = if minimum < 10 * MIB {
+        let told = if least < 10 * MIB {
             format!(
                 "of at least {} KiB, but it would have {} KiB",
-                minimum.div_ceil(1024),
+                least.div_ceil(1024),
                 minimum / 2 / 1024
             )
         } else {
-            format!("of at least {} MiB", minimum.div_ceil(MIB))
+            format!("of at least {} MiB", least.div_ceil(MIB))
         };
         assert!(message.contains(&told), "{message}");
+        // Without the journal that it would have with a little more.
+        assert!(least < minimum || minimum < MIB, "{least}");
+        Image::new(&tree, &options(), least).check();
     }
 }
 
