@@ -565,6 +565,7 @@ fn memory_does_not_grow_with_the_image() {
 
 #[test]
 fn what_is_no_image_is_not_sent() {
+    needs_mke2fs!();
     let cloud = Cloud::start();
     let world = world(&cloud);
     world.write("empty.raw", "");
@@ -574,8 +575,18 @@ fn what_is_no_image_is_not_sent() {
         [vec![0; 257], b"ustar".to_vec()].concat(),
     )
     .expect("written");
+    image(&world);
+    let pipe = world.work().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
     for (file, message) in [
         ("empty.raw", "is empty"),
+        ("pipe", "is a named pipe, and not a file"),
+        ("/dev/zero", "is a device, and not a file"),
+        (". ", "is a directory, and not a file"),
+        (
+            "image.raw --os-cacert pipe",
+            "it is a named pipe, and not a regular file",
+        ),
         (
             "disk.raw.gz",
             "is compressed by gzip, which no image service unpacks",
@@ -596,6 +607,11 @@ fn what_is_no_image_is_not_sent() {
             outcome.stderr
         );
     }
+    let mut endless = world.kiln();
+    endless.env("OS_CLIENT_CONFIG_FILE", "/dev/zero");
+    let outcome = endless.words("push glance:x image.raw --os-cloud x");
+    let said = "cannot use `/dev/zero`: it is a device, and not a regular file";
+    assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
     let outcome = push(&world, "swift:x empty.raw");
     assert_eq!(
         outcome.stderr,

@@ -292,7 +292,7 @@ fn read(path: &Path) -> Result<Map, Error> {
         path: path.to_owned(),
         reason,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
+    let text = crate::small::read_text(path).map_err(|error| problem(error.to_string()))?;
     match yaml::parse(&text) {
         Ok(Value::Map(map)) => Ok(map),
         Ok(Value::Null) => Ok(Map::default()),

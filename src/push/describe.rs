@@ -14,6 +14,7 @@ use crate::disk::gpt::types;
 use crate::inspect::fs::FileSystem;
 use crate::inspect::{self, Contents, TableKind, os_release};
 use crate::sink::ReadAt as _;
+use crate::small;
 
 /// Bytes of a GiB, in which the service counts disks.
 const GIB: u64 = 1 << 30;
@@ -51,6 +52,15 @@ pub fn describe(path: &Path, disk_format: Option<&str>) -> Result<Described, Err
         source,
     };
     let mut start = Vec::new();
+    // A pipe would wait, and neither it nor a device has a length to announce.
+    let kind = std::fs::metadata(path).map_err(read)?.file_type();
+    if !kind.is_file() {
+        return Err(Error::NotAnImage {
+            path: path.to_owned(),
+            what: format!("is {}, and not a file", small::phrase(kind)),
+            hint: "name the file of an image".to_owned(),
+        });
+    }
     let file = File::open(path).map_err(read)?;
     let size = file.metadata().map_err(read)?.len();
     file.take(512).read_to_end(&mut start).map_err(read)?;

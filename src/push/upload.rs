@@ -183,7 +183,7 @@ pub fn push(
     let trust = match (&cloud.cacert, cloud.insecure) {
         (_, true) => Trust::Unverified,
         (Some(path), false) => {
-            let pem = std::fs::read(path).map_err(|source| Error::Read {
+            let pem = crate::small::read(path).map_err(|source| Error::Read {
                 path: path.clone(),
                 source,
             })?;
