@@ -12,14 +12,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
 use thiserror::Error;
 
 use super::Explain;
+use crate::rootfs::beneath::Root;
 use crate::sandbox::mounts;
 
 /// Why nothing was mounted or unmounted.
@@ -261,30 +265,53 @@ fn is_device(source: &Path) -> bool {
 
 /// Binds a path, with what is mounted below it where the kernel demands that.
 fn bind(from: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<(), Error> {
-    let attempt = |flags| mounts::mount(Some(from), target, None, MsFlags::MS_BIND | flags, None);
-    let result = if recursive {
-        attempt(MsFlags::MS_REC)
-    } else {
+    let attempt = |recursive| {
+        let place = place(target)?;
+        mounts::bind_on(from, &place, recursive, read_only)
+    };
+    let result = match attempt(recursive) {
         // A part of a tree that belongs to a more privileged namespace is not
         // given away alone: what is mounted over would come to light.
-        match attempt(MsFlags::empty()) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => attempt(MsFlags::MS_REC),
-            other => other,
-        }
+        Err(error) if !recursive && error.raw_os_error() == Some(libc::EINVAL) => attempt(true),
+        result => result,
     };
-    result
-        .and_then(|()| {
-            if read_only {
-                mounts::make_read_only(target, true)
-            } else {
-                Ok(())
-            }
-        })
-        .map_err(|source| Error::Bind {
-            from: from.display().to_string(),
-            target: target.to_owned(),
-            source,
-        })
+    result.map_err(|source| Error::Bind {
+        from: from.display().to_string(),
+        target: target.to_owned(),
+        source,
+    })
+}
+
+/// Opens what is to be mounted on or unmounted. What lies below the build's target is looked
+/// up with the target as root: its links are made by others, and one that led to the hooks
+/// outside would put what is mounted in their place.
+fn place(path: &Path) -> io::Result<OwnedFd> {
+    let root = super::env_os("TMP_MOUNT_PATH").map(PathBuf::from);
+    let root = root.filter(|root| root.parent().is_some());
+    place_in(root.as_deref(), path)
+}
+
+fn place_in(root: Option<&Path>, path: &Path) -> io::Result<OwnedFd> {
+    let path = std::path::absolute(path)?;
+    let below = root.and_then(|root| {
+        let real = std::fs::canonicalize(root).ok()?;
+        let below = path.strip_prefix(root).or(path.strip_prefix(&real)).ok()?;
+        is_plain(below).then_some((root, below))
+    });
+    match below {
+        Some((root, below)) => Root::open(root)?.open_path(below),
+        None => Ok(nix::fcntl::open(
+            &path,
+            OFlag::O_PATH | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?),
+    }
+}
+
+/// Whether a path leads down only, as far as it says so itself.
+fn is_plain(path: &Path) -> bool {
+    path.components()
+        .all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Becomes the system's own program.
@@ -349,7 +376,9 @@ fn stays(target: &Path) {
 }
 
 fn unmount(target: &Path, lazy: bool, recursive: bool) -> Result<(), Error> {
-    let real = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+    let real = place(target)
+        .and_then(|place| std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())))
+        .unwrap_or_else(|_| target.to_owned());
     if is_own(&real) {
         stays(&real);
         return Ok(());
@@ -478,6 +507,40 @@ mod tests {
             );
             assert!(error.hint().unwrap().contains("block-device-default.yaml"));
             assert_eq!(error.code(), 32);
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_target_is_looked_up_there() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |name: &str| top.path().join(name);
+        std::fs::create_dir_all(at("mnt/own")).unwrap();
+        std::fs::create_dir_all(at("out/own")).unwrap();
+        for (to, link) in [
+            ("mnt", "root"),
+            ("../out", "mnt/up"),
+            ("/own", "mnt/inside"),
+            ("/proc/self/root", "mnt/magic"),
+        ] {
+            std::os::unix::fs::symlink(to, at(link)).unwrap();
+        }
+        let found = |root: &str, path: &str| {
+            let place = place_in(Some(&at(root)), &at(path)).ok()?;
+            std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()
+        };
+        for root in ["mnt", "root"] {
+            for name in ["own", "inside", "./own"] {
+                let real = std::fs::canonicalize(at("mnt/own")).ok();
+                assert_eq!(found(root, &format!("{root}/{name}")), real, "{name}");
+                assert_eq!(found(root, &format!("mnt/{name}")), real, "{name}");
+            }
+            for name in ["up", "up/own", "magic", "magic/etc"] {
+                assert_eq!(found(root, &format!("{root}/{name}")), None, "{name}");
+                assert_eq!(found(root, &format!("mnt/{name}")), None, "{name}");
+            }
+            let out = std::fs::canonicalize(at("out")).ok();
+            assert_eq!(found(root, "out"), out);
+            assert_eq!(found(root, "mnt/../out"), out);
         }
     }
 

@@ -82,6 +82,11 @@ impl Root {
         self.open_how(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
     }
 
+    /// Opens whatever a path leads to, following links within the root, as a mere name.
+    pub fn open_path(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.open_how(path, OFlag::O_PATH, Mode::empty())
+    }
+
     /// Resolves all but the last component of a path.
     pub fn place<'a>(&self, path: &'a Path) -> io::Result<Place<'a>> {
         let invalid = || {

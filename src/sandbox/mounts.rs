@@ -125,6 +125,17 @@ fn set_read_only(
     .map(drop)
 }
 
+/// Binds `from`, and with `recursive` what is mounted below it, on what `place` is.
+pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
+    let mount = clone_mount(from, recursive)?;
+    if read_only {
+        // Before it has a path, which could lead elsewhere by then.
+        let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
+        set_read_only(mount.as_raw_fd(), c"", true, flags)?;
+    }
+    attach(&mount, place.as_fd())
+}
+
 /// Makes a mount, and with `recursive` all below it, read-only.
 pub fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
     let flags = if recursive { AT_RECURSIVE } else { 0 };
@@ -253,13 +264,7 @@ impl Drop for BindGuard {
 fn bind_below(from: &Path, root: &Path, path: &str, read_only: bool) -> io::Result<BindGuard> {
     let directory = open_directory(root)?;
     let target = open_below(&directory, path)?;
-    let source = clone_mount(from, false)?;
-    if read_only {
-        // Before it has a path, which could lead elsewhere by then.
-        let flags = libc::AT_EMPTY_PATH as libc::c_uint;
-        set_read_only(source.as_raw_fd(), c"", true, flags)?;
-    }
-    attach(&source, target.as_fd())?;
+    bind_on(from, &target, false, read_only)?;
     Ok(BindGuard {
         path: root.join(path.trim_start_matches('/')),
     })

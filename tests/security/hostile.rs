@@ -283,6 +283,55 @@ fn what_hooks_leave_for_kiln_is_not_followed_to_files_of_the_host() {
 }
 
 #[test]
+fn what_hooks_outside_bind_in_the_target_stays_in_the_target() {
+    let toy = Toy::basic();
+    toy.hook(
+        "post-install",
+        "50-link",
+        "ln -s ../../../hooks/cleanup.d /var/lib/out\n\
+         mkdir /srv /srv/own\n\
+         ln -s /srv/own /var/lib/own",
+    );
+    toy.hook(
+        "pre-finalise",
+        "50-bind",
+        "shared=$TMP_BUILD_DIR/shared\n\
+         mkdir \"$shared\"\n\
+         printf '#!/bin/bash\\necho RAN OUTSIDE\\n' >\"$shared/40-evil\"\n\
+         chmod 755 \"$shared/40-evil\"\n\
+         for name in out own; do\n\
+         for options in bind bind,ro; do\n\
+         mount -o \"$options\" \"$shared\" \"$TMP_MOUNT_PATH/var/lib/$name\" && echo \"$options on $name\" || :\n\
+         done\ndone\n\
+         (: >\"$TMP_MOUNT_PATH/srv/own/made\") 2>/dev/null || echo read-only\n\
+         umount \"$TMP_MOUNT_PATH/var/lib/own\" || :\n\
+         umount \"$TMP_MOUNT_PATH/var/lib/out\" && echo unmounted || :",
+    );
+    toy.hook(
+        "finalise",
+        "50-look",
+        "ls /srv/own\n: >/srv/own/made && echo writable",
+    );
+    toy.hook("cleanup", "50-own", "echo cleaned");
+    let built = toy.build("-t tar").success();
+    let lines = built.lines();
+    let has = |line: &str| lines.contains(&line.to_owned());
+    assert!(has("cleaned") && !has("RAN OUTSIDE"), "{lines:?}");
+    assert!(has("bind on own") && has("bind,ro on own"), "{lines:?}");
+    assert!(
+        has("40-evil") && has("read-only") && has("writable"),
+        "{lines:?}"
+    );
+    assert!(
+        ["bind on out", "bind,ro on out", "unmounted"]
+            .iter()
+            .all(|line| !has(line)),
+        "{lines:?}"
+    );
+    toy.assert_swept();
+}
+
+#[test]
 fn a_flood_of_output_is_passed_on_and_does_not_fill_memory() {
     let toy = Toy::basic();
     // Events that are none, in one line, and a daemon that prints for ever.
