@@ -42,6 +42,7 @@ mod peer;
 mod place;
 mod process;
 mod programs;
+mod reach;
 mod refused;
 pub mod roots;
 mod signal;
@@ -132,7 +133,7 @@ pub struct Emulation {
     own_root: RootId,
     powers: Powers,
     /// What stands for files that targets lack.
-    own_files: Option<vproc::OwnFiles>,
+    own_files: Option<reach::OwnFiles>,
     /// Counts calls that mount.
     mounts: AtomicU64,
     /// Files that a new one might be taken for.
@@ -168,7 +169,7 @@ impl Emulation {
             young: birth::Young::default(),
             own_files: groups
                 .contains(Groups::NAMING)
-                .then(vproc::OwnFiles::open)
+                .then(reach::OwnFiles::open)
                 .transpose()?,
             own_root: RootId::own()?,
             powers: Powers::own(),

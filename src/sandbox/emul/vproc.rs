@@ -1,7 +1,8 @@
 //! `/proc`, `/sys` and devices for a root that has none, because nothing can be
 //! mounted: paths that lead there are answered from the sandbox's own.
 //!
-//! Paths are recognised by their text ([`place`](mod@super::place)). What a program opens below `/proc` is the
+//! Paths are recognised by their text ([`place`](mod@super::place)), and what stands for them
+//! is found by [`reach`](mod@super::reach). What a program opens below `/proc` is the
 //! real thing, so from there on the kernel does all. `/proc/self` is the asking
 //! process. The mount table is made up, because the real one tells of the host.
 //!
@@ -11,7 +12,7 @@
 
 use std::ffi::CString;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
@@ -19,9 +20,9 @@ use nix::errno::Errno;
 use super::create::split;
 use super::files::{Target, by_descriptor, open_at};
 use super::layout::Layout;
-use super::place::{Place, mount_table, place, suspicious};
+use super::place::{Place, mount_table, suspicious};
 use super::table::Handler;
-use super::walk::{is_of_proc, read_link, read_link_of};
+use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
 use crate::sandbox::bpf::CREATING;
 
@@ -81,17 +82,8 @@ fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
     open_at(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)
 }
 
-fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
+pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
-}
-
-/// Whether everybody may read a file below `/proc`. Those that tell of a process's
-/// memory have such a mode too, and are guarded by other means.
-fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
-    let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    let guarded = [&b"maps"[..], b"smaps", b"smaps_rollup", b"numa_maps"].contains(&last);
-    let mode = u32::from(files::statx_of(file)?.stx_mode);
-    Ok(!guarded && mode & libc::S_IROTH != 0)
 }
 
 /// The kernel makes the call.
@@ -137,151 +129,6 @@ impl Call<'_> {
         let makes = self.word(argument + 1) & CREATING != 0;
         let otherwise = if makes { otherwise } else { go_on };
         self.named(Verb::Open, directory, argument, otherwise)
-    }
-
-    /// Where a path leads, unless that is in the target or the process has the
-    /// sandbox's own root.
-    fn leads_to(&mut self, directory: i32, path: &[u8]) -> Result<Option<Place>, Errno> {
-        let absolute = path.first() == Some(&b'/');
-        if absolute && place(path).is_none() {
-            return Ok(None);
-        }
-        if path.is_empty() || !self.enters_other_root()? {
-            return Ok(None);
-        }
-        let full = if absolute {
-            path.to_vec()
-        } else {
-            let from = if directory == libc::AT_FDCWD {
-                "cwd".to_owned()
-            } else {
-                format!("fd/{directory}")
-            };
-            // As it looks from the root that this thread now has.
-            let Ok(mut full) = self.read_link(&format!("{}/{from}", self.pid)) else {
-                return Ok(None);
-            };
-            full.push(b'/');
-            full.extend_from_slice(path);
-            full
-        };
-        let Some(place) = place(&full) else {
-            return Ok(None);
-        };
-        let here = |path: &str| -> Option<libc::statx> {
-            let path = CString::new(path).ok()?;
-            files::statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0).ok()
-        };
-        let kind = |found: &libc::statx| u32::from(found.stx_mode) & libc::S_IFMT;
-        Ok(match place {
-            // A node of the target is as good as the sandbox's.
-            Place::Device(name) => here(&format!("/dev/{name}"))
-                .is_none_or(|found| kind(&found) != libc::S_IFCHR)
-                .then_some(place),
-            Place::Mtab => here("/etc/mtab")
-                .filter(|found| kind(found) == libc::S_IFLNK)
-                .and_then(|_| nix::fcntl::readlink("/etc/mtab").ok())
-                .filter(|text| text.as_encoded_bytes().ends_with(b"mounts"))
-                .map(|_| place),
-            place => Some(place),
-        })
-    }
-
-    pub(super) fn enters_other_root(&mut self) -> Result<bool, Errno> {
-        let roots = &self.listener.roots;
-        self.worker.view.enter_other_root(self.pid, roots)
-    }
-
-    fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
-        let text = nix::fcntl::readlinkat(self.worker.view.proc(), path)?;
-        Ok(text.into_encoded_bytes())
-    }
-
-    /// The number of the asking process, whose thread asks.
-    fn process(&self) -> Result<u32, Errno> {
-        self.worker.view.group(self.pid)
-    }
-
-    /// The file of a place. What is in directories of processes may be a link to
-    /// anywhere, so it is looked for as from the asking process.
-    pub(super) fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
-        let view = &self.worker.view;
-        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
-        let (directory, path): (RawFd, Vec<u8>) = match place {
-            Place::Proc(rest) => {
-                let proc = view.proc().try_clone().map_err(|_| Errno::EMFILE)?;
-                return view
-                    .walk(self.pid, Some(proc), rest, follow)
-                    .map(Target::File);
-            }
-            Place::Link(rest) => {
-                return self.target_of(&Place::Proc(rest.as_bytes().to_vec()), follow);
-            }
-            // Its type and mode are what matters.
-            Place::Mounts(_) | Place::Mtab => return view.of_process(self.pid, "mounts"),
-            Place::Root => (own.root.as_raw_fd(), b".".to_vec()),
-            Place::Sys(rest) if rest.is_empty() => (own.sys.as_raw_fd(), b".".to_vec()),
-            Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
-            Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
-        };
-        Ok(Target::Name {
-            directory,
-            path: c_string(path)?,
-            follow,
-        })
-    }
-
-    /// Whether a path may be one of those for which own files stand.
-    pub(super) fn leads_elsewhere(&self, path: &[u8]) -> bool {
-        self.worker.shared.own_files.is_some() && suspicious(path)
-    }
-
-    /// The file that a path leads to if that is below a `/proc` which the target lacks.
-    pub(super) fn target_of_proc(
-        &mut self,
-        directory: i32,
-        path: &[u8],
-        follow: bool,
-    ) -> Result<Option<Target>, Errno> {
-        if !self.leads_elsewhere(path) {
-            return Ok(None);
-        }
-        match self.leads_to(directory, path)? {
-            // Not followed, it is a link of the target.
-            Some(Place::Link(_)) if !follow => Ok(None),
-            Some(place @ (Place::Proc(_) | Place::Link(_))) => {
-                self.target_of(&place, follow).map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Fails if a file below `/proc` is one of another process's that the asking one may
-    /// not open, whatever led there.
-    fn require_open(&self, file: &OwnedFd, writes: bool) -> Result<(), Errno> {
-        // The kernel's name for it, which starts from the root of all mounts.
-        let text = read_link_of(self.worker.view.proc(), file)?;
-        let Some(Place::Proc(rest)) = place(&text) else {
-            return Err(Errno::EACCES);
-        };
-        let everybody = !writes && is_for_everybody(&rest, file)?;
-        if everybody || self.may_look_into(&rest)? {
-            return Ok(());
-        }
-        Err(Errno::EACCES)
-    }
-
-    /// Whether what is at a path below `/proc` is not of a process, or of one into which
-    /// the asking process may look.
-    fn may_look_into(&self, rest: &[u8]) -> Result<bool, Errno> {
-        let first = rest.split(|&byte| byte == b'/').next().unwrap_or_default();
-        if !first.first().is_some_and(u8::is_ascii_digit) {
-            return Ok(true);
-        }
-        let view = &self.worker.view;
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let process = open_at(view.proc().as_raw_fd(), &c_string(first)?, flags, 0)?;
-        view.may_look(self.pid, &process)
     }
 
     fn at_place(
@@ -601,32 +448,6 @@ fn short_link(directory: &OwnedFd, text: &[u8], room: usize) -> Result<Vec<u8>, 
         }
     }
     Err(Errno::ENOENT)
-}
-
-/// Files of the sandbox itself that stand for those that a target lacks.
-#[derive(Debug)]
-pub struct OwnFiles {
-    sys: OwnedFd,
-    dev: OwnedFd,
-    root: OwnedFd,
-}
-
-impl OwnFiles {
-    pub(super) fn sys(&self) -> &OwnedFd {
-        &self.sys
-    }
-
-    /// Opens them; must be called before any root is changed.
-    pub fn open() -> Result<OwnFiles, Errno> {
-        let directory = |path: &std::ffi::CStr| -> Result<OwnedFd, Errno> {
-            open_at(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
-        };
-        Ok(OwnFiles {
-            sys: directory(c"/sys").or_else(|_| directory(c"/proc"))?,
-            dev: directory(c"/dev")?,
-            root: directory(c"/")?,
-        })
-    }
 }
 
 #[cfg(test)]

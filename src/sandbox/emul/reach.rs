@@ -1,0 +1,195 @@
+//! Where a path leads that is not in a root which has no `/proc`, `/sys` and devices: which
+//! file of the sandbox stands for it, and who may open that.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use super::Call;
+use super::files::{self, Target, open_at};
+use super::place::{Place, place, suspicious};
+use super::vproc::c_string;
+use super::walk::read_link_of;
+
+/// Whether everybody may read a file below `/proc`. Those that tell of a process's
+/// memory have such a mode too, and are guarded by other means.
+fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
+    let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let guarded = [&b"maps"[..], b"smaps", b"smaps_rollup", b"numa_maps"].contains(&last);
+    let mode = u32::from(files::statx_of(file)?.stx_mode);
+    Ok(!guarded && mode & libc::S_IROTH != 0)
+}
+
+impl Call<'_> {
+    /// Where a path leads, unless that is in the target or the process has the
+    /// sandbox's own root.
+    pub(super) fn leads_to(&mut self, directory: i32, path: &[u8]) -> Result<Option<Place>, Errno> {
+        let absolute = path.first() == Some(&b'/');
+        if absolute && place(path).is_none() {
+            return Ok(None);
+        }
+        if path.is_empty() || !self.enters_other_root()? {
+            return Ok(None);
+        }
+        let full = if absolute {
+            path.to_vec()
+        } else {
+            let from = if directory == libc::AT_FDCWD {
+                "cwd".to_owned()
+            } else {
+                format!("fd/{directory}")
+            };
+            // As it looks from the root that this thread now has.
+            let Ok(mut full) = self.read_link(&format!("{}/{from}", self.pid)) else {
+                return Ok(None);
+            };
+            full.push(b'/');
+            full.extend_from_slice(path);
+            full
+        };
+        let Some(place) = place(&full) else {
+            return Ok(None);
+        };
+        let here = |path: &str| -> Option<libc::statx> {
+            let path = CString::new(path).ok()?;
+            files::statx(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW, 0).ok()
+        };
+        let kind = |found: &libc::statx| u32::from(found.stx_mode) & libc::S_IFMT;
+        Ok(match place {
+            // A node of the target is as good as the sandbox's.
+            Place::Device(name) => here(&format!("/dev/{name}"))
+                .is_none_or(|found| kind(&found) != libc::S_IFCHR)
+                .then_some(place),
+            Place::Mtab => here("/etc/mtab")
+                .filter(|found| kind(found) == libc::S_IFLNK)
+                .and_then(|_| nix::fcntl::readlink("/etc/mtab").ok())
+                .filter(|text| text.as_encoded_bytes().ends_with(b"mounts"))
+                .map(|_| place),
+            place => Some(place),
+        })
+    }
+
+    pub(super) fn enters_other_root(&mut self) -> Result<bool, Errno> {
+        let roots = &self.listener.roots;
+        self.worker.view.enter_other_root(self.pid, roots)
+    }
+
+    pub(super) fn read_link(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let text = nix::fcntl::readlinkat(self.worker.view.proc(), path)?;
+        Ok(text.into_encoded_bytes())
+    }
+
+    /// The number of the asking process, whose thread asks.
+    pub(super) fn process(&self) -> Result<u32, Errno> {
+        self.worker.view.group(self.pid)
+    }
+
+    /// The file of a place. What is in directories of processes may be a link to
+    /// anywhere, so it is looked for as from the asking process.
+    pub(super) fn target_of(&self, place: &Place, follow: bool) -> Result<Target, Errno> {
+        let view = &self.worker.view;
+        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
+        let (directory, path): (RawFd, Vec<u8>) = match place {
+            Place::Proc(rest) => {
+                let proc = view.proc().try_clone().map_err(|_| Errno::EMFILE)?;
+                return view
+                    .walk(self.pid, Some(proc), rest, follow)
+                    .map(Target::File);
+            }
+            Place::Link(rest) => {
+                return self.target_of(&Place::Proc(rest.as_bytes().to_vec()), follow);
+            }
+            // Its type and mode are what matters.
+            Place::Mounts(_) | Place::Mtab => return view.of_process(self.pid, "mounts"),
+            Place::Root => (own.root.as_raw_fd(), b".".to_vec()),
+            Place::Sys(rest) if rest.is_empty() => (own.sys.as_raw_fd(), b".".to_vec()),
+            Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
+            Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
+        };
+        Ok(Target::Name {
+            directory,
+            path: c_string(path)?,
+            follow,
+        })
+    }
+
+    /// Whether a path may be one of those for which own files stand.
+    pub(super) fn leads_elsewhere(&self, path: &[u8]) -> bool {
+        self.worker.shared.own_files.is_some() && suspicious(path)
+    }
+
+    /// The file that a path leads to if that is below a `/proc` which the target lacks.
+    pub(super) fn target_of_proc(
+        &mut self,
+        directory: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> Result<Option<Target>, Errno> {
+        if !self.leads_elsewhere(path) {
+            return Ok(None);
+        }
+        match self.leads_to(directory, path)? {
+            // Not followed, it is a link of the target.
+            Some(Place::Link(_)) if !follow => Ok(None),
+            Some(place @ (Place::Proc(_) | Place::Link(_))) => {
+                self.target_of(&place, follow).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Fails if a file below `/proc` is one of another process's that the asking one may
+    /// not open, whatever led there.
+    pub(super) fn require_open(&self, file: &OwnedFd, writes: bool) -> Result<(), Errno> {
+        // The kernel's name for it, which starts from the root of all mounts.
+        let text = read_link_of(self.worker.view.proc(), file)?;
+        let Some(Place::Proc(rest)) = place(&text) else {
+            return Err(Errno::EACCES);
+        };
+        let everybody = !writes && is_for_everybody(&rest, file)?;
+        if everybody || self.may_look_into(&rest)? {
+            return Ok(());
+        }
+        Err(Errno::EACCES)
+    }
+
+    /// Whether what is at a path below `/proc` is not of a process, or of one into which
+    /// the asking process may look.
+    pub(super) fn may_look_into(&self, rest: &[u8]) -> Result<bool, Errno> {
+        let first = rest.split(|&byte| byte == b'/').next().unwrap_or_default();
+        if !first.first().is_some_and(u8::is_ascii_digit) {
+            return Ok(true);
+        }
+        let view = &self.worker.view;
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let process = open_at(view.proc().as_raw_fd(), &c_string(first)?, flags, 0)?;
+        view.may_look(self.pid, &process)
+    }
+}
+
+/// Files of the sandbox itself that stand for those that a target lacks.
+#[derive(Debug)]
+pub struct OwnFiles {
+    sys: OwnedFd,
+    dev: OwnedFd,
+    root: OwnedFd,
+}
+
+impl OwnFiles {
+    pub(super) fn sys(&self) -> &OwnedFd {
+        &self.sys
+    }
+
+    /// Opens them; must be called before any root is changed.
+    pub fn open() -> Result<OwnFiles, Errno> {
+        let directory = |path: &std::ffi::CStr| -> Result<OwnedFd, Errno> {
+            open_at(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
+        };
+        Ok(OwnFiles {
+            sys: directory(c"/sys").or_else(|_| directory(c"/proc"))?,
+            dev: directory(c"/dev")?,
+            root: directory(c"/")?,
+        })
+    }
+}
