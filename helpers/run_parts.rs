@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use super::Explain;
 use crate::element::{self, order};
+use crate::rootfs::beneath::Root;
 
 /// Marks the second half, in which the environment is in place.
 const SOURCED: &str = "--kiln-environment-is-sourced";
@@ -120,16 +122,46 @@ pub struct Parts {
     pub bad_name: Vec<String>,
 }
 
+/// Where hooks are looked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// Where this process finds them.
+    Here,
+    /// In a root that others made: no link leads out of it, one of `/proc` neither.
+    Root(&'a Root),
+}
+
+impl Place<'_> {
+    /// Calls `look` with a path by which this process finds what `path` leads to there.
+    fn at<T>(self, path: &Path, look: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Place::Here => look(path),
+            Place::Root(root) => {
+                let found = root.open_path(path)?;
+                look(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))
+            }
+        }
+    }
+
+    fn holds(self, path: &Path, is_wanted: impl FnOnce(&Path) -> bool) -> bool {
+        self.at(path, |path| Ok(is_wanted(path))).unwrap_or(false)
+    }
+}
+
 /// Lists a phase directory as it is now: regular files (also through links)
 /// that this process may execute, in the order of `sort -n`.
-pub fn list(directory: &Path, pattern: &order::NamePattern) -> Result<Parts, Error> {
+pub fn list(
+    place: Place<'_>,
+    directory: &Path,
+    pattern: &order::NamePattern,
+) -> Result<Parts, Error> {
     let mut parts = Parts::default();
-    for name in files(directory)? {
+    for name in files(place, directory)? {
         let Some(text) = name.to_str().filter(|name| pattern.matches(name)) else {
             parts.bad_name.push(name.to_string_lossy().into_owned());
             continue;
         };
-        if super::is_program(&directory.join(text)) {
+        if place.holds(&directory.join(text), super::is_program) {
             parts.run.push(text.to_owned());
         } else {
             parts.not_executable.push(text.to_owned());
@@ -141,12 +173,12 @@ pub fn list(directory: &Path, pattern: &order::NamePattern) -> Result<Parts, Err
 
 /// Lists the environment files beside a phase directory, in the order they are
 /// sourced (by bytes); none when there is no such directory.
-pub fn environment(phase: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn environment(place: Place<'_>, phase: &Path) -> Result<Vec<PathBuf>, Error> {
     let directory = phase.join("..").join(element::hooks::ENVIRONMENT);
-    if !directory.is_dir() {
+    if !place.holds(&directory, Path::is_dir) {
         return Ok(Vec::new());
     }
-    let names = files(&directory)?;
+    let names = files(place, &directory)?;
     let is_good = |name: &&OsString| name.to_str().is_some_and(order::is_environment_name);
     Ok(names
         .iter()
@@ -156,18 +188,17 @@ pub fn environment(phase: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Names of the regular files, also through links, in byte order.
-fn files(directory: &Path) -> Result<Vec<OsString>, Error> {
-    let io = |source| Error::List {
+fn files(place: Place<'_>, directory: &Path) -> Result<Vec<OsString>, Error> {
+    let listed = place.at(directory, |directory| {
+        std::fs::read_dir(directory)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<Vec<_>>>()
+    });
+    let mut names = listed.map_err(|source| Error::List {
         path: directory.to_owned(),
         source,
-    };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.path().is_file() {
-            names.push(entry.file_name());
-        }
-    }
+    })?;
+    names.retain(|name| place.holds(&directory.join(name), Path::is_file));
     names.sort();
     Ok(names)
 }
@@ -207,14 +238,14 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     let pattern = order::NamePattern::new(std::env::var("RUN_PARTS_REGEX").ok().as_deref())?;
     match option {
         Some("--list") => {
-            for hook in list(directory, &pattern)?.run {
+            for hook in list(Place::Here, directory, &pattern)?.run {
                 super::print(&format!("{}\n", directory.join(hook).display()));
             }
             Ok(ExitCode::SUCCESS)
         }
         Some(_) => run(name, directory, &pattern),
         None => {
-            let files = environment(directory)?;
+            let files = environment(Place::Here, directory)?;
             if files.is_empty() {
                 return run(name, directory, &pattern);
             }
@@ -238,7 +269,7 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
 
 fn run(name: &OsStr, directory: &Path, pattern: &order::NamePattern) -> Result<ExitCode, Error> {
     let say = |text: &str| super::say(&format!("{} {text}", name.display()));
-    let parts = list(directory, pattern)?;
+    let parts = list(Place::Here, directory, pattern)?;
     let trace = super::env_text("DIB_DEBUG_TRACE").and_then(|level| level.parse::<u32>().ok());
     if trace.is_some_and(|level| level > 0) {
         say(&format!(
@@ -332,7 +363,12 @@ mod tests {
         std::os::unix::fs::symlink("10-x", dir.path().join("11-link")).unwrap();
         std::os::unix::fs::symlink("nowhere", dir.path().join("12-dangling")).unwrap();
         std::fs::create_dir(dir.path().join("1-dir")).unwrap();
-        let parts = list(dir.path(), &order::NamePattern::new(None).unwrap()).unwrap();
+        let parts = list(
+            Place::Here,
+            dir.path(),
+            &order::NamePattern::new(None).unwrap(),
+        )
+        .unwrap();
         assert_eq!(parts.run, ["9-y", "10-x", "11-link"]);
         assert_eq!(parts.not_executable, ["5-no"]);
         assert_eq!(parts.bad_name, ["a.sh"]);

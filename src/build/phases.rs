@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::helpers::environment::HANDED;
 use crate::helpers::{record as helpers_record, run_parts};
+use crate::rootfs::beneath::Root;
 use crate::sandbox::command::{self, Program, shell_status};
 use crate::sandbox::emul::{Refused, names_of};
 use crate::sandbox::handed::Handed;
@@ -204,18 +205,21 @@ impl Engine<'_> {
     /// The hooks of a directory in the order they run. Listed now and not from the plan:
     /// hooks may add hooks.
     fn hooks_in(&mut self, directory: &str, inside: bool) -> Result<Vec<String>, Failure> {
-        let list = |directory: &Path| {
-            let parts = run_parts::list(directory, &self.plan.hook_names);
+        let list = |place: run_parts::Place<'_>, directory: &Path| {
+            let parts = run_parts::list(place, directory, &self.plan.hook_names);
             parts.map_err(|error| Failure::from_error(&error))
         };
-        let outside = list(&self.dirs.hooks.join(directory))?;
+        let outside = list(run_parts::Place::Here, &self.dirs.hooks.join(directory))?;
         if !inside {
             return Ok(outside.run);
         }
         // A link may lead to another file in the target than here, or to none.
         let there = Path::new(HOOKS_INSIDE).join(directory);
-        let parts = crate::sandbox::root::within_mounts(&self.dirs.target, || list(&there))
-            .map_err(Failure::io("listing the hooks in the target"))??;
+        let root = Root::open(&self.dirs.target)
+            .map_err(Failure::io("listing the hooks in the target"))?;
+        let parts = list(run_parts::Place::Root(&root), &there).map_err(|failure| {
+            failure.hint(format!("a hook moved or replaced `{HOOKS_INSIDE}`"))
+        })?;
         for name in outside.run.iter().filter(|name| !parts.run.contains(name)) {
             let path = format!("{directory}/{name}");
             let text = format!(
@@ -263,16 +267,17 @@ impl Engine<'_> {
     /// The environment of a phase's hooks, `environment.d` included.
     fn phase_environment(&mut self, phase: Phase, place: &Place) -> Result<Sourced, Failure> {
         let base = self.base_environment(phase);
-        let list = |directory: &Path| {
-            let files = run_parts::environment(&directory.join(phase.directory()));
+        let list = |place: run_parts::Place<'_>, directory: &Path| {
+            let files = run_parts::environment(place, &directory.join(phase.directory()));
             files.map_err(|error| Failure::from_error(&error))
         };
         // As for hooks, links lead where they lead in the target.
         let files = if phase.inside {
-            crate::sandbox::root::within_mounts(&self.dirs.target, || list(Path::new(HOOKS_INSIDE)))
-                .map_err(Failure::io("listing `environment.d` in the target"))??
+            let root = Root::open(&self.dirs.target)
+                .map_err(Failure::io("listing `environment.d` in the target"))?;
+            list(run_parts::Place::Root(&root), Path::new(HOOKS_INSIDE))?
         } else {
-            list(&self.dirs.hooks)?
+            list(run_parts::Place::Here, &self.dirs.hooks)?
         };
         if files.is_empty() {
             return Ok(Sourced {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::holds;
@@ -277,6 +278,42 @@ fn what_hooks_leave_for_kiln_is_not_followed_to_files_of_the_host() {
             let (message, hints, _) = built.failure();
             assert!(message.contains("environment"), "{message}");
             assert!(!hints.is_empty(), "{message}");
+        }
+        toy.assert_swept();
+    }
+}
+
+#[test]
+fn hooks_that_a_link_of_proc_leads_to_are_not_listed() {
+    for (name, file) in [("post-install.d", "90-host"), ("environment.d", "90-host")] {
+        let toy = Toy::basic();
+        let host = toy.world.home().join("host");
+        fs::create_dir(&host).expect("made");
+        fs::write(host.join(file), "#!/bin/sh\n").expect("written");
+        fs::set_permissions(host.join(file), fs::Permissions::from_mode(0o755)).expect("set");
+        toy.hook(
+            "install",
+            "50-replace",
+            &format!(
+                "cd /tmp\n\
+                 umount -l in_target.d/.kiln/record\numount -l in_target.d\n\
+                 rmdir in_target.d\nmkdir -p in_target.d/post-install.d\n\
+                 rm -rf in_target.d/{name}\n\
+                 ln -s '/proc/self/root{}' in_target.d/{name}",
+                host.display()
+            ),
+        );
+        toy.hook("post-install", "50-own", "true");
+        let built = toy.build("-t tar");
+        let told = format!("{:?}", built.events);
+        assert!(!told.contains(file), "{name}: {told}");
+        if name == "post-install.d" {
+            let (message, hints, _) = built.failure();
+            let start = "cannot list `/tmp/in_target.d/post-install.d`";
+            assert!(message.starts_with(start), "{message}");
+            assert_eq!(hints, ["a hook moved or replaced `/tmp/in_target.d`"]);
+        } else {
+            assert!(told.contains("hook `post-install.d/50-own`"), "{told}");
         }
         toy.assert_swept();
     }
