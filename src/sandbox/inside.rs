@@ -12,7 +12,7 @@
 //! lets nobody go there (`emul/confine.rs`).
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -107,11 +107,36 @@ fn stay(fence: Option<&OwnedFd>) -> io::Result<()> {
     }
 }
 
+/// Puts `/dev/null` in the place of every directory that the calling process has open, as for
+/// `exec 9<DIRECTORY; flock 9`: what it starts would walk from there wherever it likes.
+fn forget_directories() -> io::Result<()> {
+    let open = std::fs::read_dir("/proc/self/fd")?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<Vec<_>>>()?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for number in open.iter().filter_map(|name| name.to_str()?.parse().ok()) {
+        // What listed them is closed by now.
+        let found = std::fs::metadata(format!("/proc/self/fd/{number}"));
+        if !found.is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
+        // SAFETY: the process has one thread, which uses no directory that it has open.
+        if unsafe { libc::dup2(null.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Moves the calling process into `root` for good, as programs inside a target are: with a
 /// mount namespace of its own where one can be had.
 ///
 /// The process must have one thread.
 pub fn seal(root: &Path) -> io::Result<()> {
+    forget_directories()?;
     let own_mounts = match nix::sched::unshare(CloneFlags::CLONE_NEWNS) {
         Ok(()) => make_top(root),
         Err(errno) => Err(errno.into()),

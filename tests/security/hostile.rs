@@ -320,6 +320,31 @@ fn hooks_that_a_link_of_proc_leads_to_are_not_listed() {
 }
 
 #[test]
+fn directories_that_a_hook_outside_has_open_are_not_open_in_the_target() {
+    let toy = Toy::basic();
+    let path = secret(&toy);
+    toy.hook(
+        "extra-data",
+        "50-open",
+        "exec 0<\"$HOME/host\" 7<\"$HOME/host\"\n\
+         for program in chroot 'sudo chroot'; do\n\
+         exec 8<\"$HOME/host/secret\"\n\
+         $program \"$TMP_MOUNT_PATH\" /bin/bash -c '\n\
+         for fd in 0 7; do\n\
+         cat \"/proc/self/fd/$fd/secret\" 2>/dev/null && echo \" by $fd\"\n\
+         (cd \"/proc/self/fd/$fd/..\" 2>/dev/null && echo \"up by $fd\")\n\
+         done\ncat <&8; echo \" given\"'\ndone",
+    );
+    let built = toy.build("-t tar").success();
+    let lines = built.lines();
+    let found = |end: &str| lines.iter().filter(|line| line.ends_with(end)).count();
+    assert_eq!([found("by 0"), found("by 7")], [0, 0], "{lines:?}");
+    // What a hook opens for a program, it has.
+    assert_eq!(found(&format!("{SECRET} given")), 2, "{lines:?}");
+    assert_untouched(&path, "open directories");
+}
+
+#[test]
 fn what_hooks_outside_bind_in_the_target_stays_in_the_target() {
     let toy = Toy::basic();
     toy.hook(
