@@ -2,15 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::Mode;
 
 use super::capability::{self, CAP_MKNOD};
 use super::handed::Handed;
@@ -18,6 +20,7 @@ use super::inside::Inside;
 use super::limits::Watch;
 use super::process;
 use super::seccomp::{self, Filter};
+use crate::tree::live::read_directory;
 
 /// A line longer than this is cut into several, so that memory stays bounded.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -71,6 +74,8 @@ impl Program {
         let prepare = move || {
             // What a caller of kiln left open leads out of every root.
             close_on_exec_from(3)?;
+            // Where this process looks is what the kernel has, not what a target has there.
+            let open = nix::fcntl::open(c"/proc/self/fd", LISTED, Mode::empty())?;
             // The supervisor makes devices for it; see `emul/device.rs`.
             if answered && !mounts_are_possible {
                 capability::give_up(CAP_MKNOD)?;
@@ -81,6 +86,8 @@ impl Program {
             if let Some(watch) = &watch {
                 watch.confine()?;
             }
+            // From here on paths that hooks made are followed, the program's own too.
+            close_files(&open)?;
             nix::unistd::chdir(directory.as_c_str()).map_err(io::Error::from)?;
             if let Some(handed) = &handed {
                 handed.take()?;
@@ -249,6 +256,35 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+const LISTED: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
+
+/// Closes the files and directories among the descriptors in the list, but the standard
+/// ones: a path such as `/proc/self/fd/3/..` leads from them to the host, until they are
+/// closed by `execve`. Pipes and sockets stay. Async-signal-safe.
+fn close_files(list: &OwnedFd) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    read_directory(list.as_fd(), &mut buffer, |name, _| {
+        let number = name.to_str().ok().and_then(|name| name.parse().ok());
+        let Some(number) = number.filter(|&number: &RawFd| number > 2) else {
+            return Ok(());
+        };
+        // SAFETY: it was open when it was listed, and one that is not is told so.
+        let found = nix::sys::stat::fstat(unsafe { BorrowedFd::borrow_raw(number) });
+        let is_file = found.is_ok_and(|found| {
+            let kind = found.st_mode & libc::S_IFMT;
+            kind == libc::S_IFDIR || kind == libc::S_IFREG
+        });
+        if is_file && number != list.as_raw_fd() {
+            // SAFETY: this process becomes another program, and uses none of them before.
+            unsafe { libc::close(number) };
+        }
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// Cuts a byte stream into lines.

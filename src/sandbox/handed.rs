@@ -68,7 +68,8 @@ impl Handed {
         note
     }
 
-    /// Reads a note. Hooks can write it as well: what makes no sense is left out.
+    /// Reads a note. Hooks can write it as well: what makes no sense is left out, and who
+    /// takes the rest over has no files of the engine open any more.
     pub fn parse(note: &[u8]) -> Handed {
         let mut handed = Handed::default();
         for pair in note.split(|&byte| byte == 0) {

@@ -345,6 +345,35 @@ fn directories_that_a_hook_outside_has_open_are_not_open_in_the_target() {
 }
 
 #[test]
+fn a_working_directory_that_the_target_hands_on_is_one_of_the_target() {
+    for at in 3..16 {
+        let toy = Toy::basic();
+        let path = secret(&toy);
+        toy.file(
+            "toy/environment.d/50-handed.bash",
+            "if [ -e /tmp/in_target.d ]; then\n\
+             printf '\"$1\" \"$2\"\\nprintf \"directory=/proc/self/fd/AT\\\\0\" >\"$2.handed\"\\n' >/tmp/writer\n\
+             kiln_environment=(/bin/bash /tmp/writer \"${kiln_environment[@]}\")\nfi\n"
+                .replace("AT", &at.to_string())
+                .as_str(),
+        );
+        toy.hook(
+            "install",
+            "50-look",
+            &format!(
+                "echo \"at $(/bin/ls -d . 2>&1; pwd -P 2>&1)\"\n\
+                 up=.\nfor n in 1 2 3 4 5 6 7 8 9 10 11 12; do\nup=$up/..\n\
+                 cat \"$up{}\" 2>/dev/null && break || :\ndone",
+                path.display()
+            ),
+        );
+        let built = toy.build("-t tar");
+        let lines = built.lines();
+        assert!(!lines.contains(&SECRET.to_owned()), "{at}: {lines:?}");
+    }
+}
+
+#[test]
 fn what_hooks_outside_bind_in_the_target_stays_in_the_target() {
     let toy = Toy::basic();
     toy.hook(
