@@ -386,10 +386,11 @@ impl Engine<'_> {
 
     fn mount_hooks(&self) -> Result<HooksMount, Failure> {
         let root = &self.dirs.target;
+        // Whether they are there tells more than what stands in their place in the target.
+        self.copy_hooks()?;
         target::make_directory(root, super::environment::HOOKS_INSIDE)
             .map_err(of_target("mounting the hooks in the target"))?;
         let inside = super::environment::HOOKS_INSIDE.trim_start_matches('/');
-        self.copy_hooks()?;
         let hooks = mounts::show_below(&self.dirs.inside, root, inside, ".kiln/record")
             .map_err(Failure::io("mounting the hooks in the target"))?;
         let inside = Inside::new(root).map_err(Failure::io("entering the target"))?;
