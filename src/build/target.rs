@@ -11,10 +11,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::rootfs::beneath::Root;
 use crate::{sandbox, small};
 
 /// Where the target's own file waits while the build's is in its place. Elements
@@ -159,11 +161,12 @@ fn require_plain(path: &'static str) -> io::Result<()> {
 pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
     sandbox::root::within_mounts(root, || {
         require_plain(path)?;
-        match std::fs::create_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                require_directory(path, false)
-            }
-            made => made.map_err(on("making", path)),
+        // A program that a hook left running may have changed it since.
+        let inside = Root::open(Path::new("/"))?;
+        let place = inside.place(Path::new(path)).map_err(on("making", path))?;
+        match mkdirat(&place.parent, place.name, Mode::from_bits_truncate(0o777)) {
+            Err(Errno::EEXIST) => require_directory(path, false),
+            made => made.map_err(|errno| on("making", path)(errno.into())),
         }
     })?
 }
@@ -172,11 +175,13 @@ pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
 pub fn remove_directory(root: &Path, path: &'static str) -> io::Result<()> {
     sandbox::root::within_mounts(root, || {
         require_plain(path)?;
-        match std::fs::remove_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(on("removing", path)(error))
-            }
-            _ => Ok(()),
+        let inside = Root::open(Path::new("/"))?;
+        let place = inside
+            .place(Path::new(path))
+            .map_err(on("removing", path))?;
+        match unlinkat(&place.parent, place.name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(on("removing", path)(errno.into())),
         }
     })?
 }
