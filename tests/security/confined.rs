@@ -7,6 +7,22 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use crate::common::toy::Toy;
 use crate::common::{self, Run as _};
 
+/// A target with perl, for calls that no shell makes; `None`, with a message, where it
+/// cannot be had.
+fn with_perl() -> Option<Toy> {
+    if !nix::unistd::geteuid().is_root() {
+        common::skipped("mode chroot is for root of a container");
+        return None;
+    }
+    if common::tool("perl").is_none() {
+        common::skipped("perl is not installed");
+        return None;
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    Some(toy)
+}
+
 #[test]
 fn who_is_held_by_its_root_directory_alone_does_not_change_it() {
     if !nix::unistd::geteuid().is_root() {
@@ -110,14 +126,7 @@ print "tried\n";
 #[test]
 fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
     use nix::libc;
-    if !nix::unistd::geteuid().is_root() {
-        return common::skipped("mode chroot is for root of a container");
-    }
-    if common::tool("perl").is_none() {
-        return common::skipped("perl is not installed");
-    }
-    let mut toy = Toy::basic();
-    toy.world.set("TOY_PROGRAMS", "perl");
+    let Some(toy) = with_perl() else { return };
     let victim = toy.world.home().join("victim");
     fs::write(&victim, "of the host").expect("written");
     let before = fs::metadata(&victim).expect("there");
@@ -273,14 +282,7 @@ print "file\n" if open(my $made, ">", "/proc/self/fd/5/file");
 #[test]
 fn what_is_changed_in_the_place_of_a_program_is_in_its_target() {
     use nix::libc;
-    if !nix::unistd::geteuid().is_root() {
-        return common::skipped("mode chroot is for root of a container");
-    }
-    if common::tool("perl").is_none() {
-        return common::skipped("perl is not installed");
-    }
-    let mut toy = Toy::basic();
-    toy.world.set("TOY_PROGRAMS", "perl");
+    let Some(toy) = with_perl() else { return };
     // On the filesystem of the target.
     let of_host = toy.world.tmp().join("host");
     let victim = of_host.join("victim");
@@ -384,14 +386,7 @@ chmod(0777, ("../" x $_) . substr($victim, 1)) for 1 .. 16;
 
 #[test]
 fn no_program_goes_out_with_a_directory_that_is_moved_out_of_the_target() {
-    if !nix::unistd::geteuid().is_root() {
-        return common::skipped("mode chroot is for root of a container");
-    }
-    if common::tool("perl").is_none() {
-        return common::skipped("perl is not installed");
-    }
-    let mut toy = Toy::basic();
-    toy.world.set("TOY_PROGRAMS", "perl");
+    let Some(toy) = with_perl() else { return };
     let victims = ["own-dev", "hooks", "record"].map(|name| toy.world.home().join(name));
     for victim in &victims {
         fs::write(victim, "of the host").expect("written");
