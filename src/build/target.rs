@@ -16,7 +16,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::rootfs::beneath::Root;
+use crate::rootfs::beneath::{Place, Root};
 use crate::{sandbox, small};
 
 /// Where the target's own file waits while the build's is in its place. Elements
@@ -156,34 +156,51 @@ fn require_plain(path: &'static str) -> io::Result<()> {
         .try_for_each(|directory| require_directory(directory, false))
 }
 
-/// Makes a directory of the target for the build to mount on: no part of its path is a
-/// link. Hooks may have mounted what it is in.
+/// Calls `work` with the place of a path of the target, of which no part is a link: by
+/// descriptor, since a program that a hook left running may put one there. Hooks may have
+/// mounted what it is in.
+fn in_plain_place(
+    root: &Path,
+    path: &'static str,
+    action: &'static str,
+    work: impl FnOnce(&Place<'_>) -> nix::Result<()>,
+) -> io::Result<()> {
+    sandbox::root::within(root, || require_plain(path))??;
+    let inside = Root::open(root).map_err(on(action, path))?;
+    let place = inside.place(Path::new(path)).map_err(on(action, path))?;
+    work(&place).map_err(|errno| on(action, path)(errno.into()))
+}
+
+/// Makes a directory of the target for the build to mount on.
 pub fn make_directory(root: &Path, path: &'static str) -> io::Result<()> {
-    sandbox::root::within_mounts(root, || {
-        require_plain(path)?;
-        // A program that a hook left running may have changed it since.
-        let inside = Root::open(Path::new("/"))?;
-        let place = inside.place(Path::new(path)).map_err(on("making", path))?;
-        match mkdirat(&place.parent, place.name, Mode::from_bits_truncate(0o777)) {
-            Err(Errno::EEXIST) => require_directory(path, false),
-            made => made.map_err(|errno| on("making", path)(errno.into())),
+    let mode = Mode::from_bits_truncate(0o777);
+    let mut is_other = false;
+    in_plain_place(root, path, "making", |place| {
+        match mkdirat(&place.parent, place.name, mode) {
+            Err(Errno::EEXIST) => {
+                let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+                let found = fstatat(&place.parent, place.name, nofollow)?;
+                is_other = found.st_mode & libc::S_IFMT != libc::S_IFDIR;
+                Ok(())
+            }
+            made => made,
         }
-    })?
+    })?;
+    if is_other {
+        // It says what is there.
+        sandbox::root::within(root, || require_directory(path, false))??;
+    }
+    Ok(())
 }
 
 /// Removes an empty directory of the target that the build mounted on.
 pub fn remove_directory(root: &Path, path: &'static str) -> io::Result<()> {
-    sandbox::root::within_mounts(root, || {
-        require_plain(path)?;
-        let inside = Root::open(Path::new("/"))?;
-        let place = inside
-            .place(Path::new(path))
-            .map_err(on("removing", path))?;
+    in_plain_place(root, path, "removing", |place| {
         match unlinkat(&place.parent, place.name, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(on("removing", path)(errno.into())),
+            Err(Errno::ENOENT) => Ok(()),
+            removed => removed,
         }
-    })?
+    })
 }
 
 /// Takes out what the filesystem that the target was copied from kept for its own repair:

@@ -7,7 +7,6 @@
 //! `/proc/self` is this one.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::ptr;
@@ -27,23 +26,8 @@ pub fn within<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Resu
     } else {
         mounts::open_directory(root)
     };
-    at(directory.map_err(|error| on(root, &error))?, work)
-}
-
-/// The same with what is mounted below it, which may be a `/proc`: for looking, and for
-/// paths in which no link is followed.
-pub fn within_mounts<T: Send>(root: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    at(
-        mounts::open_directory(root).map_err(|error| on(root, &error))?,
-        work,
-    )
-}
-
-fn on(root: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("`{}`: {error}", root.display()))
-}
-
-fn at<T: Send>(directory: OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let directory = directory
+        .map_err(|error| io::Error::new(error.kind(), format!("`{}`: {error}", root.display())))?;
     std::thread::scope(|scope| {
         // Hooks may have taken all the processes that there may be.
         let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
