@@ -85,9 +85,7 @@ impl Inside {
 
 /// Landlock's rules for programs in `root`, if this kernel has them.
 fn fence_of(root: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    let kernels = ["/proc", "/sys"].map(|path| mounts::open_directory(path.as_ref()));
-    let kernels: Vec<&OwnedFd> = kernels.iter().flatten().collect();
-    landlock::fence(root, &kernels)
+    landlock::fence(root)
 }
 
 /// Processes outside have a capability without which none of them can be looked into

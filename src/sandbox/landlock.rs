@@ -50,8 +50,6 @@ struct PathBeneathAttr {
 }
 
 const RULE_PATH_BENEATH: u32 = 1;
-const READ_FILE: u64 = 1 << 2;
-const READ_DIR: u64 = 1 << 3;
 const MAKE_SOCK: u64 = 1 << 9;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
@@ -112,12 +110,12 @@ fn allow(ruleset: &OwnedFd, directory: &OwnedFd, access: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Rules by which files are only opened, run, made, moved and removed beneath `root`, and
-/// read beneath `kernels`, which are `/proc` and `/sys`. `None` where this kernel has none.
+/// Rules by which files are only opened, run, made, moved and removed beneath `root`. `None`
+/// where this kernel has none.
 ///
 /// What can be done without opening a file stays: looking at it, and changing its mode,
 /// times, owner and attributes.
-pub(super) fn fence(root: &OwnedFd, kernels: &[&OwnedFd]) -> io::Result<Option<OwnedFd>> {
+pub(super) fn fence(root: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     let abi = abi();
     if abi < FENCE {
         return Ok(None);
@@ -128,9 +126,6 @@ pub(super) fn fence(root: &OwnedFd, kernels: &[&OwnedFd]) -> io::Result<Option<O
         ..RulesetAttr::default()
     })?;
     allow(&ruleset, root, FILES | truncate)?;
-    for directory in kernels {
-        allow(&ruleset, directory, READ_FILE | READ_DIR)?;
-    }
     Ok(Some(ruleset))
 }
 

@@ -1,18 +1,12 @@
-//! `chmod(2)`, `utimensat(2)` and their siblings, for programs that are held by their root
-//! directory alone.
-//!
-//! Landlock has no rules about modes and times, and the kernel looks for a file once more
-//! after it was looked at here ([`confine`](super::confine)). So these calls are made in the
-//! place of a program, whose root is root too: on the file that was found.
+//! Modes and times of files that a program which is held by its root directory alone has open,
+//! or names by `/proc`: those of the container are not its to change. In the target the
+//! kernel does it.
 
 use std::os::fd::OwnedFd;
 
-use super::files::by_descriptor;
+use super::files::{Target, by_descriptor};
 use super::place::Place;
 use super::{Answer, Call, Errno, Outcome, memory};
-
-/// Flags that `fchmodat2(2)` and `utimensat(2)` take.
-const CHANGING: i32 = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
 
 impl Call<'_> {
     /// A file of a place that a program may change.
@@ -26,53 +20,65 @@ impl Call<'_> {
         Ok(found)
     }
 
-    /// A file of the target that a program may change. The kernel is not left to look for it
-    /// once more, when it might find another.
-    fn changeable_in_target(
+    /// A file of a descriptor that a program may change, if the program is in a target.
+    fn changeable(
         &mut self,
-        directory: Option<usize>,
-        argument: usize,
-        flags: i32,
-    ) -> Result<OwnedFd, Errno> {
-        let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
-        let (path, follow) = self.path_at(argument, flags)?;
-        if directory != libc::AT_FDCWD && path.first() != Some(&b'/') {
-            self.worker.view.require_descriptor(self.pid, directory)?;
+        descriptor: i32,
+        target: Result<Target, Errno>,
+    ) -> Result<Option<OwnedFd>, Errno> {
+        if !self.enters_other_root()? {
+            return Ok(None);
         }
-        let found = self.target(directory, &path, follow)?.into_file()?;
-        self.require_changeable(&found, path.is_empty().then_some(directory))?;
-        Ok(found)
-    }
-
-    /// A file that is open and that a program may change.
-    fn changeable_open(&mut self, descriptor: i32) -> Result<OwnedFd, Errno> {
-        let found = self.target_of_open(descriptor)?.into_file()?;
+        let found = target?.into_file()?;
         self.require_changeable(&found, Some(descriptor))?;
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// `fchmod`.
     pub(super) fn change_mode_of_descriptor(&mut self) -> Outcome {
-        if !self.enters_other_root()? {
-            return Ok(Answer::Continue);
+        let target = self.target_of_open(self.int(0));
+        match self.changeable(self.int(0), target)? {
+            Some(file) => self.set_mode(&file, self.word(1) & 0o7777),
+            None => Ok(Answer::Continue),
         }
-        let file = self.changeable_open(self.int(0))?;
-        self.set_mode(&file, self.word(1) & 0o7777)
     }
 
-    /// `chmod` and its siblings, of whose arguments the mode follows the path.
-    pub(super) fn change_mode(
-        &mut self,
-        directory: Option<usize>,
-        argument: usize,
-        flags: Option<usize>,
-    ) -> Outcome {
-        let flags = flags.map_or(0, |flags| self.int(flags));
-        if flags & !CHANGING != 0 || !self.enters_other_root()? {
-            return Ok(Answer::Continue);
+    /// `fchmodat2`.
+    pub(super) fn change_mode_at(&mut self) -> Outcome {
+        match self.changeable_itself(3)? {
+            Some(file) => self.set_mode(&file, self.word(2) & 0o7777),
+            None => Ok(Answer::Continue),
         }
-        let file = self.changeable_in_target(directory, argument, flags)?;
-        self.set_mode(&file, self.word(argument + 1) & 0o7777)
+    }
+
+    /// `utimensat`.
+    pub(super) fn change_times(&mut self) -> Outcome {
+        let found = if self.arguments[1] == 0 && self.int(3) == 0 {
+            // Without a path it is about an open file.
+            let target = self.target_of_open(self.int(0));
+            self.changeable(self.int(0), target)?
+        } else {
+            self.changeable_itself(3)?
+        };
+        match found {
+            Some(file) => self.set_times(&file, 2),
+            None => Ok(Answer::Continue),
+        }
+    }
+
+    /// The same for a call with a directory, a path and flags, of which the path is empty.
+    fn changeable_itself(&mut self, flags: usize) -> Result<Option<OwnedFd>, Errno> {
+        let allowed = self.int(flags) & libc::AT_EMPTY_PATH != 0;
+        let (path, _) = match self.path_at(1, self.int(flags)) {
+            Ok(found) if allowed => found,
+            // The kernel has its own errors.
+            _ => return Ok(None),
+        };
+        if !path.is_empty() {
+            return Ok(None);
+        }
+        let target = self.target(self.int(0), b"", true);
+        self.changeable(self.int(0), target)
     }
 
     pub(super) fn set_mode(&self, file: &OwnedFd, mode: u32) -> Outcome {
@@ -81,28 +87,6 @@ impl Call<'_> {
         // SAFETY: the path is terminated and lives across the call.
         Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
         Ok(Answer::Value(0))
-    }
-
-    /// `utimensat`, by the argument with the path.
-    pub(super) fn change_times(&mut self, argument: usize) -> Outcome {
-        let flags = self.int(argument + 2);
-        let directory = self.int(argument - 1);
-        // Without a path it is about an open file.
-        let is_open = self.arguments[argument] == 0;
-        let is_taken = if is_open {
-            flags == 0 && directory >= 0
-        } else {
-            flags & !CHANGING == 0
-        };
-        if !is_taken || !self.enters_other_root()? {
-            return Ok(Answer::Continue);
-        }
-        let file = if is_open {
-            self.changeable_open(directory)?
-        } else {
-            self.changeable_in_target(Some(argument - 1), argument, flags)?
-        };
-        self.set_times(&file, argument + 1)
     }
 
     /// `times` is the argument with two of them.

@@ -1,18 +1,13 @@
 //! Programs that are held by their root directory alone, because nothing can be mounted.
 //!
 //! Such a directory has two ways out (`chroot(2)`). One is to change it once more, for which
-//! `inside` takes the capability from them. The other is a directory outside of it: those
-//! below `/proc` and `/sys` that the supervisor opens in a program's place are such, and
-//! `..` leads up from there as far as it likes. They are told by their mount, which is not
-//! that of the target. A program may look at what is in them, but not go there, nor up from
-//! there.
+//! `inside` takes the capability from them. The other is a directory outside of it, which
+//! nobody gets ([`listing`](super::listing)). As a second wall they are under Landlock's rules
+//! about files (`landlock::fence`).
 //!
-//! The kernel reads paths and descriptors again after they were looked at here, so a
-//! program with threads may get past; then Landlock (`landlock::fence`) keeps it from
-//! opening, making and removing anything. The supervisor itself is under no such rules: what
-//! it opens for a program because a link of `/proc` led there (`/proc/self/fd/N`), it opens as
-//! the program might, and what it makes or changes for one has to be in the target. Modes and
-//! times, about which Landlock has no rules, it changes in the place of programs.
+//! The supervisor itself is under no such rules: what it opens for a program because a link of
+//! `/proc` led there (`/proc/self/fd/N`), it opens as the program might, and what it makes or
+//! changes for one has to be in the target.
 
 use std::os::fd::OwnedFd;
 
@@ -22,19 +17,13 @@ use super::cred::CAP_CHOWN;
 use super::files::{Target, c_string, open_at, statx_of};
 use super::refused::Refused;
 use super::roots::RootId;
-use super::table::Handler;
 use super::walk::{is_kernels, read_link_of, same_file};
-use super::{Answer, Call, Outcome, memory};
+use super::{Answer, Call, Outcome};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
 use crate::sandbox::landlock;
 
 /// How often a file's name is looked for, which may be given another meanwhile.
 const NAMES: usize = 3;
-
-/// Whether a path may lead up from where it starts.
-pub(super) fn climbs(path: &[u8]) -> bool {
-    path.first() != Some(&b'/') && path.split(|&byte| byte == b'/').any(|name| name == b"..")
-}
 
 impl Call<'_> {
     /// `chroot`. Who has to stay in its root directory can only take that once more.
@@ -66,25 +55,6 @@ impl Call<'_> {
         Ok(!path.is_empty() && RootId::own()? == found)
     }
 
-    /// Hands a call on none of whose paths leads up from where nobody may. Those are the
-    /// arguments with a directory to start from and with a path.
-    pub(super) fn staying(&mut self, paths: &[(usize, usize)], otherwise: Handler) -> Outcome {
-        for &(directory, path) in paths {
-            // What cannot be read the kernel refuses.
-            let path = memory::read_path(self.pid, self.arguments[path]).unwrap_or_default();
-            self.require_staying(self.int(directory), &path)?;
-        }
-        otherwise(self)
-    }
-
-    /// Fails if a path leads up from a directory that is not in the target.
-    pub(super) fn require_staying(&mut self, directory: i32, path: &[u8]) -> Result<(), Errno> {
-        if climbs(path) {
-            self.require_inside(directory)?;
-        }
-        Ok(())
-    }
-
     /// Opens a file, that is none of `/proc`, to which a path below `/proc` led. Nothing is
     /// opened for a program that Landlock keeps from it, but for what it has open already.
     pub(super) fn open_fenced(
@@ -111,9 +81,7 @@ impl Call<'_> {
         work: impl FnOnce() -> Result<T, Errno> + Send,
     ) -> Result<T, Errno> {
         let root = open_at(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-        let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
-        let kernels = [self.worker.view.proc(), own.sys()];
-        let Some(fence) = landlock::fence(&root, &kernels).map_err(|_| Errno::EMFILE)? else {
+        let Some(fence) = landlock::fence(&root).map_err(|_| Errno::EMFILE)? else {
             return work();
         };
         // A thread of its own, because it stays restricted. It has this one's directories.
@@ -202,60 +170,5 @@ impl Call<'_> {
             return Err(Errno::EACCES);
         }
         Ok(())
-    }
-
-    /// `fchdir`. Of all that is looked at here, this is never to lead out: whoever is outside
-    /// reaches everything by its working directory. So nobody may exchange the descriptor
-    /// before the kernel takes it, as threads could.
-    pub(super) fn change_directory(&mut self) -> Outcome {
-        if self.enters_other_root()? && !self.worker.view.is_single_threaded(self.pid)? {
-            return Err(Errno::EACCES);
-        }
-        self.require_inside(self.int(0))?;
-        Ok(Answer::Continue)
-    }
-
-    /// `clone`: descriptors are shared by threads alone, which can be counted.
-    pub(super) fn clone_old(&mut self) -> Outcome {
-        let has = |flag: i32| self.word(0) & flag.cast_unsigned() != 0;
-        if has(libc::CLONE_FILES) && !has(libc::CLONE_THREAD) {
-            return Err(Errno::EPERM);
-        }
-        if has(libc::CLONE_NEWNS) {
-            return self.change_root();
-        }
-        Ok(Answer::Continue)
-    }
-
-    /// Fails if a directory is not in the target of a program that is in one.
-    fn require_inside(&mut self, directory: i32) -> Result<(), Errno> {
-        if !self.enters_other_root()? {
-            return Ok(());
-        }
-        let found = match self.target(directory, b"", true) {
-            Ok(target) => target.statx(libc::STATX_MNT_ID)?,
-            // What is no descriptor the kernel refuses.
-            Err(_) => return Ok(()),
-        };
-        self.worker.view.require_inside(&found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_that_are_two_dots_lead_up() {
-        for (path, expected) in [
-            ("..", true),
-            ("a/../b", true),
-            ("a/..", true),
-            ("/a/..", false),
-            ("a/..b/...", false),
-            ("", false),
-        ] {
-            assert_eq!(climbs(path.as_bytes()), expected, "{path}");
-        }
     }
 }

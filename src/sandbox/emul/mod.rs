@@ -33,6 +33,7 @@ mod files;
 mod ids;
 mod ipc;
 mod layout;
+mod listing;
 mod memory;
 mod mount;
 mod naming;
@@ -199,10 +200,7 @@ pub struct Worker {
 impl Worker {
     /// Takes the calling thread for it.
     pub fn new(shared: Arc<Emulation>) -> Result<Worker, std::io::Error> {
-        let mut view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
-        if shared.own_files.is_some() {
-            view.confine();
-        }
+        let view = View::for_this_thread(shared.proc.try_clone()?, shared.own_root)?;
         Ok(Worker {
             shared,
             view,

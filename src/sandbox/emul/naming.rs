@@ -1,13 +1,9 @@
 //! The calls that name files, where `/proc` cannot be mounted in targets: each may be
-//! about a file that [`vproc`](super::vproc) answers for, and is handed on otherwise. Of the
-//! rest it only matters whether their paths lead up from where nobody may
-//! ([`confine`](super::confine)).
-
-use nix::errno::Errno;
+//! about a file that [`vproc`](super::vproc) answers for, and is handed on otherwise.
 
 use super::layout::Layout::{Native, Stat32, Stat64};
-use super::table::When::{Always, AnyBit, Unlike};
-use super::table::{Groups, Trap, When, trap};
+use super::table::When::Always;
+use super::table::{Groups, Trap, trap};
 use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
     Access, Attribute, Execute, Link, Mode, OpenHow, ReadLink, Stat, StatAt, StatFs, Statx, Times,
@@ -16,15 +12,10 @@ use super::vproc::go_on;
 
 const NAME: Groups = Groups::NAMING;
 const CWD: i32 = libc::AT_FDCWD;
-/// Paths that start at a descriptor. The working directory of a program is in its target.
-const NOT_CWD: When = Unlike(0, CWD.cast_unsigned());
-
-/// `clone` that shares descriptors, or changes mounts as elsewhere. `clone3`, whose flags are
-/// in memory, is absent: programs take the older one then.
-const SHARING: When = AnyBit(0, (libc::CLONE_FILES | libc::CLONE_NEWNS) as u32);
-
+/// `getdents`, which only x86 has.
+const OLD_GETDENTS: libc::c_long = 78;
 /// 64-bit x86.
-pub(super) const X86_64: [Trap; 41] = [
+pub(super) const X86_64: [Trap; 33] = [
     trap(257, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -86,46 +77,26 @@ pub(super) const X86_64: [Trap; 41] = [
     trap(198, NAME, Always, |c| {
         c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
     }),
-    trap(90, NAME, Always, |c| {
-        c.named(Mode(None), None, 0, |c| c.change_mode(None, 0, None))
-    }),
+    trap(90, NAME, Always, |c| c.named(Mode(None), None, 0, go_on)),
     trap(268, NAME, Always, |c| {
-        c.named(Mode(None), Some(0), 1, |c| c.change_mode(Some(0), 1, None))
+        c.named(Mode(None), Some(0), 1, go_on)
     }),
     trap(452, NAME, Always, |c| {
-        c.named(Mode(Some(3)), Some(0), 1, |c| {
-            c.change_mode(Some(0), 1, Some(3))
-        })
+        c.named(Mode(Some(3)), Some(0), 1, |c| c.change_mode_at())
     }),
     trap(280, NAME, Always, |c| {
-        c.named(Times, Some(0), 1, |c| c.change_times(1))
+        c.named(Times, Some(0), 1, |c| c.change_times())
     }),
-    trap(265, NAME, Always, |c| {
-        c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
-    }),
+    trap(265, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
     trap(81, NAME, Always, |c| c.change_directory()),
+    trap(217, NAME, Always, |c| c.list(libc::SYS_getdents64)),
+    trap(78, NAME, Always, |c| c.list(OLD_GETDENTS)),
+    trap(138, NAME, Always, |c| c.statfs_descriptor()),
     trap(91, NAME, Always, |c| c.change_mode_of_descriptor()),
-    trap(258, NAME, Always, |c| {
-        c.staying(&[(0, 1)], |c| c.mkdir_at())
-    }),
-    trap(259, NAME, Always, |c| {
-        c.staying(&[(0, 1)], |c| c.mknod_at())
-    }),
-    trap(266, NAME, Always, |c| {
-        c.staying(&[(1, 2)], |c| c.symlink_at())
-    }),
-    trap(263, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(264, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
-    trap(316, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
-    trap(261, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(303, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(301, NAME, Always, |c| c.staying(&[(3, 4)], go_on)),
-    trap(56, NAME, SHARING, |c| c.clone_old()),
-    trap(435, NAME, Always, |_| Err(Errno::ENOSYS)),
 ];
 
 /// 64-bit ARM.
-pub(super) const AARCH64: [Trap; 34] = [
+pub(super) const AARCH64: [Trap; 26] = [
     trap(56, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -176,39 +147,23 @@ pub(super) const AARCH64: [Trap; 34] = [
     trap(15, NAME, Always, |c| {
         c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
     }),
-    trap(53, NAME, Always, |c| {
-        c.named(Mode(None), Some(0), 1, |c| c.change_mode(Some(0), 1, None))
-    }),
+    trap(53, NAME, Always, |c| c.named(Mode(None), Some(0), 1, go_on)),
     trap(452, NAME, Always, |c| {
-        c.named(Mode(Some(3)), Some(0), 1, |c| {
-            c.change_mode(Some(0), 1, Some(3))
-        })
+        c.named(Mode(Some(3)), Some(0), 1, |c| c.change_mode_at())
     }),
     trap(88, NAME, Always, |c| {
-        c.named(Times, Some(0), 1, |c| c.change_times(1))
+        c.named(Times, Some(0), 1, |c| c.change_times())
     }),
-    trap(37, NAME, Always, |c| {
-        c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
-    }),
+    trap(37, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
     trap(50, NAME, Always, |c| c.change_directory()),
+    trap(61, NAME, Always, |c| c.list(libc::SYS_getdents64)),
+    trap(44, NAME, Always, |c| c.statfs_descriptor()),
     trap(52, NAME, Always, |c| c.change_mode_of_descriptor()),
-    trap(34, NAME, Always, |c| c.staying(&[(0, 1)], |c| c.mkdir_at())),
-    trap(33, NAME, Always, |c| c.staying(&[(0, 1)], |c| c.mknod_at())),
-    trap(36, NAME, Always, |c| {
-        c.staying(&[(1, 2)], |c| c.symlink_at())
-    }),
-    trap(35, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(38, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
-    trap(276, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
-    trap(264, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(263, NAME, Always, |c| c.staying(&[(3, 4)], go_on)),
-    trap(220, NAME, SHARING, |c| c.clone_old()),
-    trap(435, NAME, Always, |_| Err(Errno::ENOSYS)),
 ];
 
-/// 32-bit x86. `statfs` and the older `utimensat`, whose structures differ, are left to the
-/// kernel.
-pub(super) const I386: [Trap; 43] = [
+/// 32-bit x86. `statfs`, and the older `utimensat` and `getdents`, whose structures differ, are
+/// left to the kernel.
+pub(super) const I386: [Trap; 32] = [
     trap(295, NAME, Always, |c| {
         c.named_open(Some(0), 1, |c| c.openat())
     }),
@@ -275,41 +230,18 @@ pub(super) const I386: [Trap; 43] = [
     trap(236, NAME, Always, |c| {
         c.named(Attribute(Remove, false), None, 0, |c| c.remove_xattr(false))
     }),
-    trap(15, NAME, Always, |c| {
-        c.named(Mode(None), None, 0, |c| c.change_mode(None, 0, None))
-    }),
+    trap(15, NAME, Always, |c| c.named(Mode(None), None, 0, go_on)),
     trap(306, NAME, Always, |c| {
-        c.named(Mode(None), Some(0), 1, |c| c.change_mode(Some(0), 1, None))
+        c.named(Mode(None), Some(0), 1, go_on)
     }),
     trap(452, NAME, Always, |c| {
-        c.named(Mode(Some(3)), Some(0), 1, |c| {
-            c.change_mode(Some(0), 1, Some(3))
-        })
+        c.named(Mode(Some(3)), Some(0), 1, |c| c.change_mode_at())
     }),
     trap(412, NAME, Always, |c| {
-        c.named(Times, Some(0), 1, |c| c.change_times(1))
+        c.named(Times, Some(0), 1, |c| c.change_times())
     }),
-    trap(303, NAME, Always, |c| {
-        c.staying(&[(2, 3)], |c| c.named(Link, Some(0), 1, go_on))
-    }),
+    trap(303, NAME, Always, |c| c.named(Link, Some(0), 1, go_on)),
     trap(133, NAME, Always, |c| c.change_directory()),
+    trap(220, NAME, Always, |c| c.list(libc::SYS_getdents64)),
     trap(94, NAME, Always, |c| c.change_mode_of_descriptor()),
-    trap(296, NAME, Always, |c| {
-        c.staying(&[(0, 1)], |c| c.mkdir_at())
-    }),
-    trap(297, NAME, Always, |c| {
-        c.staying(&[(0, 1)], |c| c.mknod_at())
-    }),
-    trap(304, NAME, Always, |c| {
-        c.staying(&[(1, 2)], |c| c.symlink_at())
-    }),
-    trap(301, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(302, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
-    trap(353, NAME, Always, |c| c.staying(&[(0, 1), (2, 3)], go_on)),
-    trap(299, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(320, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(341, NAME, NOT_CWD, |c| c.staying(&[(0, 1)], go_on)),
-    trap(339, NAME, Always, |c| c.staying(&[(4, 5)], go_on)),
-    trap(120, NAME, SHARING, |c| c.clone_old()),
-    trap(435, NAME, Always, |_| Err(Errno::ENOSYS)),
 ];

@@ -3,11 +3,13 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
 use super::Call;
 use super::files::{self, Target, open_at};
+use super::listing::without_mark;
 use super::place::{Place, place, suspicious};
 use super::vproc::c_string;
 use super::walk::read_link_of;
@@ -41,12 +43,10 @@ impl Call<'_> {
                 format!("fd/{directory}")
             };
             // As it looks from the root that this thread now has.
-            let Ok(mut full) = self.read_link(&format!("{}/{from}", self.pid)) else {
+            let Ok(start) = self.read_link(&format!("{}/{from}", self.pid)) else {
                 return Ok(None);
             };
-            full.push(b'/');
-            full.extend_from_slice(path);
-            full
+            [without_mark(&start), path].join(&b'/')
         };
         let Some(place) = place(&full) else {
             return Ok(None);
@@ -174,11 +174,13 @@ pub struct OwnFiles {
     sys: OwnedFd,
     dev: OwnedFd,
     root: OwnedFd,
+    making: Mutex<()>,
 }
 
 impl OwnFiles {
-    pub(super) fn sys(&self) -> &OwnedFd {
-        &self.sys
+    /// Only one worker at a time makes directories that stand for others.
+    pub(super) fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens them; must be called before any root is changed.
@@ -190,6 +192,7 @@ impl OwnFiles {
             sys: directory(c"/sys").or_else(|_| directory(c"/proc"))?,
             dev: directory(c"/dev")?,
             root: directory(c"/")?,
+            making: Mutex::default(),
         })
     }
 }

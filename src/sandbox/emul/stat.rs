@@ -22,12 +22,12 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         }
         let target = self.target(libc::AT_FDCWD, &path, follow);
-        self.stat(target, self.arguments[1], layout)
+        self.stat(target, None, 1, layout)
     }
 
     pub(super) fn stat_descriptor(&mut self, layout: Layout) -> Outcome {
         let target = self.target_of_descriptor(self.int(0));
-        self.stat(target, self.arguments[1], layout)
+        self.stat(target, Some(self.int(0)), 1, layout)
     }
 
     pub(super) fn stat_at(&mut self, layout: Layout) -> Outcome {
@@ -39,7 +39,7 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         }
         let target = self.target(self.int(0), &path, follow);
-        self.stat(target, self.arguments[2], layout)
+        self.stat(target, path.is_empty().then_some(self.int(0)), 2, layout)
     }
 
     /// The file that `dirfd`, a path and flags name.
@@ -72,7 +72,14 @@ impl Call<'_> {
         }
     }
 
-    fn stat(&mut self, target: Result<Target, Errno>, address: u64, layout: Layout) -> Outcome {
+    /// `itself` is a descriptor, if that is all that names the file.
+    fn stat(
+        &mut self,
+        target: Result<Target, Errno>,
+        itself: Option<i32>,
+        buffer: usize,
+        layout: Layout,
+    ) -> Outcome {
         // What cannot be found out here, the kernel answers with its own error.
         let Ok(target) = target else {
             return Ok(Answer::Continue);
@@ -80,13 +87,16 @@ impl Call<'_> {
         let Ok(mut found) = target.statx(libc::STATX_BASIC_STATS) else {
             return Ok(Answer::Continue);
         };
+        if let Some(place) = self.stands_for_other(itself, &found)? {
+            return self.stat_place(&place, true, buffer, layout);
+        }
         if !self.correct(&mut found) && !self.correct_process(target, &mut found) {
             return Ok(Answer::Continue);
         }
         let Some(bytes) = layout.bytes(&found) else {
             return Ok(Answer::Continue);
         };
-        self.write(address, &bytes)?;
+        self.write(self.arguments[buffer], &bytes)?;
         Ok(Answer::Value(0))
     }
 
@@ -109,6 +119,10 @@ impl Call<'_> {
         let Ok(mut found) = found else {
             return Ok(Answer::Continue);
         };
+        let itself = path.is_empty().then_some(self.int(0));
+        if let Some(place) = self.stands_for_other(itself, &found)? {
+            return self.statx_place(&place, true);
+        }
         if !self.correct(&mut found) && !self.correct_process(target, &mut found) {
             return Ok(Answer::Continue);
         }

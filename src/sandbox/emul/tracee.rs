@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::confine::climbs;
 use super::files::{Target, c_string, open_at, open_how, statx};
 use super::roots::{RootId, Roots};
 use super::status::{Signals, Status, status_field, status_number, status_of};
@@ -108,8 +107,6 @@ pub struct View {
     /// Changes of roots before which this thread was last seen to have `root`.
     seen: u64,
     known: [Option<Known>; TASKS],
-    /// Programs are held by their root directory alone.
-    confined: bool,
 }
 
 impl View {
@@ -126,23 +123,7 @@ impl View {
             own_root,
             seen: 0,
             known: [None; TASKS],
-            confined: false,
         })
-    }
-
-    /// From now on no program leads up from a directory that is not in its target.
-    pub(super) fn confine(&mut self) {
-        self.confined = true;
-    }
-
-    /// Fails if a directory is on another mount than the root that this thread has.
-    pub(super) fn require_inside(&self, found: &libc::statx) -> Result<(), Errno> {
-        // Before Linux 5.8 the kernel does not tell.
-        let is_known = found.stx_mask & libc::STATX_MNT_ID != 0;
-        if is_known && found.stx_mnt_id != self.root.3 {
-            return Err(Errno::EACCES);
-        }
-        Ok(())
     }
 
     /// A file below `/proc/PID`.
@@ -281,11 +262,6 @@ impl View {
         // Links and `..` may lead through the root.
         self.enter_root(pid, roots)?;
         let start = self.below_proc(start.into_bytes(), true)?.into_file()?;
-        if self.confined && self.root != self.own_root && climbs(path) {
-            let (start, more) = (start.as_raw_fd(), libc::STATX_MNT_ID);
-            let found = statx(start, c"", libc::AT_EMPTY_PATH, more)?;
-            self.require_inside(&found)?;
-        }
         self.resolve(pid, Some(start), path, follow)
             .map(Target::File)
     }
@@ -411,6 +387,15 @@ impl View {
         Err(Errno::EACCES)
     }
 
+    /// How far a process has read a directory, and whether the descriptor is closed at
+    /// `execve(2)`.
+    pub(super) fn progress(&self, pid: u32, descriptor: i32) -> Result<(i64, bool), Errno> {
+        let text = self.information_of(pid, descriptor)?;
+        let position = status_field(&text, "pos:").and_then(|field| field.parse().ok());
+        let flags = open_flags(&text).ok_or(Errno::EIO)?;
+        Ok((position.ok_or(Errno::EIO)?, flags & libc::O_CLOEXEC != 0))
+    }
+
     fn information_of(&self, pid: u32, descriptor: i32) -> Result<String, Errno> {
         let path = c_string(format!("{pid}/fdinfo/{descriptor}").into_bytes())?;
         let file = open_at(self.proc.as_raw_fd(), &path, libc::O_RDONLY, 0)?;
@@ -487,13 +472,6 @@ impl View {
         let file = self.of_process(pid, "status")?;
         let text = status_of(&file.reopen(libc::O_RDONLY, 0)?)?;
         status_number(&text, "Tgid:").ok_or(Errno::ESRCH)
-    }
-
-    /// Whether a task is the only thread of its process.
-    pub(super) fn is_single_threaded(&self, pid: u32) -> Result<bool, Errno> {
-        let file = self.of_process(pid, "status")?;
-        let text = status_of(&file.reopen(libc::O_RDONLY, 0)?)?;
-        Ok(status_number(&text, "Threads:") == Some(1))
     }
 
     /// The root that this thread has.

@@ -2,13 +2,13 @@
 //! mounted: paths that lead there are answered from the sandbox's own.
 //!
 //! Paths are recognised by their text ([`place`](mod@super::place)), and what stands for them
-//! is found by [`reach`](mod@super::reach). What a program opens below `/proc` is the
-//! real thing, so from there on the kernel does all. `/proc/self` is the asking
+//! is found by [`reach`](mod@super::reach). A file that a program opens below `/proc` is the
+//! real thing, so from there on the kernel does all; a directory is not
+//! ([`listing`](mod@super::listing)). `/proc/self` is the asking
 //! process. The mount table is made up, because the real one tells of the host.
 //!
-//! Not there: a working directory in `/proc` or `/sys`, paths that lead up from a directory
-//! there ([`confine`](mod@super::confine)), opening a link there as a mere name (`O_PATH`),
-//! and terminals of its own.
+//! Not there: a working directory below `/proc` or `/sys`, opening a link there as a mere name
+//! (`O_PATH`), and terminals of its own.
 
 use std::ffi::CString;
 use std::io::Write as _;
@@ -106,8 +106,9 @@ impl Call<'_> {
             return otherwise(self);
         };
         let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
-        self.require_staying(directory, &path)?;
-        let found = if suspicious(&path) {
+        // A descriptor may stand for a directory elsewhere.
+        let starts = directory >= 0 && !path.is_empty() && path[0] != b'/';
+        let found = if starts || suspicious(&path) {
             self.leads_to(directory, &path)?
         } else {
             None
@@ -173,12 +174,7 @@ impl Call<'_> {
             Verb::Stat(_, layout) | Verb::StatAt(layout) => {
                 self.stat_place(place, !itself, next, layout)
             }
-            Verb::Statx => {
-                let mut found = self.target_of(place, !itself)?.statx(self.word(next + 1))?;
-                self.correct(&mut found);
-                self.write(self.arguments[next + 2], bytes_of(&found))?;
-                Ok(Answer::Value(0))
-            }
+            Verb::Statx => self.statx_place(place, !itself),
             Verb::Access(_) => self.access_place(place, !itself, self.int(next)),
             Verb::ReadLink => self.read_place(place, next),
             Verb::StatFs => self.statfs_place(place, next),
@@ -233,7 +229,7 @@ impl Call<'_> {
         Ok(Answer::Value(0))
     }
 
-    fn statfs_place(&mut self, place: &Place, buffer: usize) -> Outcome {
+    pub(super) fn statfs_place(&mut self, place: &Place, buffer: usize) -> Outcome {
         let file = self.target_of(place, true)?.into_file()?;
         let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
         // SAFETY: the descriptor is open, and `found` has room for the structure.
@@ -295,16 +291,18 @@ impl Call<'_> {
         let flags = flags & !dropped | libc::O_NOCTTY;
         let mode = mode & 0o7777;
         let target = self.target_of(place, flags & libc::O_NOFOLLOW == 0)?;
-        let file = if let Place::Proc(rest) = place {
-            let found = target.into_file()?;
-            if is_of_proc(&found)? {
-                self.require_open(&found, writes)?;
-                Target::File(found).reopen(flags, mode)?
-            } else {
-                self.open_fenced(found, rest, (flags, mode))?
+        let file = match place {
+            Place::Proc(rest) => {
+                let found = target.into_file()?;
+                if is_of_proc(&found)? {
+                    self.require_open(&found, writes)?;
+                    self.open_of_kernel(found, flags, mode)?
+                } else {
+                    self.open_fenced(found, rest, (flags, mode))?
+                }
             }
-        } else {
-            target.reopen(flags, mode)?
+            Place::Sys(_) => self.open_of_kernel(target.into_file()?, flags, mode)?,
+            _ => target.reopen(flags, mode)?,
         };
         self.still_there()?;
         Ok(Answer::Descriptor {
@@ -313,7 +311,19 @@ impl Call<'_> {
         })
     }
 
-    fn stat_place(
+    /// Opens a file of `/proc` or `/sys`, or what stands for a directory there.
+    fn open_of_kernel(&self, found: OwnedFd, flags: i32, mode: u32) -> Result<OwnedFd, Errno> {
+        let kind = u32::from(files::statx_of(&found)?.stx_mode) & libc::S_IFMT;
+        if kind != libc::S_IFDIR {
+            return Target::File(found).reopen(flags, mode);
+        }
+        if flags & (libc::O_ACCMODE | libc::O_TRUNC) != libc::O_RDONLY {
+            return Err(Errno::EISDIR);
+        }
+        self.stand_in(&found)
+    }
+
+    pub(super) fn stat_place(
         &mut self,
         place: &Place,
         follow: bool,
@@ -325,6 +335,14 @@ impl Call<'_> {
         self.correct(&mut found);
         let bytes = layout.bytes(&found).ok_or(Errno::EOVERFLOW)?;
         self.write(self.arguments[buffer], &bytes)?;
+        Ok(Answer::Value(0))
+    }
+
+    /// Of `statx`, whose last two arguments are a mask and a buffer.
+    pub(super) fn statx_place(&mut self, place: &Place, follow: bool) -> Outcome {
+        let mut found = self.target_of(place, follow)?.statx(self.word(3))?;
+        self.correct(&mut found);
+        self.write(self.arguments[4], bytes_of(&found))?;
         Ok(Answer::Value(0))
     }
 

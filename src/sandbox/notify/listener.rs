@@ -216,11 +216,35 @@ impl Listener {
 
     /// Gives the task a descriptor as the result of its call.
     fn send_descriptor(&self, id: u64, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+        let place = (libc::SECCOMP_ADDFD_FLAG_SEND, 0);
+        self.add_descriptor(id, place, file, close_on_exec)
+    }
+
+    /// Gives a task that waits another file for one of its descriptors.
+    pub fn replace(
+        &self,
+        id: u64,
+        descriptor: i32,
+        file: &OwnedFd,
+        close_on_exec: bool,
+    ) -> Result<(), Errno> {
+        let number = u32::try_from(descriptor).map_err(|_| Errno::EBADF)?;
+        let place = (libc::SECCOMP_ADDFD_FLAG_SETFD, number);
+        self.add_descriptor(id, place, file, close_on_exec)
+    }
+
+    fn add_descriptor(
+        &self,
+        id: u64,
+        (flag, number): (libc::c_ulong, u32),
+        file: &OwnedFd,
+        close_on_exec: bool,
+    ) -> Result<(), Errno> {
         let request = libc::seccomp_notif_addfd {
             id,
-            flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+            flags: flag as u32,
             srcfd: u32::try_from(file.as_raw_fd()).map_err(|_| Errno::EBADF)?,
-            newfd: 0,
+            newfd: number,
             newfd_flags: if close_on_exec {
                 libc::O_CLOEXEC as u32
             } else {
