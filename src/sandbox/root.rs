@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::CloneFlags;
 
-use super::{mounts, standin};
+use super::{mounts, notify, standin};
 use crate::threads::joined;
 
 /// Runs `work` in a thread whose root directory is `root`, without what is mounted below it.
@@ -117,6 +117,18 @@ extern "C" fn run_job<F: FnOnce() -> T, T>(job: *mut libc::c_void) -> libc::c_in
     0
 }
 
+/// All signals but the one that wakes workers: a handler would use the storage that was lent,
+/// and that one's does nothing.
+fn blocked() -> nix::sys::signal::SigSet {
+    // SAFETY: the first call makes a valid set, the second takes a signal off it.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::uninit();
+        libc::sigfillset(set.as_mut_ptr());
+        libc::sigdelset(set.as_mut_ptr(), notify::wake_signal());
+        nix::sys::signal::SigSet::from_sigset_t_unchecked(set.assume_init())
+    }
+}
+
 /// Runs `work` in a task of this process that shares everything but `CLONE_FS`.
 ///
 /// The C library starts all its threads with a shared context. This one borrows
@@ -136,12 +148,10 @@ fn in_clone<F: FnOnce() -> T, T>(work: F) -> io::Result<T> {
         | libc::CLONE_THREAD
         | libc::CLONE_SYSVSEM
         | libc::CLONE_CHILD_CLEARTID;
-    // A signal handler here would use the storage that was lent.
     let mut before = nix::sys::signal::SigSet::empty();
-    let all = nix::sys::signal::SigSet::all();
     nix::sys::signal::pthread_sigmask(
         nix::sys::signal::SigmaskHow::SIG_SETMASK,
-        Some(&all),
+        Some(&blocked()),
         Some(&mut before),
     )?;
     // SAFETY: the stack is mapped and unused; stack, job and counter live until
@@ -205,6 +215,21 @@ mod tests {
         .expect("it can be started");
         assert_eq!(names, [Path::new("/"), Path::new("/")]);
         assert_eq!(std::env::current_dir().expect("a directory"), before);
+    }
+
+    #[test]
+    fn a_clone_can_be_woken_and_meets_no_other_signal() {
+        let blocked =
+            std::thread::spawn(|| in_clone(|| std::fs::read_to_string("/proc/thread-self/status")));
+        let status = blocked.join().expect("it ends").expect("it is started");
+        let status = status.expect("read");
+        let field = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let set = u64::from_str_radix(field.expect("there").trim(), 16).expect("a number");
+        let has = |signal: i32| set & 1 << (signal - 1) != 0;
+        assert!(!has(notify::wake_signal()));
+        for signal in [libc::SIGTERM, libc::SIGCHLD, libc::SIGUSR1] {
+            assert!(has(signal), "{signal}");
+        }
     }
 
     #[test]

@@ -205,8 +205,14 @@ impl Calls {
         }
         match self.opens[set][number] {
             // To open a FIFO is to wait, which a signal may interrupt.
-            // SAFETY: by the caller's promise.
-            Some(path) => unsafe { !is_fifo(pid, call.arguments[usize::from(path)]) },
+            Some(path) => {
+                let argument = |number: u8| call.arguments[usize::from(number)];
+                // A directory to start from comes right before the path.
+                let directory = path.checked_sub(1).map(|number| argument(number) as i32);
+                let directory = directory.filter(|&number| number >= 0);
+                // SAFETY: by the caller's promise.
+                unsafe { !is_fifo(pid, directory, argument(path)) }
+            }
             None => true,
         }
     }
@@ -338,8 +344,9 @@ impl Guard<'_> {
     }
 }
 
-/// Makes the child of a fork a guard: it gets a name, and closes all descriptors but one,
-/// since others wait for the end of pipes that were open in the parent.
+/// Makes the child of a fork a guard: it gets a name, takes all signals, which its parent
+/// may have blocked, and closes all descriptors but one, since others wait for the end of
+/// pipes that were open in the parent.
 ///
 /// # Safety
 /// Whatever owns the descriptors must not be used any more.
@@ -353,6 +360,9 @@ unsafe fn become_guard(but: RawFd) {
         }
         libc::syscall(libc::SYS_close_range, but + 1, last, 0);
         libc::prctl(libc::PR_SET_NAME, c"kiln-guard".as_ptr(), 0, 0, 0);
+        let mut none = std::mem::MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
 }
 
@@ -373,36 +383,34 @@ unsafe fn seize(task: libc::pid_t, options: libc::c_int) -> i32 {
     }
 }
 
-/// Whether a path of a task, from its root or working directory, is a FIFO.
+/// Whether a path of a task, from its root, a descriptor or its working directory, is a
+/// FIFO.
 ///
 /// # Safety
 /// As for [`Guard::proceed`].
-unsafe fn is_fifo(pid: libc::pid_t, address: u64) -> bool {
+unsafe fn is_fifo(pid: libc::pid_t, directory: Option<i32>, address: u64) -> bool {
     let mut path = [0u8; 64 + PATH];
     let mut given = [0u8; PATH];
-    // Up to the end of a page, behind which there may be nothing.
-    let room = (4096 - address % 4096).min(PATH as u64) as usize;
-    let local = libc::iovec {
-        iov_base: given.as_mut_ptr().cast(),
-        iov_len: room,
+    let part = |base: *mut u8, length: usize| libc::iovec {
+        iov_base: base.cast(),
+        iov_len: length,
     };
-    let remote = libc::iovec {
-        iov_base: address as *mut libc::c_void,
-        iov_len: room,
-    };
-    // SAFETY: both vectors are as long as they say; `stat` is valid zeroed.
+    // Behind the end of a page there may be nothing, and then that part is not read.
+    let first = (4096 - address % 4096).min(PATH as u64) as usize;
+    let local = part(given.as_mut_ptr(), PATH);
+    let start = address as *mut u8;
+    let remote = [
+        part(start, first),
+        part(start.wrapping_add(first), PATH - first),
+    ];
+    // SAFETY: the vectors are as long as they say; `stat` is valid zeroed.
     unsafe {
-        let count = libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0);
+        let count = libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), 2, 0);
         let Ok(count) = usize::try_from(count) else {
             return false;
         };
         let Some(end) = given[..count].iter().position(|&byte| byte == 0) else {
             return false;
-        };
-        let start = if given[0] == b'/' {
-            &b"root"[..]
-        } else {
-            b"cwd/"
         };
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
@@ -412,8 +420,15 @@ unsafe fn is_fifo(pid: libc::pid_t, address: u64) -> bool {
         // The workers' working directory, which this process has too, is `/proc`.
         let mut digits = [0u8; 10];
         put(decimal(pid.cast_unsigned(), &mut digits));
-        put(b"/");
-        put(start);
+        match directory {
+            _ if given[0] == b'/' => put(b"/root"),
+            Some(number) => {
+                put(b"/fd/");
+                put(decimal(number.cast_unsigned(), &mut digits));
+                put(b"/");
+            }
+            None => put(b"/cwd/"),
+        }
         put(&given[..end]);
         let mut stat: libc::stat = std::mem::zeroed();
         libc::stat(path.as_ptr().cast(), &raw mut stat) == 0

@@ -287,7 +287,7 @@ fn require_own_proc(proc: &OwnedFd) -> Result<(), Error> {
 }
 
 /// A signal that does nothing but interrupt a worker which waits for calls.
-fn wake_signal() -> libc::c_int {
+pub(super) fn wake_signal() -> libc::c_int {
     libc::SIGRTMIN() + 3
 }
 
