@@ -242,10 +242,12 @@ fn move_up(above: &OwnedFd, name: &CString, top: &OwnedFd, moved: &mut u64) -> i
     loop {
         let place = CString::new(format!("kiln-deep-{moved}"))?;
         *moved += 1;
-        match renameat(above, name.as_c_str(), top, place.as_c_str()) {
-            // The tree has that name itself.
-            Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
-            result => return Ok(result.map(|()| place)?),
+        // The tree may have that name itself. An empty directory would be replaced, and
+        // not all filesystems know `RENAME_NOREPLACE`.
+        let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+        if nix::sys::stat::fstatat(top, place.as_c_str(), nofollow) == Err(Errno::ENOENT) {
+            renameat(above, name.as_c_str(), top, place.as_c_str())?;
+            return Ok(place);
         }
     }
 }
@@ -409,6 +411,7 @@ mod tests {
         let tree = deep(parent.path(), 20_000, outside.path());
         // Names that removal would use itself.
         std::fs::create_dir_all(tree.join("kiln-deep-0/full")).expect("made");
+        std::fs::create_dir(tree.join("kiln-deep-2")).expect("made");
         std::fs::write(tree.join("kiln-deep-1"), "x").expect("written");
         std::os::unix::fs::symlink(outside.path(), tree.join("link")).expect("linked");
         remove_tree(&tree).expect("removed");
