@@ -13,12 +13,16 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::poll::PollTimeout;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 
 /// Tasks of a build, unless asked otherwise: no package needs more, and a program
 /// that forks without end is stopped before it hurts the host.
@@ -26,6 +30,9 @@ pub const DEFAULT_PROCESSES: u64 = 4096;
 
 /// How often programs are looked at where the kernel does not count for us.
 const PERIOD: Duration = Duration::from_millis(100);
+
+/// Length of a path, in bytes, from which on it starts at an open directory.
+const LONG_PATH: usize = 1024;
 
 /// What programs may use.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -276,15 +283,27 @@ fn bytes_of_filesystem(path: &Path) -> u64 {
     })
 }
 
-/// Bytes that a tree takes on its own filesystem; mounts in it do not count.
+/// Bytes that a tree takes on its own filesystem, however deep; mounts in it do not count.
 fn bytes_of_tree(path: &Path) -> u64 {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let Ok(meta) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    let Ok(top) = nix::fcntl::open(path, flags, Mode::empty()) else {
         return 0;
     };
     let mut linked = HashSet::new();
     let mut sum = 0u64;
-    let mut directories = vec![path.to_owned()];
-    while let Some(directory) = directories.pop() {
+    // Each by an open directory above it, since a path has at most `PATH_MAX` bytes.
+    let mut directories = vec![(Rc::new(top), PathBuf::new())];
+    while let Some((mut above, mut path)) = directories.pop() {
+        if path.as_os_str().len() > LONG_PATH {
+            let Ok(opened) = nix::fcntl::openat(&*above, &path, flags, Mode::empty()) else {
+                continue;
+            };
+            (above, path) = (Rc::new(opened), PathBuf::new());
+        }
+        let directory = PathBuf::from(format!("/proc/self/fd/{}", above.as_raw_fd())).join(&path);
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let Ok(found) = entry.metadata() else {
                 continue;
@@ -293,7 +312,7 @@ fn bytes_of_tree(path: &Path) -> u64 {
                 continue;
             }
             if found.is_dir() {
-                directories.push(entry.path());
+                directories.push((above.clone(), path.join(entry.file_name())));
             } else if found.nlink() > 1 && !linked.insert(found.ino()) {
                 continue;
             }
@@ -392,6 +411,25 @@ mod tests {
         fs::hard_link(&file, directory.path().join("again")).expect("linked");
         let used = bytes_of_tree(directory.path());
         assert!((1 << 20..3 << 19).contains(&used), "{used}");
+    }
+
+    #[test]
+    fn what_lies_deeper_than_a_path_is_long_counts() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut here = nix::fcntl::open(directory.path(), flags, Mode::empty()).expect("there");
+        let name = "n".repeat(200);
+        for _ in 0..30 {
+            nix::sys::stat::mkdirat(&here, name.as_str(), Mode::S_IRWXU).expect("made");
+            here = nix::fcntl::openat(&here, name.as_str(), flags, Mode::empty()).expect("made");
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(&here, "file", flags, Mode::S_IRWXU).expect("made");
+        nix::unistd::write(&file, &vec![1; 1 << 20]).expect("written");
+        let used = bytes_of_tree(directory.path());
+        assert!(used > 1 << 20, "{used}");
+        // The library removes by paths.
+        super::super::sweep::remove_tree(directory.path()).expect("removed");
     }
 
     #[test]
