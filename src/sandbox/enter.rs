@@ -125,11 +125,11 @@ impl Running {
             family::end_descendants();
         }
         // The keeper swept already unless it was killed itself.
-        self.work.remove(&self.identity)?;
+        let removed = self.work.remove(&self.identity);
         if let Some(group) = &self.group {
             group.remove();
         }
-        Ok(status)
+        removed.map(|()| status)
     }
 }
 
