@@ -115,14 +115,24 @@ impl Privacy {
     }
 }
 
+/// Where programs are, which those of hooks need.
+const OF_THE_SYSTEM: [&str; 4] = ["/usr", "/opt", "/etc", "/nix"];
+
 /// Whether a link of the home directory leads to what everybody may read anyway,
-/// such as a directory of the system.
+/// such as a directory of the system. In a directory of the caller's own there may be files
+/// that nobody else may read.
 fn leads_to_public(path: &Path, home: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    let (Ok(target), Ok(meta)) = (std::fs::canonicalize(path), std::fs::metadata(path)) else {
+        return false;
+    };
+    let is_own = meta.uid() == nix::unistd::geteuid().as_raw()
+        && !OF_THE_SYSTEM.iter().any(|start| target.starts_with(start));
     is_link
-        && std::fs::canonicalize(path).is_ok_and(|target| !target.starts_with(home))
-        && std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
+        && !target.starts_with(home)
+        && meta.permissions().mode() & 0o004 != 0
+        && (meta.is_file() || !is_own)
 }
 
 /// The absolute path in a variable.

@@ -51,10 +51,16 @@ fn secrets_of_the_home_directory_are_hidden_but_for_what_is_given() {
         fs::create_dir_all(path.parent().expect("a parent")).expect("made");
         fs::write(path, text).expect("written");
     }
+    // Links of the home directory to elsewhere, as where homes are small.
+    let elsewhere = home.with_file_name("elsewhere");
+    fs::create_dir_all(elsewhere.join("tool")).expect("made");
+    fs::write(elsewhere.join("tool/token"), "private").expect("written");
+    std::os::unix::fs::symlink(elsewhere.join("tool"), home.join(".tool")).expect("linked");
     toy.hook(
         "extra-data",
         "50-look",
-        "find \"$HOME\" -type f | while read -r file; do\n\
+        "[ ! -e \"$HOME/.tool/token\" ] || echo 'found private .tool'\n\
+         find \"$HOME\" -type f | while read -r file; do\n\
            case $(cat \"$file\" 2>/dev/null) in public|private) echo \"found $(cat \"$file\") ${file#$HOME/}\";; esac\n\
          done\n\
          if (: >\"$HOME/.ssh/new\") 2>/dev/null; then echo 'found writable .ssh'; fi",
