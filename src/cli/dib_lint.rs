@@ -246,7 +246,8 @@ fn ignored_by_git(caller: &Caller, root: &Path, files: &[File]) -> BTreeSet<Path
     }
     let input = child.stdin.take();
     let output = std::thread::scope(|scope| {
-        scope.spawn(move || {
+        // Without it git is told of no files.
+        let _ = std::thread::Builder::new().spawn_scoped(scope, move || {
             // git reads nothing where there is no repository.
             let _ = input.map(|mut input| input.write_all(&list));
         });

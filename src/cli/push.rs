@@ -259,13 +259,16 @@ fn stop_on_signals() -> Arc<AtomicBool> {
     // Without signals to wait for, they end the process as usual.
     if set.thread_block().is_ok() {
         let stop = Arc::clone(&stop);
-        std::thread::spawn(move || {
+        let waits = std::thread::Builder::new().spawn(move || {
             while set.wait().is_ok() {
                 if stop.swap(true, Ordering::Relaxed) {
                     std::process::exit(INTERRUPTED.into());
                 }
             }
         });
+        if waits.is_err() {
+            let _ = set.thread_unblock();
+        }
     }
     stop
 }

@@ -210,7 +210,8 @@ impl Cache {
         let threads = client.options().connections.clamp(1, items.len().max(1));
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(work);
+                // Without it others do what there is.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
         });

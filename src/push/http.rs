@@ -163,7 +163,8 @@ impl Http {
         let agent = uploader.agent_for(call.url);
         let (ended, ends) = channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(move || {
+            // Without it an upload that is stopped ends with its image.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || {
                 while ends.recv_timeout(STOP_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                     if stop.load(Ordering::Relaxed) {
                         agent.clone().shutdown();

@@ -11,7 +11,7 @@ use md5::Md5;
 use sha2::Sha256;
 use sha2::digest::Digest;
 
-use crate::threads::joined;
+use crate::threads::begin;
 
 /// Suffixes of checksum files.
 pub(crate) const SUFFIXES: [&str; 2] = ["md5", "sha256"];
@@ -88,7 +88,7 @@ pub(crate) fn of_file(file: &File, wanted: Checksums) -> io::Result<Digests> {
         io::Result::Ok(hasher.finish())
     };
     let (md5, sha256) = std::thread::scope(|scope| {
-        let md5 = scope.spawn(|| {
+        let md5 = begin(scope, || {
             if wanted.md5 {
                 one(Checksums {
                     sha256: false,
@@ -106,7 +106,7 @@ pub(crate) fn of_file(file: &File, wanted: Checksums) -> io::Result<Digests> {
         } else {
             Ok(Digests::default())
         };
-        (joined(md5), sha256)
+        (md5.finish(), sha256)
     });
     Ok(Digests {
         md5: md5?.md5,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::error::Error;
 use super::prefetch;
 use super::source::{Prefetch, ReadAt};
+use crate::threads::begin;
 
 /// How often progress is told.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -206,7 +207,7 @@ pub(crate) fn run(
                 .spawn_scoped(scope, move || ahead.run(prefetch, queue, state));
         }
         for _ in 0..threads {
-            scope.spawn(|| {
+            begin(scope, || {
                 let end = EndOfThread {
                     shared: &state,
                     writers,

@@ -57,7 +57,7 @@ pub fn configure(
     line: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Error> {
     std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
             if mounts_are_possible() {
                 isolate(root.path())?;
             }
@@ -82,7 +82,7 @@ pub fn configure(
             }
             result
         });
-        joined(thread)
+        joined(thread.map_err(|source| Error::Thread { source })?)
     })
 }
 

@@ -99,6 +99,13 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// A thread could not be started.
+    #[error("cannot start a thread for the packages of the root")]
+    Thread {
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
     /// The target's programs cannot be run.
     #[error("cannot run `{program}` in the root `{root}`")]
     Run {
@@ -194,6 +201,9 @@ impl Error {
                 }
                 _ => "check the directory of the cache (`DIB_IMAGE_CACHE`)",
             }),
+            Error::Thread { .. } => Some(
+                "the session or a control group has as many processes as it may have: raise `ulimit -u` or `pids.max`",
+            ),
             Error::Run { source, .. } => Some(match source.raw_os_error() {
                 Some(libc::ENOEXEC) => {
                     "programs of this architecture do not run here; install qemu-user's binfmt handlers"

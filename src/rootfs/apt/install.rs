@@ -68,9 +68,10 @@ pub fn install(
     let failure: Mutex<Option<(usize, Error)>> = Mutex::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
 
-    let fetched = std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
+    std::thread::scope(|scope| {
+        for number in 0..workers {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                let _end = EndOfWorker(&queue);
                 while let Some((index, blob)) = queue.take() {
                     let result = unpack_one(
                         &unpacker,
@@ -96,14 +97,19 @@ pub fn install(
                     }
                 }
             });
+            match thread {
+                Ok(_) => {}
+                // Fewer are slower, but enough.
+                Err(_) if number > 0 => break,
+                Err(source) => return Err(Error::Thread { source }),
+            }
         }
         let fetched = cache.fetch_all(client, selection.items, progress, &|index, blob| {
             queue.put(index, blob.clone());
         });
         queue.close(fetched.is_err());
-        fetched
-    });
-    fetched?;
+        Ok(fetched.map(drop)?)
+    })?;
     if let Some((_, error)) = failure
         .into_inner()
         .unwrap_or_else(|poison| poison.into_inner())
@@ -273,6 +279,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Packages that have arrived; the first one is given out before all others.
+/// A worker that panics lets nobody wait for what it was doing.
+struct EndOfWorker<'a>(&'a Queue);
+
+impl Drop for EndOfWorker<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(true);
+        }
+    }
+}
+
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,

@@ -14,6 +14,7 @@ use super::{Compression, Compressor};
 use crate::sink::error::Error;
 use crate::sink::output::Output;
 use crate::sink::pass::{is_zero, lock};
+use crate::threads::begin;
 use crate::tree::{Content, InodeId, Kind, Reader, Timestamp, Tree};
 
 /// Blocks that each thread gets at once; what is compressed waits for those before it.
@@ -276,7 +277,7 @@ fn data(
             batch.iter().map(|_| Mutex::new(None)).collect();
         std::thread::scope(|scope| {
             for worker in &mut workers {
-                scope.spawn(|| {
+                begin(scope, || {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         let Some(job) = batch.get(at) else { break };

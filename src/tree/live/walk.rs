@@ -88,7 +88,8 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
         let mut handles = Vec::new();
         // The root is examined by a scanning thread too: only those have a
         // working directory of their own.
-        let first = scope.spawn(|| {
+        let thread = std::thread::Builder::new();
+        let first = thread.spawn_scoped(scope, || {
             let mut worker = Worker::new(&scan);
             worker.mode.enter(scan.root.as_fd()).map_err(failed)?;
             let entry = worker.examine(scan.root.as_fd(), c".", b"")?;
@@ -99,7 +100,7 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<Tree, Error> {
             });
             Ok::<_, Error>(entry)
         });
-        root_entry = joined(first)?;
+        root_entry = joined(first.map_err(|source| Error::Thread { source })?)?;
         for number in 0..threads {
             let thread = std::thread::Builder::new().name(format!("scan {number}"));
             match thread.spawn_scoped(scope, || Worker::new(&scan).run()) {
