@@ -277,6 +277,8 @@ struct Followed {
     finished: Option<Event>,
     stopped_by: Option<Signal>,
     late: Option<Duration>,
+    /// An image has its name.
+    written: bool,
     /// The hook, and the step, that has begun and not ended.
     hook: Option<String>,
     step: Option<String>,
@@ -294,7 +296,17 @@ impl Followed {
             Event::HookFinished { .. } => self.hook = None,
             Event::StepStarted { step, .. } => self.step = Some(format!("`{step}`")),
             Event::StepFinished { .. } => self.step = None,
+            Event::OutputWritten { .. } => self.written = true,
             _ => {}
+        }
+    }
+
+    /// What there is of a build that did not come to its end.
+    fn result(&self) -> &'static str {
+        if self.written {
+            "its images were written by then"
+        } else {
+            "no image was written"
         }
     }
 
@@ -328,7 +340,7 @@ fn follow(
     };
     let counted = counted_hints(&running);
     let status = running.wait()?;
-    let moment = followed.moment();
+    let (moment, result) = (followed.moment(), followed.result());
     let Followed {
         failed,
         finished,
@@ -339,7 +351,7 @@ fn follow(
     if let Some(limit) = late {
         return Err(Failure::status(
             format!(
-                "the build took longer than {} s, the limit of `--build-timeout`, and was ended{moment}; no image was written",
+                "the build took longer than {} s, the limit of `--build-timeout`, and was ended{moment}; {result}",
                 limit.as_secs_f64()
             ),
             124,
@@ -349,7 +361,7 @@ fn follow(
     if let Some(signal) = stopped_by {
         let status = 128u8.saturating_add(signal as u8);
         on_event(Event::Failed {
-            message: format!("stopped by {signal}; no image was written"),
+            message: format!("stopped by {signal}; {result}"),
             hints: Vec::new(),
             status,
         });
@@ -393,31 +405,38 @@ fn follow_events(
     let mut buffer = vec![0; 64 * 1024];
     let mut followed = Followed::default();
     loop {
+        let ended = followed.late.is_some() || followed.stopped_by.is_some();
         let mut polled = [
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
         let left = deadline.map(|(end, _)| end.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
+        if left == Some(Duration::ZERO) && !ended {
             followed.late = deadline.map(|(_, limit)| limit);
             running.cancel();
-            return Ok(followed);
+            continue;
         }
-        let patience = left.map_or(PollTimeout::NONE, |left| {
+        let patience = match left {
+            // What was said by then is still heard.
+            _ if ended => PollTimeout::ZERO,
             // Rounded up, or the last millisecond would be spent in a loop.
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
+            Some(left) => {
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        };
         match poll(&mut polled, patience) {
+            Ok(0) if ended => return Ok(followed),
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => return Err(Failure::io("waiting for the build")(error.into())),
             Ok(_) => {}
         }
         let readable = polled[0].any().unwrap_or(false);
-        if let Ok(Some(signal)) = signals.read_signal() {
+        if !ended && let Ok(Some(signal)) = signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(libc::SIGTERM);
-            followed.stopped_by = Signal::try_from(number).ok();
+            followed.stopped_by = Signal::try_from(number).ok().or(Some(Signal::SIGTERM));
             running.cancel();
-            return Ok(followed);
+            continue;
         }
         if readable {
             let count = match events.read(&mut buffer) {
