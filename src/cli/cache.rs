@@ -56,6 +56,7 @@ struct Entry {
 
 /// Runs `kiln cache`.
 pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
+    let named = arguments.image_cache.is_some() || context.caller.var("DIB_IMAGE_CACHE").is_some();
     let cache = match &arguments.image_cache {
         Some(cache) => context.caller.current_dir.join(cache),
         None => context.caller.image_cache()?,
@@ -64,7 +65,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         Command::Show { json } => show(&cache, json, context),
         Command::Clear { entries } => {
             // Whatever was named a cache by a slip is not emptied without a look.
-            if arguments.image_cache.is_some() && entries.is_empty() {
+            if named && entries.is_empty() {
                 require_cache(&cache)?;
             }
             clear_entries(&cache, &entries, context)
