@@ -4,7 +4,8 @@
 //! DIB_IMAGE_CACHE/kiln/roots/
 //!   <key>/          a finished root; never changed again
 //!   <key>.owners    its owners, where only one id is mapped ([`owners`])
-//!   <key>.seal      which directory was finished: a copy of it is not used
+//!   <key>.seal      which directory was finished, and in which boot if it may not be on the
+//!                   disk yet: a copy of it is not used, nor what a crash may have emptied
 //!   .new-<key>/     being made by whoever holds <key>.lock
 //!   <key>.lock
 //! ```
@@ -105,8 +106,7 @@ pub fn root(
     let path = roots.join(key.to_string());
     let _lock = Lock::acquire(&roots.join(format!("{key}.lock")))?;
     if path.is_dir() {
-        let sealed = fs_err::read_to_string(seal_of(&path)).unwrap_or_default();
-        if seal(&path)? == sealed {
+        if is_sealed(&path)? {
             return Ok((path, true));
         }
         remove(&path)?;
@@ -126,7 +126,7 @@ pub fn root(
     let finish = || {
         save_owners(&new, &path)?;
         let to = seal_of(&path);
-        fs_err::write(&to, seal(&new)?).map_err(fail("write", &to))
+        fs_err::write(&to, seal(&new)? + &this_boot()).map_err(fail("write", &to))
     };
     match make(&new).and_then(|()| finish()) {
         Ok(()) => {
@@ -165,6 +165,33 @@ fn seal(root: &Path) -> Result<String, Error> {
         found.ino(),
         born.unwrap_or_default().as_nanos()
     ))
+}
+
+/// What a seal says of this boot of the machine (`random(4)`).
+fn this_boot() -> String {
+    let id = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    format!("boot {}\n", id.trim())
+}
+
+/// Whether a directory is the one that was finished, and whole. To wait for the disk when it is
+/// made would cost the first build seconds; when it is used again, most is there already.
+fn is_sealed(root: &Path) -> Result<bool, Error> {
+    let to = seal_of(root);
+    let sealed = fs_err::read_to_string(&to).unwrap_or_default();
+    let own = seal(root)?;
+    let Some(boot) = sealed.strip_prefix(&own) else {
+        return Ok(false);
+    };
+    if boot == this_boot() {
+        let synced =
+            fs_err::File::open(root).is_ok_and(|directory| nix::unistd::syncfs(directory).is_ok());
+        if synced {
+            // Otherwise it is known the next time.
+            let _ = fs_err::write(&to, &own);
+        }
+        return Ok(true);
+    }
+    Ok(boot.is_empty())
 }
 
 fn save_owners(new: &Path, root: &Path) -> Result<(), Error> {
@@ -248,6 +275,27 @@ mod tests {
         // One that was only moved away and back is the same.
         fs_err::rename(&path, path.with_extension("moved")).expect("renamed");
         fs_err::rename(path.with_extension("moved"), &path).expect("renamed");
+        let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        assert!(cached);
+    }
+
+    #[test]
+    fn a_root_that_may_not_have_come_to_the_disk_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cache = Cache::new(dir.path());
+        let key = Digest::of(b"x");
+        let (path, _) = root(&cache, key, |_| Ok(())).expect("made");
+        let before = fs_err::read_to_string(seal_of(&path)).expect("read");
+        assert!(before.ends_with(&this_boot()), "{before}");
+        let another = before.replace(&this_boot(), "boot another\n");
+        fs_err::write(seal_of(&path), &another).expect("written");
+        let (_, cached) = root(&cache, key, |_| Ok(())).expect("made");
+        assert!(!cached);
+        // One that was used again in the boot that made it is on the disk.
+        let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        assert!(cached);
+        let after = fs_err::read_to_string(seal_of(&path)).expect("read");
+        assert_eq!(after, seal(&path).expect("there"));
         let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
         assert!(cached);
     }
