@@ -205,6 +205,23 @@ impl Engine<'_> {
             .map_or_else(seccomp::no_sync, Supervisor::filter)
     }
 
+    /// How the host finds names, for hooks inside.
+    fn resolv_conf(&mut self) -> Vec<u8> {
+        const PATH: &str = "/etc/resolv.conf";
+        match std::fs::read(PATH) {
+            Ok(text) => text,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    let text = format!(
+                        "hooks inside find no host by its name: `{PATH}` cannot be read: {error}"
+                    );
+                    self.events.send(&Event::Warning { text });
+                }
+                Vec::new()
+            }
+        }
+    }
+
     fn run(mut self) -> Result<(), Failure> {
         self.prepare()?;
         self.run_phase(phases::ROOT)?;
@@ -214,7 +231,7 @@ impl Engine<'_> {
             return Err(Failure::new("no element put anything into the target root")
                 .hint("the operating system's element does that in its `root.d`"));
         }
-        let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+        let resolv_conf = self.resolv_conf();
         target::prepare(&self.dirs.target, &resolv_conf)
             .map_err(of_target("preparing the target"))?;
         let api = self.mount_api()?;

@@ -103,7 +103,7 @@ impl Caller {
 /// The home of a user by `/etc/passwd` alone: a static binary must not load the host's
 /// NSS modules.
 fn home_of(uid: u32) -> Option<OsString> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let passwd = crate::sandbox::idmap::text_of("/etc/passwd").ok()?;
     let user = crate::helpers::sudo::find_user(&passwd, &format!("#{uid}"))?;
     user.home.starts_with('/').then(|| user.home.into())
 }

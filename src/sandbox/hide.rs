@@ -32,10 +32,17 @@ pub fn host_sockets() -> Vec<PathBuf> {
             std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
                 && access(path.as_path(), AccessFlags::W_OK).is_ok()
         })
-        .take(MOST_SOCKETS)
         .collect();
     paths.sort();
     paths.dedup();
+    if paths.len() > MOST_SOCKETS {
+        tracing::warn!(
+            "this host has {} sockets, of which {MOST_SOCKETS} are covered: hooks outside can \
+             reach the others",
+            paths.len()
+        );
+        paths.truncate(MOST_SOCKETS);
+    }
     paths
 }
 

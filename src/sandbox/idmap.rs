@@ -121,6 +121,16 @@ pub struct Maps {
     pub by_tool: bool,
 }
 
+/// What is in a file of the system, in which names of users may be in any encoding; nothing
+/// if there is no such file.
+pub(crate) fn text_of(path: &str) -> io::Result<String> {
+    match fs_err::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Maps {
     /// Everything that the current namespace has, under the same numbers.
     pub fn full() -> io::Result<Maps> {
@@ -138,7 +148,7 @@ impl Maps {
 
     /// The caller as 0 and its subordinate ids from 1.
     pub fn subordinate(uid: u32, gid: u32) -> Result<Maps, Error> {
-        let passwd = fs_err::read_to_string("/etc/passwd").unwrap_or_default();
+        let passwd = text_of("/etc/passwd").unwrap_or_default();
         let name = user_name(&passwd, uid);
         let user = name.clone().unwrap_or_else(|| uid.to_string());
         let refuse = |reason: String, hints: Vec<String>| Error::NoSubordinateIds {
@@ -148,7 +158,8 @@ impl Maps {
         };
         let mut maps = Vec::new();
         for (file, own) in [("/etc/subuid", uid), ("/etc/subgid", gid)] {
-            let text = fs_err::read_to_string(file).unwrap_or_default();
+            let text = text_of(file)
+                .map_err(|error| refuse(format!("it cannot be read: {error}"), Vec::new()))?;
             let map = subordinate(own, &parse_subordinate(&text, name.as_deref(), uid));
             if size(&map) < u64::from(NEEDED_IDS) {
                 let found = size(&map) - 1;

@@ -47,8 +47,11 @@ impl Call<'_> {
         }
         if !met.contains(&key.device) {
             met.push(key.device);
-            // What cannot be found out is as if there were no layers.
-            let _ = self.freeze_layers(key.device);
+            if let Err(errno) = self.freeze_layers(key.device) {
+                tracing::warn!(
+                    "owners of files below an overlay that a hook mounted may be lost: {errno}"
+                );
+            }
         }
         self.store().get(key)
     }
@@ -110,7 +113,9 @@ impl Call<'_> {
         depth: usize,
     ) -> Result<(), Errno> {
         self.store().freeze(upper, Key::of(&statx_of(&directory)?));
-        let mut list = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
+        let mut list = Dir::from_fd(directory)?;
+        // Entries borrow the list, which is also where they are looked for.
+        let directory = list.as_raw_fd();
         for entry in list.iter() {
             let entry = entry?;
             let name = entry.file_name();
@@ -118,7 +123,11 @@ impl Call<'_> {
                 continue;
             }
             let nofollow = libc::AT_SYMLINK_NOFOLLOW;
-            let found = statx(directory.as_raw_fd(), name, nofollow, 0)?;
+            let found = match statx(directory, name, nofollow, 0) {
+                // It was removed meanwhile.
+                Err(Errno::ENOENT) => continue,
+                found => found?,
+            };
             let key = Key::of(&found);
             if key.device != lower {
                 continue;
@@ -130,8 +139,10 @@ impl Call<'_> {
             } else if depth < DEPTH {
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
                 let mode = Mode::empty().bits();
-                let below = open_at(directory.as_raw_fd(), name, flags.bits(), mode)?;
-                self.freeze_below(below, upper, lower, depth + 1)?;
+                match open_at(directory, name, flags.bits(), mode) {
+                    Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                    below => self.freeze_below(below?, upper, lower, depth + 1)?,
+                }
             }
         }
         Ok(())
