@@ -27,6 +27,7 @@
 
 pub mod build;
 pub mod cli;
+pub mod date;
 pub mod disk;
 pub mod element;
 pub mod embed;

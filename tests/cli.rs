@@ -525,6 +525,11 @@ fn the_cache_is_shown_and_cleared_but_a_home_is_not() {
         outcome.stderr
     );
     assert!(documents.join("letter").exists());
+    let mut by_variable = world.kiln();
+    by_variable.env("DIB_IMAGE_CACHE", &documents);
+    let outcome = by_variable.args(["cache", "clear"]).run();
+    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    assert!(documents.join("letter").exists());
     fs::create_dir(documents.join("kiln")).expect("made");
     assert_eq!(clear("letter").code(), 0);
     assert_eq!(clear("").code(), 0);

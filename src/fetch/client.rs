@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::credentials;
-use super::date::{format_http_date, parse_date};
 use super::forward::ForwardingConnector;
 use super::location::is_https;
 use super::no_proxy::NoProxy;
 use super::resolver::CachingResolver;
 use super::{Error, Location};
+use crate::date::{format_http_date, parse_date};
 
 /// Redirects that are followed before giving up.
 const REDIRECTS: usize = 10;

@@ -14,7 +14,6 @@
 mod cache;
 mod client;
 mod credentials;
-mod date;
 mod error;
 mod forward;
 mod location;
@@ -28,7 +27,7 @@ mod tests;
 
 pub use cache::{Blob, Cache, Document, Item};
 pub use client::{Answer, Body, Client, Condition, Options, Trust};
-pub use date::{civil_from_days, format_http_date, parse_date};
+
 pub use error::Error;
 pub use location::Location;
 pub(crate) use location::without_credentials;

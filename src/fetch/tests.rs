@@ -255,7 +255,10 @@ fn documents_are_revalidated_and_kept_only_on_request() {
     server.put("/d", "two");
     let document = get();
     assert_eq!(document.bytes, b"one");
-    assert_eq!(document.modified, parse_date(testing::MODIFIED));
+    assert_eq!(
+        document.modified,
+        crate::date::parse_date(testing::MODIFIED)
+    );
     assert_eq!(
         cache
             .document(&client(true), &location, 10)

@@ -17,7 +17,7 @@ use super::checksum::{Checksums, Digests};
 use super::error::Error;
 use super::output::Output;
 use super::tar;
-use crate::fetch::civil_from_days;
+use crate::date::civil_from_days;
 use crate::tree::{Timestamp, Tree};
 
 /// Length of a header, and unit of everything else in an archive.

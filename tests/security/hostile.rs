@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::holds;
 use crate::common::toy::{Toy, names};
@@ -45,11 +45,8 @@ fn elements_named_with_a_path_are_refused() {
     ] {
         let toy = Toy::basic();
         toy.file(file, content);
-        toy.file("../outside/root.d/50-evil", "#!/bin/bash\necho EVIL\n");
-        let built = toy.build("-t tar");
-        let (message, _, _) = built.failure();
+        let (message, _, _) = toy.build("-t tar").failure();
         assert!(message.contains(&format!("`{what}`")), "{message}");
-        assert!(!built.lines().contains(&"EVIL".to_owned()));
     }
     let toy = Toy::basic();
     let outcome = toy.world.kiln().words("build ../toy -n -t tar -o x");
@@ -465,19 +462,23 @@ fn member(name: &str, kind: tar::EntryType, link: &str, content: &[u8]) -> Vec<u
     member
 }
 
+fn text_of(path: &Path) -> String {
+    path.to_str().expect("text").to_owned()
+}
+
 #[test]
 fn archives_with_names_that_lead_out_write_nothing_outside() {
     use tar::EntryType;
     let regular = EntryType::Regular;
+    let world = World::new();
+    let aimed_at = world.home().join("kiln-escape");
+    let (aimed_at, home) = (text_of(&aimed_at), text_of(&world.home()));
     for (what, members) in [
         (
             "parents",
             vec![member("../../../escape", regular, "", b"x")],
         ),
-        (
-            "absolute",
-            vec![member("/tmp/kiln-escape", regular, "", b"x")],
-        ),
+        ("absolute", vec![member(&aimed_at, regular, "", b"x")]),
         (
             "through a link",
             vec![
@@ -488,7 +489,7 @@ fn archives_with_names_that_lead_out_write_nothing_outside() {
         (
             "through an absolute link",
             vec![
-                member("way", EntryType::Symlink, "/tmp", b""),
+                member("way", EntryType::Symlink, &home, b""),
                 member("way/kiln-escape", regular, "", b"x"),
             ],
         ),
@@ -510,18 +511,18 @@ fn archives_with_names_that_lead_out_write_nothing_outside() {
             vec![member("dev/disk", EntryType::Block, "", b"")],
         ),
     ] {
-        let world = World::new();
         let mut archive = members.concat();
         archive.resize(archive.len() + 1024, 0);
         fs::write(world.work().join("evil.tar"), archive).expect("written");
-        let outcome = world.kiln().words("pack evil.tar -t tar -o packed");
+        let outcome = world
+            .kiln()
+            .words("pack evil.tar -t tar -o packed --overwrite");
         assert!(
             outcome.status.success() || outcome.stderr.contains("error: "),
             "{what}: {}",
             outcome.stderr
         );
         assert!(!outcome.stderr.contains("panicked"), "{what}");
-        assert!(!PathBuf::from("/tmp/kiln-escape").exists(), "{what}");
         for directory in [world.work(), world.home(), world.tmp()] {
             for name in names(&directory) {
                 assert!(

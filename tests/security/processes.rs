@@ -273,6 +273,7 @@ fn signals_do_not_leave_the_sandbox() {
         // With the numbers of the host only Landlock keeps them in, as the build says
         // where it cannot.
         if number > 1 && kiln::sandbox::landlock::abi() < 6 {
+            common::skipped("this kernel has no Landlock that ends signals (Linux 6.12)");
             continue;
         }
         let built = host.build(&toy, &format!("-t tar --overwrite --mode {mode}"));

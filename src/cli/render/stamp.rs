@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::fetch::civil_from_days;
+use crate::date::civil_from_days;
 
 /// `time` in UTC with milliseconds; a clock before 1970 shows the epoch.
 pub fn stamp(time: SystemTime) -> String {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::control::{self, ParseControlError};
-use crate::fetch::{Digest, parse_date};
+use crate::date::{format_http_date, parse_date};
+use crate::fetch::Digest;
 
 /// A parsed Release file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +160,7 @@ impl Release {
             && !may_expire
         {
             return Err(ReleaseError::Expired {
-                until: crate::fetch::format_http_date(until),
+                until: format_http_date(until),
             });
         }
         // A day of slack for clocks that are off.
@@ -168,7 +169,7 @@ impl Release {
             && date > now + slack
         {
             return Err(ReleaseError::NotYetValid {
-                date: crate::fetch::format_http_date(date),
+                date: format_http_date(date),
             });
         }
         Ok(())

@@ -17,8 +17,9 @@ use tar::EntryType::{Directory, Regular};
 use super::index::Universe;
 use super::repository::{Index, OpenSuite, apt_lists, universe};
 use super::*;
+use crate::date::format_http_date;
 use crate::fetch::testing::{Server, client};
-use crate::fetch::{Digest, Location, format_http_date};
+use crate::fetch::{Digest, Location};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -577,7 +577,8 @@ mod tests {
         fsconfig mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs umount2 unshare";
-    const LEGACY: &str = "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
+    const LEGACY: &str =
+        "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
         utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
@@ -615,7 +616,10 @@ mod tests {
         expect(
             &AARCH64,
             &["/usr/include/asm-generic/unistd.h"],
-            &[MODERN, "fstatat fstatfs statfs utimensat msgctl semctl shmctl"],
+            &[
+                MODERN,
+                "fstatat fstatfs statfs utimensat msgctl semctl shmctl",
+            ],
         );
     }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use kiln::fetch::{format_http_date, parse_date};
+use kiln::date::{format_http_date, parse_date};
 
 use super::script;
 use crate::common::image::missing;
