@@ -63,20 +63,20 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             answer(ENOSYS),
         ]);
     }
-    if groups.contains(Groups::NAMING) && !abi.naming.is_empty() {
+    if (groups & abi.answers).contains(Groups::NAMING) {
         program.extend([instruction(JUMP_AT_LEAST, 0, 1, UNKNOWN), answer(ENOSYS)]);
     }
     // Where names are answered for, what a program opens may lead out of the target.
     let may_be_direct =
         ABIS.first().is_some_and(|own| own.audit == abi.audit) && !groups.contains(Groups::NAMING);
-    for trap in abi.wanted(groups) {
+    for (number, when) in abi.wanted(groups) {
         let mut end = Vec::new();
-        hand_over(&mut end, may_be_direct && is_direct(trap.number));
+        hand_over(&mut end, may_be_direct && is_direct(number));
         let length = end.len() as u8;
         // The number is gone once an argument is loaded, so what loads one ends here.
-        let (argument, code, k) = match trap.when {
+        let (argument, code, k) = match when {
             When::Always => {
-                program.push(instruction(JUMP_EQUAL, 0, length, trap.number));
+                program.push(instruction(JUMP_EQUAL, 0, length, number));
                 program.extend(end);
                 continue;
             }
@@ -85,7 +85,7 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             When::OneOf(argument, values) => {
                 let count = u8::try_from(values.len()).unwrap_or(u8::MAX);
                 program.extend([
-                    instruction(JUMP_EQUAL, 0, count + 3, trap.number),
+                    instruction(JUMP_EQUAL, 0, count + 3, number),
                     instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
                 ]);
                 for (left, &value) in (1..=count).rev().zip(values) {
@@ -101,7 +101,7 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             }
         };
         program.extend([
-            instruction(JUMP_EQUAL, 0, length + 3, trap.number),
+            instruction(JUMP_EQUAL, 0, length + 3, number),
             instruction(LOAD, 0, 0, DATA_ARGUMENTS + 8 * argument),
             instruction(code, 0, length, k),
         ]);

@@ -18,10 +18,11 @@
 //! `openat2` with a restricted walk, and files that root makes through a link into the
 //! directory of a group.
 //!
-//! A call is named in [`table`] once for each ABI, with the method of [`Call`]
+//! Each call has a row in [`calls`], with its number in each ABI and the method of [`Call`]
 //! that answers it.
 
 mod birth;
+mod calls;
 mod capabilities;
 mod change;
 mod confine;
@@ -36,7 +37,6 @@ mod layout;
 mod listing;
 mod memory;
 mod mount;
-mod naming;
 mod overlay;
 mod own;
 mod peer;
@@ -243,7 +243,7 @@ impl Worker {
         listener.roots.settle(call.pid);
         let number = call.data.nr.cast_unsigned();
         // The filter hands nothing else over.
-        let Some(handler) = self.shared.dispatch.find(call.data.arch, number) else {
+        let Some(entry) = self.shared.dispatch.find(call.data.arch, number) else {
             return Answer::Continue;
         };
         let mut call = Call {
@@ -255,7 +255,7 @@ impl Worker {
             short_ids: false,
             read_path: None,
         };
-        match handler(&mut call) {
+        match entry.answer(&mut call) {
             Ok(answer) => answer,
             Err(errno) => Answer::Error(errno),
         }

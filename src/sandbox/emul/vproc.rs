@@ -17,14 +17,13 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 
+use super::calls::{Handler, Names, Trap, go_on};
 use super::create::split;
 use super::files::{Target, by_descriptor, open_at};
 use super::layout::Layout;
 use super::place::{Place, mount_table, suspicious};
-use super::table::Handler;
 use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
-use crate::sandbox::bpf::CREATING;
 
 /// What a call wants of a file. What it says of arguments are those that follow the
 /// path.
@@ -86,26 +85,22 @@ pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
-/// The kernel makes the call.
-pub(super) fn go_on(_: &mut Call<'_>) -> Outcome {
-    Ok(Answer::Continue)
-}
-
 impl Call<'_> {
-    /// Answers a call about a file that is not in the target, or hands it on. Paths
-    /// start at the directory in an argument, if there is one.
-    pub(super) fn named(
-        &mut self,
-        verb: Verb,
-        directory: Option<usize>,
-        argument: usize,
-        otherwise: Handler,
-    ) -> Outcome {
+    /// Answers a call about a file that is not in the target, or has it answered as where
+    /// names are not answered for.
+    pub(super) fn named(&mut self, names: Names, trap: &Trap) -> Outcome {
+        // The filter hands it over with other arguments only for its names.
+        let otherwise = if trap.when.holds(&self.arguments) {
+            trap.handler
+        } else {
+            go_on
+        };
+        let argument = names.path;
         let Ok(path) = memory::read_path(self.pid, self.arguments[argument]) else {
             // No path, or one that the kernel refuses in its own way.
             return otherwise(self);
         };
-        let directory = directory.map_or(libc::AT_FDCWD, |directory| self.int(directory));
+        let directory = (names.directory).map_or(libc::AT_FDCWD, |directory| self.int(directory));
         // A descriptor may stand for a directory elsewhere.
         let starts = directory >= 0 && !path.is_empty() && path[0] != b'/';
         let found = if starts || suspicious(&path) {
@@ -115,21 +110,9 @@ impl Call<'_> {
         };
         self.read_path = Some((argument, path));
         match found {
-            Some(place) => self.at_place(&place, verb, argument, otherwise),
+            Some(place) => self.at_place(&place, names.verb, argument, otherwise),
             None => otherwise(self),
         }
-    }
-
-    /// `open`, of which only what makes files matters otherwise.
-    pub(super) fn named_open(
-        &mut self,
-        directory: Option<usize>,
-        argument: usize,
-        otherwise: Handler,
-    ) -> Outcome {
-        let makes = self.word(argument + 1) & CREATING != 0;
-        let otherwise = if makes { otherwise } else { go_on };
-        self.named(Verb::Open, directory, argument, otherwise)
     }
 
     fn at_place(

@@ -181,8 +181,8 @@ impl Calls {
             opens: [[None; NUMBERS]; 2],
         };
         for (abi, set) in ABIS.iter().zip(0..) {
-            for trap in abi.traps.iter().chain(abi.naming) {
-                let number = trap.number as usize;
+            for (number, trap) in abi.calls() {
+                let number = number as usize;
                 calls.answered[set][number] = true;
                 if let When::AnyBit(flags, CREATING) = trap.when {
                     // The path comes right before the flags.
