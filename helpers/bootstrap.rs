@@ -126,6 +126,9 @@ pub enum Failure {
     /// The archive or its packages.
     #[error(transparent)]
     Apt(#[from] apt::Error),
+    /// Programs of the packages have nowhere to run.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::Error),
 }
 
 impl From<crate::fetch::Error> for Failure {
@@ -147,6 +150,7 @@ impl Explain for Failure {
             Failure::Keyring { .. } => Some("check `DIB_APT_KEYRING`".to_owned()),
             Failure::NoCache => Some("name a directory in `DIB_IMAGE_CACHE`".to_owned()),
             Failure::Apt(error) => error.hint().map(str::to_owned),
+            Failure::Sandbox(error) => error.hints().into_iter().next(),
         }
     }
 
@@ -183,7 +187,11 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         }
     };
     match arguments.source {
-        Source::Apt(arguments) => apt_root(&arguments),
+        Source::Apt(arguments) => {
+            // Before there are threads.
+            crate::sandbox::inside::prepare()?;
+            apt_root(&arguments)
+        }
         Source::WithoutProxy { urls } => {
             let value = env_text("no_proxy").or_else(|| env_text("NO_PROXY"));
             super::print(&hosts_without_proxy(&value.unwrap_or_default(), &urls));

@@ -128,6 +128,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     hide_kernel_secrets()?;
     lock_kernel_switches()?;
     super::userns::lock_mounts()?;
+    super::inside::prepare()?;
     remarks.extend(raise_wall(view.network, view.network == Network::None)?);
     Ok(remarks)
 }

@@ -5,6 +5,11 @@
 //! outside of it is mounted nowhere. Programs enter by descriptor, so all of one
 //! phase share their mounts, and the engine's own mounts stay as they are.
 //!
+//! The namespace belongs to a user namespace of its own. Some of what root may set up holds
+//! for all programs of its user namespace and not for those that see a mount: who mounts
+//! `binfmt_misc` (Linux 6.7) says which program runs in the place of any other, and hooks
+//! outside are not to run one of the target's.
+//!
 //! Where that cannot be had, programs lose that capability instead. The supervisor still
 //! lets them change the root directory to the one that they have, as package managers do
 //! before they run a script of a package. Directories of `/proc` that the supervisor opens
@@ -14,19 +19,33 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use nix::sched::CloneFlags;
 
 use super::capability::{self, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
-use super::{landlock, mounts};
+use super::{Error, landlock, mounts, root, standin, userns};
 use crate::threads::joined;
+
+/// The user namespace of all programs inside.
+static USERS: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Makes the user namespace of programs inside. Must be called before the first [`Inside`]
+/// is made, while the process has one thread.
+pub fn prepare() -> Result<(), Error> {
+    if standin::mounts_are_possible() && USERS.get().is_none() {
+        let _ = USERS.set(userns::below()?);
+    }
+    Ok(())
+}
 
 /// Where programs inside a target run.
 #[derive(Debug)]
 pub struct Inside {
-    /// `None` where it cannot be had; then the root directory is changed alone.
+    /// `None` where nothing can be mounted.
     namespace: Option<OwnedFd>,
-    root: OwnedFd,
+    /// The root directory that they are given, if it is not that of the namespace.
+    root: Option<OwnedFd>,
     /// Landlock's rules, where nothing can be mounted.
     fence: Option<OwnedFd>,
 }
@@ -36,47 +55,53 @@ impl Inside {
     ///
     /// Later mounts of the caller do not appear in it.
     pub fn new(root: &Path) -> io::Result<Inside> {
-        let directory = mounts::open_directory(root)?;
-        let mut namespace = None;
-        let mut fence = None;
-        if super::standin::mounts_are_possible() {
-            let made = std::thread::scope(|scope| {
-                let thread = std::thread::Builder::new().spawn_scoped(scope, || isolate(root))?;
-                joined(thread)
+        if !standin::mounts_are_possible() {
+            let directory = mounts::open_directory(root)?;
+            return Ok(Inside {
+                namespace: None,
+                fence: fence_of(&directory)?,
+                root: Some(directory),
             });
-            match made {
-                Ok(made) => namespace = Some(made),
-                // A container's filter that lets us mount and not `pivot_root`.
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
-                Err(error) => return Err(error),
-            }
-        } else {
-            fence = fence_of(&directory)?;
         }
+        let users = USERS
+            .get()
+            .ok_or_else(|| io::Error::other("the user namespace of the target was not made"))?;
+        // Copied here: in the other namespace all that is mounted below could not be
+        // unmounted by hooks any more.
+        let tree = mounts::clone_mount(root, true)?;
+        let namespace = userns::mounts_below(users)?;
+        let is_top = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                root::own_context(|| {
+                    nix::sched::setns(&namespace, CloneFlags::CLONE_NEWNS)?;
+                    make_top(root, &tree)
+                })?
+            })?;
+            joined(thread)
+        })?;
         Ok(Inside {
-            namespace,
-            root: directory,
-            fence,
+            namespace: Some(namespace),
+            root: (!is_top).then_some(tree),
+            fence: None,
         })
     }
 
     /// Whether the target is all that is mounted for programs in it.
     pub fn is_sealed(&self) -> bool {
-        self.namespace.is_some()
+        self.root.is_none()
     }
 
     /// Moves the calling process in. Async-signal-safe.
     pub fn enter(&self) -> io::Result<()> {
-        match &self.namespace {
-            Some(namespace) => nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?,
-            None => {
-                nix::unistd::fchdir(&self.root)?;
-                nix::unistd::chroot(c".")?;
-                stay(self.fence.as_ref())?;
-            }
+        if let (Some(users), Some(namespace)) = (USERS.get(), &self.namespace) {
+            nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
+            nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        }
+        if let Some(root) = &self.root {
+            keep_to(root, self.fence.as_ref())?;
         }
         let dropped = close_eyes();
-        if self.namespace.is_some() {
+        if self.is_sealed() {
             dropped?;
         }
         Ok(())
@@ -95,9 +120,11 @@ fn close_eyes() -> io::Result<()> {
     capability::never_gain(CAP_SYS_PTRACE)
 }
 
-/// The calling process, and what it starts, does not change its root directory again, and
-/// keeps to these rules about files. Async-signal-safe.
-fn stay(fence: Option<&OwnedFd>) -> io::Result<()> {
+/// Makes a directory the root of the calling process, and of what it starts, which does not
+/// change it again and keeps to these rules about files. Async-signal-safe.
+fn keep_to(root: &OwnedFd, fence: Option<&OwnedFd>) -> io::Result<()> {
+    nix::unistd::fchdir(root)?;
+    nix::unistd::chroot(c".")?;
     capability::give_up(CAP_SYS_CHROOT)?;
     match fence {
         Some(fence) => landlock::restrict(fence),
@@ -129,57 +156,39 @@ fn forget_directories() -> io::Result<()> {
     Ok(())
 }
 
-/// Moves the calling process into `root` for good, as programs inside a target are: with a
-/// mount namespace of its own where one can be had.
+/// Moves the calling process into `root` for good, as programs inside a target are: with
+/// namespaces of its own where they can be had.
 ///
 /// The process must have one thread.
 pub fn seal(root: &Path) -> io::Result<()> {
     forget_directories()?;
-    let own_mounts = match nix::sched::unshare(CloneFlags::CLONE_NEWNS) {
-        Ok(()) => make_top(root),
-        Err(errno) => Err(errno.into()),
-    };
-    match own_mounts {
-        Ok(()) => {}
-        // No mounts at all, or a container's filter that lets us mount and not `pivot_root`.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
-            let directory = mounts::open_directory(root)?;
-            let fence = if super::standin::mounts_are_possible() {
-                None
-            } else {
-                fence_of(&directory)?
-            };
-            nix::unistd::fchdir(&directory)?;
-            nix::unistd::chroot(c".")?;
-            stay(fence.as_ref())?;
+    if standin::mounts_are_possible() {
+        let tree = mounts::clone_mount(root, true)?;
+        userns::lock_mounts().map_err(io::Error::other)?;
+        if !make_top(root, &tree)? {
+            keep_to(&tree, None)?;
         }
-        Err(error) => return Err(error),
+    } else {
+        let directory = mounts::open_directory(root)?;
+        keep_to(&directory, fence_of(&directory)?.as_ref())?;
     }
     let _ = close_eyes();
     Ok(())
 }
 
-/// Gives the calling thread a mount namespace whose root is `root`, and returns it.
-fn isolate(root: &Path) -> io::Result<OwnedFd> {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-    let namespace = nix::fcntl::open(
-        "/proc/thread-self/ns/mnt",
-        nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    )?;
-    make_top(root)?;
-    Ok(namespace)
-}
-
-/// Makes `root` the top of the mount namespace, which is the calling thread's alone.
-fn make_top(root: &Path) -> io::Result<()> {
+/// Puts a tree of mounts on `root`, and makes it the top of the mount namespace, which is the
+/// calling thread's alone; false in a container that lets us mount and refuses
+/// `pivot_root(2)`.
+fn make_top(root: &Path, tree: &OwnedFd) -> io::Result<bool> {
     // Opened here: a descriptor from before belongs to the other namespace.
     let directory = mounts::open_directory(root)?;
-    let tree = mounts::clone_mount_at(&directory)?;
-    mounts::attach(&tree, directory.as_fd())?;
-    nix::unistd::fchdir(&tree)?;
+    mounts::attach(tree, directory.as_fd())?;
+    nix::unistd::fchdir(tree)?;
     // The old root ends up on top of the new one, and is taken away from there.
-    nix::unistd::pivot_root(c".", c".")?;
+    match nix::unistd::pivot_root(c".", c".") {
+        Err(nix::errno::Errno::EPERM | nix::errno::Errno::ENOSYS) => return Ok(false),
+        moved => moved?,
+    }
     nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?;
-    Ok(())
+    Ok(true)
 }

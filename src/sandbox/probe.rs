@@ -63,6 +63,8 @@ pub fn try_identity(identity: &Identity) -> Result<Found, Error> {
         // A setting may allow the first namespace to root and none to root of it, and
         // there may be room for one alone.
         lock_mounts()?;
+        // Programs inside have one more.
+        lock_mounts()?;
         // A container's filter may refuse it also to root of a namespace.
         try_chroot()?;
         if identity.records() {

@@ -4,7 +4,8 @@ use std::io::{self, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
 use super::Error;
@@ -70,10 +71,13 @@ pub(super) fn descriptor(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
-/// Waits for a child; the status is a shell's.
+/// Waits for a child; the status is a shell's. One that a program of a hook stopped goes on.
 pub(super) fn wait_for(pid: Pid) -> io::Result<u8> {
     loop {
-        match waitpid(pid, None) {
+        match waitpid(pid, Some(WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::Stopped(..)) => {
+                let _ = kill(pid, Signal::SIGCONT);
+            }
             Ok(WaitStatus::Exited(_, status)) => return Ok(u8::try_from(status).unwrap_or(125)),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128u8.saturating_add(signal as u8)),
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use super::isolation::build;
 use crate::common;
 use crate::common::toy::{Built, Toy};
+use crate::skip;
 
 #[test]
 fn hooks_inside_cannot_leave_the_target_by_any_known_way() {
@@ -284,5 +285,41 @@ fn nothing_that_hooks_inside_leave_among_the_hooks_runs_outside() {
         let escaped = lines.iter().any(|line| line.contains("ESCAPED"));
         assert!(!escaped, "{mode}: {lines:?}");
         assert_eq!(fs::read_to_string(&victim).expect("there"), "as it was");
+    }
+}
+
+/// Has a program of the target run in the place of files with a certain name, for all who
+/// share the user namespace, as long as somebody keeps it mounted.
+const FORMATS: &str = "mkdir -p /formats\n\
+    printf '#!/bin/bash\\necho ESCAPED\\n' >/evil\nchmod 755 /evil\n\
+    setsid sleep 600 </dev/null >/dev/null 2>&1 &\n\
+    mount -t binfmt_misc none /formats && echo :evil:E::foreign::/evil:F >/formats/register && echo registered";
+
+#[test]
+fn no_program_of_the_target_takes_the_place_of_one_outside() {
+    let toy = Toy::basic();
+    toy.hook("install", "50-register", &format!("{FORMATS} || :"));
+    let own = "printf '#!/bin/bash\necho own program\n' >\"$TMP_BUILD_DIR/own.foreign\"\n\
+        chmod 755 \"$TMP_BUILD_DIR/own.foreign\"\n\
+        \"$TMP_BUILD_DIR/own.foreign\" || echo \"status $?\"";
+    toy.hook("post-root", "50-own", own);
+    toy.hook(
+        "cleanup",
+        "50-own",
+        &format!("chroot \"$TARGET_ROOT\" /bin/bash -c '{FORMATS}' || :\n{own}")
+            .replace("'#!/bin/bash\\necho ESCAPED\\n'", "ESCAPED"),
+    );
+    for mode in ["auto", "single"] {
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        let count = |what: &str| lines.iter().filter(|line| *line == what).count();
+        if count("registered") == 0 {
+            skip!("`binfmt_misc` cannot be mounted in a user namespace (Linux 6.7)");
+        }
+        assert_eq!(count("registered"), 2, "{mode}: {lines:?}");
+        assert_eq!(count("own program"), 2, "{mode}: {lines:?}");
     }
 }
