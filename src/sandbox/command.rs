@@ -6,8 +6,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,9 +18,10 @@ use nix::sys::stat::Mode;
 use super::capability::{self, CAP_MKNOD};
 use super::handed::Handed;
 use super::inside::Inside;
-use super::limits::Watch;
+use super::limits::{Clock, Watch};
 use super::process;
 use super::seccomp::{self, Filter};
+use crate::threads::joined;
 use crate::tree::live::read_directory;
 
 /// A line longer than this is cut into several, so that memory stays bounded.
@@ -136,8 +138,7 @@ impl Program {
             unsafe { command.pre_exec(leave) };
         }
         let mut clock = self.watch.as_ref().map(Watch::begin);
-        let mut child = Ended(command.spawn()?);
-        drop(command);
+        let mut child = Ended(start(command, clock.as_mut())?);
         nix::fcntl::fcntl(
             &reader,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
@@ -221,8 +222,35 @@ pub fn await_children() {
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
+/// How often the clock is looked at while a program is being started.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Starts a program, which is waited for until it is one. What an earlier hook left running
+/// can stop it before that, and its limits are to hold even so.
+fn start(mut command: Command, clock: Option<&mut Clock<'_>>) -> io::Result<Child> {
+    let Some(clock) = clock.filter(|clock| clock.patience().is_some()) else {
+        return command.spawn();
+    };
+    std::thread::scope(|scope| {
+        let (started, waiting) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+            let _started = started;
+            command.spawn()
+        })?;
+        while let Err(mpsc::RecvTimeoutError::Timeout) = waiting.recv_timeout(LOOK) {
+            if let Err(exceeded) = clock.check() {
+                // Nobody knows its number yet.
+                kill_others();
+                joined(thread).map(Ended)?;
+                return Err(io::Error::other(exceeded));
+            }
+        }
+        joined(thread)
+    })
+}
+
 /// A child that is killed, with its process group, and waited for when it is dropped.
-struct Ended(std::process::Child);
+struct Ended(Child);
 
 impl Ended {
     /// Waits for its own end.

@@ -395,8 +395,9 @@ enum Reaped {
 fn reap(engine: Pid, how: WaitPidFlag) -> Reaped {
     match waitpid(Pid::from_raw(-1), Some(how | WaitPidFlag::WUNTRACED)) {
         // A hook stopped all that it could (`kill -STOP -1`), and with the engine its own
-        // limits.
-        Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)) if pid == engine => {
+        // limits; by a signal of terminals too, once one of its programs is in the engine's
+        // process group.
+        Ok(WaitStatus::Stopped(pid, _)) if pid == engine => {
             let _ = kill(engine, Signal::SIGCONT);
             Reaped::Other
         }

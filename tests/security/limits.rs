@@ -56,24 +56,87 @@ fn a_build_that_takes_too_long_is_ended() {
     toy.assert_swept();
 }
 
+/// Fails the test if a build of what this element does is not ended by the limit of 30 s;
+/// does nothing where the mode is not to be had.
+#[track_caller]
+fn assert_ended_in_time(toy: &Toy, mode: &str) {
+    // A build that waits for ever is ended.
+    let mut command = toy.world.command("timeout");
+    command.args(["-k", "5", "120"]).arg(common::kiln());
+    let arguments = format!("build toy -n -o toy -t tar --overwrite --json --timeout 30s {mode}");
+    let built = Built::run(command.args(arguments.split_whitespace()));
+    let (message, _, status) = built.failure();
+    if message.contains("mode `") || message.contains("namespace") {
+        common::skipped(&message);
+        return;
+    }
+    assert_eq!(status, 124, "{message}");
+    assert!(message.contains("longer than 30 s"), "{message}");
+    toy.assert_swept();
+}
+
 #[test]
 fn a_hook_that_stops_all_processes_does_not_stop_its_limits() {
     for mode in ["", "--mode single"] {
         let toy = Toy::basic();
         toy.hook("install", "50-stop", "kill -STOP -1\nsleep 600");
-        // A build that waits for ever is ended.
-        let mut command = toy.world.command("timeout");
-        command.args(["-k", "5", "120"]).arg(common::kiln());
-        let arguments = format!("build toy -n -o toy -t tar --json --timeout 30s {mode}");
-        let built = Built::run(command.args(arguments.split_whitespace()));
-        let (message, _, status) = built.failure();
-        if message.contains("mode `") || message.contains("namespace") {
-            common::skipped(&format!("{mode}: {message}"));
-            continue;
+        assert_ended_in_time(&toy, mode);
+    }
+}
+
+#[test]
+fn a_hook_that_joins_the_engine_to_stop_it_does_not_stop_its_limits() {
+    if common::tool("perl").is_none() {
+        skip!("perl is not installed");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "perl");
+    // The kernel does not stop the engine by this signal while all of its group have their
+    // parents in it or in another session.
+    toy.hook(
+        "install",
+        "50-stop",
+        "exec perl -e '$engine = getppid;\n\
+            if (!fork) { setpgrp(0, 0); if (!fork) { setpgrp(0, getpgrp($engine)) } sleep 600 }\n\
+            sleep 1; kill TSTP => $engine; sleep 600'",
+    );
+    for mode in ["", "--mode single"] {
+        assert_ended_in_time(&toy, mode);
+    }
+}
+
+/// Stops what the engine starts next while it is still a copy of the engine.
+const STOP_EARLY: &str = r#"
+engine=$PPID
+read -r kilns </proc/$engine/comm
+stop() {
+    while [ -e /proc/$hook ]; do :; done
+    while :; do
+        for one in /proc/[0-9]*; do
+            one=${one#/proc/}
+            if [ $one -le 1 ] || [ $one = $engine ] || [ $one = $BASHPID ]; then continue; fi
+            kill -STOP $one || continue
+            read -r name </proc/$one/comm || continue
+            [ "$name" != "$kilns" ] || exec sleep 600
+            kill -CONT $one
+        done
+    done
+}
+hook=$$
+stop </dev/null >/dev/null 2>&1 &
+"#;
+
+#[test]
+fn a_program_that_is_stopped_before_it_runs_does_not_stop_its_limits() {
+    for mode in ["", "--mode single"] {
+        let toy = Toy::basic();
+        toy.hook("install", "50-stop", STOP_EARLY);
+        for number in 51..90 {
+            toy.hook("install", &format!("{number}-next"), "true");
         }
-        assert_eq!(status, 124, "{message}");
-        assert!(message.contains("longer than 30 s"), "{message}");
-        toy.assert_swept();
+        // Not stopped in time.
+        toy.hook("install", "95-last", "sleep 600");
+        assert_ended_in_time(&toy, mode);
     }
 }
 
