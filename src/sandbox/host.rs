@@ -126,6 +126,7 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         mounts::make_writable(path).map_err(failed("a writable directory", path))?;
     }
     hide_kernel_secrets()?;
+    remarks.extend(forbid_control_groups());
     lock_kernel_switches()?;
     super::userns::lock_mounts()?;
     super::inside::prepare()?;
@@ -189,6 +190,25 @@ fn own_proc() -> Option<String> {
     let error = mounted.err()?;
     Some(format!(
         "using the host's /proc: a fresh one is refused ({error})"
+    ))
+}
+
+/// How many control group namespaces there may be in this user namespace and below
+/// (`namespaces(7)`).
+const CONTROL_GROUPS: &str = "/proc/sys/user/max_cgroup_namespaces";
+
+/// Keeps hooks from mounting control groups, which takes a namespace of theirs: what they
+/// would find is all groups below the one that kiln was started in, those of the host's root
+/// for example, with files by which their owner stops and kills what is in them.
+fn forbid_control_groups() -> Option<String> {
+    let error = std::fs::write(CONTROL_GROUPS, "0").err()?;
+    // A kernel without control groups.
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return None;
+    }
+    Some(format!(
+        "hooks may mount the control groups that this build is in, with those below: writing \
+         `{CONTROL_GROUPS}` is refused ({error})"
     ))
 }
 
