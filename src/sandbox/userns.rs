@@ -1,5 +1,6 @@
 //! User namespaces: how a process becomes uid 0 of one that has an identity's ids.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -9,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
-use nix::unistd::{ForkResult, Gid, Uid, fork, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setresgid, setresuid};
 
 use super::identity::Identity;
 use super::process::{exit_now, pipe, require_one_thread, wait_for};
@@ -135,70 +136,83 @@ pub(super) fn lock_mounts() -> Result<(), Error> {
 
 /// Makes a user namespace below that of the calling process, with the same ids.
 pub(super) fn below() -> Result<OwnedFd, Error> {
-    require_one_thread()?;
     let maps = idmap::Maps::full().map_err(Error::system("reading the current id map"))?;
-    let identity = Identity::Root(maps);
-    // SAFETY: one thread, checked above, so the child may do anything.
-    let made = unsafe {
-        namespace_of_child(c"/proc/self/ns/user", || {
-            become_root(&identity, CloneFlags::empty()).map_err(|error| {
-                eprintln!("kiln: {error}");
-                Errno::EPERM
-            })
-        })
-    };
-    made.map_err(Error::system(
-        "making the user namespace of programs in the target",
-    ))
+    let failed = || Error::system("making the user namespace of programs in the target");
+    let child = Child::start(c"/proc/self/ns/user", || {
+        // The maps' file belongs to root while a process is not dumpable.
+        let _ = nix::sys::prctl::set_dumpable(true);
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER)
+    })
+    .map_err(failed())?;
+    maps.write(child.number)?;
+    child.end().map_err(failed())
 }
 
 /// Makes a mount namespace that belongs to a user namespace, with copies of all mounts of
 /// the calling thread.
 pub(super) fn mounts_below(users: &OwnedFd) -> io::Result<OwnedFd> {
-    // SAFETY: the child makes two system calls.
-    unsafe {
-        namespace_of_child(c"/proc/self/ns/mnt", || {
-            nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
-            nix::sched::unshare(CloneFlags::CLONE_NEWNS)
-        })
-    }
+    Child::start(c"/proc/self/ns/mnt", || {
+        nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+    })?
+    .end()
 }
 
-/// The namespace behind a link of `/proc` of a child that moved there: only a process with
-/// one thread makes, or enters, a user namespace.
-///
-/// # Safety
-/// In a process with several threads `move_there` may only make system calls.
-unsafe fn namespace_of_child(
-    link: &std::ffi::CStr,
-    move_there: impl FnOnce() -> Result<(), Errno>,
-) -> io::Result<OwnedFd> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
-    // SAFETY: by the caller's promise; all else that the child does are system calls.
-    match unsafe { fork() }? {
-        ForkResult::Child => {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-            let sent = move_there()
-                .and_then(|()| nix::fcntl::open(link, flags, Mode::empty()))
-                .map_err(io::Error::from)
-                .and_then(|made| handover::send(theirs.as_raw_fd(), made.as_raw_fd(), 0));
-            let errno = sent.err().and_then(|error| error.raw_os_error());
-            // SAFETY: ends the process, always.
-            unsafe { libc::_exit(errno.unwrap_or(0)) }
-        }
-        ForkResult::Parent { child } => {
-            drop(theirs);
-            let status = wait_for(child)?;
-            match handover::receive(ours.as_fd())? {
-                Some((made, _)) => Ok(made),
-                None if status < 128 => Err(io::Error::from_raw_os_error(status.into())),
-                None => Err(io::Error::other("the process that makes it was killed")),
+/// A child that moved to a namespace and waits there: only a process with one thread makes,
+/// or enters, a user namespace.
+struct Child {
+    number: Pid,
+    namespace: OwnedFd,
+    /// It ends when something is said here, or when this is closed.
+    lifeline: OwnedFd,
+}
+
+impl Child {
+    /// Starts it. `move_there` only makes system calls, since the caller may have threads.
+    fn start(link: &CStr, move_there: impl FnOnce() -> Result<(), Errno>) -> io::Result<Child> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        // SAFETY: all that the child does are system calls.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                drop(ours);
+                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+                let sent = move_there()
+                    .and_then(|()| nix::fcntl::open(link, flags, Mode::empty()))
+                    .map_err(io::Error::from)
+                    .and_then(|made| handover::send(theirs.as_raw_fd(), made.as_raw_fd(), 0));
+                if sent.is_ok() {
+                    let _ = nix::unistd::read(&theirs, &mut [0]);
+                }
+                let errno = sent.err().and_then(|error| error.raw_os_error());
+                // SAFETY: ends the process, always.
+                unsafe { libc::_exit(errno.unwrap_or(0)) }
+            }
+            ForkResult::Parent { child: number } => {
+                drop(theirs);
+                match handover::receive(ours.as_fd())? {
+                    Some((namespace, _)) => Ok(Child {
+                        number,
+                        namespace,
+                        lifeline: ours,
+                    }),
+                    None => Err(match wait_for(number)? {
+                        errno @ 0..128 => io::Error::from_raw_os_error(errno.into()),
+                        _ => io::Error::other("the process that makes it was killed"),
+                    }),
+                }
             }
         }
+    }
+
+    fn end(self) -> io::Result<OwnedFd> {
+        // Somebody who was just started may have a copy.
+        nix::unistd::write(&self.lifeline, &[0])?;
+        wait_for(self.number)?;
+        Ok(self.namespace)
     }
 }
