@@ -2,13 +2,16 @@
 
 mod beside;
 pub mod block_device;
+mod breaks;
 pub mod confinement;
 mod destination;
 pub mod engine;
 pub mod environment;
 pub mod event;
+mod explain;
 mod exports;
 pub mod failure;
+mod hook;
 pub mod output;
 pub mod owners;
 pub mod phases;
@@ -20,6 +23,7 @@ mod reports;
 pub mod request;
 pub mod run;
 pub mod session;
+mod sourcing;
 pub mod strays;
 pub mod target;
 mod usage;

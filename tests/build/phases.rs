@@ -454,6 +454,35 @@ fn what_is_written_to_a_device_before_there_is_one_leaves_a_device_in_the_image(
 }
 
 #[test]
+fn a_root_that_cannot_get_proc_yet_is_told_of_once() {
+    let toy = Toy::basic();
+    let proc = "\"$TARGET_ROOT\"/proc";
+    toy.hook("root", "05-link", &format!("ln -s run {proc}"));
+    toy.hook("root", "06-idle", "true");
+    // Without the directory there is nothing to tell: another hook will make it.
+    toy.hook("root", "07-none", &format!("rm {proc}"));
+    toy.hook(
+        "root",
+        "20-later",
+        &format!("[ -e {proc}/self ] && echo 'proc is there'"),
+    );
+    let built = toy.build("-t tar --mode single");
+    if !built.had_its_mode() {
+        return;
+    }
+    assert_eq!(built.lines_after("proc is "), ["there"]);
+    let mut told = warnings(&built);
+    told.retain(|text| text.contains("/proc"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    let beginning = "further hooks of `root.d` find no /proc, /sys and /dev in the target: `";
+    assert!(told[0].starts_with(beginning), "{told:?}");
+    assert!(
+        told[0].contains("/proc` is not a plain directory: "),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_build_ends_with_a_table_and_the_image_on_plain_output() {
     let toy = Toy::basic();
     toy.hook("install", "10-slow", "sleep 0.1");
