@@ -11,6 +11,9 @@ use super::failure::Failure;
 use super::place;
 use super::request::Request;
 
+/// A variable and its value.
+type Pair = (&'static str, OsString);
+
 /// The caller's environment and DIB's exports.
 pub fn of(
     request: &Request,
@@ -19,10 +22,31 @@ pub fn of(
     cache: &Path,
 ) -> Result<Variables, Failure> {
     let mut variables = request.environment.clone();
-    let lockfiles = lockfiles(request)?;
+    let places: [Pair; 2] = [
+        ("DIB_IMAGE_CACHE", cache.into()),
+        ("DIB_LOCKFILES", lockfiles(request)?.into()),
+    ];
     let arguments = request.arguments.join(" ");
     variables.insert("DIB_ARGS".into(), arguments.into());
-    let snapshot: String = variables
+    let always: [Pair; 4] = [
+        ("DIB_ENV", snapshot(&variables).into()),
+        ("LC_ALL", "C".into()),
+        ("ARCH", arch.into()),
+        ("KILN_VERSION", env!("CARGO_PKG_VERSION").into()),
+    ];
+    let pairs = (always.into_iter())
+        .chain(places)
+        .chain(of_request(request)?)
+        .chain(of_layout(layout)?)
+        .chain(shell_functions())
+        .chain(sizes(request));
+    variables.extend(pairs.map(|(name, value)| (name.into(), value)));
+    Ok(variables)
+}
+
+/// Declarations of the variables of DIB that are set, but for this one itself.
+fn snapshot(variables: &Variables) -> String {
+    variables
         .iter()
         .filter_map(|(name, value)| {
             let name = name
@@ -30,69 +54,52 @@ pub fn of(
                 .filter(|name| name.starts_with("DIB_") && *name != "DIB_ENV")?;
             Some(declaration(name, &value.to_string_lossy()))
         })
-        .collect();
-    let flag = |on: bool| if on { "1" } else { "" };
-    let config = layout.config();
-    let pairs: [(&str, OsString); 23] = [
-        ("DIB_ENV", snapshot.into()),
-        ("LC_ALL", "C".into()),
-        ("ARCH", arch.into()),
+        .collect()
+}
+
+/// What was asked for, with defaults.
+fn of_request(request: &Request) -> Result<[Pair; 10], Failure> {
+    let digit = |on: bool| if on { "1" } else { "0" };
+    // What the caller wrote may name the sums that are wanted.
+    let checksum = match request.variable("DIB_CHECKSUM") {
+        Some(wanted) if request.checksum => wanted.to_owned(),
+        _ => digit(request.checksum).into(),
+    };
+    let fs_type = request.text("FS_TYPE")?;
+    let image_type = request.image_types.first().cloned();
+    Ok([
         ("IMAGE_NAME", request.image_name.clone().into()),
-        (
-            "IMAGE_TYPE",
-            request
-                .image_types
-                .first()
-                .cloned()
-                .unwrap_or_default()
-                .into(),
-        ),
+        ("IMAGE_TYPE", image_type.unwrap_or_default().into()),
         (
             "FS_TYPE",
-            request
-                .text("FS_TYPE")?
-                .unwrap_or_else(|| "ext4".to_owned())
-                .into(),
+            fs_type.unwrap_or_else(|| "ext4".to_owned()).into(),
         ),
-        (
-            "SKIP_BASE",
-            if request.skip_base { "1" } else { "0" }.into(),
-        ),
-        ("DIB_IMAGE_CACHE", cache.to_owned().into()),
-        ("DIB_LOCKFILES", lockfiles.into()),
-        ("DIB_OFFLINE", flag(request.offline).into()),
-        // What the caller wrote may name the sums that are wanted.
-        (
-            "DIB_CHECKSUM",
-            match request.variable("DIB_CHECKSUM") {
-                Some(wanted) if request.checksum => wanted.to_owned(),
-                _ if request.checksum => "1".into(),
-                _ => "0".into(),
-            },
-        ),
+        ("SKIP_BASE", digit(request.skip_base).into()),
+        ("DIB_OFFLINE", if request.offline { "1" } else { "" }.into()),
+        ("DIB_CHECKSUM", checksum),
         ("DIB_DEBUG_TRACE", request.debug_trace.to_string().into()),
         ("DIB_PYTHON_EXEC", python(request)),
-        (
-            "DIB_NO_TMPFS",
-            if request.no_tmpfs { "1" } else { "0" }.into(),
-        ),
+        ("DIB_NO_TMPFS", digit(request.no_tmpfs).into()),
         ("DIB_MIN_TMPFS", request.min_tmpfs.to_string().into()),
-        (
-            "DIB_ROOT_LABEL",
-            config
-                .root_label()
-                .map_err(|e| Failure::from_error(&e))?
-                .into(),
-        ),
-        (
-            "DIB_ROOT_FSTYPE",
-            config
-                .root_fstype()
-                .map_err(|e| Failure::from_error(&e))?
-                .into(),
-        ),
+    ])
+}
+
+/// What hooks may know of the disk.
+fn of_layout(layout: &layout::Plan) -> Result<[Pair; 4], Failure> {
+    let config = layout.config();
+    let root_label = config.root_label().map_err(|e| Failure::from_error(&e))?;
+    let root_fstype = config.root_fstype().map_err(|e| Failure::from_error(&e))?;
+    Ok([
+        ("DIB_ROOT_LABEL", root_label.into()),
+        ("DIB_ROOT_FSTYPE", root_fstype.into()),
         ("DIB_BOOT_LABEL", config.boot_label().into()),
         ("DIB_MOUNTPOINTS", config.mount_points().into()),
+    ])
+}
+
+/// Functions that DIB's shell exports, and what its traces begin with.
+fn shell_functions() -> [Pair; 3] {
+    [
         (
             "BASH_FUNC_die%%",
             "() { echo \"ERROR: $*\" >&2; exit 1; }".into(),
@@ -103,34 +110,20 @@ pub fn of(
             "() { printf '%s:%s' \"${BASH_SOURCE[1]##*/}\" \"${BASH_LINENO[0]}\"; }".into(),
         ),
         ("PS4", "+ $(_ps4):   ".into()),
-        ("KILN_VERSION", env!("CARGO_PKG_VERSION").into()),
-    ];
-    for (name, value) in pairs {
-        variables.insert(name.into(), value);
-    }
-    let optional: [(&str, Option<OsString>); 4] = [
-        ("DIB_IMAGE_SIZE", request.image_size.clone().map(Into::into)),
-        (
-            "DIB_IMAGE_EXTRA_SIZE",
-            request.image_extra_size.clone().map(Into::into),
-        ),
-        (
-            "DIB_JOURNAL_SIZE",
-            request.journal_size.clone().map(Into::into),
-        ),
-        (
-            "MAX_ONLINE_RESIZE",
-            request
-                .max_online_resize
-                .map(|blocks| blocks.to_string().into()),
-        ),
-    ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            variables.insert(name.into(), value);
-        }
-    }
-    Ok(variables)
+    ]
+}
+
+/// Sizes that were given.
+fn sizes(request: &Request) -> impl Iterator<Item = Pair> {
+    let blocks = request.max_online_resize.map(|blocks| blocks.to_string());
+    [
+        ("DIB_IMAGE_SIZE", request.image_size.clone()),
+        ("DIB_IMAGE_EXTRA_SIZE", request.image_extra_size.clone()),
+        ("DIB_JOURNAL_SIZE", request.journal_size.clone()),
+        ("MAX_ONLINE_RESIZE", blocks),
+    ]
+    .into_iter()
+    .filter_map(|(name, size)| Some((name, size?.into())))
 }
 
 /// Locks that elements share: where the caller says, else below `~/.cache` where that can

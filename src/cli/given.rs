@@ -92,6 +92,18 @@ pub struct Given {
     pub arguments: Vec<String>,
 }
 
+/// What an option or else a variable gives, checked.
+struct Settings {
+    image_size: Option<String>,
+    image_extra_size: Option<String>,
+    journal_size: Option<String>,
+    qemu_img_options: Vec<(String, String)>,
+    max_online_resize: Option<u64>,
+    min_tmpfs: u64,
+    root_label: Option<String>,
+    install_type: String,
+}
+
 /// Variables that hooks get because of options; what was not said comes from the caller.
 struct Exports<'a> {
     caller: &'a Caller,
@@ -103,16 +115,25 @@ impl Exports<'_> {
         self.list.insert(name, value.as_ref().to_owned());
     }
 
+    /// The caller's environment with these variables.
+    fn environment(self) -> BTreeMap<OsString, OsString> {
+        let mut environment = self.caller.environment.clone();
+        let list = self.list.into_iter();
+        environment.extend(list.map(|(name, value)| (name.into(), value)));
+        environment
+    }
+
     /// A value from an option, which is exported, or else from the variable.
     fn setting(
         &mut self,
-        given: Option<String>,
+        given: Option<&str>,
         option: &'static str,
         name: &'static str,
     ) -> Result<Option<Setting>, Failure> {
         match given {
             Some(text) => {
-                self.add(name, &text);
+                self.add(name, text);
+                let text = text.to_owned();
                 Ok(Some(Setting { text, from: option }))
             }
             None => Ok(self
@@ -140,73 +161,21 @@ impl Given {
         let unplugged = confinement.network == Network::None;
         self.export_flags(unplugged, &mut exports);
         let debug_trace = self.debug_trace(&mut exports)?;
-        if let Some(cache) = &self.image_cache {
-            exports.add("DIB_IMAGE_CACHE", caller.current_dir.join(cache));
-        }
+        let image_cache = self.image_cache(&mut exports);
         if let Some(jobs) = self.jobs {
             exports.add("KILN_JOBS", jobs.to_string());
         }
         let ramdisk = self.ramdisk(&caller)?;
         let mode = self.mode()?;
-        let mut elements_path: Vec<PathBuf> = self
-            .elements_path
-            .iter()
-            .map(|path| caller.current_dir.join(path))
-            .collect();
-        elements_path.extend(caller.elements_path()?);
-        let image_cache = self
-            .image_cache
-            .or_else(|| caller.var("DIB_IMAGE_CACHE").map(PathBuf::from));
-
-        let mut size = |given, option, name, size| {
-            let setting = exports.setting(given, option, name)?;
-            let checked = setting.map(|setting| checked_size(setting, size));
-            checked.transpose()
-        };
-        let image_size = size(
-            self.image_size,
-            "--image-size",
-            "DIB_IMAGE_SIZE",
-            Size::Image,
-        )?;
-        let image_extra_size = size(
-            self.image_extra_size,
-            "--image-extra-size",
-            "DIB_IMAGE_EXTRA_SIZE",
-            Size::Extra,
-        )?;
-        let journal_size = size(
-            self.journal_size,
-            "--mkfs-journal-size",
-            "DIB_JOURNAL_SIZE",
-            Size::Journal,
-        )?;
-        let mut setting = |given, option, name| exports.setting(given, option, name);
-        let max_online_resize = setting(
-            self.max_online_resize,
-            "--max-online-resize",
-            "MAX_ONLINE_RESIZE",
-        )?;
-        let min_tmpfs = setting(self.min_tmpfs, "--min-tmpfs", "DIB_MIN_TMPFS")?;
-        let root_label = setting(self.root_label, "--root-label", "ROOT_LABEL")?;
-        let qemu_img_options = setting(
-            self.qemu_img_options,
-            "--qemu-img-options",
-            "QEMU_IMG_OPTIONS",
-        )?;
-        let install_type = setting(
-            self.install_type,
-            "--install-type",
-            "DIB_DEFAULT_INSTALLTYPE",
-        )?;
-
+        let elements_path = self.elements_path(&caller)?;
+        let settings = self.settings(&mut exports)?;
         // The face's own come last: they win.
         for (name, value) in &self.variables {
             exports.add(name, value);
         }
-        let exported = exports.list;
+        let environment = exports.environment();
         let is_one = |name| caller.var(name).is_some_and(|value| value == "1");
-        let mut request = Request {
+        Ok(Request {
             elements,
             image_name,
             image_types,
@@ -215,36 +184,105 @@ impl Given {
             ramdisk,
             packages: packages(&self.packages),
             compress: !self.uncompressed,
-            qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
+            qemu_img_options: settings.qemu_img_options,
             checksum: self.checksum || caller.var("DIB_CHECKSUM").is_some_and(|value| value != "0"),
-            image_size,
-            image_extra_size,
-            journal_size,
-            max_online_resize: max_online_resize
-                .map(|text| whole(&text, "a number of blocks"))
-                .transpose()?,
+            image_size: settings.image_size,
+            image_extra_size: settings.image_extra_size,
+            journal_size: settings.journal_size,
+            max_online_resize: settings.max_online_resize,
             mkfs_options: self.mkfs_options.unwrap_or_default(),
-            root_label: root_label.map(|label| label.text),
-            image_cache: image_cache.map(|cache| caller.current_dir.join(cache)),
+            root_label: settings.root_label,
+            image_cache,
             offline: self.offline || unplugged || caller.var("DIB_OFFLINE").is_some(),
             no_tmpfs: self.no_tmpfs || no_tmpfs(&caller),
-            min_tmpfs: gib(min_tmpfs)?,
-            install_type: install_type.map_or_else(|| "source".to_owned(), |kind| kind.text),
+            min_tmpfs: settings.min_tmpfs,
+            install_type: settings.install_type,
             debug_trace,
             elements_path,
             mode,
             confinement,
-            environment: BTreeMap::new(),
+            environment,
             arguments: self.arguments,
             fsync: self.fsync,
             current_dir: caller.current_dir,
+        })
+    }
+
+    /// Values that an option or else a variable gives.
+    fn settings(&self, exports: &mut Exports<'_>) -> Result<Settings, Failure> {
+        let mut size = |given: Option<&str>, option, name, size| {
+            let setting = exports.setting(given, option, name)?;
+            let checked = setting.map(|setting| checked_size(setting, size));
+            checked.transpose()
         };
-        request.environment = caller.environment;
-        let exported = exported.into_iter();
-        request
-            .environment
-            .extend(exported.map(|(name, value)| (name.into(), value)));
-        Ok(request)
+        let image_size = size(
+            self.image_size.as_deref(),
+            "--image-size",
+            "DIB_IMAGE_SIZE",
+            Size::Image,
+        )?;
+        let image_extra_size = size(
+            self.image_extra_size.as_deref(),
+            "--image-extra-size",
+            "DIB_IMAGE_EXTRA_SIZE",
+            Size::Extra,
+        )?;
+        let journal_size = size(
+            self.journal_size.as_deref(),
+            "--mkfs-journal-size",
+            "DIB_JOURNAL_SIZE",
+            Size::Journal,
+        )?;
+        let mut setting = |given: Option<&str>, option, name| exports.setting(given, option, name);
+        let max_online_resize = setting(
+            self.max_online_resize.as_deref(),
+            "--max-online-resize",
+            "MAX_ONLINE_RESIZE",
+        )?;
+        let min_tmpfs = setting(self.min_tmpfs.as_deref(), "--min-tmpfs", "DIB_MIN_TMPFS")?;
+        let root_label = setting(self.root_label.as_deref(), "--root-label", "ROOT_LABEL")?;
+        let qemu_img_options = setting(
+            self.qemu_img_options.as_deref(),
+            "--qemu-img-options",
+            "QEMU_IMG_OPTIONS",
+        )?;
+        let install_type = setting(
+            self.install_type.as_deref(),
+            "--install-type",
+            "DIB_DEFAULT_INSTALLTYPE",
+        )?;
+        Ok(Settings {
+            image_size,
+            image_extra_size,
+            journal_size,
+            qemu_img_options: qemu_img_options.map_or(Ok(Vec::new()), |text| pairs(&text))?,
+            max_online_resize: max_online_resize
+                .map(|text| whole(&text, "a number of blocks"))
+                .transpose()?,
+            min_tmpfs: gib(min_tmpfs)?,
+            root_label: root_label.map(|label| label.text),
+            install_type: install_type.map_or_else(|| "source".to_owned(), |kind| kind.text),
+        })
+    }
+
+    /// The image cache, if one is named.
+    fn image_cache(&self, exports: &mut Exports<'_>) -> Option<PathBuf> {
+        const NAME: &str = "DIB_IMAGE_CACHE";
+        let caller = exports.caller;
+        if let Some(cache) = &self.image_cache {
+            let cache = caller.current_dir.join(cache);
+            exports.add(NAME, &cache);
+            return Some(cache);
+        }
+        Some(caller.current_dir.join(caller.var(NAME)?))
+    }
+
+    /// Directories of elements: those of options come first.
+    fn elements_path(&self, caller: &Caller) -> Result<Vec<PathBuf>, Failure> {
+        let given = self.elements_path.iter();
+        let mut path: Vec<PathBuf> = given.map(|path| caller.current_dir.join(path)).collect();
+        path.extend(caller.elements_path()?);
+        Ok(path)
     }
 
     /// The caller, with almost no environment where that was asked for.

@@ -231,9 +231,16 @@ pub fn bootstrap(
         epoch: request.epoch.as_deref(),
         id_maps: &id_maps,
     };
-    let make = |path: &Path| make(request, client, cache, report, &resolution, &items, path);
+    let making = Making {
+        request,
+        client,
+        cache,
+        report,
+        resolution: &resolution,
+        items: &items,
+    };
     let (root, was_cached) = if cached::can_keep(cache) {
-        let (root, was_cached) = cached::root(cache, identity.key(), make)?;
+        let (root, was_cached) = cached::root(cache, identity.key(), |path| making.run(path))?;
         (Some(root), was_cached)
     } else {
         report(Notice::Info(&format!(
@@ -241,7 +248,7 @@ pub fn bootstrap(
              users, as on NFS; `--image-cache` names another directory",
             cache.root().display()
         )));
-        make(target)?;
+        making.run(target)?;
         (None, false)
     };
     if was_cached {
@@ -305,56 +312,63 @@ fn open_suites(request: &Request, access: &Access<'_>) -> Result<Vec<OpenSuite>,
     Ok(suites)
 }
 
-fn make(
-    request: &Request,
-    client: &Client,
-    cache: &Cache,
-    report: Report<'_>,
-    resolution: &resolve::Resolution<'_>,
-    items: &[Item],
-    path: &Path,
-) -> Result<(), Error> {
-    let root = Root::open(path).map_err(|source| Error::File {
-        action: "open",
-        path: path.to_owned(),
-        source,
-    })?;
-    let total = items.iter().map(|item| item.size).sum();
-    let step = Step::start(report, "fetching and unpacking packages", Some(total));
-    let selection = install::Selection {
-        packages: &resolution.packages,
-        base: &resolution.base,
-        items,
-        arch: &request.arch,
-    };
-    let outcome = install::install(client, cache, selection, &root, &|count| {
-        step.advance(count);
-    })?;
-    for device in &outcome.skipped_devices {
-        report(Notice::Info(&format!(
-            "device `{}` is left out: a user namespace may not make it",
-            device.display()
-        )));
+/// What a root is made from.
+struct Making<'a> {
+    request: &'a Request,
+    client: &'a Client,
+    cache: &'a Cache,
+    report: Report<'a>,
+    resolution: &'a resolve::Resolution<'a>,
+    /// The packages' files, in the same order.
+    items: &'a [Item],
+}
+
+impl Making<'_> {
+    /// Makes it in an empty directory.
+    fn run(&self, path: &Path) -> Result<(), Error> {
+        let root = Root::open(path).map_err(|source| Error::File {
+            action: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        let total = self.items.iter().map(|item| item.size).sum();
+        let step = Step::start(self.report, "fetching and unpacking packages", Some(total));
+        let selection = install::Selection {
+            packages: &self.resolution.packages,
+            base: &self.resolution.base,
+            items: self.items,
+            arch: &self.request.arch,
+        };
+        let outcome = install::install(self.client, self.cache, selection, &root, &|count| {
+            step.advance(count);
+        })?;
+        for device in &outcome.skipped_devices {
+            (self.report)(Notice::Info(&format!(
+                "device `{}` is left out: a user namespace may not make it",
+                device.display()
+            )));
+        }
+        step.finish();
+        let step = Step::start(self.report, "configuring packages", None);
+        let blobs: Vec<crate::fetch::Blob> = self
+            .items
+            .iter()
+            .map(|item| crate::fetch::Blob {
+                path: self.cache.blob_path(item.sha256),
+                size: item.size,
+            })
+            .collect();
+        let job = configure::Job {
+            packages: &self.resolution.packages,
+            base: &self.resolution.base,
+            blobs: &blobs,
+            for_dpkg: &outcome.for_dpkg,
+            epoch: self.request.epoch.as_deref(),
+        };
+        configure::configure(&root, job, &mut |line| (self.report)(Notice::Output(line)))?;
+        step.finish();
+        Ok(())
     }
-    step.finish();
-    let step = Step::start(report, "configuring packages", None);
-    let blobs: Vec<crate::fetch::Blob> = items
-        .iter()
-        .map(|item| crate::fetch::Blob {
-            path: cache.blob_path(item.sha256),
-            size: item.size,
-        })
-        .collect();
-    let job = configure::Job {
-        packages: &resolution.packages,
-        base: &resolution.base,
-        blobs: &blobs,
-        for_dpkg: &outcome.for_dpkg,
-        epoch: request.epoch.as_deref(),
-    };
-    configure::configure(&root, job, &mut |line| report(Notice::Output(line)))?;
-    step.finish();
-    Ok(())
 }
 
 #[cfg(test)]
