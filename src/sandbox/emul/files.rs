@@ -80,7 +80,9 @@ impl Target {
     }
 }
 
-pub(super) fn c_string(bytes: Vec<u8>) -> Result<CString, Errno> {
+/// A path for a call, or a name.
+pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
+    let bytes = bytes.into();
     // A prefix of ours may make a path too long that was not.
     if bytes.len() >= PATH_MAX {
         return Err(Errno::ENAMETOOLONG);

@@ -35,7 +35,7 @@ fn make_and_remove(root: &OwnedFd, names: &[&[u8]]) -> Result<OwnedFd, Errno> {
     let Some((first, rest)) = names.split_first() else {
         return root.try_clone().map_err(|_| Errno::EMFILE);
     };
-    let name = c_string(first.to_vec())?;
+    let name = c_string(*first)?;
     // SAFETY: the name is terminated and lives across the call.
     let made = unsafe { libc::mkdirat(root.as_raw_fd(), name.as_ptr(), 0o755) };
     let is_new = match Errno::result(made) {

@@ -62,7 +62,7 @@ pub(super) fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) ->
     if write(pid, address, bytes).is_ok() {
         return Ok(());
     }
-    let path = c_string(format!("{pid}/mem").into_bytes())?;
+    let path = c_string(format!("{pid}/mem"))?;
     let memory = open_at(proc.as_raw_fd(), &path, libc::O_WRONLY, 0)?;
     let count = nix::sys::uio::pwrite(&memory, bytes, address.cast_signed())?;
     if count == bytes.len() {

@@ -422,11 +422,22 @@ impl Call<'_> {
     }
 }
 
-/// The bytes of a structure, as the kernel would have written them.
+/// A structure of the kernel's, of whose values each byte is initialised.
 ///
-/// Only for `libc::stat` and `libc::statx` made from zeroes, whose padding is
-/// therefore initialised.
-fn bytes_of<T>(value: &T) -> &[u8] {
-    // SAFETY: the pointer and the size are those of a live reference.
+/// # Safety
+/// All bytes are those of fields, and all values are made from zeroes: fields that are there for
+/// alignment may hold anything otherwise.
+unsafe trait Whole {}
+
+// SAFETY: `__pad0` and its like are fields; made by `layout` and, in its test, by the kernel.
+unsafe impl Whole for libc::stat {}
+// SAFETY: the same; made by `files::statx`.
+unsafe impl Whole for libc::statx {}
+// SAFETY: the same; made where a call about a filesystem is answered.
+unsafe impl Whole for libc::statfs {}
+
+/// The bytes of a structure, as the kernel would have written them.
+fn bytes_of<T: Whole>(value: &T) -> &[u8] {
+    // SAFETY: pointer and size are those of a live reference, and each byte is initialised.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }

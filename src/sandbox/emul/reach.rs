@@ -8,10 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use super::Call;
-use super::files::{self, Target, open_at};
+use super::files::{self, Target, c_string, open_at};
 use super::listing::without_mark;
 use super::place::{Place, place, suspicious};
-use super::vproc::c_string;
 use super::walk::read_link_of;
 
 /// Whether everybody may read a file below `/proc`. Those that tell of a process's

@@ -336,13 +336,13 @@ impl View {
                 return false;
             };
             let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let opened = c_string(link.to_vec())
-                .and_then(|link| open_at(self.proc.as_raw_fd(), &link, flags, 0));
+            let opened =
+                c_string(link).and_then(|link| open_at(self.proc.as_raw_fd(), &link, flags, 0));
             let Ok(opened) = opened else { return false };
             start = Some(opened);
             rest = below;
         }
-        let Ok(rest) = c_string(rest.to_vec()) else {
+        let Ok(rest) = c_string(rest) else {
             return false;
         };
         let directory = start.as_ref().map_or(libc::AT_FDCWD, OwnedFd::as_raw_fd);
@@ -397,7 +397,7 @@ impl View {
     }
 
     fn information_of(&self, pid: u32, descriptor: i32) -> Result<String, Errno> {
-        let path = c_string(format!("{pid}/fdinfo/{descriptor}").into_bytes())?;
+        let path = c_string(format!("{pid}/fdinfo/{descriptor}"))?;
         let file = open_at(self.proc.as_raw_fd(), &path, libc::O_RDONLY, 0)?;
         status_of(&file)
     }
@@ -406,7 +406,7 @@ impl View {
         if descriptor < 0 {
             return Err(Errno::EBADF);
         }
-        let path = c_string(format!("{pid}/fd/{descriptor}").into_bytes())?;
+        let path = c_string(format!("{pid}/fd/{descriptor}"))?;
         let nofollow = libc::AT_SYMLINK_NOFOLLOW;
         statx(self.proc.as_raw_fd(), &path, nofollow, 0).map_err(|errno| match errno {
             Errno::ENOENT => Errno::EBADF,

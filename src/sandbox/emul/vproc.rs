@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 use super::calls::{Handler, Names, Trap, go_on};
 use super::create::split;
-use super::files::{Target, by_descriptor, open_at};
+use super::files::{Target, by_descriptor, c_string, open_at};
 use super::layout::Layout;
 use super::place::{Place, mount_table, suspicious};
 use super::walk::{is_of_proc, read_link};
@@ -79,10 +79,6 @@ fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
     // Workers stay in `/proc`.
     let path = CString::new(format!("self/fd/{}", file.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
     open_at(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)
-}
-
-pub(super) fn c_string(bytes: impl Into<Vec<u8>>) -> Result<CString, Errno> {
-    CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
 impl Call<'_> {

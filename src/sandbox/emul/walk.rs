@@ -116,13 +116,7 @@ impl View {
         // The kernel would take the engine for this one.
         if !names_self(path) {
             let flags = libc::O_PATH | nofollow;
-            match open_how(
-                directory,
-                &c_string(path.to_vec())?,
-                flags,
-                0,
-                NO_MAGIC_LINKS,
-            ) {
+            match open_how(directory, &c_string(path)?, flags, 0, NO_MAGIC_LINKS) {
                 // The last two come from a container's filter that does not know the call.
                 Err(Errno::ELOOP | Errno::ENOSYS | Errno::EPERM) => {}
                 // A link may have led to `/proc/self`, where the engine lacks what the
@@ -224,7 +218,7 @@ impl View {
             let above = open_directory(directory, c"..")?;
             let this = statx_of(directory)?;
             let part = LINK_DIRECTORIES.into_iter().find(|part| {
-                let Ok(part) = c_string(part.as_bytes().to_vec()) else {
+                let Ok(part) = c_string(part.as_bytes()) else {
                     return false;
                 };
                 let nofollow = libc::AT_SYMLINK_NOFOLLOW;
@@ -241,7 +235,7 @@ impl View {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let status = open_at(owner.as_raw_fd(), c"status", flags, 0)?;
         let number = status_number(&status_of(&status)?, "Pid:").ok_or(Errno::EACCES)?;
-        let process = open_directory(self.proc(), &c_string(number.to_string().into_bytes())?)?;
+        let process = open_directory(self.proc(), &c_string(number.to_string())?)?;
         Ok((process, path))
     }
 
