@@ -1,7 +1,7 @@
 //! Copies a tree with everything that belongs to it, for where no overlay is to be had.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid};
 use super::beneath::kind;
 use super::owners::Special;
 use crate::sandbox::direct;
+use crate::sandbox::xattr::{self, On};
 use crate::tree::live::read_directory;
 
 /// Directories may be nested this deep.
@@ -25,8 +26,6 @@ const DEPTH: usize = 512;
 const LIST: usize = 32 * 1024;
 /// Bytes that are copied at once.
 const BUFFER: usize = 256 * 1024;
-/// Largest list of attributes' names, and largest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
-const ATTRIBUTE_MAX: usize = 64 * 1024;
 
 /// What could not be copied, and why.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ pub fn copy_tree_without(from: &Path, to: &Path, without: &[&str]) -> Result<(),
         links: HashMap::new(),
         top: open(to)?,
         buffer: vec![0; BUFFER],
-        attributes: vec![0; ATTRIBUTE_MAX],
+        attributes: vec![0; xattr::LARGEST],
     };
     let from = open(from)?;
     let stat = nix::sys::stat::fstat(&from).map_err(|errno| CopyError {
@@ -420,43 +419,14 @@ fn copy_range(
 /// `list` is as large as a list of names can be. One call says that there are none,
 /// as nearly always.
 fn copy_xattrs(from: &OwnedFd, to: &OwnedFd, list: &mut [u8]) -> io::Result<()> {
-    let check = |result: isize| usize::try_from(result).map_err(|_| io::Error::last_os_error());
-    // SAFETY: pointer and length describe `list`, which lives across the call.
-    let size =
-        check(unsafe { libc::flistxattr(from.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) });
-    let size = match size {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => return Ok(()),
+    let (from, to) = (On::Open(from.as_fd()), On::Open(to.as_fd()));
+    let size = match xattr::list(from, list) {
+        Err(Errno::ENOTSUP) => return Ok(()),
         size => size?,
     };
-    let list = &list[..size.min(list.len())];
-    for name in list
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        let name = std::ffi::CString::new(name)?;
-        let mut value = vec![0_u8; ATTRIBUTE_MAX];
-        // SAFETY: the name ends with NUL; pointer and length describe `value`.
-        let size = check(unsafe {
-            libc::fgetxattr(
-                from.as_raw_fd(),
-                name.as_ptr(),
-                value.as_mut_ptr().cast(),
-                value.len(),
-            )
-        })?;
-        // SAFETY: the name ends with NUL; `size` bytes of `value` were just filled.
-        if unsafe {
-            libc::fsetxattr(
-                to.as_raw_fd(),
-                name.as_ptr(),
-                value.as_ptr().cast(),
-                size,
-                0,
-            )
-        } != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
+    for name in xattr::names(&list[..size.min(list.len())]) {
+        let name = CString::new(name)?;
+        xattr::set(to, &name, &xattr::value(from, &name)?, 0)?;
     }
     Ok(())
 }

@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
@@ -20,11 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::beneath::{Place, Root, kind};
 use crate::sandbox::store::SPECIAL;
+use crate::sandbox::xattr::{self, On};
 
 /// Directories may be nested this deep.
 const DEPTH: usize = 512;
-/// Largest list of names, and largest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
-const ATTRIBUTE_MAX: usize = 65536;
 /// By which the supervisor tells that an empty file stands for a device.
 const DEVICE: &CStr = crate::sandbox::emul::DEVICE;
 /// Kept by the kernel itself, but lost when the owner changes.
@@ -130,31 +130,17 @@ pub(super) struct Special(Option<HashSet<OsString>>);
 impl Special {
     /// Asks.
     pub(super) fn of(directory: &OwnedFd) -> io::Result<Special> {
-        let mut names = vec![0_u8; ATTRIBUTE_MAX];
-        // SAFETY: the name is terminated; pointer and length describe `names`.
-        let count = unsafe {
-            libc::fgetxattr(
-                directory.as_raw_fd(),
-                SPECIAL.as_ptr(),
-                names.as_mut_ptr().cast(),
-                names.len(),
-            )
-        };
-        let Ok(count) = usize::try_from(count) else {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                // Nobody tells, or there are more than fit.
-                Some(libc::ENODATA | libc::ENOTSUP | libc::EPERM | libc::ERANGE) => {
-                    Ok(Special(None))
-                }
-                _ => Err(error),
-            };
-        };
-        let names = names[..count.min(names.len())]
-            .split(|&byte| byte == 0)
-            .filter(|name| !name.is_empty())
-            .map(|name| OsStr::from_bytes(name).to_owned());
-        Ok(Special(Some(names.collect())))
+        match xattr::value(On::Open(directory.as_fd()), SPECIAL) {
+            Ok(names) => {
+                let names = xattr::names(&names).map(|name| OsStr::from_bytes(name).to_owned());
+                Ok(Special(Some(names.collect())))
+            }
+            // Nobody tells, or there are more than fit.
+            Err(Errno::ENODATA | Errno::ENOTSUP | Errno::EPERM | Errno::ERANGE) => {
+                Ok(Special(None))
+            }
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Whether an entry is known to be none of them.
@@ -222,21 +208,15 @@ fn by_descriptor(file: &OwnedFd) -> io::Result<CString> {
 
 /// Attributes that the kernel may have refused.
 fn attributes(path: &CStr) -> io::Result<BTreeMap<Text, Text>> {
-    let mut list = vec![0_u8; ATTRIBUTE_MAX];
-    // SAFETY: the path is terminated; pointer and length describe `list`.
-    let count = unsafe { libc::listxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
-    let Ok(count) = usize::try_from(count) else {
-        let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
-            Some(libc::ENOTSUP) => Ok(BTreeMap::new()),
-            _ => Err(error),
-        };
+    let mut list = vec![0_u8; xattr::LARGEST];
+    let count = match xattr::list(On::Path(path), &mut list) {
+        Err(Errno::ENOTSUP) => return Ok(BTreeMap::new()),
+        count => count?,
     };
     list.truncate(count);
     let mut found = BTreeMap::new();
-    for name in list.split(|&byte| byte == 0) {
-        let kept = name.starts_with(b"user.") || name == CAPABILITY.to_bytes();
-        if name.is_empty() || kept {
+    for name in xattr::names(&list) {
+        if name.starts_with(b"user.") || name == CAPABILITY.to_bytes() {
             continue;
         }
         if let Some(value) = attribute(path, &CString::new(name)?)? {
@@ -247,43 +227,11 @@ fn attributes(path: &CStr) -> io::Result<BTreeMap<Text, Text>> {
 }
 
 fn attribute(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let mut value = vec![0_u8; ATTRIBUTE_MAX];
-    // SAFETY: path and name are terminated; pointer and length describe `value`.
-    let count = unsafe {
-        libc::getxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    if let Ok(count) = usize::try_from(count) {
-        value.truncate(count);
-        return Ok(Some(value));
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
+    match xattr::value(On::Path(path), name) {
+        Ok(value) => Ok(Some(value)),
         // As somebody else than root `trusted.*` may not be looked at.
-        Some(libc::ENODATA | libc::ENOTSUP | libc::EPERM) => Ok(None),
-        _ => Err(error),
-    }
-}
-
-fn set_attribute(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
-    // SAFETY: path and name are terminated; pointer and length describe `value`.
-    let result = unsafe {
-        libc::setxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        Err(Errno::ENODATA | Errno::ENOTSUP | Errno::EPERM) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -350,10 +298,11 @@ fn apply_to(entry: &Entry, directory: &OwnedFd, name: &OsStr) -> io::Result<()> 
         return Err(io::Error::last_os_error());
     }
     if let Some(value) = capability {
-        set_attribute(&path, CAPABILITY, &value)?;
+        xattr::set(On::Path(&path), CAPABILITY, &value, 0)?;
     }
     for (name, value) in &entry.xattrs {
-        set_attribute(&path, &CString::new(name.bytes()?)?, &value.bytes()?)?;
+        let name = CString::new(name.bytes()?)?;
+        xattr::set(On::Path(&path), &name, &value.bytes()?, 0)?;
     }
     Ok(())
 }

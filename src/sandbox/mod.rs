@@ -57,6 +57,7 @@ pub mod store;
 pub mod sweep;
 pub mod userns;
 pub mod wall;
+pub mod xattr;
 
 use std::io;
 use std::path::PathBuf;

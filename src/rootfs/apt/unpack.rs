@@ -6,10 +6,10 @@
 //! dpkg itself then decides about these packages (see [`super::dpkg`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -25,6 +25,7 @@ use self::directories::{Chain, Known};
 use super::members::{self, ENTRIES};
 use crate::rootfs::beneath::{self, Place, Root};
 use crate::sandbox::direct;
+use crate::sandbox::xattr::{self, On};
 
 mod directories;
 
@@ -285,7 +286,9 @@ impl<'a> Unpacker<'a> {
         // After the owner: changing it drops set-id bits and capabilities.
         nix::sys::stat::fchmod(&fd, owner.attributes.mode()).map_err(write)?;
         for (name, value) in xattrs {
-            set_xattr(&fd, name, value).map_err(FileError::Write)?;
+            let name = CString::new(name.as_slice());
+            let name = name.map_err(|error| FileError::Write(error.into()))?;
+            xattr::set(On::Open(fd.as_fd()), &name, value, 0).map_err(write)?;
         }
         set_time(&fd, owner.attributes).map_err(FileError::Write)?;
         Ok(hasher.map(|hasher| {
@@ -563,26 +566,6 @@ fn date(place: &Place<'_>, attributes: Attributes) -> io::Result<()> {
 fn set_time(fd: &OwnedFd, attributes: Attributes) -> io::Result<()> {
     let time = TimeSpec::new(attributes.mtime, 0);
     Ok(nix::sys::stat::futimens(fd, &time, &time)?)
-}
-
-fn set_xattr(fd: &OwnedFd, name: &[u8], value: &[u8]) -> io::Result<()> {
-    let name = std::ffi::CString::new(name)?;
-    // SAFETY: the descriptor is open, the name ends with NUL, and the value's
-    // pointer and length describe one slice; the call keeps none of them.
-    let result = unsafe {
-        libc::fsetxattr(
-            fd.as_fd().as_raw_fd(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

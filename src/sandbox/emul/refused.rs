@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::Call;
 use super::files::by_descriptor;
+use crate::sandbox::xattr::{self, On};
 
 const NAME: &CStr = c"security.capability";
 /// `VFS_CAP_FLAGS_EFFECTIVE`, from `linux/capability.h`.
@@ -82,16 +83,8 @@ impl FileCapabilities {
 fn capabilities_of(file: &OwnedFd) -> Option<FileCapabilities> {
     let path = by_descriptor(file).ok()?;
     let mut value = [0_u8; WORDS * 4];
-    // SAFETY: path and name are terminated, and the buffer has the length given.
-    let count = unsafe {
-        libc::getxattr(
-            path.as_ptr(),
-            NAME.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    FileCapabilities::parse(value.get(..usize::try_from(count).ok()?)?)
+    let size = xattr::get(On::Path(&path), NAME, &mut value).ok()?;
+    FileCapabilities::parse(value.get(..size)?)
 }
 
 impl Call<'_> {

@@ -24,6 +24,7 @@ use super::layout::Layout;
 use super::place::{Place, mount_table, suspicious};
 use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
+use crate::sandbox::xattr::{self, On};
 
 /// What a call wants of a file. What it says of arguments are those that follow the
 /// path.
@@ -66,9 +67,6 @@ pub(super) enum Attribute {
     List,
     Remove,
 }
-
-/// Largest value, and largest list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
-const ATTRIBUTE_MAX: usize = 65536;
 
 /// A file with a given content that can only be read.
 fn file_of(content: &[u8]) -> Result<OwnedFd, Errno> {
@@ -331,8 +329,8 @@ impl Call<'_> {
             return Err(Errno::EOPNOTSUPP);
         };
         let file = self.target_of(place, follow)?.into_file()?;
-        let named = by_descriptor(&file)?;
-        let path = named.as_ptr();
+        let path = by_descriptor(&file)?;
+        let on = On::Path(&path);
         let name = match what {
             Attribute::List => c"".to_owned(),
             _ => c_string(memory::read_string(self.pid, self.arguments[1], 256)?)?,
@@ -343,28 +341,27 @@ impl Call<'_> {
         };
         let room = usize::try_from(self.arguments[size]).unwrap_or(usize::MAX);
         let mut bytes = match what {
-            Attribute::Set if room > ATTRIBUTE_MAX => return Err(Errno::E2BIG),
+            Attribute::Set if room > xattr::LARGEST => return Err(Errno::E2BIG),
             Attribute::Set => memory::read(self.pid, self.arguments[buffer], room)?,
             Attribute::Remove => Vec::new(),
-            Attribute::Get | Attribute::List => vec![0; room.min(ATTRIBUTE_MAX)],
+            Attribute::Get | Attribute::List => vec![0; room.min(xattr::LARGEST)],
         };
         self.still_there()?;
-        let (start, length) = (bytes.as_mut_ptr(), bytes.len());
-        let flags = self.int(4);
-        // SAFETY: paths and names are terminated; pointer and length describe `bytes`.
-        let result = unsafe {
-            match what {
-                Attribute::Get => libc::getxattr(path, name.as_ptr(), start.cast(), length),
-                Attribute::List => libc::listxattr(path, start.cast(), length),
-                Attribute::Set => {
-                    libc::setxattr(path, name.as_ptr(), start.cast(), length, flags) as isize
-                }
-                Attribute::Remove => libc::removexattr(path, name.as_ptr()) as isize,
+        let count = match what {
+            Attribute::Get => xattr::get(on, &name, &mut bytes)?,
+            Attribute::List => xattr::list(on, &mut bytes)?,
+            Attribute::Set => {
+                xattr::set(on, &name, &bytes, self.int(4))?;
+                0
+            }
+            Attribute::Remove => {
+                xattr::remove(on, &name)?;
+                0
             }
         };
-        let count = Errno::result(result)?;
+        // Where there is no room the size alone was asked for.
         if let Attribute::Get | Attribute::List = what
-            && let Some(found) = bytes.get(..count.unsigned_abs())
+            && let Some(found) = bytes.get(..count)
         {
             self.write(self.arguments[buffer], found)?;
         }

@@ -15,11 +15,10 @@ use super::{Answer, Call, Errno, Outcome, memory};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_mode, acl_with_mode, require_acl};
 use crate::sandbox::journal;
 use crate::sandbox::store::{Key, Record, SPECIAL};
+use crate::sandbox::xattr::{self, On};
 
-/// Longest name with its end (`XATTR_NAME_MAX` + 1) and largest value
-/// (`XATTR_SIZE_MAX`).
+/// Longest name with its end (`XATTR_NAME_MAX` + 1).
 const NAME_MAX: usize = 256;
-const VALUE_MAX: usize = 65536;
 /// Of a directory with more entries it is not told which are special.
 const ENTRIES_MAX: usize = 100_000;
 /// `CAP_SYS_ADMIN`, from `linux/capability.h`.
@@ -255,7 +254,7 @@ impl Call<'_> {
             if self.is_special(&directory, name)? {
                 names.extend_from_slice(name.to_bytes_with_nul());
             }
-            if names.len() > VALUE_MAX {
+            if names.len() > xattr::LARGEST {
                 return Err(Errno::ERANGE);
             }
         }
@@ -288,9 +287,7 @@ impl Call<'_> {
         path.push(b'/');
         path.extend_from_slice(name.to_bytes());
         let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: the path is terminated; a null buffer of size 0 asks for the size only.
-        let size = unsafe { libc::llistxattr(path.as_ptr(), std::ptr::null_mut(), 0) };
-        match Errno::result(size) {
+        match xattr::list(On::Link(&path), &mut []) {
             Ok(size) => Ok(size > 0),
             Err(Errno::ENOTSUP | Errno::ENOENT) => Ok(false),
             Err(errno) => Err(errno),
@@ -324,11 +321,9 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         let path = by_descriptor(&file)?;
-        let mut names = vec![0; VALUE_MAX];
-        // SAFETY: path and buffer live across the call; the length is the buffer's.
-        let count =
-            unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-        names.truncate(usize::try_from(Errno::result(count).unwrap_or(0)).unwrap_or(0));
+        let mut names = vec![0; xattr::LARGEST];
+        let size = xattr::list(On::Path(&path), &mut names).unwrap_or(0);
+        names.truncate(size);
         for name in record.xattrs.keys() {
             if !names.split(|&byte| byte == 0).any(|other| other == &**name) {
                 names.extend_from_slice(name);
@@ -359,76 +354,80 @@ impl Call<'_> {
             return Err(Errno::EPERM);
         }
         let length = usize::try_from(buffer.size).unwrap_or(usize::MAX);
-        if length > VALUE_MAX {
+        if length > xattr::LARGEST {
             return Err(Errno::E2BIG);
         }
         let value = memory::read(self.pid, buffer.address, length)?;
-        let flags = buffer.flags;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
         let path = by_descriptor(&file)?;
         self.still_there()?;
-        // SAFETY: path, name and value live across the call; the length is the value's.
-        let result = Errno::result(unsafe {
-            libc::setxattr(
-                path.as_ptr(),
-                c_name.as_ptr(),
-                value.as_ptr().cast(),
-                value.len(),
-                flags,
-            )
-        });
-        let key = Key::of(&found);
-        match result {
-            Ok(_) => {
+        match xattr::set(On::Path(&path), &c_name, &value, buffer.flags) {
+            Ok(()) => {
                 // The kernel's own takes the place of one that it refused before.
                 self.store()
-                    .update(key, |record| drop(record.xattrs.remove(name)));
-                return Ok(Answer::Value(0));
+                    .update(Key::of(&found), |record| drop(record.xattrs.remove(name)));
+                Ok(Answer::Value(0))
             }
-            Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES) => {}
-            Err(errno) => return Err(errno),
+            Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES) => {
+                self.require_settable(name, &value, buffer.flags, &found)?;
+                self.record_attribute(file, &found, name, &value)
+            }
+            Err(errno) => Err(errno),
         }
+    }
+
+    /// Fails if the kernel would not set an attribute for real root either.
+    fn require_settable(
+        &self,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+        found: &libc::statx,
+    ) -> Result<(), Errno> {
         if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
             return Err(Errno::EINVAL);
         }
-        let is_list = is_list(name);
-        if is_list {
-            require_acl(&value, found.stx_mode, name == DEFAULT_ACL)?;
-        } else {
-            require_recordable(name)?;
+        if is_list(name) {
+            return require_acl(value, found.stx_mode, name == DEFAULT_ACL);
         }
-        let there = self
-            .store()
-            .get(key)
-            .is_some_and(|record| record.xattrs.contains_key(name));
-        if there && !is_list && flags & libc::XATTR_CREATE != 0 {
+        require_recordable(name)?;
+        let record = self.store().get(Key::of(found));
+        let there = record.is_some_and(|record| record.xattrs.contains_key(name));
+        if there && flags & libc::XATTR_CREATE != 0 {
             return Err(Errno::EEXIST);
         }
-        if !there && !is_list && flags & libc::XATTR_REPLACE != 0 {
+        if !there && flags & libc::XATTR_REPLACE != 0 {
             return Err(Errno::ENODATA);
         }
-        let record = self.store().get(key).unwrap_or_default();
-        if !journal::fits(&record, name, &value) {
+        Ok(())
+    }
+
+    /// Records an attribute of a file, which is changed as by the kernel otherwise.
+    fn record_attribute(
+        &mut self,
+        file: OwnedFd,
+        found: &libc::statx,
+        name: &[u8],
+        value: &[u8],
+    ) -> Outcome {
+        let record = self.store().get(Key::of(found)).unwrap_or_default();
+        if !journal::fits(&record, name, value) {
             return Err(Errno::ENOSPC);
         }
-        if name == ACCESS_ACL
-            && let Some(mode) = acl_mode(&value)
-        {
-            let mode = u32::from(found.stx_mode & 0o7000 | mode);
-            // SAFETY: the path is terminated and lives across the call.
-            Errno::result(unsafe { libc::chmod(path.as_ptr(), mode) })?;
+        let list_mode = (name == ACCESS_ACL).then(|| acl_mode(value)).flatten();
+        if let Some(mode) = list_mode {
+            self.set_mode(&file, u32::from(found.stx_mode & 0o7000 | mode))?;
         } else if u32::from(found.stx_mode) & libc::S_IFMT != libc::S_IFLNK {
             // For its effects: a read-only filesystem refuses it, the time of change is now,
             // and an overlay copies the file up.
-            // SAFETY: as above.
-            Errno::result(unsafe { libc::chmod(path.as_ptr(), found.stx_mode.into()) })?;
+            self.set_mode(&file, found.stx_mode.into())?;
         }
         // Anew, because in an overlay it may be another one now.
         let key = Key::of(&statx_of(&file)?);
         let mut taken = false;
         self.store().update(key, |record| {
             // Another worker may have given it more meanwhile.
-            taken = journal::fits(record, name, &value);
+            taken = journal::fits(record, name, value);
             if taken {
                 record.xattrs.insert(name.into(), value.into());
             }
@@ -436,7 +435,7 @@ impl Call<'_> {
         if !taken {
             return Err(Errno::ENOSPC);
         }
-        self.worker.shared.young.hold(&found, || Ok(file));
+        self.worker.shared.young.hold(found, || Ok(file));
         Ok(Answer::Value(0))
     }
 
@@ -483,10 +482,8 @@ impl Call<'_> {
         let path = by_descriptor(&file)?;
         let c_name = CString::new(&*name).map_err(|_| Errno::EINVAL)?;
         self.still_there()?;
-        // SAFETY: path and name live across the call.
-        let removed = unsafe { libc::removexattr(path.as_ptr(), c_name.as_ptr()) };
-        match Errno::result(removed) {
-            Ok(_) => Ok(Answer::Value(0)),
+        match xattr::remove(On::Path(&path), &c_name) {
+            Ok(()) => Ok(Answer::Value(0)),
             // Root would be told that there is none.
             Err(Errno::EPERM) if require_recordable(&name).is_ok() => Err(Errno::ENODATA),
             Err(errno) => Err(errno),
