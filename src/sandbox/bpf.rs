@@ -338,6 +338,33 @@ mod tests {
     }
 
     #[test]
+    fn arguments_count_for_the_filter_as_for_the_supervisor() {
+        let locks = u64::from(RLIMIT_LOCKS);
+        let (create, mounts) = (libc::O_CREAT as u64, libc::CLONE_NEWNS as u64);
+        let values = [0, 1, 2, 8, locks, 17, create, mounts, 0xffff_ffff, 1 << 32];
+        let plain = Groups::all() - Groups::NAMING;
+        for (abi, groups) in [&X86_64, &I386, &AARCH64, &ARM]
+            .into_iter()
+            .flat_map(|abi| [plain, plain - Groups::SIGNALS].map(|groups| (abi, groups)))
+        {
+            let program = program_of(abi, groups, false);
+            for (number, when) in abi.wanted(groups) {
+                for (argument, value) in (0..4).flat_map(|at| values.map(|value| (at, value))) {
+                    let mut arguments = [0; 6];
+                    arguments[argument] = value;
+                    let expected = if when.holds(&arguments) {
+                        libc::SECCOMP_RET_USER_NOTIF
+                    } else {
+                        libc::SECCOMP_RET_ALLOW
+                    };
+                    let found = run_whole(&program, abi.audit, number, arguments);
+                    assert_eq!(found, expected, "{:x} {number} {arguments:?}", abi.audit);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_changes_roots_is_seen_wherever_names_are_looked_up() {
         let notify = libc::SECCOMP_RET_USER_NOTIF;
         let mounts = libc::CLONE_NEWNS as u32;

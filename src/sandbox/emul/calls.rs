@@ -59,7 +59,7 @@ use When::{Always, AnyBit, Equal, OneOf};
 
 impl When {
     /// Whether these arguments are such.
-    pub(super) fn holds(self, arguments: &[u64; 6]) -> bool {
+    pub(in crate::sandbox) fn holds(self, arguments: &[u64; 6]) -> bool {
         // The filter sees the low half too.
         let low = |argument: u32| arguments[argument as usize] as u32;
         match self {
