@@ -338,6 +338,28 @@ fn package_cache_is_done_without_where_a_link_leads_out_of_the_root() {
 }
 
 #[test]
+fn package_cache_is_not_led_out_of_the_root_by_its_programs() {
+    let Some(scratch) = dpkg_root() else { return };
+    package_cache(&scratch);
+    let away = scratch.outside().join("away");
+    fs::create_dir_all(away.join("archives")).unwrap();
+    fs::write(away.join("archives/file"), "of the host").unwrap();
+    // Run after the hook has looked where the directory is.
+    let link = format!(
+        "rm -rf /var/cache/apt\nln -s '{}' /var/cache/apt",
+        away.display()
+    );
+    scratch.program("mv", &link);
+    scratch.script("mount", "exit 32");
+    let output = scratch.outside_hook("root.d/50-shared-apt-cache");
+    assert!(error_text(&output).contains("warning: building without the package cache"));
+    scratch.run_outside("cleanup.d/30-shared-apt-cache");
+    let file = away.join("archives/file");
+    assert_eq!(crate::library::entries(&away.join("archives")), [&*file]);
+    assert_eq!(fs::read_to_string(file).unwrap(), "of the host");
+}
+
+#[test]
 fn package_cache_of_another_user_is_done_without() {
     let Some(scratch) = dpkg_root() else { return };
     let cache = package_cache(&scratch);
