@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags};
 
-use super::standin;
+use super::{standin, userns};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -125,13 +125,17 @@ fn set_read_only(
     .map(drop)
 }
 
-/// Binds `from`, and with `recursive` what is mounted below it, on what `place` is.
+/// Binds `from`, and with `recursive` what is mounted below it, on what `place` is. A single
+/// mount that is made read-only so stays it, whatever hooks inside do.
 pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
-    let mount = clone_mount(from, recursive)?;
+    let mut mount = clone_mount(from, recursive)?;
     if read_only {
         // Before it has a path, which could lead elsewhere by then.
         let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
         set_read_only(mount.as_raw_fd(), c"", true, flags)?;
+        if !recursive {
+            mount = userns::kept_read_only(&mount)?;
+        }
     }
     attach(&mount, place.as_fd())
 }

@@ -15,7 +15,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setresgid, setresuid};
 use super::identity::Identity;
 use super::process::{exit_now, pipe, require_one_thread, wait_for};
 use super::refusal::explain_refusal;
-use super::{Error, handover, idmap, standin};
+use super::{Error, handover, idmap, mounts, standin};
 
 /// Runs `work` as uid 0 of a user namespace with the identity's ids, in a child.
 ///
@@ -138,10 +138,11 @@ pub(super) fn lock_mounts() -> Result<(), Error> {
 pub(super) fn below() -> Result<OwnedFd, Error> {
     let maps = idmap::Maps::full().map_err(Error::system("reading the current id map"))?;
     let failed = || Error::system("making the user namespace of programs in the target");
-    let child = Child::start(c"/proc/self/ns/user", || {
+    let child = Child::start(|| {
         // The maps' file belongs to root while a process is not dumpable.
         let _ = nix::sys::prctl::set_dumpable(true);
-        nix::sched::unshare(CloneFlags::CLONE_NEWUSER)
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER)?;
+        own_namespace(c"/proc/self/ns/user")
     })
     .map_err(failed())?;
     maps.write(child.number)?;
@@ -151,25 +152,52 @@ pub(super) fn below() -> Result<OwnedFd, Error> {
 /// Makes a mount namespace that belongs to a user namespace, with copies of all mounts of
 /// the calling thread.
 pub(super) fn mounts_below(users: &OwnedFd) -> io::Result<OwnedFd> {
-    Child::start(c"/proc/self/ns/mnt", || {
+    Child::start(|| {
         nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+        own_namespace(c"/proc/self/ns/mnt")
     })?
     .end()
 }
 
-/// A child that moved to a namespace and waits there: only a process with one thread makes,
-/// or enters, a user namespace.
+/// A read-only mount that is attached nowhere, as one that nobody can make writable.
+///
+/// That is what the kernel makes of it where it gives mounts to a less privileged user
+/// namespace (`mount_namespaces(7)`), and it is kept by copies.
+pub(super) fn kept_read_only(mount: &OwnedFd) -> io::Result<OwnedFd> {
+    let kind = nix::sys::stat::fstat(mount)?.st_mode & libc::S_IFMT;
+    let place = if kind == libc::S_IFDIR {
+        c"/dev"
+    } else {
+        c"/dev/null"
+    };
+    let open = || nix::fcntl::open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    Child::start(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+        mounts::attach(mount, open()?.as_fd())?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        mounts::clone_mount_at(&open()?)
+    })?
+    .end()
+}
+
+fn own_namespace(link: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(link, flags, Mode::empty())?)
+}
+
+/// A child that has made something and waits, as itself is needed to make more of it: only a
+/// process with one thread makes, or enters, a user namespace.
 struct Child {
     number: Pid,
-    namespace: OwnedFd,
+    made: OwnedFd,
     /// It ends when something is said here, or when this is closed.
     lifeline: OwnedFd,
 }
 
 impl Child {
-    /// Starts it. `move_there` only makes system calls, since the caller may have threads.
-    fn start(link: &CStr, move_there: impl FnOnce() -> Result<(), Errno>) -> io::Result<Child> {
+    /// Starts it. `make` only makes system calls, since the caller may have threads.
+    fn start(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Child> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -180,11 +208,8 @@ impl Child {
         match unsafe { fork() }? {
             ForkResult::Child => {
                 drop(ours);
-                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-                let sent = move_there()
-                    .and_then(|()| nix::fcntl::open(link, flags, Mode::empty()))
-                    .map_err(io::Error::from)
-                    .and_then(|made| handover::send(theirs.as_raw_fd(), made.as_raw_fd(), 0));
+                let sent =
+                    make().and_then(|made| handover::send(theirs.as_raw_fd(), made.as_raw_fd(), 0));
                 if sent.is_ok() {
                     let _ = nix::unistd::read(&theirs, &mut [0]);
                 }
@@ -195,9 +220,9 @@ impl Child {
             ForkResult::Parent { child: number } => {
                 drop(theirs);
                 match handover::receive(ours.as_fd())? {
-                    Some((namespace, _)) => Ok(Child {
+                    Some((made, _)) => Ok(Child {
                         number,
-                        namespace,
+                        made,
                         lifeline: ours,
                     }),
                     None => Err(match wait_for(number)? {
@@ -209,10 +234,11 @@ impl Child {
         }
     }
 
+    /// Ends it, and returns what it made.
     fn end(self) -> io::Result<OwnedFd> {
         // Somebody who was just started may have a copy.
         nix::unistd::write(&self.lifeline, &[0])?;
         wait_for(self.number)?;
-        Ok(self.namespace)
+        Ok(self.made)
     }
 }

@@ -288,6 +288,51 @@ fn nothing_that_hooks_inside_leave_among_the_hooks_runs_outside() {
     }
 }
 
+#[test]
+fn what_is_bound_read_only_in_the_target_stays_so() {
+    let toy = Toy::basic();
+    let mirror = toy.world.work().join("mirror");
+    fs::create_dir(&mirror).expect("made");
+    fs::write(mirror.join("file"), "of the host\n").expect("written");
+    // The working directory is one that hooks outside may write to.
+    toy.hook(
+        "extra-data",
+        "50-bind",
+        "mkdir \"$TMP_MOUNT_PATH/mirror\" \"$TMP_MOUNT_PATH/other\"\n\
+         : >\"$TMP_MOUNT_PATH/file\"\n\
+         mount --bind -r mirror \"$TMP_MOUNT_PATH/mirror\"\n\
+         mount --bind -r mirror/file \"$TMP_MOUNT_PATH/file\"\n\
+         mount --bind mirror \"$TMP_MOUNT_PATH/other\"",
+    );
+    toy.hook(
+        "install",
+        "50-write",
+        "for place in /mirror /file /tmp/in_target.d; do\n\
+            /bin/mount -o remount,bind,rw $place 2>/dev/null && echo \"remounted $place\" || :\n\
+         done\n\
+         for file in /mirror/file /mirror/new /file /tmp/in_target.d/new; do\n\
+            (echo x >>$file) 2>/dev/null && echo \"wrote $file\" || :\n\
+         done\n\
+         cat /mirror/file /file\n\
+         echo x >/other/new\n\
+         /bin/umount /mirror /file && echo unmounted\n",
+    );
+    for mode in ["auto", "single"] {
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let built = built.success();
+        for done in ["remounted ", "wrote "] {
+            assert_eq!(built.lines_after(done), Vec::<String>::new(), "{mode}");
+        }
+        let lines = built.lines();
+        assert_eq!(lines, ["of the host", "of the host", "unmounted"], "{mode}");
+        assert_eq!(common::toy::names(&mirror), ["file", "new"], "{mode}");
+        fs::remove_file(mirror.join("new")).expect("there");
+    }
+}
+
 /// Has a program of the target run in the place of files with a certain name, for all who
 /// share the user namespace, as long as somebody keeps it mounted.
 const FORMATS: &str = "mkdir -p /formats\n\
