@@ -7,7 +7,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setresgid, setresuid};
@@ -186,6 +188,9 @@ fn own_namespace(link: &CStr) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(link, flags, Mode::empty())?)
 }
 
+/// How long a child is waited for before it is woken, in milliseconds.
+const LOOK: u8 = 100;
+
 /// A child that has made something and waits, as itself is needed to make more of it: only a
 /// process with one thread makes, or enters, a user namespace.
 struct Child {
@@ -219,6 +224,11 @@ impl Child {
             }
             ForkResult::Parent { child: number } => {
                 drop(theirs);
+                let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+                while matches!(poll(&mut polled, LOOK), Ok(0) | Err(Errno::EINTR)) {
+                    // Programs of hooks may stop it.
+                    let _ = kill(number, Signal::SIGCONT);
+                }
                 match handover::receive(ours.as_fd())? {
                     Some((made, _)) => Ok(Child {
                         number,
