@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::sandbox::command::is_ignored;
 use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::groups::Group;
 use crate::sandbox::identity::Identity;
@@ -26,7 +27,7 @@ use super::plan::{Plan, host_arch};
 use super::request::Request;
 use super::session;
 
-/// Signals that stop a build.
+/// Signals that stop a build, unless the caller has kiln ignore them.
 const STOPPING: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -394,7 +395,11 @@ fn follow_events(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Followed, Failure> {
     let mut set = SigSet::empty();
-    STOPPING.iter().for_each(|&signal| set.add(signal));
+    for signal in STOPPING {
+        if !is_ignored(signal) {
+            set.add(signal);
+        }
+    }
     set.thread_block()
         .map_err(std::io::Error::from)
         .map_err(Failure::io("blocking signals"))?;

@@ -20,6 +20,7 @@ use super::units;
 use crate::push::{
     self, Cloud, Error, Existing, Item, Job, Lookup, Method, Parts, Report, Visibility,
 };
+use crate::sandbox::command::is_ignored;
 
 /// Exit status after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -250,12 +251,16 @@ fn failure(error: Error) -> Failure {
     failure
 }
 
-/// Set when SIGINT or SIGTERM came; a second one ends the process.
+/// Set when SIGINT or SIGTERM came; a second one ends the process. What the caller has kiln ignore
+/// stays ignored.
 fn stop_on_signals() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut set = SigSet::empty();
-    set.add(Signal::SIGINT);
-    set.add(Signal::SIGTERM);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        if !is_ignored(signal) {
+            set.add(signal);
+        }
+    }
     // Without signals to wait for, they end the process as usual.
     if set.thread_block().is_ok() {
         let stop = Arc::clone(&stop);

@@ -249,6 +249,19 @@ fn start(mut command: Command, clock: Option<&mut Clock<'_>>) -> io::Result<Chil
     })
 }
 
+/// Whether the caller has this process ignore a signal, as `nohup` does with `SIGHUP`, and a
+/// shell without job control with `SIGINT` for what runs in the background. The kernel hands such
+/// a signal to a `signalfd(2)` or `sigwait(3)` all the same, so that who waits there has to ask.
+pub fn is_ignored(signal: Signal) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no new action is given, and `action` has room for the one that is in place.
+    let result =
+        unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zeroed, or filled by the call; every bit pattern of it is valid.
+    let action = unsafe { action.assume_init() };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// A child that is killed, with its process group, and waited for when it is dropped.
 struct Ended(Child);
 

@@ -183,6 +183,41 @@ fn signals_stop_a_build_in_any_phase_with_their_status() {
     }
 }
 
+#[test]
+fn signals_that_the_caller_has_ignored_do_not_stop_a_build() {
+    let mut toy = Toy::basic();
+    let mark = mark(&mut toy);
+    let go = toy.world.work().join("go");
+    let wait = "echo READY\nuntil [ -e go ]; do sleep 0.01; done";
+    toy.hook(
+        "root",
+        "55-wait",
+        &format!("cd '{}'\n{wait}", toy.world.work().display()),
+    );
+    // As `nohup` does, and shells for what they run in the background.
+    let mut command = toy.world.command("/bin/bash");
+    command.args(["-c", "trap '' HUP INT QUIT; exec \"$@\"", "sh"]);
+    command.arg(crate::common::kiln());
+    command.args("build toy -n -o toy -t tar".split(' '));
+    let mut build = Started::new(&mut command);
+    build.until("READY");
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        build.main().signal(signal);
+    }
+    fs::write(&go, "").expect("written");
+    let (status, _, said) = build.end();
+    assert_eq!(status, 0, "{said}");
+    assert!(toy.output("tar").exists());
+    fs::remove_file(go).expect("removed");
+    fs::remove_file(toy.output("tar")).expect("removed");
+    // What is not ignored still does.
+    let mut build = Started::new(&mut command);
+    build.until("READY");
+    build.main().signal(Signal::SIGTERM);
+    assert_eq!(build.end().0, 143);
+    assert_nothing_is_left(&toy, &mark);
+}
+
 /// The build is refused in these words before a hook runs; returns its hints.
 #[track_caller]
 fn assert_refused(toy: &Toy, built: &Built, said: &str) -> String {
