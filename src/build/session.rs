@@ -1,4 +1,4 @@
-//! What the session that kiln runs in has and allows: `/proc`, `ulimit`.
+//! What the session that kiln runs in has and allows: `/proc`, `ulimit`, `umask`.
 //!
 //! kiln raises no limit (`setrlimit(2)`), as hooks would get it too. What a build cannot come
 //! to terms with is told before it begins; what may be the reason of a failure, with that.
@@ -37,6 +37,7 @@ pub fn lacks() -> Vec<Lack> {
         ("/proc", proc()),
         ("session limits", files()),
         ("session limits", file_size()),
+        ("umask", umask()),
     ];
     checks
         .into_iter()
@@ -79,6 +80,30 @@ fn file_size() -> Result<(), Failure> {
     }
 }
 
+fn umask() -> Result<(), Failure> {
+    // Root may use files whatever their modes are.
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match umask_of(&status) {
+        Some(mask) if mask & 0o700 != 0 => Err(Failure::new(format!(
+            "files and directories that are made in this session may not be used by their owner \
+             (`umask {mask:04o}`)"
+        ))
+        .hint("leave the owner's bits to new files: `umask 022`, or `umask 077`")),
+        _ => Ok(()),
+    }
+}
+
+/// What `/proc/PID/status` says of it: to ask the kernel otherwise is to change it.
+fn umask_of(status: &str) -> Option<u32> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
+}
+
 fn too_few_files(files: u64, most: u64) -> Failure {
     let failure = Failure::new(format!(
         "a program of this session may have {files} open files, and a build needs {FILES}"
@@ -117,6 +142,15 @@ pub fn ended_hint(status: i32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_umask_is_what_the_kernel_says_in_octal() {
+        assert_eq!(
+            umask_of("Name:\tkiln\nUmask:\t0277\nState:\tR\n"),
+            Some(0o277)
+        );
+        assert_eq!(umask_of("Name:\tkiln\n"), None);
+    }
 
     #[test]
     fn who_may_raise_the_limit_of_files_is_told_how() {

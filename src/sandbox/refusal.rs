@@ -23,6 +23,30 @@ pub(super) fn sysctl(name: &str) -> Option<String> {
 pub(super) const AS_ROOT: &str =
     "run the container as root: kiln then changes its root directory only (mode `chroot`)";
 
+/// Whether the user namespace that kiln runs in maps no id to its user or group, as `unshare --user`
+/// leaves it. The kernel then shows an id of its own (`kernel.overflowuid`).
+fn lacks_id(map: &str) -> bool {
+    let own = match map {
+        "uid_map" => nix::unistd::geteuid().as_raw(),
+        _ => nix::unistd::getegid().as_raw(),
+    };
+    let lines = std::fs::read_to_string(format!("/proc/self/{map}"));
+    lines.is_ok_and(|lines| !maps(&lines, own))
+}
+
+/// Whether a map of ids (`user_namespaces(7)`) has this one.
+fn maps(lines: &str, id: u32) -> bool {
+    lines.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(first)), Some(_), Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        id.checked_sub(first).is_some_and(|offset| offset < count)
+    })
+}
+
 /// Turns a refusal into what stands in the way and how to remove it.
 pub(super) fn explain_refusal(source: io::Error) -> Error {
     let keep = "and in /etc/sysctl.d to keep it";
@@ -65,6 +89,11 @@ pub(super) fn explain_refusal(source: io::Error) -> Error {
                      kernel.apparmor_restrict_unprivileged_userns=0` ({keep})"
                 ),
             ],
+        )
+    } else if errno == libc::EPERM && (lacks_id("uid_map") || lacks_id("gid_map")) {
+        (
+            "kiln runs in one that gives its user no id".to_owned(),
+            vec!["give the user an id there: `unshare --map-root-user`".to_owned()],
         )
     } else if errno == libc::EACCES
         && let Some(Confinement { by, label }) = confinement()

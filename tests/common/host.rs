@@ -95,6 +95,9 @@ enum Step {
     Nest(bool),
     NestFully,
     NoMoreNamespaces,
+    /// A user namespace without ids.
+    WithoutIds,
+    Umask(u32),
 }
 
 /// A host, as a list of restrictions in the order in which they are made.
@@ -251,6 +254,16 @@ impl Host {
     /// `user.max_user_namespaces` is 0, in the namespace made before.
     pub fn no_more_namespaces(self) -> Host {
         self.with(Step::NoMoreNamespaces)
+    }
+
+    /// In a user namespace that gives nobody an id.
+    pub fn without_ids(self) -> Host {
+        self.with(Step::WithoutIds)
+    }
+
+    /// New files lack these bits.
+    pub fn umask(self, mask: u32) -> Host {
+        self.with(Step::Umask(mask))
     }
 
     /// A default container of Docker, run by root.
@@ -410,6 +423,11 @@ fn one(step: &Step) -> io::Result<()> {
         Step::Nest(all) => nest(*all),
         Step::NestFully => {
             while nest(false).is_ok() {}
+            Ok(())
+        }
+        Step::WithoutIds => Ok(unshare(CloneFlags::CLONE_NEWUSER)?),
+        Step::Umask(mask) => {
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*mask));
             Ok(())
         }
         Step::NoMoreNamespaces => std::fs::write("/proc/sys/user/max_user_namespaces", "0"),

@@ -107,6 +107,43 @@ fn a_host_without_what_every_program_expects_is_refused() {
     }
 }
 
+#[test]
+fn a_umask_that_takes_files_from_their_owner_is_named() {
+    let toy = toy();
+    let host = |mask| match nix::unistd::geteuid().is_root() {
+        true => Host::new().user(USER).umask(mask),
+        false => Host::new().umask(mask),
+    };
+    for mask in [0o777, 0o200, 0o177] {
+        let said = format!("`umask {mask:04o}`");
+        refuses(&host(mask), &toy, "", &[&said, "`umask 022`"]);
+        let (report, status) = doctor(&host(mask), &toy);
+        assert_eq!(status, 1);
+        assert_eq!(owners::check(&report, "umask")["status"], "missing");
+    }
+    let built = host(0o077).build(&toy, "-t tar");
+    built.success();
+    let (report, status) = doctor(&host(0o077), &toy);
+    assert_eq!(status, 0, "{report:#}");
+}
+
+#[test]
+fn a_user_namespace_without_ids_is_named() {
+    let toy = toy();
+    let host = match nix::unistd::geteuid().is_root() {
+        true => Host::new().user(USER).without_ids(),
+        false => Host::new().without_ids(),
+    };
+    refuses(
+        &host,
+        &toy,
+        "",
+        &["gives its user no id", "--map-root-user"],
+    );
+    let (_, status) = doctor(&host, &toy);
+    assert_eq!(status, 1);
+}
+
 /// The files of docs/ci, by name.
 const RECIPES: [(&str, &str); 6] = [
     ("gitlab-ci.yml", include_str!("../../docs/ci/gitlab-ci.yml")),
