@@ -21,7 +21,7 @@ use super::environment::Variables;
 use super::event::Event;
 use super::failure::Failure;
 use super::phases;
-use super::plan::Plan;
+use super::plan::{Plan, element_failure};
 use super::{output, programs, record, target};
 
 /// Sends events to main. Main may be gone; then nobody needs them.
@@ -288,13 +288,13 @@ impl Engine<'_> {
                 make(&directory)?;
                 element
                     .write(&directory)
-                    .map_err(|error| Failure::from_error(&error))?;
+                    .map_err(|error| element_failure(&error))?;
             }
         }
         self.plan
             .hooks
             .write(&dirs.hooks)
-            .map_err(|error| Failure::from_error(&error))?;
+            .map_err(|error| element_failure(&error))?;
         self.write_helpers()
             .map_err(Failure::io("writing the helper programs"))?;
         let facts = serde_json::to_vec_pretty(&self.plan.layout.facts())

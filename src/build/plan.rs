@@ -80,7 +80,7 @@ pub fn host_arch() -> String {
 }
 
 /// An error of the element module with its hint.
-fn element_failure(error: &element::Error) -> Failure {
+pub(super) fn element_failure(error: &element::Error) -> Failure {
     Failure::from_error(error).hint_if(error.hint())
 }
 

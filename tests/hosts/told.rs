@@ -1,6 +1,8 @@
 //! What users are told of their host before they build: by `kiln doctor`, by the
 //! recipes in docs/ci, by docs/hosts.md.
 
+use std::path::Path;
+
 use super::*;
 
 #[test]
@@ -142,6 +144,25 @@ fn a_user_namespace_without_ids_is_named() {
     );
     let (_, status) = doctor(&host, &toy);
     assert_eq!(status, 1);
+}
+
+#[test]
+fn a_hook_that_its_user_may_not_read_is_told_with_what_to_do() {
+    as_root!();
+    let toy = toy();
+    let hook = toy.file("toy/install.d/50-closed", "");
+    let secret = Path::new("/etc/shadow");
+    if !secret.exists() {
+        skip!("this host has no file that root alone reads");
+    }
+    let host = Host::new().cover(&hook, secret).user(USER);
+    let (message, hints, _) = host.build(&toy, "-t tar").failure();
+    assert!(message.contains("cannot open `"), "{message}");
+    assert!(
+        hints.join("\n").contains("that you may read it"),
+        "{hints:?}"
+    );
+    toy.assert_swept();
 }
 
 /// The files of docs/ci, by name.
