@@ -289,6 +289,50 @@ fn elements_can_be_listed_shown_and_searched() {
 }
 
 #[test]
+fn what_an_element_is_called_and_says_does_not_command_a_terminal() {
+    let mut world = World::new();
+    library(&mut world);
+    let odd = "o\x1b]0;X\x07d";
+    world.write(
+        &format!("lib/{odd}/element.yaml"),
+        "summary: \"a \\e[31m red\"\ncategory: \"c\\e[2J\"\ndescription: \"one\\n\\e[1mtwo\\n\"\n",
+    );
+    world.write("lib/tiny/element-deps", &format!("extra\n{odd}\n"));
+    for words in [
+        "plan tiny",
+        "elements list",
+        "elements graph",
+        &format!("elements show '{odd}'"),
+        &format!("elements readme '{odd}'"),
+    ] {
+        let text = world.kiln().words(words).success();
+        let sent = text.chars().find(|char| char.is_control() && *char != '\n');
+        assert!(sent.is_none(), "{words}: {text:?}");
+        assert!(text.contains("\\u{1b}"), "{words}: {text:?}");
+    }
+    let cache = world.home().join(".cache/image-create");
+    fs::create_dir_all(cache.join(odd)).expect("made");
+    for words in ["cache", "cache clear"] {
+        let text = world.kiln().words(words).success();
+        assert!(!text.contains('\x1b'), "{words}: {text:?}");
+        assert!(text.contains("\\u{1b}"), "{words}: {text:?}");
+    }
+}
+
+#[test]
+fn an_entry_of_the_cache_that_is_no_text_is_cleared_with_the_rest() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let world = World::new();
+    let cache = world.home().join(".cache/image-create");
+    fs::create_dir_all(&cache).expect("made");
+    fs::write(cache.join(std::ffi::OsStr::from_bytes(b"a-\xe4")), "x").expect("written");
+    let shown = world.kiln().words("cache").success();
+    assert!(shown.contains("1 file\n"), "{shown}");
+    world.kiln().words("cache clear").success();
+    assert_eq!(fs::read_dir(&cache).expect("listed").count(), 0);
+}
+
+#[test]
 fn links_are_installed_and_replaced_but_foreign_files_are_kept() {
     let world = World::new();
     let bin = world.work().join("bin");

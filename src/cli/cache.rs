@@ -1,5 +1,6 @@
 //! `kiln cache`: shows what the image cache holds, and empties it.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{collections::BTreeSet, io};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::Context;
 use super::failure::Failure;
 use super::nearest::nearest;
-use super::printer::table;
+use super::printer::{printable, table};
 use super::units;
 use crate::sandbox::{choice, sweep};
 
@@ -79,7 +80,11 @@ const MARKS: [&str; 2] = ["kiln", "lockfiles"];
 /// Fails if a directory has entries, and none of those that builds make in a cache.
 fn require_cache(directory: &Path) -> Result<(), Failure> {
     let names = names(directory)?;
-    if names.is_empty() || names.iter().any(|name| MARKS.contains(&name.as_str())) {
+    if names.is_empty()
+        || MARKS
+            .iter()
+            .any(|mark| names.iter().any(|name| name == mark))
+    {
         return Ok(());
     }
     Err(Failure::new(format!(
@@ -93,7 +98,7 @@ fn require_cache(directory: &Path) -> Result<(), Failure> {
 fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> {
     let entries = names(cache)?
         .into_iter()
-        .map(|name| measure(cache, name))
+        .map(|name| measure(cache, &name))
         .collect::<Result<Vec<_>, _>>()?;
     if json {
         context
@@ -104,7 +109,7 @@ fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> 
     if entries.is_empty() {
         context
             .printer
-            .line(format_args!("{} is empty", cache.display()));
+            .line(format_args!("{} is empty", shown(cache)));
         return Ok(0);
     }
     let row = |name: &str, files: u64, size: u64, partial: bool| {
@@ -130,7 +135,7 @@ fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> 
         entries.iter().map(|entry| entry.disk_size).sum(),
         entries.iter().any(|entry| entry.partial),
     ));
-    context.printer.line(cache.display());
+    context.printer.line(shown(cache));
     context.printer.data(table(&rows));
     Ok(0)
 }
@@ -139,26 +144,38 @@ fn clear_entries(cache: &Path, wanted: &[String], context: &mut Context) -> Resu
     refuse_precious(cache, context)?;
     let present = names(cache)?;
     for entry in wanted {
-        if !present.contains(entry) {
+        if !present.iter().any(|name| is_called(name, entry)) {
             let failure = Failure::new(format!("`{}` has no entry `{entry}`", cache.display()));
-            return Err(match nearest(entry, present.iter().map(String::as_str)) {
-                Some(name) => failure.hint(format!("did you mean `{name}`?")),
-                None => failure.hint("`kiln cache show` lists the entries"),
-            });
+            return Err(
+                match nearest(entry, present.iter().filter_map(|name| name.to_str())) {
+                    Some(name) => failure.hint(format!("did you mean `{name}`?")),
+                    None => failure.hint("`kiln cache show` lists the entries"),
+                },
+            );
         }
     }
     let removed: Vec<PathBuf> = present
         .iter()
-        .filter(|name| wanted.is_empty() || wanted.contains(name))
+        .filter(|name| wanted.is_empty() || wanted.iter().any(|entry| is_called(name, entry)))
         .map(|name| cache.join(name))
         .collect();
     clear(&removed)?;
     for path in &removed {
         context
             .printer
-            .line(format_args!("removed {}", path.display()));
+            .line(format_args!("removed {}", shown(path)));
     }
     Ok(0)
+}
+
+/// Whether people name an entry so; of names that are no text, they see and write less.
+fn is_called(name: &OsStr, entry: &str) -> bool {
+    name.to_string_lossy() == entry
+}
+
+/// A path as people may see it: hooks outside give names in the cache.
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string())
 }
 
 /// Removes files and trees, whichever ids own them.
@@ -209,29 +226,29 @@ fn refuse_precious(cache: &Path, context: &Context) -> Result<(), Failure> {
 }
 
 /// Names directly in the cache, sorted; none if there is no cache yet.
-fn names(cache: &Path) -> Result<Vec<String>, Failure> {
+fn names(cache: &Path) -> Result<Vec<OsString>, Failure> {
     let listing = match fs::read_dir(cache) {
         Ok(listing) => listing,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
     let mut names = listing
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .map(|entry| Ok(entry?.file_name()))
         .collect::<io::Result<Vec<_>>>()?;
     names.sort();
     Ok(names)
 }
 
 /// Counts an entry without following links; hard links count once.
-fn measure(cache: &Path, name: String) -> Result<Entry, Failure> {
+fn measure(cache: &Path, name: &OsStr) -> Result<Entry, Failure> {
     let mut entry = Entry {
         files: 0,
         disk_size: 0,
         partial: false,
-        name,
+        name: name.to_string_lossy().into_owned(),
     };
     let mut seen = BTreeSet::new();
-    let mut waiting = vec![cache.join(&entry.name)];
+    let mut waiting = vec![cache.join(name)];
     while let Some(path) = waiting.pop() {
         let meta = match fs::symlink_metadata(&path) {
             Ok(meta) => meta,
@@ -268,6 +285,8 @@ fn measure(cache: &Path, name: String) -> Result<Entry, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
@@ -278,7 +297,7 @@ mod tests {
         fs::write(entry.join("a"), vec![1u8; 100_000]).expect("written");
         fs::hard_link(entry.join("a"), entry.join("b")).expect("linked");
         fs::os::unix::fs::symlink("/", entry.join("c")).expect("linked");
-        let measured = measure(dir.path(), "apt".to_owned()).expect("measured");
+        let measured = measure(dir.path(), OsStr::new("apt")).expect("measured");
         assert_eq!(measured.files, 3);
         assert!(
             !measured.partial && measured.disk_size < 200_000,
@@ -294,15 +313,16 @@ mod tests {
         fs::create_dir(&other).expect("created");
         fs::write(other.join("kept"), "x").expect("written");
         fs::write(cache.join("file"), "x").expect("written");
+        fs::write(cache.join(OsStr::from_bytes(b"latin-\xe4")), "x").expect("written");
         fs::os::unix::fs::symlink(&other, cache.join("link")).expect("linked");
         let all: Vec<PathBuf> = names(&cache)
             .expect("listed")
             .iter()
             .map(|name| cache.join(name))
             .collect();
-        assert_eq!(all.len(), 3);
+        assert_eq!(all.len(), 4);
         clear(&all).expect("cleared");
-        assert_eq!(names(&cache).expect("listed"), Vec::<String>::new());
+        assert_eq!(names(&cache).expect("listed"), Vec::<OsString>::new());
         assert!(other.join("kept").exists());
     }
 }

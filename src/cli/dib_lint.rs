@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use super::Context;
 use super::caller::Caller;
 use super::failure::{Failure, misused};
+use super::printer::printable;
 use crate::element::lint::{self, Finding, RULES};
 
 /// Directory that is checked when nothing is said.
@@ -138,8 +139,10 @@ fn report(findings: &[Finding], context: &mut Context) -> u8 {
             None => finding.path.clone(),
         };
         context.printer.line(format_args!(
-            "ERROR: {place}: {} ({})",
-            finding.message, finding.rule
+            "ERROR: {}: {} ({})",
+            printable(&place),
+            printable(&finding.message),
+            finding.rule
         ));
     }
     if findings.is_empty() {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Context;
 use super::caller::{Caller, arch};
 use super::failure::Failure;
-use super::printer::{Tone, table};
+use super::printer::{Tone, printable, printable_lines, table};
 use crate::element::metadata::{self, Metadata, readme};
 use crate::element::{self, Element, ElementSet, Error, Library, Reason};
 
@@ -109,7 +109,9 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         Command::Graph { names } => graph(&library, &names, context)?,
         Command::Readme { name } => {
             let text = readme(find(&library, &name)?)?;
-            context.printer.data(generated(&text, "element.yaml"));
+            context
+                .printer
+                .data(generated(&printable_lines(&text), "element.yaml"));
         }
         Command::Catalogue => catalogue(context)?,
     }
@@ -144,7 +146,9 @@ fn list<'a>(
     }
     let colour = context.printer.out_colour;
     for (category, rows) in shelves {
-        context.printer.line(colour.paint(Tone::Strong, category));
+        context
+            .printer
+            .line(colour.paint(Tone::Strong, printable(&category)));
         context.printer.data(table(&rows));
     }
     Ok(())
@@ -156,10 +160,11 @@ fn show(element: &Element, json: bool, context: &mut Context) -> Result<(), Fail
             .printer
             .line(serde_json::to_string_pretty(&as_json(element)?)?);
     } else {
-        context.printer.data(readme(element)?);
+        context.printer.data(printable_lines(&readme(element)?));
+        let location = printable(&element.location());
         context
             .printer
-            .line(format_args!("\nFound in `{}`.", element.location()));
+            .line(format_args!("\nFound in `{location}`."));
     }
     Ok(())
 }
@@ -300,5 +305,6 @@ fn graph(library: &Library, names: &[String], context: &mut Context) -> Result<(
 
 /// A quoted identifier of the DOT language.
 fn dot(name: &str) -> String {
-    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{}\"", printable(&name))
 }

@@ -177,10 +177,25 @@ impl Printer {
     }
 }
 
-/// A table of left-aligned columns, without trailing blanks.
+/// The same for text of several lines, whose line ends and tabs stay.
+pub fn printable_lines(text: &str) -> String {
+    text.split_inclusive(['\n', '\t'])
+        .map(|part| {
+            let end = part.len() - usize::from(part.ends_with(['\n', '\t']));
+            let (words, end) = part.split_at(end);
+            printable(words) + end
+        })
+        .collect()
+}
+
+/// A table of left-aligned columns, without trailing blanks. Its cells are [`printable`].
 ///
 /// The last column is never padded; a row may have fewer cells than others.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
+        .collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
@@ -192,7 +207,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
         })
         .collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(&format!("{cell:<width$}  "));
@@ -250,6 +265,19 @@ mod tests {
         ] {
             assert_eq!(printable(text), shown);
         }
+    }
+
+    #[test]
+    fn lines_and_tabs_of_a_text_stay_and_nothing_else_is_sent() {
+        for (text, shown) in [
+            ("a\n\n\tb\n", "a\n\n\tb\n"),
+            ("a\x1b[2J\r\nb\x07", "a\\u{1b}[2J\\r\nb\\u{7}"),
+            ("", ""),
+        ] {
+            assert_eq!(printable_lines(text), shown);
+        }
+        let rows = [vec!["\x1b[1m".to_owned(), "b\n".to_owned()]];
+        assert_eq!(table(&rows), "\\u{1b}[1m  b\\n\n");
     }
 
     #[test]

@@ -157,8 +157,8 @@ impl Record {
                 .map(|hook| {
                     vec![
                         format!("  {}", units::seconds(hook.seconds)),
-                        printable(&format!("{}/{}", hook.phase, hook.name)),
-                        printable(&format!("({})", hook.element)),
+                        format!("{}/{}", hook.phase, hook.name),
+                        format!("({})", hook.element),
                     ]
                 })
                 .collect();
