@@ -3,14 +3,17 @@
 //! Exit status 44 means that there is no such file (404), 1 any other failure.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
-use std::os::unix::fs::FileTypeExt as _;
+use std::io::{self, Seek as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Explain, env_text};
-use crate::fetch::{Answer, Body, Client, Condition, Error, Location, Options};
+use crate::fetch::{
+    Answer, Body, Client, Condition, Error, Location, Options, without_credentials,
+};
+use crate::sink::{self, Existing, Output};
 
 const USAGE: &str = "usage: cache-url [-f] URL DEST\n\n\
     Fetches URL to DEST unless DEST is current.\n\n\
@@ -32,6 +35,9 @@ pub enum Failure {
     /// It cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] Error),
+    /// It cannot get its place.
+    #[error(transparent)]
+    Place(#[from] sink::Error),
     /// It cannot be stored.
     #[error("cannot write `{path}`")]
     Write {
@@ -47,6 +53,7 @@ impl Explain for Failure {
         match self {
             Failure::Usage { .. } => Some("`cache-url -h` shows how it is used".to_owned()),
             Failure::Fetch(error) => error.hint().map(str::to_owned),
+            Failure::Place(error) => error.hint(),
             Failure::Write { .. } => Some("check that its directory may be written".to_owned()),
         }
     }
@@ -90,15 +97,21 @@ pub fn main(_called: &OsStr, args: &[OsString]) -> Result<ExitCode, Failure> {
         return Err(usage("a URL and a destination are needed"));
     };
     let url = url.to_str().ok_or_else(|| usage("the URL is not text"))?;
-    let line = match get(url, Path::new(destination), force)? {
+    let fetched = get(url, Path::new(destination), force)?;
+    super::print(&format!("{}\n", told(fetched, url, force)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was done, for people and logs.
+fn told(fetched: Fetched, url: &str, force: bool) -> String {
+    let url = without_credentials(url);
+    match fetched {
         Fetched::New if force => format!("Downloaded and cached {url}, past all caches on the way"),
         Fetched::New => format!("Downloaded and cached {url} for the first time"),
         Fetched::Changed => format!("Server copy has changed: downloaded and cached {url}"),
         Fetched::Unchanged => format!("Server copy has not changed: using the cached {url}"),
         Fetched::Offline => format!("Offline: using the cached {url}"),
-    };
-    super::print(&format!("{line}\n"));
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// What was found to do.
@@ -149,36 +162,38 @@ fn fetch(
         etag: None,
         no_cache: force,
     };
-    let beside = if is_fifo {
-        std::env::temp_dir()
-    } else {
-        let parent = match destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        fs_err::create_dir_all(&parent).map_err(write)?;
-        parent
-    };
-    let mut new = tempfile::Builder::new()
-        .prefix(".download.")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(&beside)
-        .map_err(write)?;
-    let received = receive(client, location, &condition, new.as_file_mut(), destination)?;
-    // An empty answer to a conditional request is a server's way to say "unchanged".
-    if !received.changed || (received.length == 0 && condition.modified_since.is_some()) {
-        return Ok(Fetched::Unchanged);
-    }
+    // A build that is stopped is killed, so that nobody would remove a file with a name.
+    let mut received;
     if is_fifo {
-        let mut from = fs_err::File::open(new.path()).map_err(write)?;
-        let mut to = fs_err::OpenOptions::new()
-            .write(true)
-            .open(destination)
-            .map_err(write)?;
-        io::copy(&mut from, &mut to).map_err(write)?;
+        let mut spool = tempfile::tempfile().map_err(write)?;
+        received = receive(client, location, &condition, &spool, destination)?;
+        received.changed &= !is_empty_answer(&received, &condition);
+        if received.changed {
+            let mut to = fs_err::OpenOptions::new()
+                .write(true)
+                .open(destination)
+                .map_err(write)?;
+            spool.rewind().map_err(write)?;
+            io::copy(&mut spool, &mut to).map_err(write)?;
+        }
     } else {
-        new.persist(destination)
-            .map_err(|error| write(error.error))?;
+        match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                fs_err::create_dir_all(parent).map_err(write)?;
+            }
+            _ => {}
+        }
+        let new = Output::create(destination, 0)?;
+        let mode = std::fs::Permissions::from_mode(0o644);
+        new.file().set_permissions(mode).map_err(write)?;
+        received = receive(client, location, &condition, new.file(), destination)?;
+        received.changed &= !is_empty_answer(&received, &condition);
+        if received.changed {
+            new.commit(&Existing::Replace, false)?;
+        }
+    }
+    if !received.changed {
+        return Ok(Fetched::Unchanged);
     }
     Ok(if force || current.is_none() {
         Fetched::New
@@ -192,12 +207,17 @@ struct Received {
     length: u64,
 }
 
+/// Whether an answer to a conditional request is empty: a server's way to say "unchanged".
+fn is_empty_answer(received: &Received, condition: &Condition) -> bool {
+    received.length == 0 && condition.modified_since.is_some()
+}
+
 /// Receives a body, going on after a broken transfer as long as it is the same file.
 fn receive(
     client: &Client,
     location: &Location,
     condition: &Condition,
-    file: &mut std::fs::File,
+    mut file: &std::fs::File,
     destination: &Path,
 ) -> Result<Received, Failure> {
     let write = |source| Failure::Write {
@@ -217,7 +237,8 @@ fn receive(
                 condition
             };
             let mut body: Body = match client.open(location, condition, offset)? {
-                Answer::NotModified => return Ok(false),
+                Answer::NotModified if condition.modified_since.is_some() => return Ok(false),
+                Answer::NotModified => return Err(unasked(location).into()),
                 Answer::Body(body) => body,
             };
             // Some servers answer conditional requests in full.
@@ -231,11 +252,10 @@ fn receive(
                 // Another version meanwhile: from the start.
                 body = match client.open(location, &Condition::default(), 0)? {
                     Answer::Body(body) => body,
-                    Answer::NotModified => return Ok(false),
+                    Answer::NotModified => return Err(unasked(location).into()),
                 };
             }
             if body.offset == 0 {
-                use std::io::Seek as _;
                 file.set_len(0).map_err(write)?;
                 file.rewind().map_err(write)?;
                 length = 0;
@@ -264,6 +284,15 @@ fn receive(
     }
 }
 
+/// There is no copy that could have stayed as it is.
+fn unasked(location: &Location) -> Error {
+    Error::Transfer {
+        url: location.to_string(),
+        reason: "the server answered 304 although it was asked for the file".to_owned(),
+        hint: "a proxy on the way may be broken; use another mirror",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +313,39 @@ mod tests {
         assert_eq!(fs_err::read(&to).expect("there"), b"new");
         let left = fs_err::read_dir(dir.path()).expect("there").count();
         assert_eq!(left, 2, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_server_that_says_unchanged_without_being_asked_is_not_believed() {
+        use crate::fetch::testing::{Page, Server, client};
+        let server = Server::start();
+        let page = Page {
+            status: Some((304, String::new())),
+            ..Default::default()
+        };
+        server.put_page("/file", page);
+        let dir = tempfile::tempdir().expect("a directory");
+        let to = dir.path().join("to");
+        let location = Location::parse(&format!("{}/file", server.url)).expect("a URL");
+        let get = |force| fetch(&client(false), &location, &to, force);
+        for force in [false, true] {
+            let error = get(force).expect_err("there is no copy");
+            assert!(error.to_string().contains("answered 304"), "{error}");
+            assert_eq!(fs_err::read_dir(dir.path()).expect("there").count(), 0);
+        }
+        fs_err::write(&to, "old").expect("written");
+        assert_eq!(get(false).expect("asked for"), Fetched::Unchanged);
+        assert!(get(true).is_err());
+        assert_eq!(fs_err::read(&to).expect("there"), b"old");
+    }
+
+    #[test]
+    fn credentials_are_not_told() {
+        for fetched in [Fetched::New, Fetched::Changed, Fetched::Offline] {
+            let line = told(fetched, "http://me:secret@a.example/x", false);
+            assert!(line.contains("http://a.example/x"), "{line}");
+            assert!(!line.contains("secret"), "{line}");
+        }
     }
 
     #[test]

@@ -323,21 +323,21 @@ fn read(path: &Path, directory: &Path) -> Result<Tree, Failure> {
         return Ok(archived.tree);
     }
     let Some(stream) = stream else {
-        return system(path, path, directory);
+        return system(inspect::open(path, None)?, path, directory);
     };
-    let spool = tempfile::NamedTempFile::new_in(directory)
-        .map_err(io_failure("make a file in", directory))?;
-    spool_sparsely(&mut start.chain(stream), spool.as_file(), path, directory)?;
-    system(spool.path(), path, directory)
+    // Without a name: nobody would remove it where the build is killed.
+    let spool =
+        tempfile::tempfile_in(directory).map_err(io_failure("make a file in", directory))?;
+    spool_sparsely(&mut start.chain(stream), &spool, path, directory)?;
+    system(inspect::of_file(spool, path, None)?, path, directory)
 }
 
 /// The files of an image; `name` is for messages.
-fn system(image: &Path, name: &Path, directory: &Path) -> Result<Tree, Failure> {
+fn system(image: inspect::Image, name: &Path, directory: &Path) -> Result<Tree, Failure> {
     let failed = |source| Failure::System {
         path: name.to_owned(),
         source,
     };
-    let image = inspect::open(image, None)?;
     let contents = Contents::read(&image).map_err(|source| {
         failed(SystemError::FileSystem {
             what: "the partition table".to_owned(),

@@ -138,11 +138,20 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<Image, Error> {
         source,
     };
     // A FIFO must not block before it is refused.
-    let mut file = File::options()
+    let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(io)?;
+    of_file(file, path, format)
+}
+
+/// The same for a file that is open already, and may have no name; `path` is for messages.
+pub fn of_file(mut file: File, path: &Path, format: Option<Format>) -> Result<Image, Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
     let kind = file.metadata().map_err(io)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(Error::NotAFile {

@@ -221,6 +221,8 @@ fn builds_at_the_same_time_share_the_cache_and_one_that_is_killed_harms_none() {
     let mut killed = start("killed");
     killed.until("FETCHING");
     let others = [start("one"), start("two")];
+    // In the midst of its download.
+    std::thread::sleep(Duration::from_millis(150));
     for process in killed.main().family() {
         process.signal(Signal::SIGKILL);
     }
@@ -230,6 +232,12 @@ fn builds_at_the_same_time_share_the_cache_and_one_that_is_killed_harms_none() {
         assert_eq!(status, 0, "{said}\n{errors}");
     }
     toy.command("-t tar -o three").run().success();
+    // Nobody would ever remove what a download was written to.
+    let cached = names(&toy.world.home().join(".cache/image-create"));
+    assert!(
+        cached.iter().all(|name| !name.starts_with('.')),
+        "{cached:?}"
+    );
     assert_eq!(toy.outputs(), ["one.tar", "three.tar", "two.tar"]);
     let whole = whole.load(std::sync::atomic::Ordering::Relaxed);
     assert!((1..=3).contains(&whole), "fetched {whole} times");
