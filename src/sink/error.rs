@@ -246,6 +246,7 @@ impl Error {
                 tree::Error::behind(source.as_ref())?.hint()?
             }
             Error::Compressor { .. } => "leave the level at its default",
+            Error::Unarchivable { .. } => "take it out of the tree, or choose another format",
             _ => return None,
         };
         Some(text.to_owned())

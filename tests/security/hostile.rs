@@ -596,6 +596,62 @@ fn archives_that_grow_without_bounds_are_read_in_bounded_memory_or_refused() {
 }
 
 #[test]
+fn holes_cost_a_squashfs_little_and_those_larger_than_any_disk_are_refused() {
+    use std::os::unix::fs::FileExt as _;
+    let world = World::new();
+    let limited = |arguments: &str| {
+        let mut command = world.command("/bin/sh");
+        command.args(["-c", "ulimit -d 262144; exec \"$@\"", "sh"]);
+        command.arg(common::kiln());
+        command.words(arguments)
+    };
+    let length = 20 << 30;
+    fs::create_dir(world.work().join("tree")).expect("made");
+    let sparse = fs::File::create(world.work().join("tree/sparse")).expect("made");
+    sparse.set_len(length).expect("its length");
+    for at in [5 << 30, length - 3] {
+        sparse.write_all_at(b"end", at).expect("written");
+    }
+    limited("pack tree -t squashfs -o packed").success();
+    limited("cp packed.squashfs /sparse copy").success();
+    let copy = fs::File::open(world.work().join("copy")).expect("copied");
+    assert_eq!(copy.metadata().expect("there").len(), length);
+    for (at, bytes) in [
+        (5 << 30, b"end"),
+        (length - 3, b"end"),
+        (7 << 30, b"\0\0\0"),
+    ] {
+        let mut found = [1; 3];
+        copy.read_exact_at(&mut found, at).expect("read");
+        assert_eq!(&found, bytes, "{at}");
+    }
+    let archive = fs::File::create(world.work().join("holes.tar")).expect("made");
+    let mut archive = tar::Builder::new(archive);
+    let size = (1u64 << 62).to_string();
+    let extensions: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"holes"),
+        ("GNU.sparse.realsize", size.as_bytes()),
+    ];
+    archive.append_pax_extensions(extensions).expect("written");
+    let mut map = [0; 512];
+    map[..2].copy_from_slice(b"0\n");
+    let mut header = tar::Header::new_ustar();
+    header.set_size(512);
+    header.set_mode(0o644);
+    archive
+        .append_data(&mut header, "holes", &map[..])
+        .and_then(|()| archive.finish())
+        .expect("written");
+    let outcome = limited("pack holes.tar -t squashfs -o packed --overwrite");
+    assert_eq!(outcome.code(), 1);
+    let said = "`/holes` cannot be archived: squashfs keeps a list of the blocks";
+    assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("hint: "), "{}", outcome.stderr);
+}
+
+#[test]
 fn daemons_of_every_kind_end_with_the_build() {
     for mode in ["auto", "single", "chroot"] {
         let mut toy = Toy::basic();

@@ -131,12 +131,13 @@ impl Tables<'_> {
         xattr: u32,
     ) -> Result<Vec<u8>, Error> {
         let place = std::mem::take(&mut self.places[id.index()]);
+        let start = place.start.unwrap_or(0);
         let (fragment, offset) = place.fragment.unwrap_or((NO_FRAGMENT, 0));
         let short = (xattr == NO_XATTRS && inode.links == 1 && place.sparse == 0)
             .then(|| {
                 u32::try_from(content.size)
                     .ok()
-                    .zip(u32::try_from(place.start).ok())
+                    .zip(u32::try_from(start).ok())
             })
             .flatten();
         let mut bytes;
@@ -152,7 +153,7 @@ impl Tables<'_> {
         } else {
             bytes = self.header(id, inode, kind::FILE + kind::EXTENDED)?;
             let file = format::LongFile {
-                start_block: place.start.into(),
+                start_block: start.into(),
                 file_size: content.size.into(),
                 // All of a file cannot be a hole to the kernel's statistics.
                 sparse: place.sparse.min(content.size.saturating_sub(1)).into(),

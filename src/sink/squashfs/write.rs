@@ -19,6 +19,10 @@ use crate::tree::{Content, InodeId, Kind, Reader, Timestamp, Tree};
 
 /// Blocks that each thread gets at once; what is compressed waits for those before it.
 const BATCH: usize = 8;
+/// Blocks of all files together, those of holes too: 8 TiB. Each takes 4 bytes of memory and of the
+/// table of inodes, however little is in it, so that a few bytes of an archive could ask for any
+/// amount.
+const MAX_BLOCKS: u64 = 1 << 26;
 /// The file is padded to this, so that a loop device shows all of it.
 const PADDING: u64 = 4096;
 
@@ -42,8 +46,11 @@ enum Job {
 /// Where the data of an inode is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Place64 {
-    pub(super) start: u64,
+    /// Where the first block with data is; nothing of a hole is written.
+    pub(super) start: Option<u64>,
+    /// Sizes as the tables give them; 0 is a hole.
     pub(super) blocks: Vec<u32>,
+    /// Bytes in holes.
     pub(super) sparse: u64,
     /// Number of the fragment and the offset in it.
     pub(super) fragment: Option<(u32, u32)>,
@@ -66,7 +73,7 @@ pub(crate) fn write(
     threads: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<String>, Error> {
-    let (jobs, mut places) = plan(tree);
+    let (jobs, mut places) = plan(tree)?;
     let mut offset = size_of::<format::SuperBlock>() as u64;
     let fragments = data(
         tree,
@@ -154,27 +161,40 @@ pub(super) fn seconds(time: Timestamp) -> u32 {
 }
 
 /// Decides where the data of every file goes.
-fn plan(tree: &Tree) -> (Vec<Job>, Vec<Place64>) {
+fn plan(tree: &Tree) -> Result<(Vec<Job>, Vec<Place64>), Error> {
     let mut jobs = Vec::new();
     let mut places = vec![Place64::default(); tree.inodes().len()];
     let mut open: Vec<Piece> = Vec::new();
     let mut filled = 0;
     let mut number = 0u32;
+    let mut blocks = 0u64;
     for (id, inode) in tree.inodes() {
-        let Kind::File(Content { size, .. }) = inode.kind else {
+        let Kind::File(content) = &inode.kind else {
             continue;
         };
-        let block = BLOCK_SIZE as u64;
+        let (size, block) = (content.size, BLOCK_SIZE as u64);
         if size >= block {
-            let mut offset = 0;
-            while offset < size {
+            let count = size.div_ceil(block);
+            blocks = blocks.saturating_add(count);
+            if blocks > MAX_BLOCKS {
+                return Err(Error::Unarchivable {
+                    path: tree.path_of_inode(id),
+                    why: "squashfs keeps a list of the blocks of files, holes too, and with this \
+                          one there are more than 8 TiB of them",
+                });
+            }
+            let place = &mut places[id.index()];
+            place.blocks = vec![0; usize::try_from(count).unwrap_or(0)];
+            place.sparse = size;
+            for at in blocks_with_data(content) {
+                let offset = at * block;
                 let length = BLOCK_SIZE.min(usize::try_from(size - offset).unwrap_or(BLOCK_SIZE));
+                place.sparse -= length as u64;
                 jobs.push(Job::Block(Piece {
                     inode: id,
                     offset,
                     length,
                 }));
-                offset += length as u64;
             }
         } else if size > 0 {
             let length = usize::try_from(size).unwrap_or(BLOCK_SIZE);
@@ -195,7 +215,19 @@ fn plan(tree: &Tree) -> (Vec<Job>, Vec<Place64>) {
     if !open.is_empty() {
         jobs.push(Job::Fragment(open));
     }
-    (jobs, places)
+    Ok((jobs, places))
+}
+
+/// Numbers of the blocks of a file that are not all hole, in order.
+fn blocks_with_data(content: &Content) -> impl Iterator<Item = u64> + '_ {
+    let block = BLOCK_SIZE as u64;
+    let mut next = 0;
+    content.ranges().flat_map(move |range| {
+        let end = range.offset.saturating_add(range.length).min(content.size);
+        let first = next.max(range.offset / block);
+        next = next.max(end.div_ceil(block));
+        first..next
+    })
 }
 
 /// A thread's own tools.
@@ -270,7 +302,8 @@ fn data(
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let mut fragments = Vec::new();
-    let mut done = 0;
+    // Holes need no work.
+    let mut done = places.iter().map(|place| place.sparse).sum();
     for batch in jobs.chunks(BATCH * workers.len()) {
         let next = AtomicUsize::new(0);
         let results: Vec<Mutex<Option<Result<Ready, Error>>>> =
@@ -294,13 +327,15 @@ fn data(
             match job {
                 Job::Block(piece) => {
                     let place = &mut places[piece.inode.index()];
-                    if place.blocks.is_empty() {
-                        place.start = *offset;
-                    }
+                    place.start.get_or_insert(*offset);
                     if ready.size == 0 {
                         place.sparse += piece.length as u64;
                     }
-                    place.blocks.push(ready.size);
+                    let at =
+                        usize::try_from(piece.offset / BLOCK_SIZE as u64).unwrap_or(usize::MAX);
+                    if let Some(size) = place.blocks.get_mut(at) {
+                        *size = ready.size;
+                    }
                     done += piece.length as u64;
                 }
                 Job::Fragment(pieces) => {
