@@ -40,6 +40,9 @@ fn least() -> u64 {
     (program >> 20) + 64
 }
 
+/// Files that no build on disk comes to terms with fewer of: a root has some thousands.
+const LEAST_FILES: u64 = 1000;
+
 /// Why a build is made on disk and not in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnDisk {
@@ -155,9 +158,18 @@ pub fn unfit(parent: &Path) -> Option<String> {
         .saturating_mul(found.fragment_size())
         >> 20;
     let least = least();
-    // Some filesystems do not say how large they are.
-    (found.blocks() > 0 && free < least).then(|| {
-        format!("is too small for a build: {free} MiB are free, {least} MiB are the least")
+    // Some filesystems do not say how large they are, or how many files they take.
+    if found.blocks() > 0 && free < least {
+        return Some(format!(
+            "is too small for a build: {free} MiB are free, {least} MiB are the least"
+        ));
+    }
+    let files = found.files_available();
+    (found.files() > 0 && files < LEAST_FILES).then(|| {
+        format!(
+            "is too small for a build: it has room for {files} more files (`df -i`), \
+             {LEAST_FILES} are the least"
+        )
     })
 }
 

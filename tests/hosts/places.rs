@@ -25,6 +25,17 @@ fn odd_temporary_directories_work_in_memory_and_are_refused_on_disk() {
     works(&small, &toy, "--overwrite", "subordinate", &[]);
     std::fs::remove_file(toy.output("tar")).expect("ours");
     refuses(&small, &toy, "--no-tmpfs", &["8 MiB are free", "TMPDIR"]);
+    let crowded = user(&toy, 65536)
+        .memory(&tmp, MsFlags::empty(), "mode=0777,nr_inodes=60")
+        .user(USER);
+    works(&crowded, &toy, "--overwrite", "subordinate", &[]);
+    std::fs::remove_file(toy.output("tar")).expect("ours");
+    refuses(
+        &crowded,
+        &toy,
+        "--no-tmpfs",
+        &["more files (`df -i`)", "TMPDIR"],
+    );
     let nosuid = user(&toy, 0)
         .memory(&tmp, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, open)
         .user(USER);
