@@ -113,7 +113,11 @@ impl Output {
     /// another one. What is not the line that kiln writes stays as it is.
     fn name_in_sums(&self, sums: &OsStr, from: &OsStr, to: &OsStr) {
         let rewrite = || -> io::Result<()> {
-            let mut file = open_at(&self.directory, sums, libc::O_RDWR)?;
+            // A named pipe would neither be opened nor read without somebody at its other end.
+            let mut file = open_at(&self.directory, sums, libc::O_RDWR | libc::O_NONBLOCK)?;
+            if !file.metadata()?.is_file() {
+                return Ok(());
+            }
             let mut text = Vec::new();
             (&mut file).take(LONGEST_SUMS).read_to_end(&mut text)?;
             let digest = String::from_utf8_lossy(&text);
@@ -224,6 +228,19 @@ mod tests {
         let output = Output::create(&target, 3).unwrap();
         let kept = output.commit(&stamp, false).unwrap().renamed.unwrap();
         assert_eq!(kept, place.path().join("a.b-2026.11.21-08.30.00-1.raw"));
+    }
+
+    #[test]
+    fn a_pipe_by_the_name_of_a_checksum_file_is_renamed_and_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("a.raw");
+        std::fs::write(&target, "old").unwrap();
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        nix::unistd::mkfifo(&place.path().join("a.raw.md5"), mode).unwrap();
+        let output = Output::create(&target, 3).unwrap();
+        let stamp = Existing::Rename { stamp: "S".into() };
+        output.commit(&stamp, false).unwrap();
+        assert_eq!(names(place.path()), ["a-S.raw", "a-S.raw.md5", "a.raw"]);
     }
 
     #[test]
