@@ -157,6 +157,14 @@ fn mistakes_are_named_with_what_to_do() {
         ),
         (
             "kiln",
+            "build --image-size -5 tiny",
+            2,
+            "error: unexpected argument `-5` found\n\
+             hint: a value that begins with `-` follows the `=` of its option: `=-5`\n\
+             hint: usage: kiln build [OPTIONS] <ELEMENT>...\n",
+        ),
+        (
+            "kiln",
             "build --offlien tiny",
             2,
             "error: unexpected argument `--offlien` found\n\

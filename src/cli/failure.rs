@@ -5,6 +5,8 @@
 
 use std::io;
 
+use clap::error::{ContextKind, ContextValue};
+
 use super::printer::{Colour, Printer, Tone, printable};
 pub use crate::build::failure::Failure;
 
@@ -69,13 +71,21 @@ impl From<clap::Error> for Failure {
     /// Takes the parser's text apart into message and advice.
     fn from(error: clap::Error) -> Self {
         let text = error.to_string();
+        let negative = negative_number(&error);
         let mut message = String::new();
         let mut hints = Vec::new();
         let mut in_message = true;
         for line in text.lines() {
             let line = line.trim_end();
             if let Some(tip) = line.trim_start().strip_prefix("tip: ") {
-                hints.push(tip.to_owned());
+                hints.push(match &negative {
+                    Some(number) if tip.starts_with("to pass") => {
+                        format!(
+                            "a value that begins with `-` follows the `=` of its option: `={number}`"
+                        )
+                    }
+                    _ => tip.to_owned(),
+                });
             } else if line.starts_with("Usage:") || line.starts_with("For more information") {
                 in_message = false;
             } else if in_message && !line.is_empty() {
@@ -99,6 +109,16 @@ impl From<clap::Error> for Failure {
             status: MISUSED,
         }
     }
+}
+
+/// What the parser took for an option and is a number below zero, meant as an option's value.
+fn negative_number(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let number = argument.strip_prefix('-')?;
+    let is_number = number.starts_with(|first: char| first.is_ascii_digit());
+    is_number.then(|| argument.clone())
 }
 
 #[cfg(test)]
