@@ -164,7 +164,7 @@ fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoo
     let Some(text) = record::read(&engine.dirs.inside, GRUB_INSTALL)? else {
         return Ok(None);
     };
-    let mut found = None;
+    let mut last = None;
     let lines = text.split(|&byte| byte == b'\n');
     for line in lines.filter(|line| !line.is_empty()) {
         let record: GrubCore = serde_json::from_slice(line).map_err(|error| {
@@ -173,12 +173,17 @@ fn bios_boot(engine: &mut Engine<'_>, tree: &Arc<Tree>) -> Result<Option<BiosBoo
             ))
         })?;
         if record.target == "i386-pc" {
-            found = Some(BiosBoot {
-                boot: read(tree, &record.boot_image)?,
-                core: read(tree, &record.core)?,
-            });
+            last = Some(record);
         }
     }
+    // Once: there may be as many records as fit into the note.
+    let found = match last {
+        Some(record) => Some(BiosBoot {
+            boot: read(tree, &record.boot_image)?,
+            core: read(tree, &record.core)?,
+        }),
+        None => None,
+    };
     // Hooks install both wherever they can; an image for EFI alone is one, too.
     let layout = &engine.plan.layout;
     if found.is_some() && !layout.has_boot_space() && layout.starts_by_efi(tree) {

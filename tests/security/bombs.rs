@@ -1,4 +1,4 @@
-//! Packages and indices whose contents grow without bounds.
+//! Packages, indices and notes of hooks whose contents grow without bounds.
 
 use std::fs;
 
@@ -66,5 +66,26 @@ fn an_index_that_unpacks_to_more_than_the_release_says_is_refused() {
     assert!(
         said.contains("Packages.gz") && said.contains("Release"),
         "{said}"
+    );
+}
+
+#[test]
+fn boot_code_that_a_hook_notes_many_times_is_read_once() {
+    let toy = Toy::basic();
+    // No limit of a hook's time holds any more when kiln reads them.
+    toy.hook(
+        "finalise",
+        "50-note",
+        "truncate -s 60M /core\ntruncate -s 512 /boot.img\n\
+         for n in {1..10000}; do\n\
+            echo '{\"target\":\"i386-pc\",\"core\":\"/core\",\"boot_image\":\"/boot.img\"}'\n\
+         done >\"$KILN_RECORD/grub-install.jsonl\"",
+    );
+    let built = toy.build("-t raw --build-timeout 60s");
+    let (message, _, status) = built.failure();
+    assert_ne!(status, 124, "{message}");
+    assert!(
+        message.contains("no room for grub's core image"),
+        "{message}"
     );
 }
