@@ -104,8 +104,9 @@ impl Program {
                 .map_err(io::Error::from)?;
             }
             if let Some(filter) = &filter {
-                if filter.is_answered() {
-                    // The supervisor looks into the process already at its `execve`.
+                if filter.is_traced_at_once() {
+                    // Nobody else may look into it before its `execve`: it still has the
+                    // engine's memory, and with that what was withheld from hooks.
                     nix::sys::prctl::set_dumpable(true)?;
                 }
                 seccomp::install(filter)?;

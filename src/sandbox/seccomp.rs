@@ -44,6 +44,12 @@ impl Filter {
         self.register.is_some()
     }
 
+    /// Whether a guard traces the program from its start, before it is one.
+    pub(super) fn is_traced_at_once(&self) -> bool {
+        let traits = self.register.as_ref().map(|(_, traits)| traits);
+        traits.is_some_and(|traits| traits.guarded && !traits.selective)
+    }
+
     /// Where a listener cannot be had, syncs alone are answered.
     pub(super) fn or_unsupervised(mut self) -> Filter {
         self.otherwise = Some(no_sync().program);

@@ -90,6 +90,53 @@ fn secrets_of_the_home_directory_are_hidden_but_for_what_is_given() {
     assert!(!home.join(".ssh/new").exists());
 }
 
+/// Looks for the variable of the caller that is withheld in all processes there are, until
+/// `$1` is gone.
+const SEARCH: &str = r#"
+my ($mark) = @ARGV;
+exit if fork;
+open(STDOUT, ">", "/dev/null");
+open(STDERR, ">", "/dev/null");
+my $found = 0;
+while (-e $mark) {
+    opendir(my $proc, "/proc");
+    for my $pid (grep { /^\d+$/ && $_ != $$ } readdir($proc)) {
+        open(my $environment, "<", "/proc/$pid/environ") or next;
+        local $/;
+        $found = 1 if (<$environment> // "") =~ /LOOKED_FOR_TOKEN=the-secret/;
+    }
+}
+open(my $result, ">", "$mark.found");
+print $result "$found\n";
+"#;
+
+#[test]
+fn a_program_that_is_about_to_start_shows_nothing_of_what_is_withheld() {
+    if common::tool("perl").is_none() {
+        return common::skipped("perl is not installed");
+    }
+    for mode in ["auto", "single"] {
+        let mut toy = Toy::basic();
+        toy.world.set("LOOKED_FOR_TOKEN", "the-secret");
+        let start = format!(
+            "touch $TMP_HOOKS_PATH/looking\nperl - $TMP_HOOKS_PATH/looking <<'END'\n{SEARCH}\nEND"
+        );
+        toy.hook("root", "20-search", &start);
+        for number in 30..70 {
+            toy.hook("root", &format!("{number}-start"), "true");
+        }
+        let end = "rm $TMP_HOOKS_PATH/looking\n\
+            for _ in {1..300}; do [ ! -s $TMP_HOOKS_PATH/looking.found ] || break; sleep 0.1; done\n\
+            echo found $(cat $TMP_HOOKS_PATH/looking.found)";
+        toy.hook("root", "80-end", end);
+        let built = toy.build(&format!("-t tar --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        assert_eq!(built.success().lines_after("found "), ["0"], "{mode}");
+    }
+}
+
 #[test]
 fn variables_that_look_like_secrets_are_withheld_and_named() {
     let mut toy = Toy::basic();

@@ -115,7 +115,7 @@ impl Listener {
             roots: Roots::default(),
             killable: traits.killable,
             guarded: traits.guarded,
-            watched: (traits.guarded && shared.selective).then(Watched::default),
+            watched: (traits.guarded && traits.selective).then(Watched::default),
             receiver: AtomicUsize::new(0),
             receiver_task: AtomicI32::new(0),
             workers: AtomicUsize::new(0),

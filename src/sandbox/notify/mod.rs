@@ -49,17 +49,20 @@ pub(super) struct Traits {
     pub(super) killable: bool,
     /// Its programs are to have a guard.
     pub(super) guarded: bool,
+    /// Only those that signals could interrupt, once they could.
+    pub(super) selective: bool,
 }
 
 impl Traits {
     pub(super) fn to_byte(self) -> u8 {
-        u8::from(self.killable) | u8::from(self.guarded) << 1
+        u8::from(self.killable) | u8::from(self.guarded) << 1 | u8::from(self.selective) << 2
     }
 
     fn from_byte(byte: u8) -> Traits {
         Traits {
             killable: byte & 1 != 0,
             guarded: byte & 2 != 0,
+            selective: byte & 4 != 0,
         }
     }
 }
@@ -223,6 +226,7 @@ impl Supervisor {
         let traits = Traits {
             killable: self.options.killable,
             guarded: self.options.guarded,
+            selective: self.shared.selective,
         };
         let filter =
             Filter::with_listener(bpf::supervised(groups, true), traits, self.register.clone());
@@ -395,6 +399,7 @@ mod tests {
             let traits = Traits {
                 killable: true,
                 guarded: false,
+                selective: false,
             };
             // Without privileges a filter needs this.
             nix::sys::prctl::set_no_new_privs().expect("always allowed");
