@@ -10,9 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::command::is_ignored;
 use crate::sandbox::enter::{Running, Sandbox};
-use crate::sandbox::groups::Group;
 use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::Watch;
 use crate::sandbox::{choice, hide, host, shortage, sweep};
@@ -96,12 +96,12 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         shown: privacy.shown,
         network: confinement.network,
     };
-    let group = Group::create(&confinement.limits);
+    let group = Cgroup::create(&confinement.limits);
     let watch = Watch {
         limits: confinement.limits.clone(),
         work: view.work.clone(),
         work_in_memory: view.work_in_memory,
-        group: group.as_ref().map(Group::counted).unwrap_or_default(),
+        group: group.as_ref().map(Cgroup::counted).unwrap_or_default(),
     };
     let mut remarks = opening(plan, &view.work, &identity);
     let in_memory = memory.as_ref().err().and_then(|why| why.hint);
@@ -216,16 +216,16 @@ const SESSION_OUT_OF_MEMORY: &str = "a control group that kiln runs in ran out o
 
 /// What the kernel's counts say about why a build failed.
 fn counted_hints(running: &Running) -> Vec<String> {
-    let session = running.session();
+    let around = running.groups_around();
     let memory = if running.ran_out_of_memory() {
         Some(OUT_OF_MEMORY)
     } else {
-        session.ran_out_of_memory().then_some(SESSION_OUT_OF_MEMORY)
+        around.ran_out_of_memory().then_some(SESSION_OUT_OF_MEMORY)
     };
     let processes = if running.ran_out_of_processes() {
         Some(OUT_OF_PROCESSES)
     } else {
-        session.refused_a_process().then_some(shortage::GROUP_HINT)
+        around.refused_a_process().then_some(shortage::GROUP_HINT)
     };
     memory
         .into_iter()

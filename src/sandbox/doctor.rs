@@ -10,8 +10,8 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::unistd::{AccessFlags, Gid, Uid, access};
 
+use super::cgroup::{self, Cgroup};
 use super::choice::{self, MODES};
-use super::groups::{self, Group};
 use super::identity::{self, Identity, Ownership};
 use super::idmap::{self, find_program};
 use super::limits::Limits;
@@ -619,7 +619,7 @@ fn device(path: &'static str, needed: &str) -> Check {
 
 fn control_groups() -> Check {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let versions = match groups::versions(&mounts) {
+    let versions = match cgroup::versions(&mounts) {
         (true, true) => "versions 1 and 2",
         (false, true) => "version 2",
         (true, false) => "version 1",
@@ -627,7 +627,7 @@ fn control_groups() -> Check {
     };
     // A group moves whoever tries it. Its limit is one that nobody comes to.
     let counts = probe::in_child_with_result(|| {
-        let group = Group::create(&Limits {
+        let group = Cgroup::create(&Limits {
             memory: Some(1 << 50),
             ..Limits::default()
         });

@@ -13,12 +13,12 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getppid, setpgid};
 
-use super::groups::Group;
+use super::cgroup::Cgroup;
+use super::cgroup_events::CgroupEvents;
 use super::identity::Identity;
 use super::network::{self, Network};
 use super::process::{self, clone_process, exit_now, pipe, require_one_thread, wait_for};
 use super::refusal::explain_refusal;
-use super::session::Session;
 use super::userns::become_root;
 use super::{Error, family, mounts, sweep, wall};
 
@@ -34,7 +34,7 @@ pub struct Sandbox {
     /// Its network.
     pub network: Network,
     /// The control group that limits it.
-    pub group: Option<Group>,
+    pub group: Option<Cgroup>,
     /// The engine keeps the caller's terminal, to give it to a shell.
     pub terminal: bool,
 }
@@ -45,8 +45,8 @@ pub struct Running {
     keeper: Pid,
     identity: Identity,
     work: sweep::WorkDir,
-    group: Option<Group>,
-    session: Session,
+    group: Option<Cgroup>,
+    around: CgroupEvents,
     own_processes: bool,
     /// Its end tells the keeper that main is gone.
     lifeline: Option<OwnedFd>,
@@ -63,7 +63,7 @@ impl Sandbox {
         require_one_thread()?;
         let (events, events_writer) = pipe()?;
         let (lifeline_reader, lifeline) = pipe()?;
-        let session = Session::begin();
+        let around = CgroupEvents::begin();
         process::set_own_processes(self.own_processes);
         if !self.own_processes {
             family::adopt();
@@ -80,7 +80,7 @@ impl Sandbox {
                     identity: self.identity,
                     work: self.work,
                     group: self.group,
-                    session,
+                    around,
                     own_processes: self.own_processes,
                     lifeline: Some(lifeline),
                 };
@@ -103,17 +103,19 @@ impl Running {
 
     /// Whether the kernel killed a process of it because memory ran out.
     pub fn ran_out_of_memory(&self) -> bool {
-        self.group.as_ref().is_some_and(Group::ran_out_of_memory)
+        self.group.as_ref().is_some_and(Cgroup::ran_out_of_memory)
     }
 
     /// Whether the kernel refused a process because there were too many.
     pub fn ran_out_of_processes(&self) -> bool {
-        self.group.as_ref().is_some_and(Group::ran_out_of_processes)
+        self.group
+            .as_ref()
+            .is_some_and(Cgroup::ran_out_of_processes)
     }
 
     /// What the control groups that kiln was started in refused since.
-    pub fn session(&self) -> &Session {
-        &self.session
+    pub fn groups_around(&self) -> &CgroupEvents {
+        &self.around
     }
 
     /// Waits for the end and returns the engine's exit status; 137 if something

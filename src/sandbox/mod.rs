@@ -22,6 +22,8 @@
 pub mod acl;
 pub mod bpf;
 mod capability;
+pub mod cgroup;
+pub mod cgroup_events;
 pub mod choice;
 pub mod command;
 pub mod denylist;
@@ -30,7 +32,7 @@ pub mod doctor;
 pub mod emul;
 pub mod enter;
 mod family;
-pub mod groups;
+
 mod guard;
 pub mod handed;
 mod handover;
@@ -50,7 +52,7 @@ mod process;
 mod refusal;
 pub mod root;
 pub mod seccomp;
-pub mod session;
+
 pub mod shortage;
 pub mod standin;
 pub mod store;

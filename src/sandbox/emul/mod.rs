@@ -25,6 +25,7 @@ mod birth;
 mod calls;
 mod capabilities;
 mod change;
+mod chown;
 mod confine;
 mod create;
 pub mod cred;
@@ -38,7 +39,7 @@ mod listing;
 mod memory;
 mod mount;
 mod overlay;
-mod own;
+
 mod peer;
 mod place;
 mod process;

@@ -55,7 +55,7 @@ struct Interrupted {
 }
 
 /// What a call is told from others by; never 0.
-pub(super) fn print_of(number: u32, arguments: &[u64; 6]) -> u64 {
+pub(super) fn fingerprint(number: u32, arguments: &[u64; 6]) -> u64 {
     let mix = |print: u64, value: u64| (print ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let print = arguments
         .iter()
@@ -334,7 +334,10 @@ impl Guard<'_> {
                     if !calls.is_answered(pid, call) {
                         return false;
                     }
-                    interruptions.note(pid.cast_unsigned(), print_of(call.number, &call.arguments));
+                    interruptions.note(
+                        pid.cast_unsigned(),
+                        fingerprint(call.number, &call.arguments),
+                    );
                     true
                 });
                 let signal = signal as usize as *mut libc::c_void;
@@ -457,8 +460,8 @@ mod tests {
     fn an_interruption_is_taken_once_by_its_own_call() {
         let interruptions = Interruptions::new().expect("memory");
         let (call, other) = (
-            print_of(83, &[1, 2, 0, 0, 0, 0]),
-            print_of(83, &[2, 1, 0, 0, 0, 0]),
+            fingerprint(83, &[1, 2, 0, 0, 0, 0]),
+            fingerprint(83, &[2, 1, 0, 0, 0, 0]),
         );
         assert_ne!(call, other);
         assert!(!interruptions.take(7, || call));

@@ -317,7 +317,7 @@ impl Listener {
 
     /// Has a call answered, if what it wants was not done before it was interrupted.
     fn first_answer(&self, worker: &mut Worker, call: &libc::seccomp_notif, missed: u64) -> Answer {
-        let print = || guard::print_of(call.data.nr.cast_unsigned(), &call.data.args);
+        let print = || guard::fingerprint(call.data.nr.cast_unsigned(), &call.data.args);
         let again = self.interruptions.take(call.pid, print);
         let given = &self.given[call.pid as usize % GIVEN];
         let interruptions = self.interruptions.count();

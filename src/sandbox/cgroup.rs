@@ -26,7 +26,7 @@ const DEPTH: usize = 256;
 /// A control group of the build. Main removes it, or the keeper if main is gone;
 /// one that is left is removed by the next build.
 #[derive(Debug)]
-pub struct Group {
+pub struct Cgroup {
     parts: Vec<Part>,
     counted: Counted,
 }
@@ -110,10 +110,10 @@ pub(super) fn versions(mounts: &str) -> (bool, bool) {
     )
 }
 
-impl Group {
+impl Cgroup {
     /// Makes a group with the limits, as far as this host lets us; `None` where it
     /// lets us count nothing that is limited.
-    pub fn create(limits: &Limits) -> Option<Group> {
+    pub fn create(limits: &Limits) -> Option<Cgroup> {
         let root = nix::unistd::geteuid().is_root();
         // Others are held by the kernel in another way.
         let processes = root.then_some(limits.processes);
@@ -122,7 +122,7 @@ impl Group {
         }
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let mut group = Group {
+        let mut group = Cgroup {
             parts: Vec::new(),
             counted: Counted::default(),
         };
@@ -394,7 +394,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let own = directory.path().join("unified");
         fs::create_dir(&own).expect("made");
-        let mut group = Group {
+        let mut group = Cgroup {
             parts: Vec::new(),
             counted: Counted::default(),
         };

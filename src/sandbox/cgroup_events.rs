@@ -1,5 +1,5 @@
 //! What the control groups that kiln was started in refuse: those of a container, of a
-//! login or of a service, whose limits are not kiln's own ([`super::groups`]).
+//! login or of a service, whose limits are not kiln's own ([`super::cgroup`]).
 //!
 //! The kernel counts such events and tells nobody; a program only sees that a fork
 //! fails, or is killed.
@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::groups;
+use super::cgroup;
 
 /// Files that count processes that were refused, and the name of the count.
 const PROCESSES: &[(&str, &str)] = &[("pids.events", "max")];
@@ -19,7 +19,7 @@ const MEMORY: &[(&str, &str)] = &[
 
 /// Counts as they were when a build began.
 #[derive(Debug, Default)]
-pub struct Session {
+pub struct CgroupEvents {
     processes: Vec<Count>,
     memory: Vec<Count>,
 }
@@ -31,15 +31,15 @@ struct Count {
     before: u64,
 }
 
-impl Session {
+impl CgroupEvents {
     /// Looks at the groups of this process and at those above them.
-    pub fn begin() -> Session {
+    pub fn begin() -> CgroupEvents {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let groups = groups::own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
-        Session::of(&groups)
+        let groups = cgroup::own_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        CgroupEvents::of(&groups)
     }
 
-    fn of(groups: &[PathBuf]) -> Session {
+    fn of(groups: &[PathBuf]) -> CgroupEvents {
         let counts = |names: &[(&str, &'static str)]| {
             groups
                 .iter()
@@ -51,7 +51,7 @@ impl Session {
                 })
                 .collect()
         };
-        Session {
+        CgroupEvents {
             processes: counts(PROCESSES),
             memory: counts(MEMORY),
         }
@@ -94,7 +94,7 @@ mod tests {
         let memory = own.join("memory.events");
         fs::write(&limit, "max 3\n").expect("written");
         fs::write(&memory, "low 0\noom 1\noom_kill 1\n").expect("written");
-        let session = Session::of(&[own]);
+        let session = CgroupEvents::of(&[own]);
         assert!(!session.refused_a_process() && !session.ran_out_of_memory());
         fs::write(&limit, "max 4\n").expect("written");
         assert!(session.refused_a_process() && !session.ran_out_of_memory());
