@@ -18,6 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -48,6 +49,17 @@ macro_rules! skip {
         $crate::common::skipped(&format!($($reason)*));
         return;
     }};
+}
+
+/// The tests may be started with some ignored (`nohup`, or by a shell in the background), which
+/// kiln heeds.
+fn heed_signals() -> std::io::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: the default action is no handler.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 /// The part of [`skip!`] that is a function.
@@ -160,6 +172,8 @@ impl World {
         for (name, value) in &self.environment {
             command.env(name, value);
         }
+        // SAFETY: the closure only makes system calls.
+        unsafe { command.pre_exec(heed_signals) };
         command
     }
 
