@@ -12,7 +12,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -99,7 +99,7 @@ impl Cache {
     /// Returns a blob if it is here and intact; a damaged one is removed.
     pub fn find(&self, sha256: Digest, size: u64) -> Result<Option<Blob>, Error> {
         let path = self.blob_path(sha256);
-        let mut file = match File::open(&path) {
+        let mut file = match open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(store("open", &path, source)),
@@ -390,8 +390,18 @@ impl Document {
     }
 }
 
+/// Opens a file of the cache. Hooks outside may write there: a named pipe, for which somebody
+/// would have to come, is an empty file.
+fn open(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
 fn read_document(path: &Path, location: &Location) -> Option<Document> {
-    let mut all = fs_err::read(path).ok()?;
+    let mut all = Vec::new();
+    open(path).ok()?.read_to_end(&mut all).ok()?;
     let end = all.iter().position(|byte| *byte == b'\n')?;
     let header: DocumentHeader = serde_json::from_slice(&all[..end]).ok()?;
     if header.url != location.to_string() {

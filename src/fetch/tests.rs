@@ -44,6 +44,10 @@ fn a_damaged_cache_heals() {
     fs_err::remove_file(&path).expect("removed");
     fs_err::write(&path, "jello").expect("written");
     assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
+    // Nobody would come to write into a pipe.
+    fs_err::remove_file(&path).expect("removed");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    assert_eq!(fetch(&cache, &item).expect("fetched"), b"hello");
 }
 
 #[test]
