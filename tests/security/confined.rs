@@ -108,6 +108,11 @@ opendir(my $proc, "/proc");
 my ($switch, $own) = ("sysrq-trigger", "self/status");
 print "opened a switch\n" if syscall($openat, fileno($proc), $switch, 1, 0) >= 0;
 print "read itself\n" if syscall($openat, fileno($proc), $own, 0, 0) >= 0;
+# Of the first process, which is not in the target.
+opendir(my $first, "/proc/1");
+my ($files, $mounts) = ("fdinfo", "mountinfo");
+print "files of another by /proc/1\n" if syscall($openat, fileno($first), $files, 0, 0) >= 0;
+print "mounts of another by /proc/1\n" if syscall($openat, fileno($first), $mounts, 0, 0) >= 0;
 mkdir("/one"); mkdir("/two"); open(my $file, ">", "/one/file");
 opendir(my $one, "/one");
 my ($twice, $elsewhere, $name) = ("../two/twice", "../two/file", "file");
@@ -380,6 +385,61 @@ fn what_is_changed_in_the_place_of_a_program_is_in_its_target() {
     let after = fs::metadata(&victim).expect("still there");
     let facts = |of: &fs::Metadata| (of.mode(), of.uid(), of.nlink(), of.mtime(), of.ctime_nsec());
     assert_eq!(facts(&before), facts(&after));
+}
+
+/// Changes the device that it was started with, by calls that another process changes
+/// while they are looked at. Arguments: the numbers of some calls.
+const CHANGE_IN_PASSING: &str = r#"
+my ($mmap, $pread, $futimesat, $fchmodat2, $utimensat) = @ARGV;
+print "times by an old call\n" if $futimesat && syscall($futimesat, 0, 0, 0) == 0;
+# A path that both see: `x`, or none.
+my $path = syscall($mmap, 0, 4096, 3, 0x21, -1, 0);
+open(my $paths, "+>", "/tmp/paths") or die;
+syswrite($paths, "x\0");
+my $other = fork();
+if (!$other) {
+    while (1) { syscall($pread, fileno($paths), $path, 1, $_) for 0, 1 }
+}
+my ($modes, $times) = (0, 0);
+for (1 .. 3000) {
+    $modes++ if syscall($fchmodat2, 0, $path, 0666, 0x1000) == 0;
+    $times++ if syscall($utimensat, 0, $path, 0, 0x1000) == 0;
+}
+kill("KILL", $other);
+print "mode by an empty path\n" if $modes;
+print "times by an empty path\n" if $times;
+print "tried\n";
+"#;
+
+#[test]
+fn a_call_that_is_changed_in_passing_changes_nothing_of_the_container() {
+    use nix::libc;
+    let Some(toy) = with_perl() else { return };
+    #[cfg(target_arch = "x86_64")]
+    let old = libc::SYS_futimesat;
+    #[cfg(not(target_arch = "x86_64"))]
+    let old = 0;
+    // The fourth is `fchmodat2`, too new for the library.
+    let calls = [
+        libc::SYS_mmap,
+        libc::SYS_pread64,
+        old,
+        452,
+        libc::SYS_utimensat,
+    ]
+    .map(|number| number.to_string());
+    let change = format!(
+        "cat >/change <<'END'\n{CHANGE_IN_PASSING}\nEND\nperl /change {}; rm /change",
+        calls.join(" ")
+    );
+    toy.hook("install", "50-inside", &change);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    let done: Vec<&str> = lines
+        .iter()
+        .map(String::as_str)
+        .filter(|line| line.contains(" by an ") || *line == "tried")
+        .collect();
+    assert_eq!(done, ["tried"]);
 }
 
 #[test]

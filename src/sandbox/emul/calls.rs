@@ -9,6 +9,7 @@
 //! [`table`](super::table) compare them with the headers. Where structures or ids differ in
 //! size, a call has a row for each size. To answer another call, add a row.
 
+use super::change::Times;
 use super::cred::Kind::{Group, User};
 use super::ipc::Object;
 use super::layout::Layout::{Native, Stat32, Stat64};
@@ -16,7 +17,7 @@ use super::signal::Action::{Narrow, Old, Plain, Wide};
 use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
     self, Access, Attribute, Execute, Link, Mode, Open, OpenHow, ReadLink, Stat, StatAt, StatFs,
-    Statx, Times,
+    Statx,
 };
 use super::{Answer, Call, Outcome, socket};
 use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS};
@@ -240,6 +241,8 @@ const OPTIONS: When = OneOf(
 /// Programs for 32 bits hardly do: theirs are left to the kernel.
 const GIVEN: When = Equal(1, libc::IPC_SET as u32);
 const GIVEN_SET: When = Equal(2, libc::IPC_SET as u32);
+/// What is about an open file then.
+const NO_PATH: When = Equal(1, 0);
 /// `fsconfig` of an option with a value.
 const SETTING: When = Equal(1, 1);
 /// What `getsockopt` tells of who is at the other end.
@@ -328,7 +331,18 @@ pub(super) static CALLS: &[Trap] = &[
     name([90, 15, NO, NO], go_on).by_path(Mode(None)),
     name([268, 306, 53, NO], go_on).by_path_at(Mode(None)),
     name([452, 452, 452, NO], |c| c.change_mode_at()).by_path_at(Mode(Some(3))),
-    name([280, 412, 88, NO], |c| c.change_times()).by_path_at(Times),
+    name([280, 412, 88, NO], |c| c.change_times(Times::Wide)).by_path_at(Verb::Times(Times::Wide)),
+    name([NO, 320, NO, NO], |c| c.change_times(Times::Narrow))
+        .by_path_at(Verb::Times(Times::Narrow)),
+    // `futimesat`, by which no program names a file of `/proc`.
+    name([261, NO, NO, NO], |c| {
+        c.change_times_of_descriptor(Times::WideMicro)
+    })
+    .when(NO_PATH),
+    name([NO, 299, NO, NO], |c| {
+        c.change_times_of_descriptor(Times::NarrowMicro)
+    })
+    .when(NO_PATH),
     name([265, 303, 37, NO], go_on).by_path_at(Link),
     name([138, NO, 44, NO], |c| c.statfs_descriptor()),
     name([91, 94, 52, NO], |c| c.change_mode_of_descriptor()),

@@ -1,12 +1,57 @@
 //! Modes and times of files that a program which is held by its root directory alone has open,
 //! or names by `/proc`: those of the container are not its to change. In the target the
-//! kernel does it.
+//! kernel does it, unless the call may be about a descriptor: that and an empty path can be
+//! others by the time the kernel looks, so then it is done here, to the file that was looked at.
 
 use std::os::fd::OwnedFd;
 
 use super::files::{Target, by_descriptor};
 use super::place::Place;
 use super::{Answer, Call, Errno, Outcome, memory};
+
+/// What two times that a call sets are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    /// `struct timespec`, with numbers of 64 bits.
+    Wide,
+    /// The same with 32 bits.
+    Narrow,
+    /// `struct timeval`, with numbers of 64 bits.
+    WideMicro,
+    /// The same with 32 bits.
+    NarrowMicro,
+}
+
+impl Times {
+    fn size(self) -> usize {
+        match self {
+            Times::Wide | Times::WideMicro => 32,
+            Times::Narrow | Times::NarrowMicro => 16,
+        }
+    }
+
+    fn parse(self, bytes: &[u8]) -> Result<[libc::timespec; 2], Errno> {
+        let number = |at: usize| match self {
+            Times::Wide | Times::WideMicro => i64::from_ne_bytes(bytes.as_chunks().0[at]),
+            Times::Narrow | Times::NarrowMicro => {
+                i32::from_ne_bytes(bytes.as_chunks().0[at]).into()
+            }
+        };
+        let fraction = |at: usize| match (self, number(at)) {
+            (Times::Wide | Times::Narrow, nanoseconds) => Ok(nanoseconds),
+            // More nanoseconds have a meaning of their own (`UTIME_NOW`).
+            (_, microseconds @ 0..1_000_000) => Ok(microseconds * 1000),
+            _ => Err(Errno::EINVAL),
+        };
+        let time = |at: usize| -> Result<libc::timespec, Errno> {
+            Ok(libc::timespec {
+                tv_sec: number(at),
+                tv_nsec: fraction(at + 1)?,
+            })
+        };
+        Ok([time(0)?, time(2)?])
+    }
+}
 
 impl Call<'_> {
     /// A file of a place that a program may change.
@@ -52,33 +97,40 @@ impl Call<'_> {
     }
 
     /// `utimensat`.
-    pub(super) fn change_times(&mut self) -> Outcome {
-        let found = if self.arguments[1] == 0 && self.int(3) == 0 {
-            // Without a path it is about an open file.
-            let target = self.target_of_open(self.int(0));
-            self.changeable(self.int(0), target)?
-        } else {
-            self.changeable_itself(3)?
-        };
-        match found {
-            Some(file) => self.set_times(&file, 2),
+    pub(super) fn change_times(&mut self, times: Times) -> Outcome {
+        if self.arguments[1] == 0 && self.int(3) == 0 {
+            return self.change_times_of_descriptor(times);
+        }
+        match self.changeable_itself(3)? {
+            Some(file) => self.set_times(&file, 2, times),
             None => Ok(Answer::Continue),
         }
     }
 
-    /// The same for a call with a directory, a path and flags, of which the path is empty.
+    /// Of `utimensat` and `futimesat` without a path, which are about an open file.
+    pub(super) fn change_times_of_descriptor(&mut self, times: Times) -> Outcome {
+        // The filter sees half of the address.
+        if self.arguments[1] != 0 {
+            return Ok(Answer::Continue);
+        }
+        let target = self.target_of_open(self.int(0));
+        match self.changeable(self.int(0), target)? {
+            Some(file) => self.set_times(&file, 2, times),
+            None => Ok(Answer::Continue),
+        }
+    }
+
+    /// The same for a call with a directory, a path and flags, of which the path may be empty.
     fn changeable_itself(&mut self, flags: usize) -> Result<Option<OwnedFd>, Errno> {
-        let allowed = self.int(flags) & libc::AT_EMPTY_PATH != 0;
-        let (path, _) = match self.path_at(1, self.int(flags)) {
-            Ok(found) if allowed => found,
-            // The kernel has its own errors.
-            _ => return Ok(None),
-        };
-        if !path.is_empty() {
+        let flags = self.int(flags);
+        if flags & libc::AT_EMPTY_PATH == 0 || !self.enters_other_root()? {
             return Ok(None);
         }
-        let target = self.target(self.int(0), b"", true);
-        self.changeable(self.int(0), target)
+        let (path, follow) = self.path_at(1, flags)?;
+        let found = self.target(self.int(0), &path, follow)?.into_file()?;
+        let descriptor = path.is_empty().then(|| self.int(0));
+        self.require_changeable(&found, descriptor)?;
+        Ok(Some(found))
     }
 
     pub(super) fn set_mode(&self, file: &OwnedFd, mode: u32) -> Outcome {
@@ -89,23 +141,16 @@ impl Call<'_> {
         Ok(Answer::Value(0))
     }
 
-    /// `times` is the argument with two of them.
-    pub(super) fn set_times(&mut self, file: &OwnedFd, times: usize) -> Outcome {
+    /// `argument` is the one with two times.
+    pub(super) fn set_times(&mut self, file: &OwnedFd, argument: usize, times: Times) -> Outcome {
         let path = by_descriptor(file)?;
-        let address = self.arguments[times];
-        let given = if address == 0 {
+        let address = self.arguments[argument];
+        let times = if address == 0 {
             None
         } else {
-            Some(memory::read(self.pid, address, 32)?)
+            let bytes = memory::read(self.pid, address, times.size())?;
+            Some(times.parse(&bytes)?)
         };
-        let times = given.map(|bytes| {
-            let (words, _) = bytes.as_chunks::<8>();
-            let word = |at: usize| i64::from_ne_bytes(words[at]);
-            [0, 2].map(|at| libc::timespec {
-                tv_sec: word(at),
-                tv_nsec: word(at + 1),
-            })
-        });
         let pointer = times
             .as_ref()
             .map_or(std::ptr::null(), |times| times.as_ptr());
@@ -113,5 +158,40 @@ impl Call<'_> {
         // SAFETY: the path is terminated; there are two times, or none.
         Errno::result(unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), pointer, 0) })?;
         Ok(Answer::Value(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_each_call_has_them() {
+        let wide = |numbers: [i64; 4]| numbers.map(i64::to_ne_bytes).concat();
+        let narrow = |numbers: [i32; 4]| numbers.map(i32::to_ne_bytes).concat();
+        let now = libc::UTIME_NOW;
+        for (times, bytes, expected) in [
+            (Times::Wide, wide([1, 2, -3, now]), Some([1, 2, -3, now])),
+            (Times::Narrow, narrow([1, 2, -3, 4]), Some([1, 2, -3, 4])),
+            (
+                Times::WideMicro,
+                wide([1, 2, 3, 999_999]),
+                Some([1, 2000, 3, 999_999_000]),
+            ),
+            (
+                Times::NarrowMicro,
+                narrow([1, 2, -3, 4]),
+                Some([1, 2000, -3, 4000]),
+            ),
+            (Times::WideMicro, wide([1, 2, 3, now]), None),
+            (Times::NarrowMicro, narrow([1, -1, 3, 4]), None),
+        ] {
+            assert_eq!(bytes.len(), times.size());
+            let found = times
+                .parse(&bytes)
+                .map(|[first, second]| [first.tv_sec, first.tv_nsec, second.tv_sec, second.tv_nsec])
+                .ok();
+            assert_eq!(found, expected, "{times:?}");
+        }
     }
 }

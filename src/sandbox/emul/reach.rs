@@ -13,11 +13,22 @@ use super::listing::without_mark;
 use super::place::{Place, place, suspicious};
 use super::walk::read_link_of;
 
-/// Whether everybody may read a file below `/proc`. Those that tell of a process's
-/// memory have such a mode too, and are guarded by other means.
+/// What a process has in memory and open: the kernel lets everybody read it by its mode, and
+/// guards it by other means. Where it sees mounts, which are told to nobody here.
+const GUARDED: [&[u8]; 7] = [
+    b"maps",
+    b"smaps",
+    b"smaps_rollup",
+    b"numa_maps",
+    b"fdinfo",
+    b"mounts",
+    b"mountinfo",
+];
+
+/// Whether everybody may read a file below `/proc`.
 fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
-    let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    let guarded = [&b"maps"[..], b"smaps", b"smaps_rollup", b"numa_maps"].contains(&last);
+    let mut names = rest.split(|&byte| byte == b'/');
+    let guarded = names.any(|name| GUARDED.contains(&name));
     let mode = u32::from(files::statx_of(file)?.stx_mode);
     Ok(!guarded && mode & libc::S_IROTH != 0)
 }

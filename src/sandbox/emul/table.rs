@@ -221,7 +221,7 @@ mod tests {
         "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
-        utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
+        futimesat utimensat utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
         stat64 ugetrlimit umount";
 
     fn expect(abi: &Abi, paths: &[&str], expected: &[&str]) {
@@ -247,7 +247,7 @@ mod tests {
             (
                 &X86_64,
                 x86("64"),
-                "newfstatat fstatfs getdents statfs utimensat msgctl semctl shmctl",
+                "newfstatat fstatfs futimesat getdents statfs utimensat msgctl semctl shmctl",
             ),
             (&I386, x86("32"), WIDE),
         ] {

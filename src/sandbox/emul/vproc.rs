@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::errno::Errno;
 
 use super::calls::{Handler, Names, Trap, go_on};
+use super::change::Times;
 use super::create::split;
 use super::files::{Target, by_descriptor, c_string, open_at};
 use super::layout::Layout;
@@ -53,7 +54,7 @@ pub(super) enum Verb {
     /// A mode; where the flags are, if there are any.
     Mode(Option<usize>),
     /// Two times, and flags.
-    Times,
+    Times(Times),
     /// A directory, a second path there, which becomes another name, and flags.
     Link,
 }
@@ -166,16 +167,16 @@ impl Call<'_> {
                 }
             }
             // An empty file of the target stands for a device.
-            Verb::Mode(_) | Verb::Times | Verb::Link if matches!(place, Place::Device(_)) => {
+            Verb::Mode(_) | Verb::Times(_) | Verb::Link if matches!(place, Place::Device(_)) => {
                 otherwise(self)
             }
             Verb::Mode(_) => {
                 let file = self.changeable_at(place, !itself)?;
                 self.set_mode(&file, self.word(next) & 0o7777)
             }
-            Verb::Times => {
+            Verb::Times(times) => {
                 let file = self.changeable_at(place, !itself)?;
-                self.set_times(&file, next)
+                self.set_times(&file, next, times)
             }
             // A link of `/proc`, which is on another filesystem.
             Verb::Link if itself => Err(Errno::EXDEV),
@@ -189,7 +190,7 @@ impl Call<'_> {
         match verb {
             Verb::Open => self.int(next) & libc::O_NOFOLLOW != 0,
             Verb::Stat(follow, _) | Verb::Attribute(_, follow) => !follow,
-            Verb::StatAt(_) | Verb::Access(true) | Verb::Times => not_followed(next + 1),
+            Verb::StatAt(_) | Verb::Access(true) | Verb::Times(_) => not_followed(next + 1),
             Verb::Statx => not_followed(next),
             Verb::ReadLink => true,
             Verb::Mode(flags) => flags.is_some_and(not_followed),
@@ -328,7 +329,10 @@ impl Call<'_> {
         let Place::Proc(_) = place else {
             return Err(Errno::EOPNOTSUPP);
         };
-        let file = self.target_of(place, follow)?.into_file()?;
+        let file = match what {
+            Attribute::Get | Attribute::List => self.target_of(place, follow)?.into_file()?,
+            Attribute::Set | Attribute::Remove => self.changeable_at(place, follow)?,
+        };
         let path = by_descriptor(&file)?;
         let on = On::Path(&path);
         let name = match what {

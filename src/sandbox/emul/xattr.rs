@@ -152,17 +152,31 @@ impl Call<'_> {
 
     /// The name, unless the kernel handles such attributes itself.
     fn refused_name(&self, argument: usize) -> Result<Option<Vec<u8>>, Errno> {
-        let name =
-            memory::read_string(self.pid, self.arguments[argument], NAME_MAX).map_err(|errno| {
-                match errno {
-                    Errno::ENAMETOOLONG => Errno::ERANGE,
-                    errno => errno,
-                }
-            })?;
-        let kernels = name.starts_with(b"user.")
+        let name = self.attribute_name(argument)?;
+        Ok((!self.is_kernels(&name)).then_some(name))
+    }
+
+    /// Whether the kernel handles attributes of a name itself.
+    fn is_kernels(&self, name: &[u8]) -> bool {
+        name.starts_with(b"user.")
             || name == b"security.capability"
-            || !self.store().has_owners() && name.starts_with(b"system.");
-        Ok((!kernels).then_some(name))
+            || !self.store().has_owners() && name.starts_with(b"system.")
+    }
+
+    /// Whether a change is never left to the kernel, which looks at the name and the file
+    /// once more: they can be others by then, such as a device that a program in a target
+    /// was started with.
+    fn is_made_here(&mut self, way: Way) -> Result<bool, Errno> {
+        Ok(matches!(way, Way::Descriptor | Way::At(_)) && self.is_confined()?)
+    }
+
+    fn attribute_name(&self, argument: usize) -> Result<Vec<u8>, Errno> {
+        memory::read_string(self.pid, self.arguments[argument], NAME_MAX).map_err(|errno| {
+            match errno {
+                Errno::ENAMETOOLONG => Errno::ERANGE,
+                errno => errno,
+            }
+        })
     }
 
     fn attribute_target(&mut self, way: Way) -> Result<Target, Errno> {
@@ -334,21 +348,15 @@ impl Call<'_> {
     }
 
     fn set_attribute(&mut self, way: Way, name: usize, buffer: Buffer) -> Outcome {
-        let Some(name) = self.refused_name(name)? else {
-            return Ok(Answer::Continue);
-        };
+        let name = self.attribute_name(name)?;
         let name = name.as_slice();
-        let Ok(file) = self
-            .attribute_target(way)
-            .and_then(|target| target.into_file())
-        else {
+        let is_kernels = self.is_kernels(name);
+        let Some(file) = self.file_to_change(way, is_kernels)? else {
             return Ok(Answer::Continue);
         };
-        let descriptor = (way == Way::Descriptor).then(|| self.int(0));
-        self.require_changeable(&file, descriptor)?;
         let found = statx_of(&file)?;
-        if !self.may_set(name, &found)? {
-            return Ok(Answer::Continue);
+        if !is_kernels && !self.may_set(name, &found)? {
+            return self.refuse_to_change(way);
         }
         if name == DEVICE.to_bytes() || name == SPECIAL.to_bytes() {
             return Err(Errno::EPERM);
@@ -368,12 +376,38 @@ impl Call<'_> {
                     .update(Key::of(&found), |record| drop(record.xattrs.remove(name)));
                 Ok(Answer::Value(0))
             }
-            Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES) => {
+            Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES)
+                if !is_kernels =>
+            {
                 self.require_settable(name, &value, buffer.flags, &found)?;
                 self.record_attribute(file, &found, name, &value)
             }
             Err(errno) => Err(errno),
         }
+    }
+
+    /// The file of which an attribute is changed here; `None` where the kernel is to do it.
+    fn file_to_change(&mut self, way: Way, is_kernels: bool) -> Result<Option<OwnedFd>, Errno> {
+        let is_made_here = self.is_made_here(way)?;
+        if is_kernels && !is_made_here {
+            return Ok(None);
+        }
+        let file = match self.attribute_target(way).and_then(Target::into_file) {
+            Err(errno) if is_made_here => return Err(errno),
+            Err(_) => return Ok(None),
+            Ok(file) => file,
+        };
+        let descriptor = (way == Way::Descriptor).then(|| self.int(0));
+        self.require_changeable(&file, descriptor)?;
+        Ok(Some(file))
+    }
+
+    /// The kernel's own refusal, unless it could take the call for another.
+    fn refuse_to_change(&mut self, way: Way) -> Outcome {
+        if self.is_made_here(way)? {
+            return Err(Errno::EPERM);
+        }
+        Ok(Answer::Continue)
     }
 
     /// Fails if the kernel would not set an attribute for real root either.
@@ -457,20 +491,14 @@ impl Call<'_> {
     }
 
     fn remove_attribute(&mut self, way: Way, name: usize) -> Outcome {
-        let Some(name) = self.refused_name(name)? else {
+        let name = self.attribute_name(name)?;
+        let is_kernels = self.is_kernels(&name);
+        let Some(file) = self.file_to_change(way, is_kernels)? else {
             return Ok(Answer::Continue);
         };
-        let Ok(file) = self
-            .attribute_target(way)
-            .and_then(|target| target.into_file())
-        else {
-            return Ok(Answer::Continue);
-        };
-        let descriptor = (way == Way::Descriptor).then(|| self.int(0));
-        self.require_changeable(&file, descriptor)?;
         let found = statx_of(&file)?;
-        if !self.may_set(&name, &found)? {
-            return Ok(Answer::Continue);
+        if !is_kernels && !self.may_set(&name, &found)? {
+            return self.refuse_to_change(way);
         }
         let key = Key::of(&found);
         let recorded = |record: &Record| record.xattrs.contains_key(&*name);
