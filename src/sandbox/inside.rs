@@ -17,7 +17,8 @@
 //! lets nobody go there (`emul/confine.rs`).
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -132,9 +133,12 @@ fn keep_to(root: &OwnedFd, fence: Option<&OwnedFd>) -> io::Result<()> {
     }
 }
 
-/// Puts `/dev/null` in the place of every directory that the calling process has open, as for
-/// `exec 9<DIRECTORY; flock 9`: what it starts would walk from there wherever it likes.
-fn forget_directories() -> io::Result<()> {
+/// Takes what leads out of a root from the descriptors that the calling process has open.
+///
+/// Directories, as for `exec 9<DIRECTORY; flock 9`, become `/dev/null`: what it starts would
+/// walk from there wherever it likes. Files that are open for reading become ones that cannot
+/// be opened anew for writing, nor get another mode or owner.
+fn forget_ways_out() -> io::Result<()> {
     let open = std::fs::read_dir("/proc/self/fd")?
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<io::Result<Vec<_>>>()?;
@@ -144,12 +148,22 @@ fn forget_directories() -> io::Result<()> {
         .open("/dev/null")?;
     for number in open.iter().filter_map(|name| name.to_str()?.parse().ok()) {
         // What listed them is closed by now.
-        let found = std::fs::metadata(format!("/proc/self/fd/{number}"));
-        if !found.is_ok_and(|found| found.is_dir()) {
+        let Ok(found) = std::fs::metadata(format!("/proc/self/fd/{number}")) else {
             continue;
-        }
-        // SAFETY: the process has one thread, which uses no directory that it has open.
-        if unsafe { libc::dup2(null.as_raw_fd(), number) } < 0 {
+        };
+        let instead = if found.is_dir() {
+            null.try_clone()?
+        } else if found.is_file() && found.nlink() > 0 && standin::mounts_are_possible() {
+            // SAFETY: it is open, as was just seen, and nothing else closes any.
+            match mounts::only_to_read(unsafe { BorrowedFd::borrow_raw(number) })? {
+                Some(instead) => instead,
+                None => continue,
+            }
+        } else {
+            continue;
+        };
+        // SAFETY: the process has one thread, which uses no file that it was started with.
+        if unsafe { libc::dup2(instead.as_raw_fd(), number) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
@@ -161,7 +175,7 @@ fn forget_directories() -> io::Result<()> {
 ///
 /// The process must have one thread.
 pub fn seal(root: &Path) -> io::Result<()> {
-    forget_directories()?;
+    forget_ways_out()?;
     if standin::mounts_are_possible() {
         let tree = mounts::clone_mount(root, true)?;
         userns::lock_mounts().map_err(io::Error::other)?;

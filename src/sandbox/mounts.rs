@@ -7,14 +7,16 @@
 //! See `mount(2)`, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::mount::{MntFlags, MsFlags};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::{standin, userns};
 
@@ -149,6 +151,32 @@ pub fn make_read_only(path: &Path, recursive: bool) -> io::Result<()> {
 /// Makes a single mount writable again.
 pub fn make_writable(path: &Path) -> io::Result<()> {
     set_read_only(libc::AT_FDCWD, &c_path(path)?, false, 0)
+}
+
+/// A file that is open for reading, opened anew so that nobody who gets it changes the file
+/// by `/proc/self/fd/N` or `fchmod(2)`, as root could; at the same place, from which each
+/// goes on by itself. `None` where that is not needed, and for a file that was opened in
+/// another mount namespace or has no places (some of `/proc`).
+pub(super) fn only_to_read(file: BorrowedFd<'_>) -> io::Result<Option<File>> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    let is_read = flags & (OFlag::O_ACCMODE | OFlag::O_PATH) == OFlag::O_RDONLY;
+    if !is_read || fstatvfs(file)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(None);
+    }
+    let Ok(place) = nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekCur) else {
+        return Ok(None);
+    };
+    let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let mount = match clone_mount(&link, false) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+        mount => mount?,
+    };
+    let empty = libc::AT_EMPTY_PATH as libc::c_uint;
+    set_read_only(mount.as_raw_fd(), c"", true, empty)?;
+    // Once the mount is closed it is nowhere, so that nobody can make it writable.
+    let mut again = File::open(format!("/proc/self/fd/{}", mount.as_raw_fd()))?;
+    again.seek(SeekFrom::Start(place.unsigned_abs()))?;
+    Ok(Some(again))
 }
 
 /// Makes a path a mount point of its own, with what is mounted below it (a less

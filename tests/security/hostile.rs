@@ -342,6 +342,57 @@ fn directories_that_a_hook_outside_has_open_are_not_open_in_the_target() {
 }
 
 #[test]
+fn a_file_that_a_hook_outside_lets_the_target_read_is_not_changed_by_it() {
+    // In the current directory, which hooks outside may write to.
+    let toy = Toy::basic();
+    let given = toy.world.work().join("given");
+    fs::write(&given, "first\nsecond\n").expect("written");
+    let mode = || {
+        fs::metadata(&given)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o7777
+    };
+    fs::set_permissions(&given, fs::Permissions::from_mode(0o644)).expect("ours");
+    toy.hook(
+        "extra-data",
+        "50-give",
+        "for program in chroot 'sudo chroot'; do\n\
+         $program \"$TMP_MOUNT_PATH\" /bin/bash -c '\n\
+         chmod 4755 /proc/self/fd/0 && echo \"changed mode\"\n\
+         (echo evil >/proc/self/fd/0) && echo \"changed file\"\n\
+         (echo evil 1<>/proc/self/fd/9 >&0) && echo \"changed other\"\n\
+         read -r line <&0; read -r line <&9; echo \"read $line\"' <given 9<given\n\
+         { read -r _; $program \"$TMP_MOUNT_PATH\" /bin/cat; } <given\n\
+         $program \"$TMP_MOUNT_PATH\" /bin/cat <<<\"from here\"\n\
+         printf \"long %s\\n\" \"$($program \"$TMP_MOUNT_PATH\" /bin/cat <<<\"$(printf \"%0100000d\" 7)\" | wc -c)\"\n\
+         $program \"$TMP_MOUNT_PATH\" /bin/cat </proc/sys/kernel/ostype\n\
+         $program \"$TMP_MOUNT_PATH\" /bin/cat </proc/self/mounts | grep -c . >/dev/null && echo mounts\n\
+         done 2>/dev/null",
+    );
+    let built = toy.build("-t tar").success();
+    let lines = built.lines();
+    assert!(
+        !lines.iter().any(|line| line.starts_with("changed")),
+        "{lines:?}"
+    );
+    for expected in [
+        "read first",
+        "second",
+        "from here",
+        "long 100001",
+        "Linux",
+        "mounts",
+    ] {
+        let found = lines.iter().filter(|line| *line == expected).count();
+        assert_eq!(found, 2, "{expected}: {lines:?}");
+    }
+    let text = fs::read_to_string(&given).expect("it is there");
+    assert_eq!((text.as_str(), mode()), ("first\nsecond\n", 0o644));
+}
+
+#[test]
 fn a_working_directory_that_the_target_hands_on_is_one_of_the_target() {
     for at in 3..16 {
         let toy = Toy::basic();
