@@ -205,7 +205,8 @@ impl Watch {
             bytes_of_filesystem(&self.work)
         } else {
             0
-        } + bytes_of_filesystem(Path::new("/dev/shm"));
+        } + bytes_of_filesystem(Path::new("/dev/shm"))
+            + shared_memory_of_target(&self.work);
         let sum = |of: fn(&Path) -> Option<u64>| -> u64 {
             programs()
                 .iter()
@@ -281,6 +282,20 @@ fn bytes_of_filesystem(path: &Path) -> u64 {
             .saturating_sub(stat.blocks_free())
             .saturating_mul(stat.fragment_size())
     })
+}
+
+/// Bytes in the target's own shared memory, while that is mounted: otherwise there is a
+/// directory of the build's in its place.
+fn shared_memory_of_target(work: &Path) -> u64 {
+    let path = work.join("mnt/dev/shm");
+    let device = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.dev());
+    let is_memory = nix::sys::statfs::statfs(&path)
+        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC);
+    if is_memory && device(&path) != device(work) {
+        bytes_of_filesystem(&path)
+    } else {
+        0
+    }
 }
 
 /// Bytes that a tree takes on its own filesystem, however deep; mounts in it do not count.

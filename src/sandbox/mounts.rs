@@ -128,9 +128,13 @@ fn set_read_only(
 }
 
 /// Binds `from`, and with `recursive` what is mounted below it, on what `place` is. A single
-/// mount that is made read-only so stays it, whatever hooks inside do.
+/// mount that is made read-only so stays it, whatever hooks inside do. Of `/dev` all but the
+/// shared memory is bound.
 pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
-    let mut mount = clone_mount(from, recursive)?;
+    let mut mount = match with_shared_memory(from)? {
+        Some(devices) => userns::devices(devices)?,
+        None => clone_mount(from, recursive)?,
+    };
     if read_only {
         // Before it has a path, which could lead elsewhere by then.
         let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
@@ -140,6 +144,16 @@ pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -
         }
     }
     attach(&mount, place.as_fd())
+}
+
+/// The directory of the sandbox's `/dev` with shared memory in it, if that is what a path is.
+fn with_shared_memory(path: &Path) -> io::Result<Option<&'static CStr>> {
+    let found = nix::sys::stat::stat(path)?;
+    let is_found = |place: &&CStr| {
+        nix::sys::stat::stat(*place)
+            .is_ok_and(|own| (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino))
+    };
+    Ok([c"/dev", c"/dev/shm"].into_iter().find(is_found))
 }
 
 /// Makes a mount, and with `recursive` all below it, read-only.
@@ -245,7 +259,7 @@ impl Drop for TargetApi {
 }
 
 /// Gives a target root what programs expect: the sandbox's own `/proc`,
-/// `/sys` (read-only) and `/dev`.
+/// `/sys` (read-only) and `/dev`, with shared memory of the target's own.
 ///
 /// The mount points must be directories of the target; links are refused. Where
 /// nothing can be mounted, `/dev` is made of nodes and the supervisor answers for
@@ -270,7 +284,10 @@ pub fn mount_target_api(root: &Path) -> io::Result<TargetApi> {
                 ),
             )
         })?;
-        let source = clone_mount(&Path::new("/").join(name), true)?;
+        let source = match name {
+            "dev" => userns::devices(c"/dev")?,
+            _ => clone_mount(&Path::new("/").join(name), true)?,
+        };
         attach(&source, target.as_fd())?;
         api.mounted.push(root.join(name));
     }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
@@ -179,6 +180,27 @@ pub(super) fn kept_read_only(mount: &OwnedFd) -> io::Result<OwnedFd> {
         mounts::attach(mount, open()?.as_fd())?;
         nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
         mounts::clone_mount_at(&open()?)
+    })?
+    .end()
+}
+
+/// The sandbox's `/dev`, or `place` in it, for others than hooks outside, and attached nowhere:
+/// with shared memory of their own. Hooks outside trust theirs, in which a build's own
+/// directories may be.
+pub(super) fn devices(place: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Child::start(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+        nix::mount::mount(
+            Some(c"shm"),
+            c"/dev/shm",
+            Some(c"tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(c"mode=1777"),
+        )?;
+        // So that nobody can take it away and see what it is mounted on.
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        mounts::clone_mount_at(&nix::fcntl::open(place, flags, Mode::empty())?)
     })?
     .end()
 }

@@ -393,6 +393,65 @@ fn a_file_that_a_hook_outside_lets_the_target_read_is_not_changed_by_it() {
 }
 
 #[test]
+fn directories_of_a_build_in_shared_memory_are_not_in_the_target() {
+    let memory = tempfile::Builder::new()
+        .prefix("kiln-test.")
+        .tempdir_in("/dev/shm");
+    let Ok(memory) = memory else {
+        return common::skipped("nothing can be made in /dev/shm");
+    };
+    let mut toy = Toy::basic();
+    let cache = memory.path().join("cache");
+    fs::create_dir(&cache).expect("made");
+    toy.world.set("TMPDIR", memory.path());
+    toy.world.set("DIB_IMAGE_CACHE", &cache);
+    let attack = "shopt -s nullglob\n\
+         for one in /dev/shm/*/* /dev/shm/*/*/hooks; do echo \"sees $one\"; done\n\
+         for hooks in /dev/shm/*/*/hooks; do mkdir -p \"$hooks/cleanup.d\"\n\
+         printf \"#!/bin/bash\\necho RAN OUTSIDE\\n\" >\"$hooks/cleanup.d/40-evil\"\n\
+         chmod 755 \"$hooks/cleanup.d/40-evil\"; done\n\
+         : >/dev/shm/own && echo made";
+    toy.hook("install", "50-attack", attack);
+    toy.hook(
+        "post-root",
+        "50-attack",
+        &format!(
+            "chroot \"$TMP_MOUNT_PATH\" /bin/bash -c '{attack}'\n\
+             for what in dev dev/shm; do\n\
+             mount --bind \"/$what\" \"$TMP_MOUNT_PATH/$what\"\n\
+             chroot \"$TMP_MOUNT_PATH\" /bin/bash -c '{attack}'\n\
+             umount \"$TMP_MOUNT_PATH/$what\"\ndone\n\
+             umount \"$TMP_MOUNT_PATH/dev/shm\" || :\n\
+             chroot \"$TMP_MOUNT_PATH\" /bin/bash -c '{attack}'"
+        ),
+    );
+    toy.hook(
+        "cleanup",
+        "50-own",
+        "[ -d \"$DIB_IMAGE_CACHE\" ] && echo cleaned",
+    );
+    for way in ["", "--no-tmpfs", "--mode single"] {
+        let built = toy.build(&format!("-t tar --overwrite {way}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        assert!(
+            !lines
+                .iter()
+                .any(|line| line.starts_with("sees") || line == "RAN OUTSIDE"),
+            "{way}: {lines:?}"
+        );
+        let found = |text: &str| lines.iter().filter(|line| *line == text).count();
+        assert_eq!(
+            [found("made"), found("cleaned")],
+            [5, 1],
+            "{way}: {lines:?}"
+        );
+    }
+}
+
+#[test]
 fn a_working_directory_that_the_target_hands_on_is_one_of_the_target() {
     for at in 3..16 {
         let toy = Toy::basic();
