@@ -266,8 +266,9 @@ fn is_device(source: &Path) -> bool {
 /// Binds a path, with what is mounted below it where the kernel demands that.
 fn bind(from: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<(), Error> {
     let attempt = |recursive| {
-        let place = place(target)?;
-        mounts::bind_on(from, &place, recursive, read_only)
+        let source = place(from)?;
+        let opened = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
+        mounts::bind_on(&opened, &place(target)?, recursive, read_only)
     };
     let result = match attempt(recursive) {
         // A part of a tree that belongs to a more privileged namespace is not
@@ -282,9 +283,9 @@ fn bind(from: &Path, target: &Path, recursive: bool, read_only: bool) -> Result<
     })
 }
 
-/// Opens what is to be mounted on or unmounted. What lies below the build's target is looked
+/// Opens what is to be bound, mounted on or unmounted. What lies below the build's target is looked
 /// up with the target as root: its links are made by others, and one that led to the hooks
-/// outside would put what is mounted in their place.
+/// outside would put what is mounted in their place, or show what they see to the target.
 fn place(path: &Path) -> io::Result<OwnedFd> {
     let root = super::env_os("TMP_MOUNT_PATH").map(PathBuf::from);
     let root = root.filter(|root| root.parent().is_some());

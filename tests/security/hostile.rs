@@ -530,6 +530,31 @@ fn what_hooks_outside_bind_in_the_target_stays_in_the_target() {
 }
 
 #[test]
+fn what_hooks_outside_bind_from_the_target_is_the_targets() {
+    let toy = Toy::basic();
+    let path = secret(&toy);
+    let host = path.parent().expect("it has one");
+    toy.hook(
+        "install",
+        "50-link",
+        &format!(
+            "mkdir -p /srv/to \".{0}\"\n: >\"{0}/own\"\nln -s \"{0}\" /srv/from",
+            host.display()
+        ),
+    );
+    toy.hook(
+        "post-root",
+        "50-bind",
+        "mount --bind \"$TMP_MOUNT_PATH/srv/from\" \"$TMP_MOUNT_PATH/srv/to\"\n\
+         ls \"$TMP_MOUNT_PATH/srv/to\"\numount \"$TMP_MOUNT_PATH/srv/to\"",
+    );
+    let lines = toy.build("-t tar").success().lines();
+    let has = |line: &str| lines.contains(&line.to_owned());
+    assert!(has("own") && !has("secret"), "{lines:?}");
+    toy.assert_swept();
+}
+
+#[test]
 fn a_flood_of_output_is_passed_on_and_does_not_fill_memory() {
     let toy = Toy::basic();
     // Events that are none, in one line, and a daemon that prints for ever.
