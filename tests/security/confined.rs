@@ -336,6 +336,43 @@ END"#,
     assert_eq!(text.ok().as_deref(), Some("of the host\n"));
 }
 
+/// Opens a pipe by a link of `/proc` and waits for the other end, until it is ended itself.
+const WAIT_FOR_OTHER_END: &str = r#"
+mkfifo /tmp/pipe
+exec 4<>/tmp/pipe
+echo kept >&4
+read -r line </proc/self/fd/4; echo "read $line"
+perl -e 'my $pipe = "/tmp/pipe"; syscall(OPENAT, -100, $pipe, 0x200000, 0) == 3 or die;
+    exec "sleep 600"' 4>&- &
+name=$!; exec 4>&-
+until [ "$(readlink /proc/$name/fd/3)" = /tmp/pipe ]; do sleep 0.1; done
+cat /proc/$name/fd/3 & reader=$!
+sleep 0.3; echo late >/proc/$name/fd/3; wait $reader
+for number in {1..40}; do cat /proc/$name/fd/3 & readers="${readers:-} $!"; done
+sleep 1; kill -9 $readers $name; wait || :
+rm /tmp/pipe
+"#;
+
+#[test]
+fn a_program_that_waited_for_the_other_end_of_a_pipe_leaves_no_thread_of_the_engine() {
+    let Some(mut toy) = with_perl() else { return };
+    toy.world.set("TOY_PROGRAMS", "perl mkfifo");
+    let wait = WAIT_FOR_OTHER_END.replace("OPENAT", &nix::libc::SYS_openat.to_string());
+    toy.hook("install", "50-inside", &wait);
+    let count = "engine=$PPID; echo threads $(ls /proc/$engine/task | wc -l)";
+    toy.hook("cleanup", "50-count", count);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    for expected in ["read kept", "late"] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "{expected}: {lines:?}"
+        );
+    }
+    let threads = lines.iter().find_map(|line| line.strip_prefix("threads "));
+    let threads: usize = threads.and_then(|count| count.parse().ok()).expect("told");
+    assert!(threads < 40, "{threads} threads");
+}
+
 /// Changes what a link of `/proc` leads to, or what the program was started with.
 /// Arguments: the numbers of some calls.
 const CHANGE: &str = r#"

@@ -9,21 +9,79 @@
 //! `/proc` led there (`/proc/self/fd/N`), it opens as the program might, and what it makes or
 //! changes for one has to be in the target.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::cred::CAP_CHOWN;
 use super::files::{Target, c_string, open_at, statx_of};
 use super::refused::Refused;
 use super::roots::RootId;
-use super::walk::{is_kernels, read_link_of, same_file};
+use super::walk::{is_kernels, is_named_pipe, read_link_of, same_file};
 use super::{Answer, Call, Outcome};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
 use crate::sandbox::landlock;
 
 /// How often a file's name is looked for, which may be given another meanwhile.
 const NAMES: usize = 3;
+
+/// How long a pipe is looked at for the other end, in milliseconds.
+const LOOK: u8 = 10;
+
+/// Opens a pipe with a name, which waits until its other end is open too (`fifo(7)`): no
+/// longer than the program does, since nothing would end a wait in the kernel.
+fn open_pipe(target: &Target, flags: i32, waits: impl Fn() -> bool) -> Result<OwnedFd, Errno> {
+    let access = flags & libc::O_ACCMODE;
+    if flags & libc::O_NONBLOCK != 0 || !matches!(access, libc::O_RDONLY | libc::O_WRONLY) {
+        return target.reopen(flags, 0);
+    }
+    let open = || target.reopen(flags | libc::O_NONBLOCK, 0);
+    let mut opened = open();
+    loop {
+        match &opened {
+            // Nobody reads.
+            Err(Errno::ENXIO) => {
+                std::thread::sleep(std::time::Duration::from_millis(LOOK.into()));
+                opened = open();
+            }
+            Ok(pipe) if access == libc::O_WRONLY || has_writer(pipe)? => {
+                nix::fcntl::fcntl(pipe, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags)))?;
+                return opened;
+            }
+            Ok(_) => {}
+            Err(_) => return opened,
+        }
+        if !waits() {
+            return Err(Errno::EINTR);
+        }
+    }
+}
+
+/// Whether somebody writes into a pipe, or did since it was opened here. Waits a moment.
+fn has_writer(pipe: &OwnedFd) -> Result<bool, Errno> {
+    let mut polled = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut polled, LOOK)? > 0 {
+        return Ok(true);
+    }
+    // Takes nothing out. Without writers it would be the end of the file.
+    let (_reader, copy) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: two descriptors that are open, and integers.
+    let copied = unsafe {
+        libc::tee(
+            pipe.as_raw_fd(),
+            copy.as_raw_fd(),
+            1,
+            libc::SPLICE_F_NONBLOCK,
+        )
+    };
+    match Errno::result(copied) {
+        Ok(0) => Ok(false),
+        Ok(_) | Err(Errno::EAGAIN) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}
 
 impl Call<'_> {
     /// `chroot`. Who has to stay in its root directory can only take that once more.
@@ -64,12 +122,20 @@ impl Call<'_> {
         (flags, mode): (i32, u32),
     ) -> Result<OwnedFd, Errno> {
         let target = Target::File(found.try_clone().map_err(|_| Errno::EMFILE)?);
-        let opened = self.fenced(|| target.reopen(flags, mode));
+        let is_named_pipe = is_named_pipe(&found)?;
+        let (listener, id) = (self.listener, self.id);
+        let reopen = || {
+            if is_named_pipe {
+                return open_pipe(&target, flags, || listener.waits(id));
+            }
+            target.reopen(flags, mode)
+        };
+        let opened = self.fenced(reopen);
         match (opened, self.own_descriptor(path)?) {
             // Such as a terminal, or `/dev/null`, that it was started with.
             (Err(Errno::EACCES), Some(descriptor)) => {
                 self.require_opened(descriptor, &found, flags)?;
-                target.reopen(flags, mode)
+                reopen()
             }
             (opened, _) => opened,
         }

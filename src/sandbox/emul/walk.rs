@@ -93,6 +93,14 @@ pub(super) fn is_kernels(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(magic == SYSFS || magic == i128::from(libc::PROC_SUPER_MAGIC))
 }
 
+/// Whether a file is a pipe with a name (`fifo(7)`).
+pub(super) fn is_named_pipe(file: &OwnedFd) -> Result<bool, Errno> {
+    /// `PIPEFS_MAGIC`, from `linux/magic.h`: of those without.
+    const PIPES: i128 = 0x5049_5045;
+    let kind = u32::from(statx_of(file)?.stx_mode) & libc::S_IFMT;
+    Ok(kind == libc::S_IFIFO && filesystem_of(file)? != PIPES)
+}
+
 fn filesystem_of(file: &OwnedFd) -> Result<i128, Errno> {
     // SAFETY: integers, for which zeroes are a valid value.
     let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };
