@@ -7,8 +7,12 @@ mod bombs;
 mod common;
 #[path = "security/confined.rs"]
 mod confined;
+#[path = "security/handed.rs"]
+mod handed;
 #[path = "security/hostile.rs"]
 mod hostile;
+#[path = "security/hostile_archives.rs"]
+mod hostile_archives;
 #[path = "security/isolation.rs"]
 mod isolation;
 #[path = "security/limits.rs"]

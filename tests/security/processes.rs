@@ -7,6 +7,7 @@ use super::isolation::{build, python};
 use crate::common;
 use crate::common::host::Host;
 use crate::common::toy::Toy;
+use crate::common::watch::{eventually, marked};
 use crate::skip;
 
 /// A key, a shared memory segment, a set of semaphores and two queues that this
@@ -345,4 +346,32 @@ fn a_hook_that_kills_everything_fails_or_ends_alone() {
     );
     assert_eq!(toy.outputs(), Vec::<String>::new());
     toy.assert_swept();
+}
+
+#[test]
+fn daemons_of_every_kind_end_with_the_build() {
+    for mode in ["auto", "single", "chroot"] {
+        let mut toy = Toy::basic();
+        let mark = format!("kiln-daemon-{}-{mode}", std::process::id());
+        toy.world.set("KILN_TEST_MARK", &mark);
+        let daemons = "trap '' HUP INT TERM QUIT USR1 PIPE\n\
+            (setsid sleep 600 </dev/null >/dev/null 2>&1 &)\n\
+            ((sleep 600 &) &)\n\
+            (exec -a kworker sleep 600 >/dev/null 2>&1 &)\n\
+            (exec 0<&- 1>&- 2>&-; cd /; setsid setsid sleep 600 &)\n\
+            (while :; do (sleep 0.1); done >/dev/null 2>&1 &)\n\
+            sleep 0.1";
+        toy.hook("install", "50-daemons", daemons);
+        toy.hook("extra-data", "50-daemons", daemons);
+        let built = toy.build(&format!("-t tar --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        assert!(
+            eventually(|| marked(&mark).is_empty()),
+            "{mode}: {:?}",
+            marked(&mark)
+        );
+        toy.assert_swept();
+    }
 }
