@@ -24,6 +24,7 @@ pub mod bpf;
 mod capability;
 pub mod cgroup;
 pub mod cgroup_events;
+mod child;
 pub mod choice;
 pub mod command;
 pub mod denylist;

@@ -16,9 +16,12 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::{standin, userns};
+use super::child::Child;
+use super::standin;
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -132,7 +135,7 @@ fn set_read_only(
 /// shared memory is bound.
 pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
     let mut mount = match with_shared_memory(from)? {
-        Some(devices) => userns::devices(devices)?,
+        Some(own) => devices(own)?,
         None => clone_mount(from, recursive)?,
     };
     if read_only {
@@ -140,7 +143,7 @@ pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -
         let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
         set_read_only(mount.as_raw_fd(), c"", true, flags)?;
         if !recursive {
-            mount = userns::kept_read_only(&mount)?;
+            mount = kept_read_only(&mount)?;
         }
     }
     attach(&mount, place.as_fd())
@@ -154,6 +157,48 @@ fn with_shared_memory(path: &Path) -> io::Result<Option<&'static CStr>> {
             .is_ok_and(|own| (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino))
     };
     Ok([c"/dev", c"/dev/shm"].into_iter().find(is_found))
+}
+
+/// A read-only mount that is attached nowhere, as one that nobody can make writable.
+///
+/// That is what the kernel makes of it where it gives mounts to a less privileged user
+/// namespace (`mount_namespaces(7)`), and it is kept by copies.
+fn kept_read_only(mount: &OwnedFd) -> io::Result<OwnedFd> {
+    let kind = nix::sys::stat::fstat(mount)?.st_mode & libc::S_IFMT;
+    let place = if kind == libc::S_IFDIR {
+        c"/dev"
+    } else {
+        c"/dev/null"
+    };
+    let open = || nix::fcntl::open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    Child::start(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+        attach(mount, open()?.as_fd())?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        clone_mount_at(&open()?)
+    })?
+    .end()
+}
+
+/// The sandbox's `/dev`, or `place` in it, for others than hooks outside, and attached nowhere:
+/// with shared memory of their own. Hooks outside trust theirs, in which a build's own
+/// directories may be.
+fn devices(place: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Child::start(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+        nix::mount::mount(
+            Some(c"shm"),
+            c"/dev/shm",
+            Some(c"tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(c"mode=1777"),
+        )?;
+        // So that nobody can take it away and see what it is mounted on.
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        clone_mount_at(&nix::fcntl::open(place, flags, Mode::empty())?)
+    })?
+    .end()
 }
 
 /// Makes a mount, and with `recursive` all below it, read-only.
@@ -285,7 +330,7 @@ pub fn mount_target_api(root: &Path) -> io::Result<TargetApi> {
             )
         })?;
         let source = match name {
-            "dev" => userns::devices(c"/dev")?,
+            "dev" => devices(c"/dev")?,
             _ => clone_mount(&Path::new("/").join(name), true)?,
         };
         attach(&source, target.as_fd())?;

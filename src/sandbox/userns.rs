@@ -3,22 +3,18 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::MsFlags;
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::CloneFlags;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Uid, fork, setresgid, setresuid};
 
+use super::child::Child;
 use super::identity::Identity;
 use super::process::{exit_now, pipe, require_one_thread, wait_for};
 use super::refusal::explain_refusal;
-use super::{Error, handover, idmap, mounts, standin};
+use super::{Error, idmap, standin};
 
 /// Runs `work` as uid 0 of a user namespace with the identity's ids, in a child.
 ///
@@ -163,114 +159,7 @@ pub(super) fn mounts_below(users: &OwnedFd) -> io::Result<OwnedFd> {
     .end()
 }
 
-/// A read-only mount that is attached nowhere, as one that nobody can make writable.
-///
-/// That is what the kernel makes of it where it gives mounts to a less privileged user
-/// namespace (`mount_namespaces(7)`), and it is kept by copies.
-pub(super) fn kept_read_only(mount: &OwnedFd) -> io::Result<OwnedFd> {
-    let kind = nix::sys::stat::fstat(mount)?.st_mode & libc::S_IFMT;
-    let place = if kind == libc::S_IFDIR {
-        c"/dev"
-    } else {
-        c"/dev/null"
-    };
-    let open = || nix::fcntl::open(place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-    Child::start(|| {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-        mounts::attach(mount, open()?.as_fd())?;
-        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        mounts::clone_mount_at(&open()?)
-    })?
-    .end()
-}
-
-/// The sandbox's `/dev`, or `place` in it, for others than hooks outside, and attached nowhere:
-/// with shared memory of their own. Hooks outside trust theirs, in which a build's own
-/// directories may be.
-pub(super) fn devices(place: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Child::start(|| {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-        nix::mount::mount(
-            Some(c"shm"),
-            c"/dev/shm",
-            Some(c"tmpfs"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            Some(c"mode=1777"),
-        )?;
-        // So that nobody can take it away and see what it is mounted on.
-        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        mounts::clone_mount_at(&nix::fcntl::open(place, flags, Mode::empty())?)
-    })?
-    .end()
-}
-
 fn own_namespace(link: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     Ok(nix::fcntl::open(link, flags, Mode::empty())?)
-}
-
-/// How long a child is waited for before it is woken, in milliseconds.
-const LOOK: u8 = 100;
-
-/// A child that has made something and waits, as itself is needed to make more of it: only a
-/// process with one thread makes, or enters, a user namespace.
-struct Child {
-    number: Pid,
-    made: OwnedFd,
-    /// It ends when something is said here, or when this is closed.
-    lifeline: OwnedFd,
-}
-
-impl Child {
-    /// Starts it. `make` only makes system calls, since the caller may have threads.
-    fn start(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Child> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
-        // SAFETY: all that the child does are system calls.
-        match unsafe { fork() }? {
-            ForkResult::Child => {
-                drop(ours);
-                let sent =
-                    make().and_then(|made| handover::send(theirs.as_raw_fd(), made.as_raw_fd(), 0));
-                if sent.is_ok() {
-                    let _ = nix::unistd::read(&theirs, &mut [0]);
-                }
-                let errno = sent.err().and_then(|error| error.raw_os_error());
-                // SAFETY: ends the process, always.
-                unsafe { libc::_exit(errno.unwrap_or(0)) }
-            }
-            ForkResult::Parent { child: number } => {
-                drop(theirs);
-                let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
-                while matches!(poll(&mut polled, LOOK), Ok(0) | Err(Errno::EINTR)) {
-                    // Programs of hooks may stop it.
-                    let _ = kill(number, Signal::SIGCONT);
-                }
-                match handover::receive(ours.as_fd())? {
-                    Some((made, _)) => Ok(Child {
-                        number,
-                        made,
-                        lifeline: ours,
-                    }),
-                    None => Err(match wait_for(number)? {
-                        errno @ 0..128 => io::Error::from_raw_os_error(errno.into()),
-                        _ => io::Error::other("the process that makes it was killed"),
-                    }),
-                }
-            }
-        }
-    }
-
-    /// Ends it, and returns what it made.
-    fn end(self) -> io::Result<OwnedFd> {
-        // Somebody who was just started may have a copy.
-        nix::unistd::write(&self.lifeline, &[0])?;
-        wait_for(self.number)?;
-        Ok(self.made)
-    }
 }

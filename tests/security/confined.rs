@@ -7,6 +7,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use crate::common::toy::Toy;
 use crate::common::{self, Run as _};
 
+/// `futimesat`, which x86-64 alone has.
+#[cfg(target_arch = "x86_64")]
+const FUTIMESAT: libc::c_long = libc::SYS_futimesat;
+#[cfg(not(target_arch = "x86_64"))]
+const FUTIMESAT: libc::c_long = 0;
+
 /// A target with perl, for calls that no shell makes; `None`, with a message, where it
 /// cannot be had.
 fn with_perl() -> Option<Toy> {
@@ -130,10 +136,6 @@ fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
     let victim = toy.world.home().join("victim");
     fs::write(&victim, "of the host").expect("written");
     let before = fs::metadata(&victim).expect("there");
-    #[cfg(target_arch = "x86_64")]
-    let old = libc::SYS_futimesat;
-    #[cfg(not(target_arch = "x86_64"))]
-    let old = 0;
     let calls = [
         libc::SYS_openat,
         libc::SYS_mkdirat,
@@ -141,7 +143,7 @@ fn no_directory_of_proc_leads_up_where_nothing_can_be_mounted() {
         libc::SYS_renameat,
         libc::SYS_fchmodat,
         libc::SYS_utimensat,
-        old,
+        FUTIMESAT,
         libc::SYS_symlinkat,
         libc::SYS_mknodat,
         libc::SYS_linkat,
@@ -452,15 +454,11 @@ print "tried\n";
 fn a_call_that_is_changed_in_passing_changes_nothing_of_the_container() {
     use nix::libc;
     let Some(toy) = with_perl() else { return };
-    #[cfg(target_arch = "x86_64")]
-    let old = libc::SYS_futimesat;
-    #[cfg(not(target_arch = "x86_64"))]
-    let old = 0;
     // The fourth is `fchmodat2`, too new for the library.
     let calls = [
         libc::SYS_mmap,
         libc::SYS_pread64,
-        old,
+        FUTIMESAT,
         452,
         libc::SYS_utimensat,
     ]
