@@ -17,7 +17,7 @@ use super::idmap::{self, find_program};
 use super::limits::Limits;
 use super::probe::{self, Listening};
 use super::userns::become_root;
-use super::{Error, host, mounts, refusal};
+use super::{Error, devices, mounts, refusal};
 
 /// How one requirement stands on this host.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -564,9 +564,9 @@ fn ownership(directory: &Path, chosen: &Result<choice::Choice, Error>) -> Owners
 
 /// The nodes that hooks are given, where one is missing.
 fn nodes() -> Option<Check> {
-    let path = host::missing_node()?;
+    let path = devices::missing_node()?;
     let detail = format!("`{}` is not there", path.display());
-    Some(check("/dev", Status::Missing, detail).remedy(host::NODES_ADVICE))
+    Some(check("/dev", Status::Missing, detail).remedy(devices::NODES_ADVICE))
 }
 
 /// Whether a filesystem tells when files were made.

@@ -7,13 +7,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
+use super::mounts::failed;
 use super::network::Network;
-use super::{Error, hide, mounts, wall};
+use super::{Error, devices, hide, mounts, wall};
 
 /// What the host view leaves writable.
 #[derive(Debug, Clone, Default)]
@@ -56,11 +57,6 @@ const KERNEL_SECRETS: [&str; 8] = [
     "/proc/latency_stats",
     "/sys/firmware",
 ];
-
-fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.into();
-    move |source| Error::Mount { what, path, source }
-}
 
 /// Rearranges the mounts of the calling process, which must have a mount
 /// namespace of its own. Returns remarks for the log, one for each fallback.
@@ -105,12 +101,12 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         .collect();
     hide::cover(&view.hidden, &shown, &view.work)?;
     for path in &writable {
-        mounts::bind_to_itself(path).map_err(failed("a writable directory", *path))?;
+        mounts::bind_to_itself(path).map_err(failed("a writable directory", path))?;
     }
     mount_work(view)?;
     writable.push(&view.work);
     let given = in_shared_memory(writable.iter().copied())?;
-    private_dev()?;
+    devices::make_private()?;
     for (path, directory) in given {
         std::fs::create_dir_all(path)
             .and_then(|()| mounts::open_directory(path))
@@ -216,7 +212,7 @@ fn forbid_control_groups() -> Option<String> {
 fn lock_kernel_switches() -> Result<(), Error> {
     let switches = KERNEL_SWITCHES.map(PathBuf::from);
     let mut locked: Vec<PathBuf> = switches.into_iter().filter(|path| path.exists()).collect();
-    for path in own_tables().map_err(failed("parts of /proc", "/proc"))? {
+    for path in own_tables().map_err(failed("parts of /proc", "/proc".as_ref()))? {
         if !locked.contains(&path) {
             locked.push(path);
         }
@@ -224,7 +220,7 @@ fn lock_kernel_switches() -> Result<(), Error> {
     for path in locked {
         mounts::bind_to_itself(&path)
             .and_then(|()| mounts::make_read_only(&path, true))
-            .map_err(failed("a read-only part of /proc", path))?;
+            .map_err(failed("a read-only part of /proc", &path))?;
     }
     Ok(())
 }
@@ -300,96 +296,6 @@ fn in_shared_memory<'a>(
             Ok((path, directory))
         })
         .collect()
-}
-
-/// What to do where one of the nodes is not there.
-pub(super) const NODES_ADVICE: &str =
-    "as an administrator: mount a `/dev`, in a chroot by `mount --rbind /dev ROOT/dev`";
-
-/// A node of the host that a build would be given and that is not there.
-pub(super) fn missing_node() -> Option<PathBuf> {
-    let nodes = super::standin::NODES.iter();
-    nodes
-        .map(|(name, _, _)| Path::new("/dev").join(name))
-        .find(|path| !path.exists())
-}
-
-/// A `/dev` with the harmless nodes of the host and terminals of its own.
-fn private_dev() -> Result<(), Error> {
-    let dev = Path::new("/dev");
-    let mut nodes = Vec::new();
-    for (name, _, _) in super::standin::NODES {
-        let path = dev.join(name);
-        match mounts::clone_mount(&path, false) {
-            Ok(node) => nodes.push((path, node)),
-            Err(source) => {
-                return Err(Error::Mount {
-                    what: "a device node",
-                    path,
-                    source,
-                });
-            }
-        }
-    }
-    mounts::mount(
-        Some(Path::new("dev")),
-        dev,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-        Some(OsStr::new("mode=0755")),
-    )
-    .map_err(failed("a private /dev", dev))?;
-    let io = |action: &str, path: &Path| Error::system(format!("{action} `{}`", path.display()));
-    for (path, node) in nodes {
-        let file = std::fs::File::create(&path).map_err(io("creating", &path))?;
-        mounts::attach(&node, std::os::fd::AsFd::as_fd(&file))
-            .map_err(failed("a device node", &path))?;
-    }
-    for name in ["pts", "shm"] {
-        let path = dev.join(name);
-        std::fs::create_dir(&path).map_err(io("creating", &path))?;
-    }
-    let shm = dev.join("shm");
-    mounts::mount(
-        Some(Path::new("shm")),
-        &shm,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some(OsStr::new("mode=1777")),
-    )
-    .map_err(failed("shared memory", &shm))?;
-    let pts = dev.join("pts");
-    // Group 5 is tty everywhere; where it is not mapped the option is refused.
-    let attempts = [
-        "newinstance,ptmxmode=0666,mode=0620,gid=5",
-        "newinstance,ptmxmode=0666,mode=0620",
-    ];
-    let mut result = Ok(());
-    for options in attempts {
-        result = mounts::mount(
-            Some(Path::new("devpts")),
-            &pts,
-            Some("devpts"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-            Some(&OsString::from(options)),
-        );
-        if result.is_ok() {
-            break;
-        }
-    }
-    result.map_err(failed("terminals", &pts))?;
-    for (name, target) in [
-        ("ptmx", "pts/ptmx"),
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-    ] {
-        let path = dev.join(name);
-        symlink(target, &path).map_err(io("creating", &path))?;
-    }
-    std::fs::set_permissions(dev, std::fs::Permissions::from_mode(0o755))
-        .map_err(io("changing", dev))
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! The namespace belongs to a user namespace of its own. Some of what root may set up holds
 //! for all programs of its user namespace and not for those that see a mount: who mounts
 //! `binfmt_misc` (Linux 6.7) says which program runs in the place of any other, and hooks
-//! outside are not to run one of the target's.
+//! outside are not to run one of the target's. Shared memory, semaphores and queues
+//! (`ipc_namespaces(7)`) are those of programs inside alone, too.
 //!
 //! Where that cannot be had, programs lose that capability instead. The supervisor still
 //! lets them change the root directory to the one that they have, as package managers do
@@ -28,14 +29,24 @@ use super::capability::{self, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
 use super::{Error, landlock, mounts, root, standin, userns};
 use crate::threads::joined;
 
-/// The user namespace of all programs inside.
-static USERS: OnceLock<OwnedFd> = OnceLock::new();
+/// What all programs inside have in common, and hooks outside have not.
+#[derive(Debug)]
+struct Namespaces {
+    users: OwnedFd,
+    /// Shared memory, semaphores and queues.
+    objects: OwnedFd,
+}
 
-/// Makes the user namespace of programs inside. Must be called before the first [`Inside`]
+static NAMESPACES: OnceLock<Namespaces> = OnceLock::new();
+
+/// Makes the namespaces of programs inside. Must be called before the first [`Inside`]
 /// is made, while the process has one thread.
 pub fn prepare() -> Result<(), Error> {
-    if standin::mounts_are_possible() && USERS.get().is_none() {
-        let _ = USERS.set(userns::below()?);
+    if standin::mounts_are_possible() && NAMESPACES.get().is_none() {
+        let users = userns::below()?;
+        let objects = userns::belonging_to(&users, CloneFlags::CLONE_NEWIPC)
+            .map_err(Error::system("making shared memory of the target's own"))?;
+        let _ = NAMESPACES.set(Namespaces { users, objects });
     }
     Ok(())
 }
@@ -64,13 +75,13 @@ impl Inside {
                 root: Some(directory),
             });
         }
-        let users = USERS
+        let Namespaces { users, .. } = NAMESPACES
             .get()
-            .ok_or_else(|| io::Error::other("the user namespace of the target was not made"))?;
+            .ok_or_else(|| io::Error::other("the namespaces of the target were not made"))?;
         // Copied here: in the other namespace all that is mounted below could not be
         // unmounted by hooks any more.
         let tree = mounts::clone_mount(root, true)?;
-        let namespace = userns::mounts_below(users)?;
+        let namespace = userns::belonging_to(users, CloneFlags::CLONE_NEWNS)?;
         let is_top = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().spawn_scoped(scope, || {
                 root::own_context(|| {
@@ -94,8 +105,9 @@ impl Inside {
 
     /// Moves the calling process in. Async-signal-safe.
     pub fn enter(&self) -> io::Result<()> {
-        if let (Some(users), Some(namespace)) = (USERS.get(), &self.namespace) {
-            nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
+        if let (Some(common), Some(namespace)) = (NAMESPACES.get(), &self.namespace) {
+            nix::sched::setns(&common.users, CloneFlags::CLONE_NEWUSER)?;
+            nix::sched::setns(&common.objects, CloneFlags::CLONE_NEWIPC)?;
             nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?;
         }
         if let Some(root) = &self.root {
@@ -179,6 +191,7 @@ pub fn seal(root: &Path) -> io::Result<()> {
     if standin::mounts_are_possible() {
         let tree = mounts::clone_mount(root, true)?;
         userns::lock_mounts().map_err(io::Error::other)?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWIPC)?;
         if !make_top(root, &tree)? {
             keep_to(&tree, None)?;
         }

@@ -28,6 +28,7 @@ mod child;
 pub mod choice;
 pub mod command;
 pub mod denylist;
+mod devices;
 pub mod direct;
 pub mod doctor;
 pub mod emul;
@@ -160,7 +161,7 @@ impl Error {
             Error::Mount { path, source, .. }
                 if path.starts_with("/dev") && source.kind() == io::ErrorKind::NotFound =>
             {
-                vec![host::NODES_ADVICE.to_owned()]
+                vec![devices::NODES_ADVICE.to_owned()]
             }
             Error::Mount { .. } => vec!["`kiln doctor` shows what this host allows".to_owned()],
             Error::Supervisor { hints, .. } if !hints.is_empty() => hints.clone(),

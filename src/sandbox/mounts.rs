@@ -21,7 +21,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::child::Child;
-use super::standin;
+use super::{Error, devices, standin};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -42,6 +42,12 @@ struct MountAttr {
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path contains a zero byte"))
+}
+
+/// The error of a mount that failed: what it was to be, and where.
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Mount { what, path, source }
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -131,11 +137,11 @@ fn set_read_only(
 }
 
 /// Binds `from`, and with `recursive` what is mounted below it, on what `place` is. A single
-/// mount that is made read-only so stays it, whatever hooks inside do. Of `/dev` all but the
-/// shared memory is bound.
+/// mount that is made read-only so stays it, whatever hooks inside do. Of `/dev` all but
+/// terminals and shared memory is bound.
 pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -> io::Result<()> {
-    let mut mount = match with_shared_memory(from)? {
-        Some(own) => devices(own)?,
+    let mut mount = match devices::own_to_all(from)? {
+        Some(place) => devices::anew(place)?,
         None => clone_mount(from, recursive)?,
     };
     if read_only {
@@ -147,16 +153,6 @@ pub fn bind_on(from: &Path, place: &OwnedFd, recursive: bool, read_only: bool) -
         }
     }
     attach(&mount, place.as_fd())
-}
-
-/// The directory of the sandbox's `/dev` with shared memory in it, if that is what a path is.
-fn with_shared_memory(path: &Path) -> io::Result<Option<&'static CStr>> {
-    let found = nix::sys::stat::stat(path)?;
-    let is_found = |place: &&CStr| {
-        nix::sys::stat::stat(*place)
-            .is_ok_and(|own| (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino))
-    };
-    Ok([c"/dev", c"/dev/shm"].into_iter().find(is_found))
 }
 
 /// A read-only mount that is attached nowhere, as one that nobody can make writable.
@@ -176,27 +172,6 @@ fn kept_read_only(mount: &OwnedFd) -> io::Result<OwnedFd> {
         attach(mount, open()?.as_fd())?;
         nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
         clone_mount_at(&open()?)
-    })?
-    .end()
-}
-
-/// The sandbox's `/dev`, or `place` in it, for others than hooks outside, and attached nowhere:
-/// with shared memory of their own. Hooks outside trust theirs, in which a build's own
-/// directories may be.
-fn devices(place: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Child::start(|| {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-        nix::mount::mount(
-            Some(c"shm"),
-            c"/dev/shm",
-            Some(c"tmpfs"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            Some(c"mode=1777"),
-        )?;
-        // So that nobody can take it away and see what it is mounted on.
-        nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        clone_mount_at(&nix::fcntl::open(place, flags, Mode::empty())?)
     })?
     .end()
 }
@@ -304,7 +279,7 @@ impl Drop for TargetApi {
 }
 
 /// Gives a target root what programs expect: the sandbox's own `/proc`,
-/// `/sys` (read-only) and `/dev`, with shared memory of the target's own.
+/// `/sys` (read-only) and `/dev`, with terminals and shared memory of the target's own.
 ///
 /// The mount points must be directories of the target; links are refused. Where
 /// nothing can be mounted, `/dev` is made of nodes and the supervisor answers for
@@ -330,7 +305,7 @@ pub fn mount_target_api(root: &Path) -> io::Result<TargetApi> {
             )
         })?;
         let source = match name {
-            "dev" => devices(c"/dev")?,
+            "dev" => devices::anew(c"/dev")?,
             _ => clone_mount(&Path::new("/").join(name), true)?,
         };
         attach(&source, target.as_fd())?;

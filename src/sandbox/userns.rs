@@ -148,13 +148,18 @@ pub(super) fn below() -> Result<OwnedFd, Error> {
     child.end().map_err(failed())
 }
 
-/// Makes a mount namespace that belongs to a user namespace, with copies of all mounts of
-/// the calling thread.
-pub(super) fn mounts_below(users: &OwnedFd) -> io::Result<OwnedFd> {
+/// Makes a namespace of another kind that belongs to a user namespace: of mounts, with copies
+/// of all those of the calling thread, or of shared memory, semaphores and queues.
+pub(super) fn belonging_to(users: &OwnedFd, kind: CloneFlags) -> io::Result<OwnedFd> {
+    let link = if kind == CloneFlags::CLONE_NEWIPC {
+        c"/proc/self/ns/ipc"
+    } else {
+        c"/proc/self/ns/mnt"
+    };
     Child::start(|| {
         nix::sched::setns(users, CloneFlags::CLONE_NEWUSER)?;
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-        own_namespace(c"/proc/self/ns/mnt")
+        nix::sched::unshare(kind)?;
+        own_namespace(link)
     })?
     .end()
 }

@@ -128,6 +128,49 @@ fn hooks_have_neither_the_callers_keyring_nor_its_ipc_nor_its_name() {
 }
 
 #[test]
+fn the_target_has_neither_the_objects_nor_the_terminals_of_hooks_outside() {
+    let toy = Toy::basic();
+    let look = "for kind in shm sem msg; do echo \"$kind $(($(cat /proc/sysvipc/$kind | wc -l) - 1))\"; done\n\
+         echo terminals $(ls /dev/pts)";
+    // Daemons that hold a terminal: the second's number is that of the first, if it is in
+    // another `/dev`.
+    let hold = "script -qfc 'sleep 100' /dev/null >/dev/null 2>&1 </dev/null &\n\
+         for _ in $(seq 100); do [ -e /dev/pts/0 ] && break; sleep 0.1; done\n";
+    toy.hook(
+        "extra-data",
+        "50-make",
+        &format!("ipcmk -M 4096 -S 1 -Q >/dev/null\n{hold}{look}"),
+    );
+    toy.hook("install", "50-look", look);
+    toy.hook(
+        "post-root",
+        "50-look",
+        &format!(
+            "show() {{ chroot \"$TMP_MOUNT_PATH\" /bin/bash -c '{look}'; }}\n\
+             show\n\
+             for what in dev dev/pts; do\n\
+             mount --bind \"/$what\" \"$TMP_MOUNT_PATH/$what\"\nshow\numount \"$TMP_MOUNT_PATH/$what\"\ndone\n\
+             {look}"
+        ),
+    );
+    for mode in ["auto", "single"] {
+        let Some(built) = build(&toy, &format!("-t tar --overwrite --mode {mode}")) else {
+            continue;
+        };
+        for kind in ["shm ", "sem ", "msg "] {
+            let seen = built.lines_after(kind);
+            assert_eq!(seen, ["1", "0", "0", "0", "0", "1"], "{mode} {kind}");
+        }
+        let seen = built.lines_after("terminals ");
+        let [outside, inside @ .., _] = &seen[..] else {
+            panic!("{mode}: {seen:?}");
+        };
+        assert_eq!(outside, "0 ptmx", "{mode}");
+        assert_eq!(inside, ["ptmx"; 4], "{mode}");
+    }
+}
+
+#[test]
 fn the_processes_of_kiln_cannot_be_looked_into_or_written_to() {
     let toy = Toy::basic();
     let attack = "try() {\n\

@@ -6,7 +6,10 @@
 
 use std::os::fd::AsRawFd as _;
 
+use nix::sched::CloneFlags;
+
 use super::{Answer, Call, Errno, Outcome, files, memory};
+use crate::threads::joined;
 
 /// Where owner and group are.
 const OWNERS: std::ops::Range<usize> = 4..12;
@@ -42,34 +45,46 @@ impl Call<'_> {
         let mut state = memory::read(self.pid, address, object.size())?;
         let owners = &mut state[OWNERS];
         let is_wrong = owners.as_chunks::<4>().0.contains(&NOBODY);
-        // Numbers of other namespaces are other objects'.
-        let is_ours = || self.has_our_objects().unwrap_or(false);
-        if is_wrong || owners.iter().all(|&byte| byte == 0) || !is_ours() {
+        if is_wrong || owners.iter().all(|&byte| byte == 0) {
             return Ok(Answer::Continue);
         }
         owners.fill(0);
-        self.still_there()?;
-        let (number, command, state) = (self.int(0), libc::IPC_SET, state.as_mut_ptr());
-        // SAFETY: the structure is as large as the kernel's, and lives across the call.
-        let result = unsafe {
-            match object {
-                Object::Memory => libc::syscall(libc::SYS_shmctl, number, command, state),
-                Object::Semaphores => libc::syscall(libc::SYS_semctl, number, 0, command, state),
-                Object::Messages => libc::syscall(libc::SYS_msgctl, number, command, state),
-            }
-        };
-        Errno::result(result).map(Answer::Value)
+        let (number, command) = (self.int(0), libc::IPC_SET);
+        let result = self.among_its_objects(move || {
+            let state = state.as_mut_ptr();
+            // SAFETY: the structure is as large as the kernel's, and lives across the call.
+            Errno::result(unsafe {
+                match object {
+                    Object::Memory => libc::syscall(libc::SYS_shmctl, number, command, state),
+                    Object::Semaphores => {
+                        libc::syscall(libc::SYS_semctl, number, 0, command, state)
+                    }
+                    Object::Messages => libc::syscall(libc::SYS_msgctl, number, command, state),
+                }
+            })
+        })?;
+        result.map(Answer::Value)
     }
 
-    /// Whether the task is in the engine's own namespace of such objects. It cannot leave
-    /// that while it waits.
-    fn has_our_objects(&self) -> Result<bool, Errno> {
+    /// Makes a call in the task's namespace of such objects, where numbers are other objects'
+    /// than in the engine's. The task cannot leave it while it waits.
+    fn among_its_objects<T: Send>(&self, call: impl FnOnce() -> T + Send) -> Result<T, Errno> {
         let view = &self.worker.view;
-        let theirs = view.of_process(self.pid, "ns/ipc")?.statx(0)?;
-        let name = c"thread-self/ns/ipc";
-        let ours = files::statx(view.proc().as_raw_fd(), name, 0, 0)?;
-        let id = |found: &libc::statx| (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
-        Ok(id(&theirs) == id(&ours))
+        let theirs = view.of_process(self.pid, "ns/ipc")?;
+        let theirs = theirs.reopen(libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
+        self.still_there()?;
+        let ours = files::statx(view.proc().as_raw_fd(), c"thread-self/ns/ipc", 0, 0)?;
+        let found = nix::sys::stat::fstat(&theirs)?;
+        if found.st_ino == ours.stx_ino {
+            return Ok(call());
+        }
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+                nix::sched::setns(theirs, CloneFlags::CLONE_NEWIPC)?;
+                Ok(call())
+            });
+            joined(thread.map_err(|_| Errno::EAGAIN)?)
+        })
     }
 }
 
