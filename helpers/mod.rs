@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use crate::sandbox::command::shell_status;
 
 pub mod apt;
+pub mod apt_check;
 pub mod arguments;
 pub mod bootstrap;
 pub mod cache_url;
@@ -107,6 +108,7 @@ helpers! {
     "hostnamectl" Inside system::hostnamectl;
     "install-packages" Inside packages::main;
     "install-types-enable" Anywhere install_types::main;
+    "kiln-apt-check" Inside apt_check::main;
     "kiln-bootstrap" Anywhere bootstrap::main;
     "kiln-cpio" Inside cpio::main;
     "kiln-deferred" Inside deferred::main;

@@ -2,6 +2,7 @@
 //! uses, checked by the tools of others and booted to their login prompts.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::common;
@@ -136,10 +137,15 @@ fn with_a_single_id_and_boots(world: &World) {
         // A guest needs no more than the finished file, so the next build runs beside it.
         let booted = scope.spawn(|| boot(world, "debian.qcow2", Firmware::Bios, "login:"));
         assert_on_mbr(world);
-        build(
+        let poisoned = poison_the_package_cache();
+        let built = build(
             world,
             &format!("block-device-efi vm debian-minimal {MORE},lvm2 -o efi -t qcow2,raw,tar"),
         );
+        let told = format!("`{}` in the package cache is not what", poisoned.name);
+        let is_told = |line: &String| line.contains(&told);
+        assert!(built.lines().iter().any(is_told), "{told}");
+        poisoned.assert_replaced();
         booted
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -155,6 +161,44 @@ fn with_a_single_id_and_boots(world: &World) {
         build(world, &format!("{} --mode single", again("single")));
     });
     assert_same_but_for_chance(world, "debian.tar", "single.tar");
+}
+
+/// A package in the cache that is as large as the real one and has another content.
+struct Poisoned {
+    path: PathBuf,
+    name: String,
+    content: Vec<u8>,
+}
+
+/// Does to the cache what a build of somebody else's elements could do. Later builds have to
+/// install what is in the archive all the same.
+fn poison_the_package_cache() -> Poisoned {
+    let directory = common::cache().join("apt/debian");
+    let mut names = common::toy::names(&directory).into_iter();
+    let name = names
+        .find(|name| name.starts_with("openssh-server_"))
+        .expect("an earlier build has downloaded it");
+    let path = directory.join(&name);
+    let mut content = fs::read(&path).expect("it can be read");
+    let end = content.len() - 1;
+    content[end] ^= 1;
+    // Another build may have the file.
+    let new = directory.join("poisoned");
+    fs::write(&new, &content).expect("it can be written");
+    fs::rename(&new, &path).expect("it can be replaced");
+    Poisoned {
+        path,
+        name,
+        content,
+    }
+}
+
+impl Poisoned {
+    fn assert_replaced(&self) {
+        let now = fs::read(&self.path).expect("there is another one");
+        assert_eq!(now.len(), self.content.len());
+        assert!(now != self.content);
+    }
 }
 
 /// Boots an image until all filesystems of its `/etc/fstab` are mounted. The rest of the

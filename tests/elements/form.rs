@@ -316,7 +316,7 @@ fn hooks_of_the_usual_build_run_in_the_known_order() {
         ),
         (
             "pre-install.d",
-            "00-disable-apt-recommends +00-finish-baseinstall 01-install-bin 03-baseline-tools \
+            "+00-check-package-cache 00-disable-apt-recommends +00-finish-baseinstall 01-install-bin 03-baseline-tools \
              04-dib-init-system 10-package-installs 99-apt-get-update 99-package-uninstalls",
         ),
         (

@@ -220,26 +220,31 @@ impl Package {
             })
     }
 
-    /// Returns the name of the .deb as apt's cache has it (`:` as `%3a`).
+    /// Returns the name of the .deb as apt's cache has it.
     pub fn cache_name(&self) -> String {
-        let quote = |text: &str, bad: &str| -> String {
-            text.chars()
-                .map(|c| {
-                    if bad.contains(c) || c == '%' {
-                        format!("%{:02x}", u32::from(c))
-                    } else {
-                        c.to_string()
-                    }
-                })
-                .collect()
-        };
-        format!(
-            "{}_{}_{}.deb",
-            quote(&self.name, "_:"),
-            quote(self.version.as_str(), "_:"),
-            quote(&self.arch, "_:.")
-        )
+        cache_name(&self.name, self.version.as_str(), &self.arch)
     }
+}
+
+/// The name of a .deb as apt's cache has it (`:` as `%3a`).
+pub fn cache_name(package: &str, version: &str, arch: &str) -> String {
+    let quote = |text: &str, bad: &str| -> String {
+        text.chars()
+            .map(|c| {
+                if bad.contains(c) || c == '%' {
+                    format!("%{:02x}", u32::from(c))
+                } else {
+                    c.to_string()
+                }
+            })
+            .collect()
+    };
+    let (package, version, arch) = (
+        quote(package, "_:"),
+        quote(version, "_:"),
+        quote(arch, "_:."),
+    );
+    format!("{package}_{version}_{arch}.deb")
 }
 
 fn parse_package(

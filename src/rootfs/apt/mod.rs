@@ -13,12 +13,12 @@
 mod ar;
 mod cached;
 mod configure;
-mod control;
+pub mod control;
 mod deb;
 mod deliver;
 mod dpkg;
 mod error;
-mod index;
+pub mod index;
 mod install;
 mod members;
 mod openpgp;
