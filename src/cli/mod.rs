@@ -14,6 +14,7 @@ mod completions;
 mod confine;
 mod convert;
 mod cp;
+mod defect;
 mod dib;
 mod dib_lint;
 mod doctor;
@@ -169,6 +170,7 @@ fn face(name: &str) -> Option<&'static Face> {
 /// binary may be installed under any other name. Faces and helper programs can
 /// also be called as `kiln NAME …`.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    defect::explain_panics();
     await_children();
     if let Err(failure) = stack::make_room() {
         failure::print(&failure, &mut Printer::standard());

@@ -66,6 +66,8 @@ pub mod xattr;
 use std::io;
 use std::path::PathBuf;
 
+pub(crate) use process::is_engine;
+
 /// Why the sandbox could not be entered, or a step in it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

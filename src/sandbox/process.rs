@@ -28,7 +28,7 @@ static ENGINE: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process is the engine of a sandbox: uid 0 of its namespaces,
 /// with init as its parent.
-pub(super) fn is_engine() -> bool {
+pub(crate) fn is_engine() -> bool {
     ENGINE.load(Ordering::Relaxed)
 }
 
