@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -63,9 +62,9 @@ pub(super) fn main(_name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The digests that lists have for the packages in the cache, by their names there; `None`
-/// until a list has the package.
-type Cached = BTreeMap<String, Option<Vec<Digest>>>;
+/// Sizes and digests that lists have for the packages in the cache, by their names there;
+/// `None` until a list has the package.
+type Cached = BTreeMap<String, Option<Vec<(u64, Digest)>>>;
 
 /// Empties in `archives` the packages that are in lists and differ, and returns their names.
 ///
@@ -94,8 +93,12 @@ fn check(archives: &Path, lists: &Path) -> io::Result<Vec<String>> {
             continue;
         }
         let is_known = match digests {
-            // What is no file is no package.
-            Some(digests) => digest_of(&path).is_ok_and(|digest| digests.contains(&digest)),
+            Some(mut digests) => {
+                // What is not as large need not be read, which could take for ever.
+                digests.retain(|(size, _)| found.is_file() && *size == found.len());
+                let is_listed = |is: (u64, Digest)| digests.contains(&is);
+                !digests.is_empty() && digest_of(&path).is_ok_and(is_listed)
+            }
             None => all_read,
         };
         if !is_known {
@@ -150,23 +153,28 @@ fn note(list: &str, cached: &mut Cached) -> bool {
         if let Some(digests) = cached.get_mut(&name) {
             // One without a digest is downloaded anew, and apt decides.
             let digests = digests.get_or_insert_default();
-            digests.extend(Digest::parse(field("SHA256")));
+            digests.extend(
+                field("Size")
+                    .parse()
+                    .ok()
+                    .zip(Digest::parse(field("SHA256"))),
+            );
         }
     }
     true
 }
 
-fn digest_of(path: &Path) -> io::Result<Digest> {
-    let mut file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+fn digest_of(path: &Path) -> io::Result<(u64, Digest)> {
+    let mut file = fs::File::open(path)?;
+    let mut size = 0;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::from_hasher(hasher)),
-            count => hasher.update(&buffer[..count]),
+        let count = file.read(&mut buffer)?;
+        size += count as u64;
+        match count {
+            0 => return Ok((size, Digest::from_hasher(hasher))),
+            _ => hasher.update(&buffer[..count]),
         }
     }
 }
@@ -183,7 +191,8 @@ mod tests {
             let digest = Digest::of(content.as_bytes());
             format!(
                 "Package: {name}\nArchitecture: amd64\nVersion: {version}\n\
-                 Description: short\n longer\nSHA256: {digest}\n\n"
+                 Description: short\n longer\nSize: {}\nSHA256: {digest}\n\n",
+                content.len()
             )
         };
         packages.iter().map(paragraph).collect()
@@ -211,6 +220,8 @@ mod tests {
             ("unlisted_1_amd64.deb", "any"),
             ("odd.deb", "any"),
         ]);
+        let huge = fs::File::create(archives.join("huge_1_amd64.deb")).expect("made");
+        huge.set_len(1 << 40).expect("it has a hole");
         fs::write(
             lists.join("m_dists_a_main_binary-amd64_Packages"),
             list(&[
@@ -218,6 +229,7 @@ mod tests {
                 ("bad", "1", "kind"),
                 ("other", "1", "first"),
                 ("older", "2", "new"),
+                ("huge", "1", "small"),
             ]),
         )
         .expect("written");
@@ -228,7 +240,7 @@ mod tests {
         .expect("written");
         fs::write(lists.join("m_InRelease"), "Package: unlisted\n").expect("written");
         let refused = check(&archives, &lists).expect("looked at");
-        assert_eq!(refused, ["bad_1_amd64.deb"]);
+        assert_eq!(refused, ["bad_1_amd64.deb", "huge_1_amd64.deb"]);
         let content = |name| fs::read_to_string(archives.join(name)).expect("read");
         assert_eq!(content("bad_1_amd64.deb"), "");
         assert_eq!(content("older_1_amd64.deb"), "old");
@@ -250,7 +262,7 @@ mod tests {
     fn links_and_pipes_are_no_packages() {
         let (_place, archives, lists) = cache(&[]);
         let (link, pipe) = ("link_1_amd64.deb", "pipe_1_amd64.deb");
-        std::os::unix::fs::symlink("/etc/passwd", archives.join(link)).expect("made");
+        fs_err::os::unix::fs::symlink("/etc/passwd", archives.join(link)).expect("made");
         nix::unistd::mkfifo(&archives.join(pipe), nix::sys::stat::Mode::S_IRWXU).expect("made");
         let packages = list(&[("link", "1", "good"), ("pipe", "1", "good")]);
         fs::write(lists.join("a_Packages"), packages).expect("written");
