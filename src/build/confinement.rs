@@ -3,7 +3,7 @@
 //! Hooks outside see the host read-only, but not the caller's secrets: what begins
 //! with a dot in the home directory is hidden except for a few things that are no
 //! secrets and that programs need, and so is what holds the secrets of sessions and
-//! services. Variables that look like secrets are not handed to hooks. Whatever the
+//! services; where root builds, also all that only root may read. Variables that look like secrets are not handed to hooks. Whatever the
 //! build was given by name stays: elements, caches, the current directory, files
 //! that `DIB_` variables name, and what `--show` and `--pass-env` add.
 
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::reserved;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::network::Network;
 
@@ -85,7 +86,8 @@ pub struct Privacy {
 }
 
 impl Privacy {
-    /// Looks at what this host has. `given` are paths that the build was given.
+    /// Looks at what this host has. `given` are paths that the build was given, with those
+    /// that hooks may write to.
     pub fn of_host(
         confinement: &Confinement,
         environment: &BTreeMap<OsString, OsString>,
@@ -95,6 +97,7 @@ impl Privacy {
         let mut shown: Vec<PathBuf> = given.to_vec();
         shown.extend(confinement.show.iter().cloned());
         shown.extend(named_by_variables(environment));
+        let mut kept = shown.clone();
         hidden.extend(host_keys());
         for name in ["GNUPGHOME", "KUBECONFIG", "SSH_AUTH_SOCK", "XAUTHORITY"] {
             hidden.extend(path_of(environment, name));
@@ -110,6 +113,17 @@ impl Privacy {
             shown.extend(SHOWN_AT_HOME.iter().map(|name| home.join(name)));
             shown.extend(public_keys(&home.join(".ssh")));
             shown.extend(programs(&home, environment.get(OsStr::new("PATH"))));
+            kept.push(home);
+        }
+        if nix::unistd::geteuid().is_root() {
+            let real = |path: &PathBuf| path.canonicalize().ok();
+            let kept: Vec<_> = kept.iter().filter_map(real).collect();
+            for path in reserved::to_root(Path::new("/"), &kept) {
+                // A home as any other, for programs.
+                shown.extend(programs(&path, environment.get(OsStr::new("PATH"))));
+                hidden.push(path);
+            }
+            shown.extend(kept);
         }
         Privacy { hidden, shown }
     }

@@ -21,6 +21,7 @@ mod programs;
 mod record;
 mod reports;
 pub mod request;
+mod reserved;
 pub mod run;
 pub mod session;
 mod sourcing;

@@ -85,7 +85,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let privacy = Privacy::of_host(
         confinement,
         &plan.request.environment,
-        &plan.request.elements_path,
+        &[&plan.request.elements_path[..], &writable].concat(),
     );
     let view = host::View {
         work: work.path().to_owned(),

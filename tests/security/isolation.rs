@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use crate::common::toy::{Built, Toy};
 use crate::common::{self, Run as _};
@@ -274,12 +275,49 @@ fn files_that_only_root_reads_are_hidden_from_hooks_of_root() {
             .ok(),
         Some(0)
     );
+    // A home of somebody else, and a service with a key in a directory that all may enter.
+    let place = |parent: &str| {
+        let made = tempfile::Builder::new()
+            .prefix("kiln-test.")
+            .tempdir_in(parent);
+        made.expect("root may do that")
+    };
+    let (home, service) = (place("/home"), place("/var/lib"));
+    fs::create_dir(home.path().join(".ssh")).expect("made");
+    let (key, kept) = (home.path().join(".ssh/id"), home.path().join("given"));
+    let (token, open) = (service.path().join("token"), service.path().join("open"));
+    for path in [&key, &kept, &token, &open] {
+        fs::write(path, "text").expect("written");
+    }
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    mode(home.path(), 0o700);
+    mode(service.path(), 0o755);
+    mode(&token, 0o600);
     toy.hook(
         "extra-data",
         "50-look",
-        "for file in /etc/shadow /etc/gshadow /etc/ssh/ssh_host_*_key; do\n\
-         if [ -s $file ]; then echo \"seen $file\"; fi\ndone",
+        &format!(
+            "for file in /etc/shadow /etc/gshadow /etc/ssh/ssh_host_*_key '{}' '{}' '{}' '{}'; do\n\
+             if [ -s \"$file\" ]; then echo \"seen ${{file##*/}}\"; fi\ndone",
+            key.display(),
+            token.display(),
+            kept.display(),
+            open.display()
+        ),
     );
-    let built = toy.build("-t tar").success();
-    assert_eq!(built.lines_after("seen "), Vec::<String>::new());
+    for mode in ["root", "single"] {
+        let built = toy.build(&format!(
+            "-t tar --overwrite --mode {mode} --show {}",
+            kept.display()
+        ));
+        if built.had_its_mode() {
+            assert_eq!(
+                built.success().lines_after("seen "),
+                ["given", "open"],
+                "{mode}"
+            );
+        }
+    }
 }
