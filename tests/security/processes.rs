@@ -197,12 +197,16 @@ fn the_processes_of_kiln_cannot_be_looked_into_or_written_to() {
           fi\n\
           if (printf x >>$process/mem) 2>/dev/null; then echo \"wrote memory of $pid\"; fi\n\
           if (printf x | dd of=$process/mem bs=1 seek=4096 conv=notrunc) 2>/dev/null; then echo \"wrote memory of $pid\"; fi\n\
+          # With leave to make the file, which is answered.\n\
+          for name in mem environ; do\n\
+            if (exec 5<>$process/$name) 2>/dev/null; then echo \"opened $name of $pid to make it\"; fi\n\
+          done\n\
         }\n\
         is_kilns() {\n\
           case $(cat /proc/$1/cmdline 2>/dev/null | tr '\\0' ' ') in *kiln*build*) ;; *) return 1;; esac\n\
         }\n\
         # Its parents, of which all are kiln's up to one.\n\
-        one=$$\n\
+        hook=${2:-$$} one=${2:-$$}\n\
         while one=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$one/status) && [ \"$one\" -gt 0 ] && is_kilns $one; do\n\
           try $one\n\
         done\n\
@@ -210,9 +214,11 @@ fn the_processes_of_kiln_cannot_be_looked_into_or_written_to() {
         if is_kilns 1; then\n\
           for process in /proc/[0-9]*; do\n\
             one=${process#/proc/}\n\
-            if [ $one != $$ ] && is_kilns $one; then try $one; fi\n\
+            if [ $one != $$ ] && [ $one != $hook ] && is_kilns $one; then try $one; fi\n\
           done\n\
-        fi";
+        fi\n\
+        # And as another user, whose files are made by the supervisor.\n\
+        if [ \"${1:-}\" != again ]; then chroot --userspec=33:44 / /bin/bash -s again $$ <\"$0\"; fi";
     toy.hook("extra-data", "50-attack", attack);
     toy.hook("install", "50-attack", attack);
     for (host, mode) in hosts() {

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 
 use super::files::{Target, by_descriptor, open_at, statx, statx_of};
 use super::tracee::Glance;
-use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_of_proc, read_link};
+use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_kernels, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome, files, memory};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_at_birth};
 use crate::sandbox::bpf::CREATING;
@@ -423,12 +423,14 @@ impl Call<'_> {
     }
 
     /// Opens the file that is at a place. If the kernel did, it might make another in its
-    /// place, which would be root's. What is no file of its own kind it knows better.
+    /// place, which would be root's. What is no file of its own kind it knows better, and
+    /// where nothing can be made it asks who opens: that must not be the engine, which may
+    /// look into itself (`/proc/PID/mem`).
     fn open_there(&self, place: &Place, flags: i32) -> Outcome {
         let look = libc::O_PATH | libc::O_NOFOLLOW;
         let file = open_at(place.directory.as_raw_fd(), &place.name, look, 0)?;
         let kind = u32::from(statx_of(&file)?.stx_mode) & libc::S_IFMT;
-        if kind != libc::S_IFREG || flags & libc::O_DIRECTORY != 0 {
+        if kind != libc::S_IFREG || flags & libc::O_DIRECTORY != 0 || is_kernels(&file)? {
             return Ok(Answer::Continue);
         }
         self.still_there()?;

@@ -85,12 +85,16 @@ pub(super) fn is_of_proc(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(filesystem_of(file)? == i128::from(libc::PROC_SUPER_MAGIC))
 }
 
-/// Whether a file is one of a `/proc` or a `/sys`.
+/// Whether a file is one of a `/proc`, a `/sys` or of control groups.
 pub(super) fn is_kernels(file: &OwnedFd) -> Result<bool, Errno> {
-    /// `SYSFS_MAGIC`, from `linux/magic.h`.
-    const SYSFS: i128 = 0x6265_6572;
+    const MAGICS: [libc::c_long; 4] = [
+        libc::PROC_SUPER_MAGIC as _,
+        libc::SYSFS_MAGIC as _,
+        libc::CGROUP_SUPER_MAGIC as _,
+        libc::CGROUP2_SUPER_MAGIC as _,
+    ];
     let magic = filesystem_of(file)?;
-    Ok(magic == SYSFS || magic == i128::from(libc::PROC_SUPER_MAGIC))
+    Ok(MAGICS.into_iter().any(|known| magic == i128::from(known)))
 }
 
 /// Whether a file is a pipe with a name (`fifo(7)`).
