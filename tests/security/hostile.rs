@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::holds;
 use crate::common::toy::{Toy, names};
 use crate::common::{self, Run as _};
+use crate::skip;
 
 pub(super) const SECRET: &str = "secret of the host";
 
@@ -259,4 +260,34 @@ fn a_flood_of_output_is_passed_on_and_does_not_fill_memory() {
     assert_eq!(outcome.code(), 9);
     assert!(outcome.stderr.len() < 4_000_000, "{}", outcome.stderr.len());
     toy.assert_swept();
+}
+
+#[test]
+fn a_user_of_the_target_gains_nothing_by_a_user_namespace() {
+    let mut toy = Toy::basic();
+    if common::tool("unshare").is_none() || common::tool("setfattr").is_none() {
+        skip!("no unshare or setfattr");
+    }
+    toy.world.set("TOY_PROGRAMS", "unshare setfattr");
+    // In there it is root with all capabilities, of nothing that is the target's.
+    toy.hook(
+        "install",
+        "50-attack",
+        "cd /etc\n\
+         as() { chroot --userspec=33:44 / unshare -r \"$@\"; }\n\
+         if as true; then echo tried; fi\n\
+         if as mknod /etc/made c 10 200; then echo reached mknod; fi\n\
+         if as setfattr -n trusted.kiln -v x /etc/passwd; then echo reached trusted; fi\n\
+         if as setfattr -n security.kiln -v x /etc/passwd; then echo reached security; fi\n\
+         if [ -e /etc/made ]; then echo reached /etc; fi\n\
+         # What root makes there is recorded as before.\n\
+         if unshare -r mknod /etc/own c 10 200 && [ -e /etc/own ]; then echo made; fi",
+    );
+    let built = toy.build("-t tar");
+    if built.lines_after("tried").is_empty() {
+        skip!("users of the target make no user namespaces here");
+    }
+    let built = built.success();
+    assert_eq!(built.lines_after("reached "), Vec::<String>::new());
+    assert_eq!(built.lines_after("made"), [""]);
 }

@@ -450,6 +450,22 @@ impl View {
         Status::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
     }
 
+    /// Who made the user namespace of a task.
+    pub(super) fn owner_of_namespace(&self, pid: u32) -> Result<u32, Errno> {
+        let namespace = self.of_process(pid, "ns/user")?;
+        let namespace = namespace.reopen(libc::O_RDONLY, 0)?;
+        let mut owner: libc::uid_t = 0;
+        // SAFETY: the request writes one id (`ioctl_ns(2)`).
+        Errno::result(unsafe {
+            libc::ioctl(
+                namespace.as_raw_fd(),
+                libc::NS_GET_OWNER_UID,
+                &raw mut owner,
+            )
+        })?;
+        Ok(owner)
+    }
+
     /// What signals do to a task.
     pub(in crate::sandbox) fn signals(&self, pid: u32) -> Result<Signals, Errno> {
         let file = self.of_process(pid, "status")?;
