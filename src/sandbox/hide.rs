@@ -5,6 +5,8 @@
 //! or file before the host's tree is locked, and what a build was given below a
 //! covered directory is mounted on top again.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,19 +21,26 @@ use super::{Error, mounts};
 
 /// More sockets than this are not covered one by one.
 const MOST_SOCKETS: usize = 4096;
+/// So many files of a directory are looked at for sockets.
+const MOST_ENTRIES: usize = 1 << 16;
+/// Columns in the kernel's table of sockets before their names.
+const COLUMNS: usize = 7;
 
 /// Sockets of the host, by name, that this process may connect to.
+///
+/// The kernel tells the names that they were made by. Since then they may have got others, as
+/// the master of a connection of `ssh`, or they start from wherever the daemon was. So all that
+/// is in the directories of such names is looked at.
 ///
 /// Has to be read in the network namespace in which they were made.
 pub fn host_sockets() -> Vec<PathBuf> {
     let Ok(table) = std::fs::read("/proc/net/unix") else {
         return Vec::new();
     };
-    let mut paths: Vec<PathBuf> = named_sockets(&table)
-        .filter(|path| {
-            std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
-                && access(path.as_path(), AccessFlags::W_OK).is_ok()
-        })
+    let mut paths: Vec<PathBuf> = directories_of(&table)
+        .iter()
+        .flat_map(|directory| sockets_in(directory))
+        .filter(|path| access(path.as_path(), AccessFlags::W_OK).is_ok())
         .collect();
     paths.sort();
     paths.dedup();
@@ -46,18 +55,61 @@ pub fn host_sockets() -> Vec<PathBuf> {
     paths
 }
 
-/// Absolute names in a table of sockets. See `proc_net_unix` in `unix(7)`.
+/// The directories in which the sockets of a table may be.
+fn directories_of(table: &[u8]) -> BTreeSet<PathBuf> {
+    let (absolute, relative): (Vec<PathBuf>, Vec<PathBuf>) =
+        named_sockets(table).partition(|path| path.is_absolute());
+    let starts = if relative.is_empty() {
+        BTreeSet::new()
+    } else {
+        working_directories()
+    };
+    let relative = relative
+        .iter()
+        .flat_map(|path| starts.iter().map(move |start| start.join(path)));
+    let parent = |path: PathBuf| path.parent().map(Path::to_owned);
+    absolute
+        .into_iter()
+        .filter_map(parent)
+        .chain(relative.filter_map(parent))
+        .collect()
+}
+
+/// Where the processes are that this one may look into.
+fn working_directories() -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().as_bytes()[0].is_ascii_digit())
+        .filter_map(|entry| std::fs::read_link(entry.path().join("cwd")).ok())
+        .collect()
+}
+
+fn sockets_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries
+        .take(MOST_ENTRIES)
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
+        .map(|entry| entry.path())
+}
+
+/// Names in a table of sockets. See `proc_net_unix` in `unix(7)`.
 fn named_sockets(table: &[u8]) -> impl Iterator<Item = PathBuf> {
-    table.split(|&b| b == b'\n').filter_map(|line| {
-        // The name is the last of eight columns and may hold spaces.
-        let start = line.iter().position(|&b| b == b'/')?;
-        (line[..start]
-            .split(|b| b.is_ascii_whitespace())
-            .filter(|word| !word.is_empty())
-            .count()
-            == 7)
-            .then(|| PathBuf::from(std::ffi::OsStr::from_bytes(&line[start..])))
-    })
+    table
+        .split(|&b| b == b'\n')
+        // It begins with the names of the columns.
+        .skip(1)
+        .filter_map(|line| {
+            let mut rest = line;
+            for _ in 0..COLUMNS {
+                rest = rest.trim_ascii_start();
+                let end = rest.iter().position(u8::is_ascii_whitespace)?;
+                rest = &rest[end..];
+            }
+            // One space, and a name that may hold more. Abstract ones begin so.
+            let name = rest.get(1..).filter(|name| !name.is_empty())?;
+            (name[0] != b'@').then(|| PathBuf::from(OsStr::from_bytes(name)))
+        })
 }
 
 /// A path to be covered.
@@ -233,8 +285,9 @@ mod tests {
         let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 1234 /run/a socket\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 1235 @/tmp/.X11-unix/X0\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01    7  in/here\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 1236\n";
         let found: Vec<PathBuf> = named_sockets(table).collect();
-        assert_eq!(found, [PathBuf::from("/run/a socket")]);
+        assert_eq!(found, ["/run/a socket", " in/here"].map(PathBuf::from));
     }
 }

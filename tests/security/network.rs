@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 
 use super::isolation::{build, python};
 use crate::common;
 use crate::common::toy::Toy;
+use crate::common::watch::eventually;
 
 /// Tries to connect to sockets of the host from a hook outside; prints those that
 /// answered.
@@ -18,6 +20,35 @@ for name in sys.argv[1:]:\n    \
     except OSError as error:\n        print('refused', name, error.errno)\n\
 END";
 
+/// A daemon that made its socket by a name which starts from where it is.
+struct Relative(std::process::Child);
+
+impl Relative {
+    fn start(path: &Path) -> Relative {
+        const LISTEN: &str = "import os, socket, sys, time\n\
+            os.chdir(os.path.dirname(sys.argv[1]))\n\
+            s = socket.socket(socket.AF_UNIX)\n\
+            s.bind(os.path.basename(sys.argv[1]))\n\
+            s.listen()\n\
+            time.sleep(600)";
+        let daemon = std::process::Command::new("python3")
+            .args(["-c", LISTEN])
+            .arg(path)
+            .spawn()
+            .expect("python starts");
+        let daemon = Relative(daemon);
+        assert!(eventually(|| path.exists()), "it made no socket");
+        daemon
+    }
+}
+
+impl Drop for Relative {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn sockets_of_the_host_are_out_of_reach_whatever_the_network() {
     if !python() {
@@ -26,13 +57,24 @@ fn sockets_of_the_host_are_out_of_reach_whatever_the_network() {
     let toy = Toy::basic();
     let path = toy.world.home().join("daemon.socket");
     let _named = UnixListener::bind(&path).expect("a socket can be bound");
+    // As the master of a connection of ssh has it: the kernel remembers the first name.
+    let moved = toy.world.home().join("moved.socket");
+    let _moved = UnixListener::bind(path.with_extension("new")).expect("a socket can be bound");
+    fs::rename(path.with_extension("new"), &moved).expect("it is ours");
+    let relative = toy.world.home().join("relative.socket");
+    let _daemon = Relative::start(&relative);
     let name = format!("kiln-test-{}-{:p}", std::process::id(), &toy);
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
     let _abstract = UnixListener::bind_addr(&address).expect("a socket can be bound");
     toy.hook(
         "extra-data",
         "50-connect",
-        &format!("set -- '{}' '@{name}'\n{CONNECT}", path.display()),
+        &format!(
+            "set -- '{}' '{}' '{}' '@{name}'\n{CONNECT}",
+            path.display(),
+            moved.display(),
+            relative.display()
+        ),
     );
     let mut arguments = vec!["-t tar --network none"];
     // Without Landlock's scopes the host's network brings its abstract sockets along,
@@ -47,7 +89,7 @@ fn sockets_of_the_host_are_out_of_reach_whatever_the_network() {
             Vec::<String>::new(),
             "{arguments}"
         );
-        assert_eq!(built.lines_after("refused ").len(), 2, "{arguments}");
+        assert_eq!(built.lines_after("refused ").len(), 4, "{arguments}");
         fs::remove_file(toy.output("tar")).expect("the tar is ours");
     }
 }
