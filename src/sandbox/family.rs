@@ -21,6 +21,9 @@ use nix::unistd::Pid;
 /// Rounds of killing, at 2 ms each, before a process counts as stuck in the kernel.
 const ROUNDS: u32 = 2000;
 
+/// Fields of `/proc/PID/stat` between the parent and the number of threads.
+const THREADS: usize = 15;
+
 /// `/proc` as it was before any mount, so that its numbers are ours.
 static PROC: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -39,27 +42,34 @@ pub(super) fn adopt() {
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
-/// The parent of each process that runs; zombies are left out.
+/// The parent of each process that runs; zombies are left out, but for those of which only
+/// the first thread has ended.
 fn parents() -> BTreeMap<i32, i32> {
     let Some(proc) = proc() else {
         return BTreeMap::new();
     };
-    let numbers = || -> nix::Result<Vec<i32>> {
-        let flags = nix::fcntl::OFlag::O_RDONLY
-            | nix::fcntl::OFlag::O_DIRECTORY
-            | nix::fcntl::OFlag::O_CLOEXEC;
-        let mut directory =
-            nix::dir::Dir::openat(proc.as_fd(), ".", flags, nix::sys::stat::Mode::empty())?;
-        Ok(directory
-            .iter()
-            .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
-            .collect())
-    };
-    numbers()
-        .unwrap_or_default()
+    numbers(".")
         .into_iter()
         .filter_map(|pid| Some((pid, parent(proc, pid)?)))
         .collect()
+}
+
+/// The processes, or tasks, that a directory of `/proc` lists.
+fn numbers(path: &str) -> Vec<i32> {
+    let list = || -> Option<Vec<i32>> {
+        let flags = nix::fcntl::OFlag::O_RDONLY
+            | nix::fcntl::OFlag::O_DIRECTORY
+            | nix::fcntl::OFlag::O_CLOEXEC;
+        let mode = nix::sys::stat::Mode::empty();
+        let mut directory = nix::dir::Dir::openat(proc()?.as_fd(), path, flags, mode).ok()?;
+        Some(
+            directory
+                .iter()
+                .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
+                .collect(),
+        )
+    };
+    list().unwrap_or_default()
 }
 
 fn parent(proc: &OwnedFd, pid: i32) -> Option<i32> {
@@ -73,16 +83,23 @@ fn parent(proc: &OwnedFd, pid: i32) -> Option<i32> {
 }
 
 /// The parent from `/proc/PID/stat`; `None` for a zombie. See `proc_pid_stat(5)`.
+///
+/// A process whose first thread has ended looks like one, however many others go on
+/// (`pthread_exit(3)`).
 fn parse_stat(bytes: &[u8]) -> Option<i32> {
     // The name, in parentheses, may hold anything.
     let end = bytes.iter().rposition(|&byte| byte == b')')?;
     let text = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
     let mut fields = text.split_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.next()?.parse().ok()
+    let parent = fields.next()?.parse().ok()?;
+    // The 20th field of all is the 16th behind the parent.
+    let mut threads = || fields.nth(THREADS)?.parse::<u32>().ok();
+    let has_ended = match state {
+        "Z" => threads().is_none_or(|threads| threads < 2),
+        state => state == "X",
+    };
+    (!has_ended).then_some(parent)
 }
 
 /// Everything that descends from `ancestor`.
@@ -154,18 +171,39 @@ pub(super) fn end_siblings() -> bool {
 
 /// Kills those of them that have the root directory `root`.
 pub(super) fn end_within(root: &OwnedFd) -> bool {
-    let look = |path: &str| {
-        let found = nix::sys::stat::fstatat(proc()?, path, AtFlags::empty()).ok()?;
-        Some((found.st_dev, found.st_ino))
+    let Ok(root) = nix::sys::stat::fstat(root) else {
+        return end(Pid::parent(), false, |_| false);
     };
-    let root = nix::sys::stat::fstat(root).ok();
-    let root = root.map(|found| (found.st_dev, found.st_ino));
     let kiln = look("self/exe");
     end(Pid::parent(), false, |pid| {
-        // A guard has the root directory of whom it was started for.
-        root.is_some()
-            && look(&format!("{pid}/root")) == root
-            && look(&format!("{pid}/exe")) != kiln
+        has_root(&pid.to_string(), identity(root), kiln)
+    })
+}
+
+/// What tells a file from others.
+type Identity = (u64, u64);
+
+fn identity(found: nix::sys::stat::FileStat) -> Identity {
+    (found.st_dev, found.st_ino)
+}
+
+fn look(path: &str) -> Option<Identity> {
+    let found = nix::sys::stat::fstatat(proc()?, path, AtFlags::empty()).ok()?;
+    Some(identity(found))
+}
+
+/// Whether a process has a root directory and is none of kiln's: a guard has that of whom
+/// it was started for. Threads that have ended, as the first of them may have, have none.
+fn has_root(pid: &str, root: Identity, kiln: Option<Identity>) -> bool {
+    let is_within = |task: &str| {
+        look(&format!("{task}/root"))
+            .map(|found| found == root && look(&format!("{task}/exe")) != kiln)
+    };
+    is_within(pid).unwrap_or_else(|| {
+        let tasks = numbers(&format!("{pid}/task"));
+        tasks
+            .iter()
+            .any(|task| is_within(&format!("{pid}/task/{task}")) == Some(true))
     })
 }
 
@@ -178,6 +216,9 @@ mod tests {
         assert_eq!(parse_stat(b"7 (a) b) S 3 7 7 0"), Some(3));
         assert_eq!(parse_stat(b"7 (\xff) R 1 7"), Some(1));
         assert_eq!(parse_stat(b"7 (a) Z 3 7"), None);
+        let ended = |threads| format!("7 (a) Z 3 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 0");
+        assert_eq!(parse_stat(ended(1).as_bytes()), None);
+        assert_eq!(parse_stat(ended(2).as_bytes()), Some(3));
         assert_eq!(parse_stat(b"nothing"), None);
     }
 

@@ -210,7 +210,7 @@ impl Watch {
         let sum = |of: fn(&Path) -> Option<u64>| -> u64 {
             programs()
                 .iter()
-                .filter_map(|program| of(program))
+                .filter_map(|program| of_any_task(program, of))
                 .sum::<u64>()
                 + files
         };
@@ -258,11 +258,21 @@ fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Memory that a process has not from a file. See `proc_pid_statm(5)`.
+/// What is told of a process by its first thread that still has memory: others may go on
+/// when the first of all has ended.
+fn of_any_task(program: &Path, look: fn(&Path) -> Option<u64>) -> Option<u64> {
+    look(program).or_else(|| {
+        let tasks = fs::read_dir(program.join("task")).ok()?;
+        tasks.flatten().find_map(|task| look(&task.path()))
+    })
+}
+
+/// Memory that a process has not from a file; `None` without any. See `proc_pid_statm(5)`.
 fn private_pages(program: &Path) -> Option<u64> {
     let text = fs::read_to_string(program.join("statm")).ok()?;
-    let mut fields = text.split_whitespace().skip(1).map(str::parse::<u64>);
-    let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    let mut fields = text.split_whitespace().map(str::parse::<u64>);
+    let mut next = || fields.next()?.ok();
+    let (_, resident, shared) = (next().filter(|&size| size > 0)?, next()?, next()?);
     Some(resident.saturating_sub(shared) * page_size())
 }
 

@@ -184,6 +184,28 @@ impl Toy {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode can be set");
     }
 
+    /// Compiles a program of C, which is at `/NAME` in the target then; false, with a message,
+    /// where there is no compiler.
+    pub fn program(&self, name: &str, source: &str, flags: &str) -> bool {
+        let source = self.file(&format!("toy/{name}.c"), source);
+        let program = source.with_extension("");
+        let compiled = Command::new("cc")
+            .args(["-O1", "-static", "-pthread", "-o"])
+            .args([&program, &source])
+            .args(flags.split_whitespace())
+            .output();
+        if !compiled
+            .as_ref()
+            .is_ok_and(|output| output.status.success())
+        {
+            super::skipped(&format!("no compiler for this: {compiled:?}"));
+            return false;
+        }
+        let copy = format!("cp '{}' \"$TARGET_ROOT/{name}\"", program.display());
+        self.hook("root", &format!("20-{name}"), &copy);
+        true
+    }
+
     /// Adds a link as a hook or another file of the element.
     pub fn link(&self, path: &str, target: &str) {
         let path = self.elements.join(path);

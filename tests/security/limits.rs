@@ -169,6 +169,35 @@ fn a_hook_that_takes_all_memory_is_ended() {
 }
 
 #[test]
+fn memory_of_programs_whose_first_thread_has_ended_counts() {
+    if nix::unistd::geteuid().is_root() {
+        skip!("a control group counts the memory of root's programs");
+    }
+    for mode in ["auto", "single"] {
+        let toy = Toy::basic();
+        if !toy.program("headless", super::processes::HEADLESS, "") {
+            return;
+        }
+        toy.hook(
+            "install",
+            "50-eat",
+            "/headless 120; /headless 120; sleep 20",
+        );
+        let built = toy.build(&format!("-t tar --memory 200M --no-tmpfs --mode {mode}"));
+        if built.outcome.stdout.contains("by a control group") {
+            skip!("a control group counts the memory of programs");
+        }
+        let (message, hints, _) = built.failure();
+        if message.contains("mode `") {
+            continue;
+        }
+        let told =
+            message.contains("--memory") || hints.iter().any(|hint| hint.contains("--memory"));
+        assert!(told, "{mode}: {message} {hints:?}");
+    }
+}
+
+#[test]
 fn a_hook_whose_program_gets_no_more_memory_is_told_the_limit() {
     let toy = Toy::basic();
     toy.hook("install", "50-eat", "x=x\nwhile :; do x=$x$x; done");

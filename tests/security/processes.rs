@@ -424,3 +424,75 @@ fn daemons_of_every_kind_end_with_the_build() {
         toy.assert_swept();
     }
 }
+
+/// A daemon whose first thread has ended, which makes it look like a zombie. Another one has a
+/// child at any time or, with an argument, takes as many MiB.
+pub const HEADLESS: &str = r#"
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void *volatile memory;
+static void *go_on(void *size) {
+    memory = malloc((size_t)size);
+    memset(memory, 1, (size_t)size);
+    while (size)
+        pause();
+    for (;;) {
+        pid_t child = fork();
+        if (child == 0)
+            pause();
+        waitpid(child, 0, 0);
+    }
+}
+int main(int count, char **arguments) {
+    pthread_t other;
+    if (fork())
+        return 0;
+    setsid();
+    close(0), close(1), close(2);
+    size_t size = count > 1 ? atoi(arguments[1]) : 0;
+    pthread_create(&other, 0, go_on, (void *)(size << 20));
+    syscall(SYS_exit, 0);
+}
+"#;
+
+#[test]
+fn a_daemon_whose_first_thread_has_ended_ends_with_its_phase_and_with_the_build() {
+    let hosts = hosts();
+    for (number, (host, mode)) in hosts.into_iter().enumerate() {
+        let mut toy = Toy::basic();
+        let mark = format!("kiln-headless-{}-{number}", std::process::id());
+        toy.world.set("KILN_TEST_MARK", &mark);
+        if !toy.program("headless", HEADLESS, "") {
+            return;
+        }
+        toy.hook("install", "50-daemon", "/headless; sleep 0.3");
+        // Where the target moves, nothing is left in it.
+        let look = "for one in /proc/[0-9]*; do\n\
+            read -r name 2>/dev/null <$one/comm || continue\n\
+            [ \"$name\" != headless ] || [ ! $one/root -ef \"$TARGET_ROOT\" ] || echo left $one\n\
+            done";
+        if mode == "chroot" {
+            toy.hook("post-root", "50-look", look);
+        }
+        toy.hook(
+            "cleanup",
+            "50-daemon",
+            "\"$TARGET_ROOT/headless\"; sleep 0.3",
+        );
+        let built = host.build(&toy, &format!("-t tar --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        assert_eq!(built.lines_after("left "), Vec::<String>::new(), "{host:?}");
+        assert!(
+            eventually(|| marked(&mark).is_empty()),
+            "{host:?}: {:?}",
+            marked(&mark)
+        );
+    }
+}
