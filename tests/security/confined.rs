@@ -605,3 +605,47 @@ fn devices_of_the_machine_are_recorded_and_not_made() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn the_terminal_of_the_caller_is_not_opened_for_programs_of_the_target() {
+    use std::os::unix::process::CommandExt as _;
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let mut toy = Toy::basic();
+    // Kiln keeps the terminal then, for a shell at the break point.
+    toy.world.set("break", "before-nothing");
+    // Without a node of the target the supervisor opens one.
+    let open = "rm /dev/tty\n\
+        if : 3<>/dev/tty; then echo reached the terminal; fi 2>/dev/null\n\
+        echo tried";
+    toy.hook("install", "50-inside", open);
+    let terminal = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/ptmx")
+        .expect("a terminal");
+    let mut command = toy.command("-t tar --mode chroot --json");
+    let master = std::os::fd::AsRawFd::as_raw_fd(&terminal);
+    let own = move || {
+        nix::unistd::setsid()?;
+        let unlocked: libc::c_int = 0;
+        // SAFETY: requests to a terminal that is open, with a number that lives across them.
+        unsafe {
+            libc::ioctl(master, libc::TIOCSPTLCK, &raw const unlocked);
+            let other = libc::ioctl(master, libc::TIOCGPTPEER, libc::O_RDWR);
+            if libc::ioctl(other, libc::TIOCSCTTY, 0) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls alone.
+    unsafe { command.pre_exec(own) };
+    let lines = crate::common::toy::Built::run(&mut command)
+        .success()
+        .lines();
+    assert!(lines.contains(&"tried".to_owned()), "{lines:?}");
+    let reached = "reached the terminal".to_owned();
+    assert!(!lines.contains(&reached), "{lines:?}");
+}
