@@ -35,8 +35,10 @@ const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
 const THIRD_ARGUMENT: u32 = 32;
 const HIGH_HALF: u32 = 4;
-/// `ioctl(2)` requests that type into a terminal, or paste on the console.
-const TYPING: [u32; 2] = [libc::TIOCSTI as u32, 0x541C];
+/// `ioctl(2)` requests that no hook needs: those that type into a terminal, or paste on the
+/// console, and `BTRFS_IOC_SNAP_CREATE` with its successor, which on older kernels give who
+/// owns any directory a copy of all that is in the subvolume around it.
+const REQUESTS: [u32; 4] = [libc::TIOCSTI as u32, 0x541C, 0x5000_9401, 0x5000_9417];
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const EAFNOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
@@ -213,7 +215,7 @@ fn table(
     let allow = libc::SECCOMP_RET_ALLOW;
     // The only frequent one for which the kernel has to run this each time: supervisors
     // receive and answer calls by it.
-    answer_argument(program, ioctl, SECOND_ARGUMENT, &TYPING, EPERM, allow);
+    answer_argument(program, ioctl, SECOND_ARGUMENT, &REQUESTS, EPERM, allow);
     for number in refused.chain([QUOTACTL_FD]) {
         refuse(program, number, EPERM);
     }
@@ -339,8 +341,10 @@ mod tests {
             (ARCH, own(libc::SYS_keyctl), [0, 0], EPERM),
             (ARCH, own(libc::SYS_vhangup), [0, 0], EPERM),
             (ARCH, 425, [0, 0], ENOSYS),
-            (ARCH, own(libc::SYS_ioctl), [0, TYPING[0]], EPERM),
-            (ARCH, own(libc::SYS_ioctl), [0, TYPING[1]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[0]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[1]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[2]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[3]], EPERM),
             (ARCH, own(libc::SYS_ioctl), [0, 0x5401], allow),
             (ARCH, own(libc::SYS_socket), [vsock, 1], EAFNOSUPPORT),
             (ARCH, own(libc::SYS_socket), [inet, 1], EAFNOSUPPORT),
@@ -354,7 +358,7 @@ mod tests {
             (I386, 3, [0, 0], allow),
             (I386, 288, [0, 0], EPERM),
             (I386, 404, [0, 0], EPERM),
-            (I386, IOCTL_I386, [0, TYPING[0]], EPERM),
+            (I386, IOCTL_I386, [0, REQUESTS[0]], EPERM),
             (I386, SOCKET_I386, [vsock, 0], EAFNOSUPPORT),
             (I386, SOCKETCALL_I386, [1, 0], ENOSYS),
             // RISC-V.
@@ -369,7 +373,7 @@ mod tests {
             (404, [0, 0], EPERM),
             (443, [0, 0], EPERM),
             (425, [0, 0], ENOSYS),
-            (54, [0, TYPING[0]], EPERM),
+            (54, [0, REQUESTS[0]], EPERM),
             (54, [0, 0x5401], allow),
             (281, [vsock, 1], EAFNOSUPPORT),
             (281, [libc::AF_UNIX as u32, 1], allow),

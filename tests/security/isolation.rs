@@ -189,6 +189,10 @@ try:
 except OSError as error:
     print('call tiocsti', error.errno)
 try:
+    fcntl.ioctl(0, 0x50009417, 0)
+except OSError as error:
+    print('call snapshot', error.errno)
+try:
     socket.socket(40, socket.SOCK_STREAM)
 except OSError as error:
     print('call vsock', error.errno)
@@ -226,6 +230,7 @@ fn calls_that_no_hook_needs_are_refused() {
             "keyctl",
             "open_by_handle_at",
             "perf_event_open",
+            "snapshot",
             "swapoff",
             "syslog",
             "tiocsti",
