@@ -58,6 +58,11 @@ const KERNEL_SECRETS: [&str; 8] = [
     "/sys/firmware",
 ];
 
+/// Whether a path is one of those, or below.
+pub(super) fn is_secret(path: &Path) -> bool {
+    KERNEL_SECRETS.iter().any(|secret| path.starts_with(secret))
+}
+
 /// Rearranges the mounts of the calling process, which must have a mount
 /// namespace of its own. Returns remarks for the log, one for each fallback.
 pub fn restrict(view: &View) -> Result<Vec<String>, Error> {

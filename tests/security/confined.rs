@@ -649,3 +649,67 @@ fn the_terminal_of_the_caller_is_not_opened_for_programs_of_the_target() {
     let reached = "reached the terminal".to_owned();
     assert!(!lines.contains(&reached), "{lines:?}");
 }
+
+#[test]
+fn what_a_program_of_the_target_learns_of_others_and_of_the_kernel_is_little() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    // The engine itself, of which the first descriptors are open.
+    let look = "for one in fd/0 fd/1 fd/2 task/$PPID/fd/0; do\n\
+            [ ! -L /proc/$PPID/$one ] || echo learned $one\n\
+        done\n\
+        for one in /proc/keys /proc/key-users /sys/firmware; do\n\
+            [ ! -e $one ] || ! : <$one || echo learned $one\n\
+        done 2>/dev/null\n\
+        for one in $(ls /sys/firmware 2>/dev/null); do echo learned $one; done\n\
+        for one in self task; do\n\
+            [ $one = self ] || one=self/task/$$\n\
+            : >>/proc/$one/net/dev && echo learned to write\n\
+        done 2>/dev/null\n\
+        [ -L /proc/self/fd/0 ] && [ -e /proc/$PPID/fd ] && echo tried";
+    toy.hook("install", "50-inside", look);
+    let built = toy.build("-t tar --mode chroot").success();
+    assert_eq!(built.lines_after("learned "), Vec::<String>::new());
+    assert!(built.lines().contains(&"tried".to_owned()));
+}
+
+/// Runs a command where `/sys` is missing. `$0` is an empty directory.
+const WITHOUT_SYS: &str = r#"
+set -eu
+mount -t tmpfs kiln-test "$0" && cd "$0" && mkdir upper work root &&
+    mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work kiln-test root &&
+    rmdir root/sys || exit 99
+for directory in /proc /dev "${1%/*}"; do mount --rbind "$directory" "root$directory"; done
+echo 'of the container' >root/secret
+exec chroot root "$@"
+"#;
+
+#[test]
+fn where_the_container_has_no_sys_a_target_has_none_either() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let read = "for path in /sys/self/root/secret /sys/1/root/secret /sys/thread-self/root/secret; do\n\
+            cat $path 2>/dev/null || :\n\
+        done\n\
+        [ -e /sys/self ] || echo tried";
+    toy.hook("install", "50-inside", read);
+    let empty = toy.world.home().join("empty");
+    fs::create_dir(&empty).expect("made");
+    let mut command = toy.world.command("unshare");
+    command
+        .args(["--mount", "bash", "-c", WITHOUT_SYS])
+        .arg(&empty)
+        .arg(common::kiln())
+        .args("build toy -n -o /tmp/toy -t tar --mode chroot --json".split(' '));
+    let built = crate::common::toy::Built::run(&mut command);
+    if built.outcome.status.code() == Some(99) {
+        return common::skipped("the root directory cannot be under an overlay");
+    }
+    let lines = built.success().lines();
+    assert!(lines.contains(&"tried".to_owned()), "{lines:?}");
+    assert!(!lines.contains(&"of the container".to_owned()), "{lines:?}");
+}

@@ -1,6 +1,13 @@
 //! Which paths of a target are not in the target, by their text: absolute, or
 //! relative to a directory whose own path is known, after `.` and `..`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use crate::sandbox::host::is_secret;
 use crate::sandbox::standin::NODES;
 
 /// Where a path of a target leads that is not in the target.
@@ -20,6 +27,26 @@ pub(super) enum Place {
     Device(&'static str),
     /// `/etc/mtab`, if that is a link to the mount table.
     Mtab,
+}
+
+impl Place {
+    /// How a call about it fails because it tells what no build needs: one that opens such a
+    /// file or directory, and any about what is in one.
+    pub(super) fn is_kept(&self, opens: bool) -> Result<(), Errno> {
+        let (top, rest) = match self {
+            Place::Proc(rest) => ("/proc", rest),
+            Place::Sys(rest) => ("/sys", rest),
+            _ => return Ok(()),
+        };
+        let path = Path::new(top).join(OsStr::from_bytes(rest));
+        if path.parent().is_some_and(is_secret) {
+            return Err(Errno::ENOENT);
+        }
+        if opens && is_secret(&path) {
+            return Err(Errno::EACCES);
+        }
+        Ok(())
+    }
 }
 
 /// Whether a path may lead out, without looking further: cheap, since every path of

@@ -24,6 +24,8 @@ const GUARDED: [&[u8]; 7] = [
     b"mounts",
     b"mountinfo",
 ];
+/// Directories of what a process has: who may not look into it is not told their entries.
+const PRIVATE: [&[u8]; 3] = [b"fd", b"fdinfo", b"map_files"];
 
 /// Whether everybody may read a file below `/proc`.
 fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
@@ -31,6 +33,13 @@ fn is_for_everybody(rest: &[u8], file: &OwnedFd) -> Result<bool, Errno> {
     let guarded = names.any(|name| GUARDED.contains(&name));
     let mode = u32::from(files::statx_of(file)?.stx_mode);
     Ok(!guarded && mode & libc::S_IROTH != 0)
+}
+
+/// Whether a path below `/proc` leads to the tables and switches of a network, which each
+/// process has (`net`) and none owns.
+fn is_of_network(rest: &[u8]) -> bool {
+    let names: Vec<&[u8]> = rest.split(|&byte| byte == b'/').collect();
+    matches!(names[..], [_, b"net", ..] | [_, b"task", _, b"net", ..])
 }
 
 impl Call<'_> {
@@ -102,6 +111,10 @@ impl Call<'_> {
         let own = self.worker.shared.own_files.as_ref().ok_or(Errno::ENOENT)?;
         let (directory, path): (RawFd, Vec<u8>) = match place {
             Place::Proc(rest) => {
+                let mut above = rest.rsplit(|&byte| byte == b'/').skip(1);
+                if above.any(|name| PRIVATE.contains(&name)) && !self.may_look_into(rest)? {
+                    return Err(Errno::EACCES);
+                }
                 let proc = view.proc().try_clone().map_err(|_| Errno::EMFILE)?;
                 return view
                     .walk(self.pid, Some(proc), rest, follow)
@@ -113,8 +126,11 @@ impl Call<'_> {
             // Its type and mode are what matters.
             Place::Mounts(_) | Place::Mtab => return view.of_process(self.pid, "mounts"),
             Place::Root => (own.root.as_raw_fd(), b".".to_vec()),
-            Place::Sys(rest) if rest.is_empty() => (own.sys.as_raw_fd(), b".".to_vec()),
-            Place::Sys(rest) => (own.sys.as_raw_fd(), rest.clone()),
+            Place::Sys(rest) => {
+                let sys = own.sys.as_ref().ok_or(Errno::ENOENT)?;
+                let rest = if rest.is_empty() { b"." } else { &rest[..] };
+                (sys.as_raw_fd(), rest.to_vec())
+            }
             Place::Device(name) => (own.dev.as_raw_fd(), name.as_bytes().to_vec()),
         };
         Ok(Target::Name {
@@ -157,6 +173,9 @@ impl Call<'_> {
         let Some(Place::Proc(rest)) = place(&text) else {
             return Err(Errno::EACCES);
         };
+        if writes && is_of_network(&rest) {
+            return Err(Errno::EROFS);
+        }
         let everybody = !writes && is_for_everybody(&rest, file)?;
         if everybody || self.may_look_into(&rest)? {
             return Ok(());
@@ -181,7 +200,8 @@ impl Call<'_> {
 /// Files of the sandbox itself that stand for those that a target lacks.
 #[derive(Debug)]
 pub struct OwnFiles {
-    sys: OwnedFd,
+    /// None in a container without.
+    sys: Option<OwnedFd>,
     dev: OwnedFd,
     root: OwnedFd,
     making: Mutex<()>,
@@ -199,7 +219,7 @@ impl OwnFiles {
             open_at(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)
         };
         Ok(OwnFiles {
-            sys: directory(c"/sys").or_else(|_| directory(c"/proc"))?,
+            sys: directory(c"/sys").ok(),
             dev: directory(c"/dev")?,
             root: directory(c"/")?,
             making: Mutex::default(),

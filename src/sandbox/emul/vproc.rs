@@ -140,6 +140,7 @@ impl Call<'_> {
             Place::Link(rest) => Place::Proc(rest.as_bytes().to_vec()),
             other => other.clone(),
         };
+        place.is_kept(matches!(verb, Verb::Open | Verb::OpenHow))?;
         match verb {
             Verb::Open => self.open_place(place, self.int(next), self.word(next + 1)),
             Verb::OpenHow => {
