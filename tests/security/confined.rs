@@ -350,6 +350,18 @@ name=$!; exec 4>&-
 until [ "$(readlink /proc/$name/fd/3)" = /tmp/pipe ]; do sleep 0.1; done
 cat /proc/$name/fd/3 & reader=$!
 sleep 0.3; echo late >/proc/$name/fd/3; wait $reader
+cat /proc/$name/fd/3 & reader=$!
+sleep 0.3; kill $reader; wait $reader || echo "ended by $?"
+cat /proc/$name/fd/3 & reader=$!
+sleep 0.3; kill -STOP $reader; sleep 0.3; kill -CONT $reader; sleep 0.1
+echo "stopped" >/proc/$name/fd/3; wait $reader
+# Its handler is not one after which calls are made again.
+perl -e '$SIG{ALRM} = sub { }; alarm(1);
+    open(my $pipe, "<", "/proc/$ARGV[0]/fd/3") or print "perl: $!\n"' $name
+# That of bash is.
+(sleep 0.3; sleep 0.3; echo "after a child" >/proc/$name/fd/3) & writer=$!
+sleep 0.1 &
+read -r line </proc/$name/fd/3; echo "read $line"; wait $writer
 for number in {1..40}; do cat /proc/$name/fd/3 & readers="${readers:-} $!"; done
 sleep 1; kill -9 $readers $name; wait || :
 rm /tmp/pipe
@@ -364,7 +376,14 @@ fn a_program_that_waited_for_the_other_end_of_a_pipe_leaves_no_thread_of_the_eng
     let count = "engine=$PPID; echo threads $(ls /proc/$engine/task | wc -l)";
     toy.hook("cleanup", "50-count", count);
     let lines = toy.build("-t tar --mode chroot").success().lines();
-    for expected in ["read kept", "late"] {
+    for expected in [
+        "read kept",
+        "late",
+        "ended by 143",
+        "stopped",
+        "perl: Interrupted system call",
+        "read after a child",
+    ] {
         assert!(
             lines.contains(&expected.to_owned()),
             "{expected}: {lines:?}"

@@ -14,11 +14,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag};
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::Whence;
 
 use super::cred::CAP_CHOWN;
 use super::files::{Target, c_string, open_at, statx_of};
 use super::refused::Refused;
 use super::roots::RootId;
+use super::status::{Waiting, status_of};
 use super::walk::{is_kernels, is_named_pipe, read_link_of, same_file};
 use super::{Answer, Call, Outcome};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
@@ -32,7 +34,11 @@ const LOOK: u8 = 10;
 
 /// Opens a pipe with a name, which waits until its other end is open too (`fifo(7)`): no
 /// longer than the program does, since nothing would end a wait in the kernel.
-fn open_pipe(target: &Target, flags: i32, waits: impl Fn() -> bool) -> Result<OwnedFd, Errno> {
+fn open_pipe(
+    target: &Target,
+    flags: i32,
+    waits: impl Fn() -> Result<(), Errno>,
+) -> Result<OwnedFd, Errno> {
     let access = flags & libc::O_ACCMODE;
     if flags & libc::O_NONBLOCK != 0 || !matches!(access, libc::O_RDONLY | libc::O_WRONLY) {
         return target.reopen(flags, 0);
@@ -53,9 +59,23 @@ fn open_pipe(target: &Target, flags: i32, waits: impl Fn() -> bool) -> Result<Ow
             Ok(_) => {}
             Err(_) => return opened,
         }
-        if !waits() {
-            return Err(Errno::EINTR);
-        }
+        waits()?;
+    }
+}
+
+/// Fails once a signal ends the wait of a task whose `status` is open.
+///
+/// It keeps the task waiting for its answer (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`), so this
+/// is told to nobody.
+fn require_patience(status: &OwnedFd) -> Result<(), Errno> {
+    nix::unistd::lseek(status, 0, Whence::SeekSet)?;
+    let text = status_of(status)?;
+    let waiting = Waiting::parse(&text).ok_or(Errno::ESRCH)?;
+    match waiting {
+        Waiting { pending: 0, .. } => Ok(()),
+        // Another thread may take it, and then nothing would be restarted.
+        Waiting { is_own: false, .. } => Err(Errno::EINTR),
+        Waiting { .. } => Err(Errno::ERESTART),
     }
 }
 
@@ -124,9 +144,15 @@ impl Call<'_> {
         let target = Target::File(found.try_clone().map_err(|_| Errno::EMFILE)?);
         let is_named_pipe = is_named_pipe(&found)?;
         let (listener, id) = (self.listener, self.id);
+        let status = self.worker.view.of_process(self.pid, "status")?;
+        let status = status.reopen(libc::O_RDONLY, 0)?;
+        let waits = || match listener.waits(id) {
+            true => require_patience(&status),
+            false => Err(Errno::EINTR),
+        };
         let reopen = || {
             if is_named_pipe {
-                return open_pipe(&target, flags, || listener.waits(id));
+                return open_pipe(&target, flags, waits);
             }
             target.reopen(flags, mode)
         };

@@ -85,7 +85,8 @@ pub enum Answer {
     Continue,
     /// It returns this.
     Value(i64),
-    /// It fails.
+    /// It fails. `ERESTART`, which no program ever sees, means that a signal has come: the
+    /// kernel makes the call again, if that is what the program wants.
     Error(Errno),
     /// It returns a descriptor of this file.
     Descriptor {

@@ -75,6 +75,28 @@ impl Signals {
     }
 }
 
+/// What `/proc/PID/status` says of signals that end the wait of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Those that have come and are not blocked, a bit each.
+    pub pending: u64,
+    /// No other thread can take them.
+    pub is_own: bool,
+}
+
+impl Waiting {
+    pub(super) fn parse(text: &str) -> Option<Waiting> {
+        let set = |name| u64::from_str_radix(status_field(text, name)?, 16).ok();
+        let blocked = set("SigBlk:")?;
+        let own = set("SigPnd:")? & !blocked;
+        let shared = set("ShdPnd:")? & !blocked;
+        Some(Waiting {
+            pending: own | shared,
+            is_own: shared == 0 || status_number(text, "Threads:")? == 1,
+        })
+    }
+}
+
 /// The text of `/proc/PID/status`, as far as anybody here reads.
 pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
     // Many groups make it long (`NGROUPS_MAX`).
@@ -150,5 +172,22 @@ mod tests {
         };
         assert_eq!(Signals::parse(text), Some(signals));
         assert_eq!(Signals::parse("PPid:\t7\n"), None);
+    }
+
+    #[test]
+    fn signals_that_end_a_wait_are_those_that_are_not_blocked() {
+        for (threads, own, shared, blocked, expected) in [
+            (1, 0, 0, 0, (0, true)),
+            (1, 0b110, 0b1000, 0b10, (0b1100, true)),
+            (2, 0b100, 0b10, 0b10, (0b100, true)),
+            (2, 0, 0b10, 0, (0b10, false)),
+        ] {
+            let text = format!(
+                "Threads:\t{threads}\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n\
+                SigBlk:\t{blocked:016x}\n"
+            );
+            let found = Waiting::parse(&text).map(|found| (found.pending, found.is_own));
+            assert_eq!(found, Some(expected), "{text}");
+        }
     }
 }

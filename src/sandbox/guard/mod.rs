@@ -423,8 +423,19 @@ unsafe fn is_fifo(pid: libc::pid_t, directory: Option<i32>, address: u64) -> boo
         // The workers' working directory, which this process has too, is `/proc`.
         let mut digits = [0u8; 10];
         put(decimal(pid.cast_unsigned(), &mut digits));
+        let given = &given[..end];
+        // A target may have no `/proc`, and in another one this process would be `self`.
+        let starts: [(&[u8], &[u8]); 3] = [
+            (b"/proc/self/", b"/"),
+            (b"/dev/fd/", b"/fd/"),
+            (b"/proc/", b"/../"),
+        ];
+        let known = starts
+            .iter()
+            .find_map(|(start, instead)| Some((given.strip_prefix(*start)?, *instead)));
+        let (rest, instead) = known.unwrap_or((given, b"/root"));
         match directory {
-            _ if given[0] == b'/' => put(b"/root"),
+            _ if given.first() == Some(&b'/') => put(instead),
             Some(number) => {
                 put(b"/fd/");
                 put(decimal(number.cast_unsigned(), &mut digits));
@@ -432,7 +443,7 @@ unsafe fn is_fifo(pid: libc::pid_t, directory: Option<i32>, address: u64) -> boo
             }
             None => put(b"/cwd/"),
         }
-        put(&given[..end]);
+        put(rest);
         let mut stat: libc::stat = std::mem::zeroed();
         libc::stat(path.as_ptr().cast(), &raw mut stat) == 0
             && stat.st_mode & libc::S_IFMT == libc::S_IFIFO

@@ -20,6 +20,8 @@ use super::super::guard;
 use super::watched::Watched;
 use super::{Broken, Shared, Traits};
 
+/// What interrupted calls return within the kernel (`linux/errno.h`).
+const ERESTARTSYS: i32 = 512;
 /// After how many such times nobody waits for it any more.
 const OFTEN_STUCK: usize = 3;
 /// Workers of one listener at most.
@@ -194,6 +196,7 @@ impl Listener {
         match answer {
             Answer::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
             Answer::Value(value) => response.val = *value,
+            Answer::Error(Errno::ERESTART) => response.error = -ERESTARTSYS,
             Answer::Error(errno) => response.error = -(*errno as i32),
             Answer::Descriptor {
                 file,
