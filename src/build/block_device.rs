@@ -189,9 +189,17 @@ impl Tool {
         layout::Plan::new(config, &parameters).map_err(|error| Failure::from_error(&error))
     }
 
-    fn init(&self) -> Result<(), Failure> {
+    /// The layout, if an image can be made with it.
+    fn checked_layout(&self) -> Result<layout::Plan, Failure> {
         let plan = self.layout()?;
         output::check_filesystems(&plan)?;
+        plan.check_sizes(self.parameters.image_size, &output::empty_planner())
+            .map_err(|error| too_small(&plan, &error))?;
+        Ok(plan)
+    }
+
+    fn init(&self) -> Result<(), Failure> {
+        let plan = self.checked_layout()?;
         let states = self.states();
         make(&states)?;
         let facts = serde_json::to_vec_pretty(&plan.facts())
@@ -244,8 +252,7 @@ impl Tool {
     }
 
     fn create(&self) -> Result<(), Failure> {
-        let plan = self.layout()?;
-        output::check_filesystems(&plan)?;
+        let plan = self.checked_layout()?;
         // Every disk has its own length or the image's.
         let open = plan.disks().iter().any(|disk| disk.size.is_none());
         let size = self
@@ -323,16 +330,7 @@ impl Tool {
         };
         let disks = plan
             .assemble_tree(length, Arc::clone(&tree), None, &planner)
-            .map_err(|error| {
-                let failure = Failure::from_error(&error);
-                if error.is_too_small() {
-                    failure.hint("`image-size` in the parameters makes the image larger")
-                } else {
-                    failure.hint_if(error.too_small_itself().map(|node| {
-                        format!("the `size` of `{node}` in the configuration makes it larger")
-                    }))
-                }
-            })?;
+            .map_err(|error| too_small(&plan, &error))?;
         let paths = [state.image_path].into_iter().chain(state.more_paths);
         let specs: Vec<sink::Spec> = paths
             .enumerate()
@@ -375,6 +373,13 @@ impl Tool {
         }
         Ok(())
     }
+}
+
+/// An error of a layout, with what to make larger if that is what helps.
+fn too_small(plan: &layout::Plan, error: &layout::LayoutError) -> Failure {
+    let found = plan.too_small(error);
+    let image = "`image-size` in the parameters makes the image larger";
+    Failure::from_error(error).hint_if(found.map(|found| found.remedy(image)))
 }
 
 /// `SOURCE_DATE_EPOCH`, where it is a number.

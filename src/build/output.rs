@@ -357,37 +357,41 @@ fn assemble(
         .plan
         .layout
         .assemble_tree(length, Arc::clone(tree), boot, &planner);
-    assembled.map_err(|error| match &error {
-        LayoutError::Mbr(_) | LayoutError::Gpt(_) | LayoutError::Lvm(_) => {
-            Failure::from_error(&error).hint(format!("{LARGER}, if it is too small"))
-        }
-        _ if error.is_too_small() => Failure::from_error(&error)
-            .hint(LARGER)
-            .hint("or remove what it need not have in a hook of `finalise.d`"),
-        _ if error.too_small_itself().is_some() => {
-            let node = error.too_small_itself().unwrap_or_default();
-            Failure::from_error(&error)
-                .hint(format!(
-                    "the `size` of `{node}` in the block device configuration makes it larger"
-                ))
-                .hint("or remove what it need not have in a hook of `finalise.d`")
-        }
-        _ => Failure::from_error(&error),
+    assembled.map_err(|error| {
+        let failure = too_small(&engine.plan.layout, &engine.plan.request, &error);
+        let of_files = matches!(error, LayoutError::Filesystem { .. }) && !failure.hints.is_empty();
+        failure.hint_if(
+            of_files.then_some("or remove what it need not have in a hook of `finalise.d`"),
+        )
     })
 }
 
-const LARGER: &str = "`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger";
+/// An error of a layout, with what to make larger if that is what helps.
+fn too_small(layout: &layout::Plan, request: &Request, error: &LayoutError) -> Failure {
+    // A size that is given is all that counts.
+    let image = match request.image_size {
+        Some(_) => "`--image-size` or `DIB_IMAGE_SIZE` (GiB) make the image larger",
+        None => "`--image-size` (GiB) or `DIB_IMAGE_EXTRA_SIZE` (MiB) make the image larger",
+    };
+    let found = layout.too_small(error);
+    Failure::from_error(error).hint_if(found.map(|found| found.remedy(image)))
+}
 
-/// Refuses filesystems that kiln cannot make before anything runs.
-pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
-    let planner = NativePlanner {
+/// A planner for what can be told without files.
+pub(super) fn empty_planner() -> NativePlanner {
+    NativePlanner {
         timestamp: Timestamp {
             seconds: 0,
             nanoseconds: 0,
         },
         scratch: std::path::PathBuf::new(),
         lost_found: BTreeMap::new(),
-    };
+    }
+}
+
+/// Refuses filesystems that kiln cannot make before anything runs.
+pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
+    let planner = empty_planner();
     for filesystem in layout.filesystems() {
         planner.check(filesystem).map_err(|error| {
             let cause = Failure::from_error(error.as_ref());
@@ -399,6 +403,22 @@ pub(super) fn check_filesystems(layout: &layout::Plan) -> Result<(), Failure> {
         })?;
     }
     Ok(())
+}
+
+/// Refuses sizes with which no image can be made, whatever hooks put into it.
+pub(super) fn check_sizes(layout: &layout::Plan, request: &Request) -> Result<(), Failure> {
+    let rule = SizeRule {
+        image_size: request.image_size.as_deref(),
+        ..SizeRule::default()
+    };
+    let kib = rule
+        .image_size_kib()
+        .map_err(|error| Failure::from_error(&error))?;
+    let given = request.image_size.as_ref();
+    let bytes = given.map(|_| kib.saturating_mul(1024));
+    layout
+        .check_sizes(bytes, &empty_planner())
+        .map_err(|error| too_small(layout, request, &error))
 }
 
 /// A path as the user wrote it: whole if the output's name was.

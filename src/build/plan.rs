@@ -136,6 +136,7 @@ impl Plan {
         warnings.extend(layout.warnings().iter().cloned());
         if outputs.iter().any(sink::Format::is_disk) {
             super::output::check_filesystems(&layout)?;
+            super::output::check_sizes(&layout, &request)?;
             if elements.names().contains(&"bootloader") {
                 let told = layout.check_bootable();
                 warnings.extend(told.map_err(|error| Failure::from_error(&error))?);

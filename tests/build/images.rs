@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use crate::common::image::{Partition, assert_clean, debugfs, extract, missing, partitions, run};
-use crate::common::tool;
 use crate::common::toy::{Built, GPT, Toy};
+use crate::common::{Run as _, kiln, tool};
 use crate::skip;
 use kiln::build::event::Event;
 
@@ -356,4 +356,145 @@ fn a_layout_that_makes_no_sense_is_told_before_anything_runs() {
         "{hints:?}"
     );
     assert!(built.lines().is_empty());
+}
+
+/// A disk with the partition `root` behind others.
+fn behind(disk: &str, label: &str, others: &[&str]) -> String {
+    let others: String = others
+        .iter()
+        .map(|other| format!("      - {{{other}}}\n"))
+        .collect();
+    let flags = if label == "mbr" { "primary" } else { "" };
+    format!(
+        "- local_loop: {{name: image0{disk}}}
+- partitioning:
+    base: image0
+    label: {label}
+    partitions:
+{others}      - {{name: root, size: 100%, flags: [{flags}], mkfs: {{type: ext4, mount: {{mount_point: /}}}}}}
+"
+    )
+}
+
+#[test]
+fn sizes_that_cannot_be_are_told_before_anything_runs() {
+    let one_more: Vec<String> = (0..128)
+        .map(|n| format!("name: p{n}, size: 1MiB"))
+        .collect();
+    let one_more: Vec<&str> = one_more.iter().map(String::as_str).collect();
+    let boot = |size, fs| {
+        format!("name: b, size: {size}, mkfs: {{type: {fs}, mount: {{mount_point: /boot}}}}")
+    };
+    let of = |node| format!("the `size` of `{node}` in the block device configuration");
+    let larger = || "`--image-size` or `DIB_IMAGE_SIZE` (GiB) make".to_owned();
+    let given = "-t raw --image-size 1";
+    for (layout, arguments, said, hint) in [
+        (
+            behind("", "gpt", &one_more),
+            "-t raw",
+            "a gpt holds 128 partitions, and `root` is one more",
+            None,
+        ),
+        (
+            behind("", "gpt", &["name: a, size: 0"]),
+            "-t qcow2",
+            "`a` has a size of 0 bytes",
+            Some(of("a")),
+        ),
+        (
+            behind("", "mbr", &["name: a, size: 0, flags: [primary]"]),
+            "-t raw",
+            "`a` has no sector",
+            Some(of("a")),
+        ),
+        (
+            behind("", "mbr", &["name: a, size: 3TiB, flags: [primary]"]),
+            "-t raw",
+            "an mbr counts only to 4294967295",
+            None,
+        ),
+        (
+            behind(", size: 1GiB", "gpt", &["name: a, size: 2GiB"]),
+            "-t raw",
+            "`a` asks for 2147483648 bytes",
+            Some(of("image0")),
+        ),
+        (
+            behind("", "gpt", &["name: a, size: 2GiB"]),
+            given,
+            "`a` asks for 2147483648 bytes",
+            Some(larger()),
+        ),
+        (
+            behind("", "gpt", &[]),
+            "-t raw --image-size 0.001",
+            "cannot hold a gpt",
+            Some(larger()),
+        ),
+        (
+            behind("", "gpt", &[]),
+            "-t raw --image-size 0.03",
+            "cannot make the ext4 filesystem `mkfs_root`",
+            Some(larger()),
+        ),
+        (
+            behind("", "gpt", &["name: a, size: 100%"]),
+            "-t raw",
+            "`root` has a size of 0 bytes",
+            Some("the partitions before `root` take all of the disk".to_owned()),
+        ),
+        (
+            behind("", "gpt", &[&boot("1MiB", "btrfs")]),
+            "-t raw",
+            "cannot make the btrfs filesystem `mkfs_b` of 1048576 bytes",
+            Some(of("b")),
+        ),
+        (
+            behind("", "gpt", &[&boot("1MiB", "vfat, opts: -F 32")]),
+            "-t raw",
+            "cannot make the vfat filesystem `mkfs_b` of 1048576 bytes",
+            Some(of("b")),
+        ),
+        (
+            behind(", size: 20TiB", "gpt", &[]),
+            "-t raw",
+            "`-i 4096` is not usable: an ext4 filesystem has at most 4294967295 inodes",
+            None,
+        ),
+        // What the content decides is not judged yet.
+        (
+            behind("", "gpt", &["name: a, size: 99.9%", "name: c, size: 10GiB"]),
+            "-t raw",
+            "",
+            None,
+        ),
+        // Nor is what nobody makes.
+        (behind("", "gpt", &["name: a, size: 0"]), "-t tar", "", None),
+    ] {
+        let mut toy = Toy::basic();
+        toy.world.set("DIB_BLOCK_DEVICE_CONFIG", &layout);
+        let mut plan = toy.world.command(kiln());
+        let plan = plan
+            .args(["plan", "toy", "-n"])
+            .args(arguments.split(' '))
+            .run();
+        if said.is_empty() {
+            plan.success();
+            continue;
+        }
+        let built = toy.build(arguments);
+        let (message, hints, _) = built.failure();
+        assert!(message.contains(said), "{message}\nof\n{layout}");
+        assert!(built.lines().is_empty(), "{said}: a hook ran");
+        let first = hints.first().map(String::as_str);
+        match &hint {
+            None => assert_eq!(first, None, "{said}"),
+            Some(hint) => assert!(
+                first.is_some_and(|told| told.starts_with(hint)),
+                "{hints:?}"
+            ),
+        }
+        assert_eq!(plan.code(), 1, "{said}");
+        assert!(plan.stderr.contains(&message), "{}", plan.stderr);
+    }
 }

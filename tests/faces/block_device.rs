@@ -158,3 +158,21 @@ fn mistakes_of_the_caller_and_of_the_configuration_have_their_own_status() {
         assert!(outcome.stderr.contains(hint), "{line}: {}", outcome.stderr);
     }
 }
+
+#[test]
+fn sizes_that_cannot_be_are_told_by_the_first_step() {
+    let world = world();
+    let params = world.work().join("params.yaml");
+    let text = fs::read_to_string(&params).expect("it was written");
+    fs::write(&params, format!("{text}image-size: 1024KiB\n")).expect("it can be written");
+    for step in ["init", "create"] {
+        let outcome = world.face("dib-block-device").words(step);
+        assert_eq!(outcome.code(), 1, "{step}");
+        for part in [
+            "cannot hold a gpt",
+            "hint: `image-size` in the parameters makes the image larger",
+        ] {
+            assert!(outcome.stderr.contains(part), "{step}: {}", outcome.stderr);
+        }
+    }
+}

@@ -89,6 +89,20 @@ fn put(what: &str, volume: Volume, pieces: &[Piece], disks: &mut [DiskBuilder]) 
     }
 }
 
+/// Disks with everything in its place but the filesystems.
+pub(super) struct Places {
+    disks: Vec<DiskBuilder>,
+    spaces: BTreeMap<String, Space>,
+    pools: Vec<ThinPool>,
+}
+
+impl Places {
+    /// Bytes that a node has; `None` if there is no such node.
+    pub(super) fn bytes(&self, node: &str) -> Option<u64> {
+        self.spaces.get(node).map(Space::length)
+    }
+}
+
 /// A thin pool, and what is in its volumes so far.
 struct ThinPool {
     plan: lvm::Pool,
@@ -166,23 +180,11 @@ impl Plan {
         boot: Option<&BiosBoot>,
         planner: &mut FilesystemPlanner<'_>,
     ) -> Result<Vec<Disk>, LayoutError> {
-        let mut disks = Vec::with_capacity(self.disks.len());
-        let mut spaces = BTreeMap::new();
-        let mut boot = boot;
-        for (at, plan) in self.disks.iter().enumerate() {
-            let length = self.disk_size(plan, image_size)?;
-            let mut disk = Disk::builder(length, plan.sector_size);
-            spaces.insert(plan.name.clone(), Space::one(at, 0, length));
-            let boot_space = place_table(plan, at, length, &mut disk, &mut spaces)?;
-            // A BIOS starts the first disk.
-            if let Some(boot) = boot.take() {
-                let [(code_at, code), (core_at, core)] = embed(boot, boot_space)?;
-                disk.bytes("grub's boot code", code_at, code);
-                disk.bytes("grub's core image", core_at, core);
-            }
-            disks.push(disk);
-        }
-        let mut pools = self.place_groups(&mut disks, &mut spaces)?;
+        let Places {
+            mut disks,
+            spaces,
+            mut pools,
+        } = self.places(image_size, boot)?;
         for filesystem in &self.filesystems {
             // Bases are checked when the configuration is read.
             let Some(space) = spaces.get(&filesystem.base) else {
@@ -198,8 +200,41 @@ impl Plan {
         Ok(disks.collect::<Result<_, _>>()?)
     }
 
+    /// Places all but the filesystems: partitions, logical volumes, tables and boot code.
+    pub(super) fn places(
+        &self,
+        image_size: u64,
+        mut boot: Option<&BiosBoot>,
+    ) -> Result<Places, LayoutError> {
+        let mut disks = Vec::with_capacity(self.disks.len());
+        let mut spaces = BTreeMap::new();
+        for (at, plan) in self.disks.iter().enumerate() {
+            let length = self.disk_size(plan, image_size)?;
+            let mut disk = Disk::builder(length, plan.sector_size);
+            spaces.insert(plan.name.clone(), Space::one(at, 0, length));
+            let boot_space = place_table(plan, at, length, &mut disk, &mut spaces)?;
+            // A BIOS starts the first disk.
+            if let Some(boot) = boot.take() {
+                let [(code_at, code), (core_at, core)] = embed(boot, boot_space)?;
+                disk.bytes("grub's boot code", code_at, code);
+                disk.bytes("grub's core image", core_at, core);
+            }
+            disks.push(disk);
+        }
+        let pools = self.place_groups(&mut disks, &mut spaces)?;
+        Ok(Places {
+            disks,
+            spaces,
+            pools,
+        })
+    }
+
     /// Notes in an error whether its filesystem is on something of a fixed size.
-    fn with_fixed(&self, filesystem: &FilesystemPlan, mut error: LayoutError) -> LayoutError {
+    pub(super) fn with_fixed(
+        &self,
+        filesystem: &FilesystemPlan,
+        mut error: LayoutError,
+    ) -> LayoutError {
         if let LayoutError::Filesystem { fixed, .. } = &mut error
             && self.has_fixed_size(&filesystem.base)
         {
@@ -209,7 +244,7 @@ impl Plan {
     }
 
     /// Whether a partition or logical volume has a size of its own, whatever its disk has.
-    fn has_fixed_size(&self, node: &str) -> bool {
+    pub(super) fn has_fixed_size(&self, node: &str) -> bool {
         let mut partitions = self
             .config
             .tables

@@ -101,15 +101,61 @@ impl Plan {
             let result = self.assemble(bytes, &trees, boot, &mut |filesystem, tree, space| {
                 planner.plan(filesystem, tree, space)
             });
-            let error = match result {
+            bytes = match result {
                 Ok(disks) => return Ok(disks),
-                Err(error) => error,
+                Err(error) if length.grow => self.larger(bytes, error, &mut growth)?,
+                Err(error) => return Err(error),
             };
-            let lack = lack(&error).filter(|_| error.is_too_small());
-            let lack = lack.filter(|lack| length.grow && self.may_grow(&lack.node));
-            let larger = lack.and_then(|lack| growth.beyond(bytes, lack));
-            bytes = larger.ok_or(error)?;
         }
+    }
+
+    /// The next length to try after `bytes`.
+    ///
+    /// # Errors
+    /// What failed, if nothing larger helps.
+    pub(super) fn larger(
+        &self,
+        bytes: u64,
+        error: LayoutError,
+        growth: &mut Growth,
+    ) -> Result<u64, LayoutError> {
+        let lack = lack(&error).filter(|_| error.is_too_small());
+        let lack = lack.filter(|lack| self.may_grow(&lack.node));
+        let larger = lack.and_then(|lack| growth.beyond(bytes, lack));
+        larger.ok_or(error)
+    }
+
+    /// What would have to be larger than it is, where an error says that space is lacking.
+    pub fn too_small(&self, error: &LayoutError) -> Option<TooSmall> {
+        if let Some(node) = error.too_small_itself() {
+            return Some(TooSmall::Node(node.to_owned()));
+        }
+        if !error.is_too_small() {
+            return None;
+        }
+        let main = || self.main().map(|disk| disk.name.clone());
+        let node = match error {
+            LayoutError::Filesystem { node, .. } => node.clone(),
+            // Of what lacks space, only a disk as a whole has no name here.
+            _ => lack(error).map(|lack| lack.node).or_else(main)?,
+        };
+        let base = self.filesystem(&node).map_or(&node, |found| &found.base);
+        let empty = matches!(
+            error,
+            LayoutError::Gpt(GptError::Empty { .. }) | LayoutError::Mbr(MbrError::Empty { .. })
+        );
+        if empty && self.has_fixed_size(&node) {
+            return Some(TooSmall::Node(node));
+        }
+        if empty {
+            return Some(TooSmall::Rest(node));
+        }
+        let mut disks = self.disks_of(base).into_iter().map(|at| &self.disks[at]);
+        let fixed = disks.clone().all(|disk| disk.size.is_some());
+        Some(match disks.next().filter(|_| fixed) {
+            Some(disk) => TooSmall::Disk(disk.name.clone()),
+            None => TooSmall::Image,
+        })
     }
 
     /// Whether the length of a disk that a node is on is open.
@@ -121,9 +167,38 @@ impl Plan {
     }
 }
 
+/// What has too little space, where the remedy depends on that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TooSmall {
+    /// The image: its size is not in the configuration.
+    Image,
+    /// The disk of this name, whose size the configuration fixes.
+    Disk(String),
+    /// A partition or logical volume that has a size of its own.
+    Node(String),
+    /// A partition that is to have a share of what is left, where nothing is.
+    Rest(String),
+}
+
+impl TooSmall {
+    /// What to do about it, where `image` says how an image becomes larger.
+    pub fn remedy(&self, image: &str) -> String {
+        match self {
+            TooSmall::Image => image.to_owned(),
+            TooSmall::Disk(node) | TooSmall::Node(node) => {
+                format!("the `size` of `{node}` in the block device configuration makes it larger")
+            }
+            TooSmall::Rest(node) => format!(
+                "the partitions before `{node}` take all of the disk: leave something to it, or \
+                 make the disk larger"
+            ),
+        }
+    }
+}
+
 /// How a disk became larger so far.
 #[derive(Debug, Default)]
-struct Growth {
+pub(super) struct Growth {
     /// How often.
     attempts: u32,
     /// What had too little the last time.

@@ -2,6 +2,7 @@
 //!
 //! [`Plan::new`] runs before anything is built. It fixes all names, labels and
 //! UUIDs, so that hooks can use them ([`Plan::facts`], [`Plan::fstab`]).
+//! [`Plan::check_sizes`] tells then what cannot fit, whatever the files will be.
 //! [`Plan::assemble`] runs when the trees are complete and the length of the
 //! image is known. It places partitions and logical volumes, lets planners fill
 //! them with filesystems, and adds partition tables and boot code.
@@ -19,6 +20,7 @@ use super::lvm;
 
 mod assemble;
 mod bootable;
+mod check;
 mod error;
 pub mod fit;
 mod planner;

@@ -126,6 +126,18 @@ impl NativePlanner {
         }
     }
 
+    /// Checks whether a filesystem of `bytes` can be made at all. Of xfs, which another
+    /// program makes, only the smallest size is known.
+    ///
+    /// # Errors
+    /// Those that [`NativePlanner::plan`] would give.
+    pub fn check_size(&self, filesystem: &FilesystemPlan, bytes: u64) -> Result<(), PlannerError> {
+        match filesystem.fstype.as_str() {
+            "xfs" => Ok(xfs::check_size(bytes)?),
+            _ => self.plan(filesystem, None, bytes).map(drop),
+        }
+    }
+
     /// The options of an ext2, ext3 or ext4 filesystem. Label and UUID are those
     /// of the plan, whatever the mkfs options say: hooks have been told them.
     ///

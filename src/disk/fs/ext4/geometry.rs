@@ -16,6 +16,8 @@ use super::units::{FsBlock, GroupNo, count, index};
 pub(super) const SMALL: u64 = 32 << 10;
 /// mke2fs leaves out a last group with fewer blocks than this for data.
 const MIN_LAST_GROUP_DATA: u64 = 50;
+/// Why there can be no more inodes.
+const ALL_INODES: &str = "an ext4 filesystem has at most 4294967295 inodes";
 
 /// Dimensions of a filesystem.
 #[derive(Debug, Clone)]
@@ -236,10 +238,22 @@ impl Geometry {
         };
         let per_group = per_group.min(most - most % step);
         let total = per_group * groups;
-        if total < needed || total > u64::from(u32::MAX) {
+        if total > u64::from(u32::MAX) {
+            return Err(match options.inodes {
+                Some(inodes) => Error::BadOption {
+                    option: format!("-N {inodes}"),
+                    reason: ALL_INODES.to_owned(),
+                },
+                None => Error::BadOption {
+                    option: format!("-i {}", options.bytes_per_inode),
+                    reason: format!("{ALL_INODES}, and this size would have {total}"),
+                },
+            });
+        }
+        if total < needed {
             return Err(Error::TooFewInodes {
                 needed,
-                given: total.min(u64::from(u32::MAX)),
+                given: total,
             });
         }
         self.inodes_per_group = u32::try_from(per_group).unwrap_or(u32::MAX);

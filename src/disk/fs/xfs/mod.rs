@@ -57,6 +57,20 @@ pub fn check() -> Result<PathBuf, Error> {
     find_program("mkfs.xfs").ok_or(Error::NoProgram)
 }
 
+/// Whether mkfs.xfs makes filesystems of so many bytes.
+///
+/// # Errors
+/// If they are too few.
+pub fn check_size(bytes: u64) -> Result<(), Error> {
+    if bytes < MIN_BYTES {
+        return Err(Error::TooSmall {
+            needed: MIN_BYTES,
+            given: bytes,
+        });
+    }
+    Ok(())
+}
+
 /// Makes a filesystem of `bytes` with the files of a tree. Working files are in
 /// `scratch` until this returns; what is made keeps its space while it is used.
 ///
@@ -69,12 +83,7 @@ pub fn plan(
     scratch: &Path,
 ) -> Result<Volume, Error> {
     let program = check()?;
-    if bytes < MIN_BYTES {
-        return Err(Error::TooSmall {
-            needed: MIN_BYTES,
-            given: bytes,
-        });
-    }
+    check_size(bytes)?;
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| Error::Io {
