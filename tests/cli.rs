@@ -685,6 +685,8 @@ fn the_doctor_says_what_the_environment_and_the_session_lack() {
         (report, outcome.code())
     };
     let a_file = [("HOME", "/dev/null")];
+    let nowhere = [("HOME", "/nonexistent")];
+    let no_directory = [("TMPDIR", "/etc/passwd")];
     for (limit, variables, name, said, remedy) in [
         (
             "-c 0",
@@ -699,6 +701,34 @@ fn the_doctor_says_what_the_environment_and_the_session_lack() {
             "session limits",
             "may have 30 open files",
             "nofile",
+        ),
+        (
+            "-d 20000",
+            &[],
+            "session limits",
+            "may have 19 MiB of memory",
+            "`ulimit -d unlimited`",
+        ),
+        (
+            "-t 5",
+            &[],
+            "session limits",
+            "after 5 s of CPU time",
+            "`ulimit -t unlimited`",
+        ),
+        (
+            "-c 0",
+            &nowhere,
+            "image cache",
+            "the home directory `/nonexistent` does not exist",
+            "DIB_IMAGE_CACHE",
+        ),
+        (
+            "-c 0",
+            &no_directory,
+            "temporary directory",
+            "Not a directory",
+            "TMPDIR",
         ),
     ] {
         let (report, status) = doctor(limit, variables);

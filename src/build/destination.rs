@@ -5,7 +5,10 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
 use super::failure::Failure;
+use super::place;
 use super::plan::Plan;
 use crate::sandbox::doctor::takes_files;
 use crate::sink;
@@ -15,6 +18,7 @@ const LONGEST_SUM: &str = ".sha256";
 
 /// Directories that stay writable in the sandbox; made if they are caches.
 pub fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
+    require_home(plan)?;
     let mut paths = vec![plan.cache.clone()];
     make(&plan.cache, "making a cache directory", "--image-cache")?;
     if let Some(lockfiles) = plan.variables.get(OsStr::new("DIB_LOCKFILES")) {
@@ -25,7 +29,12 @@ pub fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
     let output = directory(plan)?;
     require_writable(&plan.cache, "the image cache", "--image-cache")?;
     check_names(plan)?;
-    paths.push(plan.request.current_dir.clone());
+    // Who stands on a filesystem that is read-only has the output elsewhere.
+    let read_only = statvfs(&plan.request.current_dir)
+        .is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY));
+    if !read_only {
+        paths.push(plan.request.current_dir.clone());
+    }
     paths.push(output.clone());
     paths.extend(manifests(plan)?);
     let mut found = Vec::with_capacity(paths.len());
@@ -50,6 +59,19 @@ pub fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         found.push(directory);
     }
     Ok(found)
+}
+
+/// Fails if the cache is to be in a home directory that is not there.
+fn require_home(plan: &Plan) -> Result<(), Failure> {
+    let request = &plan.request;
+    let home = request.variable("HOME");
+    let home = home.filter(|_| request.image_cache.is_none());
+    let missing = home.and_then(|home| place::without_home(&request.current_dir.join(home)));
+    missing.map_or(Ok(()), |missing| {
+        Err(Failure::new(missing)
+            .hint("`--image-cache` or DIB_IMAGE_CACHE names a directory for it")
+            .hint("or set `HOME` to a directory that is there"))
+    })
 }
 
 /// Makes a directory that an option or variable names.

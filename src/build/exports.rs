@@ -136,8 +136,15 @@ fn lockfiles(request: &Request) -> Result<PathBuf, Failure> {
     let Some(cache) = &request.image_cache else {
         return usual;
     };
-    let usual = usual.ok().filter(|path| place::can_be_made(path));
+    let usual = usual
+        .ok()
+        .filter(|path| place::can_be_made(path) && home_exists(request));
     Ok(usual.unwrap_or_else(|| cache.join("lockfiles")))
+}
+
+fn home_exists(request: &Request) -> bool {
+    let home = request.variable("HOME");
+    home.is_some_and(|home| place::without_home(&request.current_dir.join(home)).is_none())
 }
 
 /// A directory of ours below `~/.cache`.

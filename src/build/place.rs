@@ -27,6 +27,17 @@ pub fn parent<V: AsRef<OsStr>>(
         )
 }
 
+/// Why the image cache has no place below a home directory, if it is not there. That is
+/// often a path which is not to be (`/nonexistent`), so it is not for a build to make.
+pub fn without_home(home: &Path) -> Option<String> {
+    (!home.exists()).then(|| {
+        format!(
+            "the home directory `{}` does not exist, so there is no place for the image cache",
+            home.display()
+        )
+    })
+}
+
 /// Whether a directory is there to be written to, or can be made.
 pub fn can_be_made(directory: &Path) -> bool {
     let there = directory.ancestors().find(|above| above.exists());

@@ -9,10 +9,25 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 use super::failure::Failure;
+use crate::sandbox::probe;
 use crate::sandbox::shortage::{self, limit};
 
 /// Open files that a build of several outputs may need at the same time.
 const FILES: u64 = 64;
+
+/// Processes and threads that a build has at the same time: kiln's own, and some of a hook.
+const PROCESSES: usize = 20;
+
+/// Bytes of address space with which a program of a build comes to its end. Most of it is
+/// only set aside, for the memory of threads.
+const ADDRESSES: u64 = 256 << 20;
+
+/// Bytes of memory that a program of a build needs.
+const MEMORY: u64 = 64 << 20;
+
+/// Seconds that a program of a build may compute, at least: roots are unpacked and images
+/// packed by one.
+const SECONDS: u64 = 10;
 
 /// Something that no build can do without.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +52,9 @@ pub fn lacks() -> Vec<Lack> {
         ("/proc", proc()),
         ("session limits", files()),
         ("session limits", file_size()),
+        ("session limits", memory()),
+        ("session limits", cpu_time()),
+        ("session limits", room_for_processes()),
         ("umask", umask()),
     ];
     checks
@@ -78,6 +96,52 @@ fn file_size() -> Result<(), Failure> {
         .hint("raise the limit: `ulimit -f unlimited`")),
         _ => Ok(()),
     }
+}
+
+fn memory() -> Result<(), Failure> {
+    let least = [
+        (Resource::RLIMIT_AS, "-v", ADDRESSES),
+        (Resource::RLIMIT_DATA, "-d", MEMORY),
+    ];
+    for (resource, option, least) in least {
+        if let Some(most) = limit(resource).filter(|&most| most < least) {
+            return Err(Failure::new(format!(
+                "a program of this session may have {} MiB of memory (`ulimit {option}`), and \
+                 those of a build need {} MiB",
+                most >> 20,
+                least >> 20
+            ))
+            .hint(format!("raise the limit: `ulimit {option} unlimited`")));
+        }
+    }
+    Ok(())
+}
+
+fn cpu_time() -> Result<(), Failure> {
+    match limit(Resource::RLIMIT_CPU) {
+        Some(most) if most < SECONDS => Err(Failure::new(format!(
+            "the kernel ends a program of this session after {most} s of CPU time (`ulimit -t`), \
+             and those of a build need {SECONDS} s and more"
+        ))
+        .hint("raise the limit: `ulimit -t unlimited`")),
+        _ => Ok(()),
+    }
+}
+
+fn room_for_processes() -> Result<(), Failure> {
+    let Err(error) = probe::try_processes(PROCESSES) else {
+        return Ok(());
+    };
+    let hints = shortage::hints(&error);
+    // What is no shortage is another's to tell.
+    if hints.is_empty() {
+        return Ok(());
+    }
+    let failure = Failure::new(format!(
+        "the kernel starts no further process: a build has {PROCESSES} processes and threads at \
+         the same time"
+    ));
+    Err(hints.into_iter().fold(failure, Failure::hint))
 }
 
 fn umask() -> Result<(), Failure> {

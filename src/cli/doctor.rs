@@ -27,6 +27,10 @@ pub fn run(arguments: &Arguments, context: &mut Context) -> Result<u8, Failure> 
     let in_memory = given::in_memory(caller)?;
     let places = Places {
         cache: caller.image_cache().ok(),
+        no_cache: match (caller.var("DIB_IMAGE_CACHE"), caller.var("HOME")) {
+            (None, Some(home)) => place::without_home(&caller.current_dir.join(home)),
+            _ => None,
+        },
         lacks: session::lacks()
             .into_iter()
             .map(|lack| Check {

@@ -37,7 +37,7 @@ mod plan;
 mod printer;
 mod push;
 mod render;
-mod stack;
+mod room;
 mod units;
 mod values;
 mod written;
@@ -172,7 +172,7 @@ fn face(name: &str) -> Option<&'static Face> {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     defect::explain_panics();
     await_children();
-    if let Err(failure) = stack::make_room() {
+    if let Err(failure) = room::require_time().and_then(|()| room::make()) {
         failure::print(&failure, &mut Printer::standard());
         return ExitCode::from(failure.status);
     }

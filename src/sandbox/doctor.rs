@@ -81,6 +81,8 @@ pub struct Places {
     pub temporary: PathBuf,
     /// The image cache; `None` where nothing says where it is.
     pub cache: Option<PathBuf>,
+    /// Why the image cache has no place, of which it is said.
+    pub no_cache: Option<String>,
     /// What else no build can do without, and is not there.
     pub lacks: Vec<Check>,
     /// Whether builds are made in memory, where that can be mounted.
@@ -120,7 +122,7 @@ pub fn examine(places: &Places) -> Report {
         checks.extend(yama());
     }
     checks.push(temporary(places, &chosen));
-    checks.push(cache(places.cache.as_deref(), &chosen));
+    checks.push(cache(places, &chosen));
     checks.extend(places.lacks.iter().cloned());
     checks.push(device("/dev/kvm", "images boot slowly in QEMU without it"));
     checks.push(control_groups());
@@ -471,12 +473,21 @@ pub fn takes_files(directory: &Path) -> io::Result<()> {
     Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
+/// Whether a directory can be made in one, as every build does.
+fn takes_directories(directory: &Path) -> io::Result<()> {
+    let made = tempfile::Builder::new()
+        .prefix("kiln-doctor.")
+        .tempdir_in(directory)?;
+    // It is empty, and need not be its owner's to look into.
+    std::fs::remove_dir(made.keep())
+}
+
 fn temporary(places: &Places, chosen: &Result<choice::Choice, Error>) -> Check {
     let path = &places.temporary;
     let name = "temporary directory";
     let shown = path.display();
     let advice = TEMPORARY_ADVICE;
-    if let Err(error) = takes_files(path) {
+    if let Err(error) = takes_directories(path) {
         return check(name, Status::Missing, format!("`{shown}`: {error}")).remedy(advice);
     }
     let Ok(found) = nix::sys::statvfs::statvfs(path) else {
@@ -574,10 +585,13 @@ fn has_birth_times(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.created().is_ok())
 }
 
-fn cache(path: Option<&Path>, chosen: &Result<choice::Choice, Error>) -> Check {
+fn cache(places: &Places, chosen: &Result<choice::Choice, Error>) -> Check {
     let name = "image cache";
     let advice = "`--image-cache` or DIB_IMAGE_CACHE names another directory";
-    let Some(path) = path else {
+    if let Some(why) = &places.no_cache {
+        return check(name, Status::Missing, why.as_str()).remedy(advice);
+    }
+    let Some(path) = places.cache.as_deref() else {
         let detail = "`HOME` is not set, so there is no place for it";
         return check(name, Status::Missing, detail).remedy(advice);
     };

@@ -294,6 +294,22 @@ fn ask<T>(fd: libc::c_int, request: libc::Ioctl, argument: &T) -> libc::c_int {
     }
 }
 
+/// Tries to have so many more processes or threads at the same time: the kernel counts
+/// both alike, wherever its limit is.
+pub fn try_processes(count: usize) -> io::Result<()> {
+    in_child(|| {
+        // The child is one itself. What waits ends with it.
+        for _ in 1..count {
+            std::thread::Builder::new().stack_size(64 << 10).spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            })?;
+        }
+        Ok(())
+    })
+}
+
 /// Runs `work` in a child and brings its error's number back.
 pub(super) fn in_child(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     // SAFETY: probes run before the first thread is started.

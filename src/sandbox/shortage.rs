@@ -18,6 +18,16 @@ pub fn limit(resource: Resource) -> Option<u64> {
     (soft != RLIM_INFINITY).then_some(soft)
 }
 
+/// Has threads share a few heaps where addresses are limited (`ulimit -v`): glibc sets 64 MiB
+/// of them aside for a heap, and makes one for each thread.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    if limit(Resource::RLIMIT_AS).is_some() {
+        // SAFETY: a number of its own is all that the call changes.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+    }
+}
+
 /// What to do where it is the session's limit of processes.
 pub fn processes_hint(most: u64) -> String {
     format!(
@@ -49,7 +59,7 @@ pub fn cpu_time_hint() -> Option<String> {
 
 /// What to do about an error of a call that starts a process or thread; nothing if it is
 /// another error than that of a shortage.
-pub(super) fn hints(error: &io::Error) -> Vec<String> {
+pub fn hints(error: &io::Error) -> Vec<String> {
     if error.raw_os_error() != Some(libc::EAGAIN) {
         return Vec::new();
     }

@@ -281,6 +281,18 @@ fn a_named_image_cache_needs_no_home() {
 }
 
 #[test]
+fn a_home_that_is_not_there_is_not_made() {
+    let toy = Toy::basic();
+    let home = toy.world.work().join("no/home");
+    let built = Built::run(toy.command("-t tar --json").env("HOME", &home));
+    let hints = assert_refused(&toy, &built, "no/home` does not exist");
+    assert!(hints.contains("--image-cache"), "{hints}");
+    let mut command = toy.command("-t tar --json --image-cache cache");
+    Built::run(command.env("HOME", &home)).success();
+    assert!(!home.exists());
+}
+
+#[test]
 fn limits_of_the_session_are_named_where_they_are_the_reason() {
     let toy = Toy::basic();
     let build = |limit: &str| {
@@ -299,7 +311,18 @@ fn limits_of_the_session_are_named_where_they_are_the_reason() {
     let size = build("-f 1024");
     let hints = assert_refused(&toy, &size, "may make files of 1 MiB");
     assert!(hints.contains("`ulimit -f unlimited`"), "{hints}");
-    build("-n 64").success();
+    for (limit, said) in [
+        ("-v 200000", "may have 195 MiB of memory (`ulimit -v`)"),
+        ("-d 20000", "may have 19 MiB of memory (`ulimit -d`)"),
+        ("-t 5", "after 5 s of CPU time (`ulimit -t`)"),
+    ] {
+        let hints = assert_refused(&toy, &build(limit), said);
+        let remedy = format!("`ulimit {} unlimited`", &limit[..2]);
+        assert!(hints.contains(&remedy), "{hints}");
+    }
+    for enough in ["-n 64", "-v 262144", "-d 65536", "-t 10"] {
+        build(enough).success();
+    }
     for (limit, status, said) in [
         (
             "-u 4000",
@@ -372,20 +395,26 @@ fn whichever_process_the_limit_of_processes_refuses_it_is_named() {
     owned.args(["-R", &user.to_string()]);
     owned.arg(home.parent().expect("the world's own"));
     assert!(owned.status().expect("started").success());
-    for limit in 1..=9 {
+    let limited = |limit: u32, rest: &str| {
         let mut command = toy.world.command("/bin/bash");
         let drop = "ulimit -u $0 && exec setpriv --reuid $1 --regid $1 --clear-groups \"${@:2}\"";
         command.args(["-c", drop, &limit.to_string(), &user.to_string()]);
-        command.arg(crate::common::kiln());
-        let rest = "build toy -n -o toy -t tar --overwrite --json";
-        let built = Built::run(command.args(rest.split(' ')));
-        let (message, hints, _) = built.failure();
+        command.arg(crate::common::kiln()).args(rest.split(' '));
+        command
+    };
+    let build = "build toy -n -o toy -t tar --overwrite --json";
+    for limit in 1..=20 {
+        let built = Built::run(&mut limited(limit, build));
+        let hints = assert_refused(&toy, &built, "starts no further process");
         let said = format!("allows its user {limit} processes and threads in all (`ulimit -u`)");
-        assert!(
-            hints.join("\n").contains(&said),
-            "{limit}: {message}: {hints:?}"
-        );
+        assert!(hints.contains(&said), "{limit}: {hints}");
+        // The doctor says what the build says.
+        let doctor = limited(limit, "doctor").run();
+        assert_eq!(doctor.code(), 1, "{limit}: {}", doctor.stdout);
+        assert!(doctor.stdout.contains(&said), "{limit}: {}", doctor.stdout);
     }
+    Built::run(&mut limited(22, build)).success();
+    assert_eq!(limited(22, "doctor").run().code(), 0);
 }
 
 #[test]

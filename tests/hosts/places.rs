@@ -97,6 +97,27 @@ fn a_read_only_host_needs_a_place_to_build_in() {
 }
 
 #[test]
+fn who_stands_on_a_read_only_filesystem_has_the_output_elsewhere() {
+    as_root!();
+    let toy = toy();
+    let parts = [toy.world.tmp(), toy.world.home()];
+    let output = toy.world.home().join("toy");
+    for (host, mode) in [
+        (
+            user(&toy, 65536).read_only(&parts).user(USER),
+            "subordinate",
+        ),
+        (user(&toy, 10).read_only(&parts).user(USER), "single"),
+        (Host::new().read_only(&parts), "root"),
+    ] {
+        let arguments = format!("-t tar --overwrite -o {}", output.display());
+        let built = host.build(&toy, &arguments).success();
+        let said = format!("as mode `{mode}`");
+        assert!(built.outcome.stdout.contains(&said), "{:?}", built.events);
+    }
+}
+
+#[test]
 fn a_host_with_less_memory_than_is_wanted_needs_a_directory_that_serves() {
     as_root!();
     let mut toy = toy();
