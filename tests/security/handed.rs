@@ -157,6 +157,32 @@ fn a_file_that_a_hook_outside_lets_the_target_read_is_not_changed_by_it() {
 }
 
 #[test]
+fn a_file_that_a_hook_outside_fills_by_a_pipe_keeps_its_owner_and_mode() {
+    use std::os::unix::fs::MetadataExt as _;
+    let toy = Toy::basic();
+    toy.hook(
+        "extra-data",
+        "50-give",
+        "for program in chroot 'sudo chroot'; do\n\
+         $program \"$TMP_MOUNT_PATH\" /bin/bash -c '\n\
+         chown 33:33 /proc/self/fd/1; chmod 6755 /proc/self/fd/1; echo text' |\n\
+         cat >\"given by ${program%% *}\"\ndone",
+    );
+    toy.build("-t tar").success();
+    let work = fs::metadata(toy.world.work()).expect("it is there");
+    for name in ["given by chroot", "given by sudo"] {
+        let given = toy.world.work().join(name);
+        assert_eq!(fs::read_to_string(&given).expect("written"), "text\n");
+        let meta = fs::metadata(&given).expect("it is there");
+        assert_eq!(
+            (meta.uid(), meta.mode() & 0o7111),
+            (work.uid(), 0),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn directories_of_a_build_in_shared_memory_are_not_in_the_target() {
     let memory = tempfile::Builder::new()
         .prefix("kiln-test.")
