@@ -326,22 +326,21 @@ fn system(name: &str, args: &[OsString]) -> Result<ExitCode, Error> {
 
 /// `umount [-l] [-f] [-R] TARGET…`
 pub(super) fn umount_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
-    let (mut lazy, mut recursive) = (false, false);
+    // Each is lazy.
+    let mut recursive = false;
     let mut targets = Vec::new();
     let mut args_left = args.iter();
     while let Some(arg) = args_left.next() {
         match arg.to_str() {
-            Some("--lazy") => lazy = true,
             Some("--recursive") => recursive = true,
-            Some("--force" | "--verbose" | "--quiet" | "--no-canonicalize") => {}
+            Some("--lazy" | "--force" | "--verbose" | "--quiet" | "--no-canonicalize") => {}
             Some("--") => targets.extend(args_left.by_ref().map(PathBuf::from)),
             Some(text) if text.starts_with("--") => return system("umount", args),
             Some(text) if text.starts_with('-') && text.len() > 1 => {
                 for letter in text.chars().skip(1) {
                     match letter {
-                        'l' => lazy = true,
                         'R' => recursive = true,
-                        'f' | 'n' | 'v' | 'q' | 'd' | 'c' | 'i' | 'r' => {}
+                        'l' | 'f' | 'n' | 'v' | 'q' | 'd' | 'c' | 'i' | 'r' => {}
                         _ => return system("umount", args),
                     }
                 }
@@ -353,7 +352,7 @@ pub(super) fn umount_main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Erro
         return Err(Error::Usage);
     }
     for target in targets {
-        unmount(&target, lazy, recursive)?;
+        unmount(&target, recursive)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -376,36 +375,25 @@ fn stays(target: &Path) {
     ));
 }
 
-fn unmount(target: &Path, lazy: bool, recursive: bool) -> Result<(), Error> {
-    let real = place(target)
-        .and_then(|place| std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())))
-        .unwrap_or_else(|_| target.to_owned());
+fn unmount(target: &Path, recursive: bool) -> Result<(), Error> {
+    let failed = |source| Error::Unmount {
+        target: target.to_owned(),
+        source,
+    };
+    // Looked up once: who moves directories of the target meanwhile changes nothing.
+    let place = place(target).map_err(failed)?;
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    let real = std::fs::read_link(&opened).map_err(failed)?;
     if is_own(&real) {
         stays(&real);
         return Ok(());
     }
-    if recursive {
-        let below = mounts::mounts_below(&real).map_err(|source| Error::Unmount {
-            target: real.clone(),
-            source,
-        })?;
-        if below.is_empty() {
-            return Err(Error::NotMounted { target: real });
-        }
+    if recursive && mounts::mounts_below(&real).map_err(failed)?.is_empty() {
+        return Err(Error::NotMounted { target: real });
     }
-    let flags = if lazy || recursive {
-        MntFlags::MNT_DETACH
-    } else {
-        MntFlags::empty()
-    };
-    let error = match umount2(&real, flags) {
-        // What a bind took along with it keeps the mount busy.
-        Err(nix::errno::Errno::EBUSY) => match umount2(&real, MntFlags::MNT_DETACH) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        },
-        Ok(()) => return Ok(()),
-        Err(error) => error,
+    // What is open here, and what a bind took along with it, keeps the mount busy.
+    let Err(error) = umount2(&opened, MntFlags::MNT_DETACH) else {
+        return Ok(());
     };
     let mounted = mounts::mounts_below(&real).is_ok_and(|points| points.contains(&real));
     match error {

@@ -320,6 +320,37 @@ fn what_hooks_outside_bind_in_the_target_stays_in_the_target() {
 }
 
 #[test]
+fn who_moves_directories_of_the_target_has_nothing_else_unmounted() {
+    let toy = Toy::basic();
+    let Some(python) = common::tool("python3") else {
+        return common::skipped("python3 is not installed");
+    };
+    // A daemon that exchanges a directory for one with a link in it.
+    toy.hook(
+        "post-root",
+        "50-race",
+        &format!(
+            "victim=$TMP_BUILD_DIR/victim\nmkdir -p \"$victim\"\n\
+             mkdir -p \"$TMP_MOUNT_PATH/srv\"\ncd \"$TMP_MOUNT_PATH/srv\"\nmkdir -p a/own b\nln -s \"$victim\" b/own\n\
+             mount --bind \"$TMP_BUILD_DIR/hooks\" \"$victim\"\n\
+             {} -c 'import ctypes, time\n\
+             libc = ctypes.CDLL(None)\nend = time.time() + 4\n\
+             while time.time() < end:\n    libc.renameat2(-100, b\"a\", -100, b\"b\", 2)' &\n\
+             for n in {{1..150}}; do\n\
+             mount --bind /usr \"$TMP_MOUNT_PATH/srv/a/own\" || :\n\
+             umount \"$TMP_MOUNT_PATH/srv/a/own\" || :\n\
+             grep -q \" $victim \" /proc/self/mounts || {{ echo \"gone after $n\"; break; }}\n\
+             done 2>/dev/null\nwait\necho done",
+            python.display()
+        ),
+    );
+    let lines = toy.build("-t tar").success().lines();
+    assert!(lines.contains(&"done".to_owned()), "{lines:?}");
+    let gone = |line: &String| line.starts_with("gone");
+    assert!(!lines.iter().any(gone), "{lines:?}");
+}
+
+#[test]
 fn what_hooks_outside_bind_from_the_target_is_the_targets() {
     let toy = Toy::basic();
     let path = secret(&toy);
