@@ -577,6 +577,21 @@ fn the_cache_is_shown_and_cleared_but_a_home_is_not() {
         outcome.stderr
     );
     assert!(documents.join("letter").exists());
+    // Nor is it counted, which takes long: `/` is often meant for something else.
+    for (name, value) in [("/", ""), ("documents", "--json"), ("/proc", "")] {
+        let mut command = world.kiln();
+        command.args(["cache", "show", "--image-cache"]);
+        let name = world.home().join(name);
+        let outcome = command.arg(name).args(value.split_whitespace()).run();
+        assert_eq!(outcome.code(), 1, "{}", outcome.stdout);
+        assert!(
+            outcome
+                .stderr
+                .contains("is not looked through: it does not look like"),
+            "{}",
+            outcome.stderr
+        );
+    }
     let mut by_variable = world.kiln();
     by_variable.env("DIB_IMAGE_CACHE", &documents);
     let outcome = by_variable.args(["cache", "clear"]).run();

@@ -63,11 +63,21 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         None => context.caller.image_cache()?,
     };
     match arguments.command.unwrap_or(Command::Show { json: false }) {
-        Command::Show { json } => show(&cache, json, context),
+        Command::Show { json } => {
+            // Else all files below it are counted first, which takes minutes.
+            if named {
+                require_cache(&cache, "looked through").map_err(|failure| {
+                    failure.hint("`--image-cache` or DIB_IMAGE_CACHE names it")
+                })?;
+            }
+            show(&cache, json, context)
+        }
         Command::Clear { entries } => {
             // Whatever was named a cache by a slip is not emptied without a look.
             if named && entries.is_empty() {
-                require_cache(&cache)?;
+                require_cache(&cache, "emptied").map_err(|failure| {
+                    failure.hint("name the entries to remove, or remove the directory yourself")
+                })?;
             }
             clear_entries(&cache, &entries, context)
         }
@@ -77,8 +87,9 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
 /// What each build makes in its cache.
 const MARKS: [&str; 2] = ["kiln", "lockfiles"];
 
-/// Fails if a directory has entries, and none of those that builds make in a cache.
-fn require_cache(directory: &Path) -> Result<(), Failure> {
+/// Fails if a directory has entries, and none of those that builds make in a cache. `what`
+/// is not done to it then.
+fn require_cache(directory: &Path, what: &str) -> Result<(), Failure> {
     let names = names(directory)?;
     if names.is_empty()
         || MARKS
@@ -88,11 +99,10 @@ fn require_cache(directory: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "`{}` is not emptied: it does not look like an image cache, in which builds make `kiln` \
+        "`{}` is not {what}: it does not look like an image cache, in which builds make `kiln` \
          or `lockfiles`",
         directory.display()
-    ))
-    .hint("name the entries to remove, or remove the directory yourself"))
+    )))
 }
 
 fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> {
