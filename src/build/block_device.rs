@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
+use super::arch::default_arch;
 use super::failure::Failure;
 use super::output;
-use super::plan::host_arch;
 use crate::disk::config::{Config, RootParameters};
 use crate::disk::layout::fit::{self, Length};
 use crate::disk::layout::{self, NativePlanner};
@@ -179,7 +179,7 @@ impl Tool {
                 })
             })
             .transpose()?;
-        let arch = std::env::var("ARCH").unwrap_or_else(|_| host_arch());
+        let arch = std::env::var("ARCH").unwrap_or_else(|_| default_arch());
         let parameters = layout::PlanParameters {
             seed: Uuid::new_v5(&NAMESPACE, &Sha256::digest(text.as_bytes())),
             arch,

@@ -1,5 +1,6 @@
 //! Request, plan and run of a build.
 
+pub mod arch;
 mod beside;
 pub mod block_device;
 mod breaks;

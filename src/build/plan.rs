@@ -16,6 +16,7 @@ use crate::element::order::NamePattern;
 use crate::element::{self, ElementSet, Library};
 use crate::sink;
 
+use super::arch::default_arch;
 use super::environment::Variables;
 use super::exports;
 use super::failure::Failure;
@@ -66,19 +67,6 @@ pub struct Plan {
     pub withheld: Vec<String>,
 }
 
-/// The host's architecture in Debian's notation.
-pub fn host_arch() -> String {
-    let machine = nix::sys::utsname::uname()
-        .map(|name| name.machine().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    match machine.as_str() {
-        "x86_64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        arm if arm.starts_with("armv") => "armhf".to_owned(),
-        _ => machine,
-    }
-}
-
 /// An error of the element module with its hint.
 pub(super) fn element_failure(error: &element::Error) -> Failure {
     Failure::from_error(error).hint_if(error.hint())
@@ -94,7 +82,7 @@ impl Plan {
                     .hint("`kiln elements list` shows what there is"),
             );
         }
-        let arch = request.arch.clone().unwrap_or_else(host_arch);
+        let arch = request.arch.clone().unwrap_or_else(default_arch);
         let library = Library::new(&request.elements_path).map_err(|e| element_failure(&e))?;
         let options = element::Options {
             skip_base: request.skip_base,

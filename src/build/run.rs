@@ -17,13 +17,14 @@ use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::Watch;
 use crate::sandbox::{choice, hide, host, shortage, sweep};
 
+use super::arch::host_arch;
 use super::confinement::Privacy;
 use super::destination;
 use super::engine;
 use super::event::Event;
 use super::failure::Failure;
 use super::place::{self, Memory, OnDisk};
-use super::plan::{Plan, host_arch};
+use super::plan::Plan;
 use super::request::Request;
 use super::session;
 

@@ -92,7 +92,7 @@ use Type::{Flag, List, Number, Path, Shell, Text, Yaml};
 #[rustfmt::skip]
 pub static VARIABLES: &[Variable] = &[
     variable("ACI_MANIFEST", Path, Read, "", "Manifest of images of type aci; without it kiln writes one."),
-    variable("ARCH", Text, Both, "the host's", "Architecture of the image, in Debian's names. Option: `--arch`, `-a`."),
+    variable("ARCH", Text, Both, "the host's", "Architecture of the image, in Debian's names; on Debian and its kin that of the host's packages (`dpkg --print-architecture`). Option: `--arch`, `-a`."),
     variable("BUSYBOX", Path, Read, "that in PATH", "The busybox of a ramdisk."),
     variable("CLEAR_ENV", Flag, Read, "", "`1` starts hooks with ELEMENTS_PATH, HOME, LOGNAME, PATH, TERM and USER alone. Option: `--clear-env`, `-c`."),
     variable("DIB_ARGS", Text, Given, "", "The arguments of the command, separated by blanks."),

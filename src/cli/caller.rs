@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
+use crate::build::arch::default_arch;
 use crate::build::environment;
-use crate::build::plan::host_arch;
 
 /// The process that asks: its environment and directory.
 #[derive(Debug, Clone, Default)]
@@ -110,7 +110,7 @@ fn home_of(uid: u32) -> Option<OsString> {
 
 /// The architecture to look elements up for: `ARCH`, else the host's.
 pub fn arch(caller: &Caller) -> Result<String, Failure> {
-    Ok(caller.text("ARCH")?.unwrap_or_else(host_arch))
+    Ok(caller.text("ARCH")?.unwrap_or_else(default_arch))
 }
 
 #[cfg(test)]

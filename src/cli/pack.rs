@@ -235,7 +235,9 @@ fn request(arguments: Arguments, context: &Context) -> Result<pack::Request, Fai
         layout,
         size,
         sector_size: arguments.sector_size,
-        arch: arguments.arch.unwrap_or_else(crate::build::plan::host_arch),
+        arch: arguments
+            .arch
+            .unwrap_or_else(crate::build::arch::default_arch),
         fstype: arguments.filesystem,
         label: arguments.label,
         mkfs_options: arguments.mkfs_options,

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use kiln::build::environment::parse;
 use kiln::build::event::Event;
 use kiln::build::variables::{Role, VARIABLES};
 
 use crate::common::toy::{Built, PHASES, Toy};
+use crate::common::{Run as _, kiln};
+use crate::skip;
 
 /// Writes the environment and the working directory of every phase, and takes
 /// them out of the target at the end.
@@ -541,5 +544,33 @@ fn the_callers_umask_is_for_outputs_and_never_for_the_image() {
         let (tar, raw, sums) = build(umask);
         assert_eq!((raw, sums), (wanted, wanted), "{umask}");
         assert!(tar == usual, "the image differs with umask {umask}");
+    }
+}
+
+#[test]
+fn the_architecture_is_that_of_the_hosts_packages_if_nobody_says_another() {
+    if !Path::new("/etc/debian_version").exists() {
+        skip!("this host is not Debian");
+    }
+    let toy = Toy::basic();
+    let programs = toy.world.home().join("programs");
+    fs::create_dir(&programs).expect("made");
+    let dpkg = programs.join("dpkg");
+    let plan = |script: &str, words: &[&str]| {
+        fs::write(&dpkg, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).expect("ours");
+        let mut command = toy.world.command(kiln());
+        command.args(["plan", "toy", "-n", "--json"]).args(words);
+        let plan = command.env("PATH", &programs).run().success();
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+        plan["arch"].as_str().expect("text").to_owned()
+    };
+    // A kernel of 64 bits tells nothing of that.
+    let says = "[ \"$*\" = --print-architecture ] && echo i386";
+    assert_eq!(plan(says, &[]), "i386");
+    assert_eq!(plan(says, &["-a", "armhf"]), "armhf");
+    let kernels = kiln::build::arch::host_arch();
+    for broken in ["exit 1", "echo", "echo a b", "kill -9 $$"] {
+        assert_eq!(plan(broken, &[]), kernels, "{broken}");
     }
 }
