@@ -122,21 +122,21 @@ pub struct Parts {
     pub bad_name: Vec<String>,
 }
 
-/// Where hooks are looked for.
+/// How the paths of hooks are looked up.
 #[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
+pub enum Lookup<'a> {
     /// Where this process finds them.
     Here,
     /// In a root that others made: no link leads out of it, one of `/proc` neither.
     Root(&'a Root),
 }
 
-impl Place<'_> {
+impl Lookup<'_> {
     /// Calls `look` with a path by which this process finds what `path` leads to there.
     fn at<T>(self, path: &Path, look: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
         match self {
-            Place::Here => look(path),
-            Place::Root(root) => {
+            Lookup::Here => look(path),
+            Lookup::Root(root) => {
                 let found = root.open_path(path)?;
                 look(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))
             }
@@ -151,17 +151,17 @@ impl Place<'_> {
 /// Lists a phase directory as it is now: regular files (also through links)
 /// that this process may execute, in the order of `sort -n`.
 pub fn list(
-    place: Place<'_>,
+    lookup: Lookup<'_>,
     directory: &Path,
     pattern: &order::NamePattern,
 ) -> Result<Parts, Error> {
     let mut parts = Parts::default();
-    for name in files(place, directory)? {
+    for name in files(lookup, directory)? {
         let Some(text) = name.to_str().filter(|name| pattern.matches(name)) else {
             parts.bad_name.push(name.to_string_lossy().into_owned());
             continue;
         };
-        if place.holds(&directory.join(text), super::is_program) {
+        if lookup.holds(&directory.join(text), super::is_program) {
             parts.run.push(text.to_owned());
         } else {
             parts.not_executable.push(text.to_owned());
@@ -173,12 +173,12 @@ pub fn list(
 
 /// Lists the environment files beside a phase directory, in the order they are
 /// sourced (by bytes); none when there is no such directory.
-pub fn environment(place: Place<'_>, phase: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn environment(lookup: Lookup<'_>, phase: &Path) -> Result<Vec<PathBuf>, Error> {
     let directory = phase.join("..").join(element::hooks::ENVIRONMENT);
-    if !place.holds(&directory, Path::is_dir) {
+    if !lookup.holds(&directory, Path::is_dir) {
         return Ok(Vec::new());
     }
-    let names = files(place, &directory)?;
+    let names = files(lookup, &directory)?;
     let is_good = |name: &&OsString| name.to_str().is_some_and(order::is_environment_name);
     Ok(names
         .iter()
@@ -188,8 +188,8 @@ pub fn environment(place: Place<'_>, phase: &Path) -> Result<Vec<PathBuf>, Error
 }
 
 /// Names of the regular files, also through links, in byte order.
-fn files(place: Place<'_>, directory: &Path) -> Result<Vec<OsString>, Error> {
-    let listed = place.at(directory, |directory| {
+fn files(lookup: Lookup<'_>, directory: &Path) -> Result<Vec<OsString>, Error> {
+    let listed = lookup.at(directory, |directory| {
         std::fs::read_dir(directory)?
             .map(|entry| entry.map(|entry| entry.file_name()))
             .collect::<io::Result<Vec<_>>>()
@@ -198,7 +198,7 @@ fn files(place: Place<'_>, directory: &Path) -> Result<Vec<OsString>, Error> {
         path: directory.to_owned(),
         source,
     })?;
-    names.retain(|name| place.holds(&directory.join(name), Path::is_file));
+    names.retain(|name| lookup.holds(&directory.join(name), Path::is_file));
     names.sort();
     Ok(names)
 }
@@ -238,14 +238,14 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     let pattern = order::NamePattern::new(std::env::var("RUN_PARTS_REGEX").ok().as_deref())?;
     match option {
         Some("--list") => {
-            for hook in list(Place::Here, directory, &pattern)?.run {
+            for hook in list(Lookup::Here, directory, &pattern)?.run {
                 super::print(&format!("{}\n", directory.join(hook).display()));
             }
             Ok(ExitCode::SUCCESS)
         }
         Some(_) => run(name, directory, &pattern),
         None => {
-            let files = environment(Place::Here, directory)?;
+            let files = environment(Lookup::Here, directory)?;
             if files.is_empty() {
                 return run(name, directory, &pattern);
             }
@@ -269,7 +269,7 @@ pub(super) fn main(name: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
 
 fn run(name: &OsStr, directory: &Path, pattern: &order::NamePattern) -> Result<ExitCode, Error> {
     let say = |text: &str| super::say(&format!("{} {text}", name.display()));
-    let parts = list(Place::Here, directory, pattern)?;
+    let parts = list(Lookup::Here, directory, pattern)?;
     let trace = super::env_text("DIB_DEBUG_TRACE").and_then(|level| level.parse::<u32>().ok());
     if trace.is_some_and(|level| level > 0) {
         say(&format!(
@@ -364,7 +364,7 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", dir.path().join("12-dangling")).unwrap();
         std::fs::create_dir(dir.path().join("1-dir")).unwrap();
         let parts = list(
-            Place::Here,
+            Lookup::Here,
             dir.path(),
             &order::NamePattern::new(None).unwrap(),
         )

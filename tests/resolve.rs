@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kiln::element::order::NamePattern;
 use kiln::element::{Body, ElementSet, Library, Options, Reason, hooks, info, metadata, resolve};
-use kiln::helpers::run_parts::Place;
+use kiln::helpers::run_parts::Lookup;
 
 fn file(root: &Path, path: &str, text: &str, mode: u32) {
     let path = root.join(path);
@@ -122,13 +122,13 @@ fn the_merged_hooks_are_the_same_on_disk_as_in_the_plan() {
         .collect();
     assert_eq!(planned, ["08-debootstrap", "50-block-daemons"]);
     assert_eq!(
-        kiln::helpers::run_parts::list(Place::Here, &out.path().join("root.d"), &pattern)
+        kiln::helpers::run_parts::list(Lookup::Here, &out.path().join("root.d"), &pattern)
             .unwrap()
             .run,
         planned
     );
     let environment =
-        kiln::helpers::run_parts::environment(Place::Here, &out.path().join("root.d")).unwrap();
+        kiln::helpers::run_parts::environment(Lookup::Here, &out.path().join("root.d")).unwrap();
     assert_eq!(
         environment,
         [out.path().join("root.d/../environment.d/10-debian.bash")]

@@ -149,11 +149,11 @@ impl Engine<'_> {
     /// The hooks of a directory in the order they run. Listed now and not from the plan:
     /// hooks may add hooks.
     fn hooks_in(&mut self, directory: &str, inside: bool) -> Result<Vec<String>, Failure> {
-        let list = |place: run_parts::Place<'_>, directory: &Path| {
-            let parts = run_parts::list(place, directory, &self.plan.hook_names);
+        let list = |lookup: run_parts::Lookup<'_>, directory: &Path| {
+            let parts = run_parts::list(lookup, directory, &self.plan.hook_names);
             parts.map_err(|error| Failure::from_error(&error))
         };
-        let outside = list(run_parts::Place::Here, &self.dirs.hooks.join(directory))?;
+        let outside = list(run_parts::Lookup::Here, &self.dirs.hooks.join(directory))?;
         if !inside {
             return Ok(outside.run);
         }
@@ -161,7 +161,7 @@ impl Engine<'_> {
         let there = Path::new(HOOKS_INSIDE).join(directory);
         let root = Root::open(&self.dirs.target)
             .map_err(Failure::io("listing the hooks in the target"))?;
-        let parts = list(run_parts::Place::Root(&root), &there).map_err(|failure| {
+        let parts = list(run_parts::Lookup::Root(&root), &there).map_err(|failure| {
             failure.hint(format!("a hook moved or replaced `{HOOKS_INSIDE}`"))
         })?;
         for name in outside.run.iter().filter(|name| !parts.run.contains(name)) {

@@ -73,17 +73,17 @@ impl Engine<'_> {
         place: &Place,
     ) -> Result<Sourced, Failure> {
         let base = self.base_environment(phase);
-        let list = |place: run_parts::Place<'_>, directory: &Path| {
-            let files = run_parts::environment(place, &directory.join(phase.directory()));
+        let list = |lookup: run_parts::Lookup<'_>, directory: &Path| {
+            let files = run_parts::environment(lookup, &directory.join(phase.directory()));
             files.map_err(|error| Failure::from_error(&error))
         };
         // As for hooks, links lead where they lead in the target.
         let files = if phase.inside {
             let root = Root::open(&self.dirs.target)
                 .map_err(Failure::io("listing `environment.d` in the target"))?;
-            list(run_parts::Place::Root(&root), Path::new(HOOKS_INSIDE))?
+            list(run_parts::Lookup::Root(&root), Path::new(HOOKS_INSIDE))?
         } else {
-            list(run_parts::Place::Here, &self.dirs.hooks)?
+            list(run_parts::Lookup::Here, &self.dirs.hooks)?
         };
         if files.is_empty() {
             return Ok(Sourced {

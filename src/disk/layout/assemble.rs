@@ -90,13 +90,13 @@ fn put(what: &str, volume: Volume, pieces: &[Piece], disks: &mut [DiskBuilder]) 
 }
 
 /// Disks with everything in its place but the filesystems.
-pub(super) struct Places {
+pub(super) struct Placed {
     disks: Vec<DiskBuilder>,
     spaces: BTreeMap<String, Space>,
     pools: Vec<ThinPool>,
 }
 
-impl Places {
+impl Placed {
     /// Bytes that a node has; `None` if there is no such node.
     pub(super) fn bytes(&self, node: &str) -> Option<u64> {
         self.spaces.get(node).map(Space::length)
@@ -180,11 +180,11 @@ impl Plan {
         boot: Option<&BiosBoot>,
         planner: &mut FilesystemPlanner<'_>,
     ) -> Result<Vec<Disk>, LayoutError> {
-        let Places {
+        let Placed {
             mut disks,
             spaces,
             mut pools,
-        } = self.places(image_size, boot)?;
+        } = self.placed(image_size, boot)?;
         for filesystem in &self.filesystems {
             // Bases are checked when the configuration is read.
             let Some(space) = spaces.get(&filesystem.base) else {
@@ -200,12 +200,12 @@ impl Plan {
         Ok(disks.collect::<Result<_, _>>()?)
     }
 
-    /// Places all but the filesystems: partitions, logical volumes, tables and boot code.
-    pub(super) fn places(
+    /// Placed all but the filesystems: partitions, logical volumes, tables and boot code.
+    pub(super) fn placed(
         &self,
         image_size: u64,
         mut boot: Option<&BiosBoot>,
-    ) -> Result<Places, LayoutError> {
+    ) -> Result<Placed, LayoutError> {
         let mut disks = Vec::with_capacity(self.disks.len());
         let mut spaces = BTreeMap::new();
         for (at, plan) in self.disks.iter().enumerate() {
@@ -222,7 +222,7 @@ impl Plan {
             disks.push(disk);
         }
         let pools = self.place_groups(&mut disks, &mut spaces)?;
-        Ok(Places {
+        Ok(Placed {
             disks,
             spaces,
             pools,
@@ -255,7 +255,7 @@ impl Plan {
             || volumes.any(|one| one.name == node && matches!(one.size, LvSize::Bytes(_)))
     }
 
-    /// Places logical volumes and writes the headers of physical ones. Returns the
+    /// Placed logical volumes and writes the headers of physical ones. Returns the
     /// thin pools, still empty.
     fn place_groups(
         &self,
@@ -336,7 +336,7 @@ impl Plan {
     }
 }
 
-/// Places partitions and the table, and finds room for boot code.
+/// Placed partitions and the table, and finds room for boot code.
 fn place_table(
     plan: &DiskPlan,
     at: usize,

@@ -24,9 +24,9 @@ impl Plan {
     ) -> Result<(), LayoutError> {
         let mut bytes = image_size.unwrap_or(self.minimum_size().max(SOME));
         let mut growth = Growth::default();
-        let places = loop {
-            match self.places(bytes, None) {
-                Ok(places) => break places,
+        let placed = loop {
+            match self.placed(bytes, None) {
+                Ok(placed) => break placed,
                 Err(error) if image_size.is_none() => {
                     bytes = self.larger(bytes, error, &mut growth)?;
                 }
@@ -41,7 +41,7 @@ impl Plan {
         };
         for filesystem in self.filesystems.iter().filter(known) {
             // Bases are checked when the configuration is read.
-            let Some(bytes) = places.bytes(&filesystem.base) else {
+            let Some(bytes) = placed.bytes(&filesystem.base) else {
                 continue;
             };
             planner

@@ -188,86 +188,90 @@ pub fn bootstrap(
         may_expire: request.may_expire,
     };
     let step = Step::start(report, "reading package lists", None);
-    let suites = open_suites(request, &access)?;
-    let indices = access.indices(&suites, &request.components, &request.arch, &|count| {
-        step.advance(count);
-    })?;
-    let mut asked = vec!["apt"];
-    if request.mirrors.main.starts_with("https:") {
-        // Without certificates apt in the root could not reach its archive.
-        asked.push("ca-certificates");
-    }
-    asked.extend(request.include.iter().map(String::as_str));
-    let asked = resolve::asked(asked)?;
-    let versions = resolve::versions(&asked)?;
-    let universe = repository::universe(&suites, &indices, &request.arch, versions)?;
-    let lists = repository::apt_lists(&suites, &indices);
-    drop(indices);
-    let resolution = resolve::resolve(&universe, &request.arch, &asked)?;
+    let asked = asked(request)?;
+    let archives = Archives::read(request, &access, &asked, &step)?;
+    let resolution = resolve::resolve(&archives.universe, &request.arch, &asked)?;
     step.finish();
 
     let packages = resolution.packages.as_slice();
-    let items: Vec<Item> = packages
-        .iter()
-        .filter_map(|package| {
-            let suite = suites.get(package.repository)?;
-            Some(Item {
-                locations: vec![
-                    suite
-                        .archive
-                        .join(package.filename.trim_start_matches("./")),
-                ],
-                size: package.size,
-                sha256: package.sha256,
-            })
-        })
-        .collect();
-    let keys = request.keyring.fingerprints();
-    let id_maps = cached::id_maps()?;
-    let identity = cached::Identity {
-        arch: &request.arch,
-        packages,
-        keys: &keys,
-        epoch: request.epoch.as_deref(),
-        id_maps: &id_maps,
-    };
     let making = Making {
         request,
         client,
         cache,
         report,
         resolution: &resolution,
-        items: &items,
+        items: &archives.items(packages),
     };
-    let (root, was_cached) = if cached::can_keep(cache) {
-        let (root, was_cached) = cached::root(cache, identity.key(), |path| making.run(path))?;
-        (Some(root), was_cached)
-    } else {
-        report(Notice::Info(&format!(
-            "the root is not kept for later builds: files in `{}` cannot be given to other \
-             users, as on NFS; `--image-cache` names another directory",
-            cache.root().display()
-        )));
-        making.run(target)?;
-        (None, false)
-    };
-    if was_cached {
-        report(Notice::Info("using the cached root of the same packages"));
-    }
-    let suite = suites
-        .first()
-        .map_or_else(|| request.suite.clone(), |first| first.suite.name.clone());
+    let root = making.root(target)?;
     Ok(Bootstrapped {
-        suite,
+        suite: archives.name().unwrap_or(&request.suite).to_owned(),
         root,
-        lists,
         packages: packages
             .iter()
             .map(|package| (package.cache_name(), cache.blob_path(package.sha256)))
             .collect(),
         automatic: resolution.automatic(),
         arch: request.arch.clone(),
+        lists: archives.lists,
     })
+}
+
+/// What is to be in the root, beside what every system needs.
+fn asked(request: &Request) -> Result<Vec<Relation>, Error> {
+    let mut asked = vec!["apt"];
+    if request.mirrors.main.starts_with("https:") {
+        // Without certificates apt in the root could not reach its archive.
+        asked.push("ca-certificates");
+    }
+    asked.extend(request.include.iter().map(String::as_str));
+    Ok(resolve::asked(asked)?)
+}
+
+/// What the archives have, by their signed lists.
+struct Archives {
+    /// The suite that was asked for is the first.
+    suites: Vec<OpenSuite>,
+    universe: Universe,
+    lists: Vec<ListFile>,
+}
+
+impl Archives {
+    fn read(
+        request: &Request,
+        access: &Access<'_>,
+        asked: &[Relation],
+        step: &Step<'_>,
+    ) -> Result<Archives, Error> {
+        let suites = open_suites(request, access)?;
+        let (components, arch) = (&request.components, &request.arch);
+        let indices = access.indices(&suites, components, arch, &|count| step.advance(count))?;
+        let versions = resolve::versions(asked)?;
+        Ok(Archives {
+            universe: repository::universe(&suites, &indices, arch, versions)?,
+            lists: repository::apt_lists(&suites, &indices),
+            suites,
+        })
+    }
+
+    /// Name of the suite that was asked for.
+    fn name(&self) -> Option<&str> {
+        let first = self.suites.first();
+        first.map(|first| first.suite.name.as_str())
+    }
+
+    /// The files of packages, in the same order.
+    fn items(&self, packages: &[&Package]) -> Vec<Item> {
+        let item = |package: &&Package| {
+            let suite = self.suites.get(package.repository)?;
+            let path = package.filename.trim_start_matches("./");
+            Some(Item {
+                locations: vec![suite.archive.join(path)],
+                size: package.size,
+                sha256: package.sha256,
+            })
+        };
+        packages.iter().filter_map(item).collect()
+    }
 }
 
 /// Opens the suite that was asked for and those that go with it.
@@ -324,6 +328,33 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
+    /// The root in the cache, made if it is not there; `None` where the cache cannot keep it
+    /// and it is made in the target.
+    fn root(&self, target: &Path) -> Result<Option<PathBuf>, Error> {
+        if !cached::can_keep(self.cache) {
+            (self.report)(Notice::Info(&format!(
+                "the root is not kept for later builds: files in `{}` cannot be given to other \
+                 users, as on NFS; `--image-cache` names another directory",
+                self.cache.root().display()
+            )));
+            self.run(target)?;
+            return Ok(None);
+        }
+        let identity = cached::Identity {
+            arch: &self.request.arch,
+            packages: &self.resolution.packages,
+            keys: &self.request.keyring.fingerprints(),
+            epoch: self.request.epoch.as_deref(),
+            id_maps: &cached::id_maps()?,
+        };
+        let (root, was_cached) = cached::root(self.cache, identity.key(), |path| self.run(path))?;
+        if was_cached {
+            let text = "using the cached root of the same packages";
+            (self.report)(Notice::Info(text));
+        }
+        Ok(Some(root))
+    }
+
     /// Makes it in an empty directory.
     fn run(&self, path: &Path) -> Result<(), Error> {
         let root = Root::open(path).map_err(|source| Error::File {

@@ -26,8 +26,8 @@ const OPEN_HOW: usize = 24;
 /// Size of a page, above which `openat2` refuses its structure.
 const LARGEST_HOW: u64 = 4096;
 
-/// Where a file is to be made.
-pub(super) struct Place {
+/// A name that is to be made in a directory, and what is known of its file.
+pub(super) struct NewEntry {
     pub(super) directory: OwnedFd,
     pub(super) name: CString,
     pub(super) uid: u32,
@@ -36,7 +36,7 @@ pub(super) struct Place {
     pub(super) list: Option<Box<[u8]>>,
 }
 
-impl Place {
+impl NewEntry {
     /// Whether the kernel makes there what is to be made.
     fn is_plain(&self) -> bool {
         (self.uid, self.gid) == (0, 0) && self.list.is_none()
@@ -92,7 +92,7 @@ impl Call<'_> {
         directory: i32,
         path: &[u8],
         any_owner: bool,
-    ) -> Result<Option<Place>, Errno> {
+    ) -> Result<Option<NewEntry>, Errno> {
         let Some((parent, name)) = split(path) else {
             return Ok(None);
         };
@@ -122,7 +122,7 @@ impl Call<'_> {
             return Ok(None);
         };
         self.require_beneath(&directory)?;
-        Ok(Some(Place {
+        Ok(Some(NewEntry {
             directory,
             name,
             uid,
@@ -162,7 +162,7 @@ impl Call<'_> {
     }
 
     /// Records the access control lists of what was made at a place with a mode.
-    pub(super) fn record_lists(&self, place: &Place, found: &libc::statx, mode: u32) {
+    pub(super) fn record_lists(&self, place: &NewEntry, found: &libc::statx, mode: u32) {
         let Some(default) = &place.list else { return };
         let (access, _) = acl_at_birth(default, mode as u16);
         let kind = u32::from(found.stx_mode) & libc::S_IFMT;
@@ -204,7 +204,7 @@ impl Call<'_> {
     }
 
     /// Takes over the umask, last of all before something is made in the directory.
-    pub(super) fn enter<'a>(&mut self, place: &'a Place) -> Result<&'a OwnedFd, Errno> {
+    pub(super) fn enter<'a>(&mut self, place: &'a NewEntry) -> Result<&'a OwnedFd, Errno> {
         self.take_umask()?;
         if place.list.is_some() {
             // The list takes its place.
@@ -243,7 +243,7 @@ impl Call<'_> {
 
     /// Records the owner, and the lists, of what was just made under a name with a mode,
     /// unless it is gone already.
-    pub(super) fn record_name(&self, place: &Place, mode: u32) -> Result<(), Errno> {
+    pub(super) fn record_name(&self, place: &NewEntry, mode: u32) -> Result<(), Errno> {
         let directory = &place.directory;
         let flags = libc::AT_SYMLINK_NOFOLLOW;
         let found = match statx(directory.as_raw_fd(), &place.name, flags, 0) {
@@ -387,7 +387,7 @@ impl Call<'_> {
     }
 
     /// Opens a file that is made at a place or, if there is a link, where that leads.
-    fn open_new(&mut self, mut place: Place, flags: i32, mode: u32) -> Outcome {
+    fn open_new(&mut self, mut place: NewEntry, flags: i32, mode: u32) -> Outcome {
         let new = flags | ONLY_NEW;
         for _ in 0..MOST_LINKS {
             let owner = (place.uid, place.gid);
@@ -426,7 +426,7 @@ impl Call<'_> {
     /// place, which would be root's. What is no file of its own kind it knows better, and
     /// where nothing can be made it asks who opens: that must not be the engine, which may
     /// look into itself (`/proc/PID/mem`).
-    fn open_there(&self, place: &Place, flags: i32) -> Outcome {
+    fn open_there(&self, place: &NewEntry, flags: i32) -> Outcome {
         let look = libc::O_PATH | libc::O_NOFOLLOW;
         let file = open_at(place.directory.as_raw_fd(), &place.name, look, 0)?;
         let kind = u32::from(statx_of(&file)?.stx_mode) & libc::S_IFMT;
@@ -442,7 +442,7 @@ impl Call<'_> {
     }
 
     /// Where the link at a place leads; `None` if there is none, or the kernel knows better.
-    fn behind_link(&mut self, place: &Place) -> Result<Option<Place>, Errno> {
+    fn behind_link(&mut self, place: &NewEntry) -> Result<Option<NewEntry>, Errno> {
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let Ok(link) = open_at(place.directory.as_raw_fd(), &place.name, flags, 0) else {
             return Ok(None);
@@ -468,7 +468,7 @@ impl Call<'_> {
         let found = statx_of(&directory)?;
         let (uid, gid) = self.first_owner_in(&found)?;
         let list = self.default_list(&found);
-        Ok(Some(Place {
+        Ok(Some(NewEntry {
             list,
             directory,
             name: CString::new(name).map_err(|_| Errno::EINVAL)?,
@@ -508,7 +508,7 @@ impl Call<'_> {
         Errno::result(unsafe {
             libc::symlinkat(text.as_ptr(), parent.as_raw_fd(), place.name.as_ptr())
         })?;
-        let place = Place {
+        let place = NewEntry {
             list: None,
             ..place
         };

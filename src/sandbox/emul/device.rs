@@ -93,7 +93,7 @@ impl Call<'_> {
 }
 
 /// Gives what was just made to its owner, where owners are real.
-fn give(place: &super::create::Place) -> Result<(), Errno> {
+fn give(place: &super::create::NewEntry) -> Result<(), Errno> {
     if (place.uid, place.gid) == (0, 0) {
         return Ok(());
     }
