@@ -15,7 +15,6 @@ use libc::{c_long, sock_filter};
 use super::bpf::JUMP_AT_LEAST;
 use super::bpf::{DATA_ARCH, DATA_NR, JUMP_EQUAL, LOAD, RLIMIT_LOCKS, answer, instruction};
 use super::network::Network;
-use super::process::has_own_processes;
 use super::seccomp::load;
 
 /// `AUDIT_ARCH_*` of this machine, from `linux/audit.h`.
@@ -166,8 +165,9 @@ fn answer_argument(
 }
 
 /// Instructions that refuse to set limits of another process (`prlimit(2)`), for which the
-/// kernel asks for the same user only: a process with a limit of no CPU time is killed. The
-/// limit that says who a process believes to be is the engine's to set, and limits nothing.
+/// kernel asks for the same user only: a process with a limit of no CPU time is killed, and
+/// the engine counts nothing that it cannot open. The limit that says who a process believes to
+/// be is the engine's to set, and limits nothing.
 fn keep_limits(program: &mut Vec<sock_filter>, prlimit: u32) {
     program.extend([
         jump_equal(prlimit, 0, 10),
@@ -234,8 +234,6 @@ fn table(
 struct Rules<'a> {
     families: Families<'a>,
     no_socketcall: bool,
-    /// Processes of the host have numbers here.
-    shares_processes: bool,
 }
 
 /// The filter.
@@ -243,7 +241,6 @@ fn program(rules: Rules<'_>, narrow: &Narrow) -> Vec<sock_filter> {
     let Rules {
         families,
         no_socketcall,
-        shares_processes,
     } = rules;
     let number = |nr: &c_long| u32::try_from(*nr).unwrap_or(u32::MAX);
     let mut own = Vec::new();
@@ -253,9 +250,7 @@ fn program(rules: Rules<'_>, narrow: &Narrow) -> Vec<sock_filter> {
         instruction(JUMP_AT_LEAST, 0, 1, 0x4000_0000),
         answer(ENOSYS),
     ]);
-    if shares_processes {
-        keep_limits(&mut own, number(&libc::SYS_prlimit64));
-    }
+    keep_limits(&mut own, number(&libc::SYS_prlimit64));
     table(
         &mut own,
         REFUSED.iter().chain(REFUSED_HERE).map(number),
@@ -268,9 +263,7 @@ fn program(rules: Rules<'_>, narrow: &Narrow) -> Vec<sock_filter> {
     if let Some(socketcall) = narrow.socketcall.filter(|_| no_socketcall) {
         refuse(&mut other, socketcall, ENOSYS);
     }
-    if shares_processes {
-        keep_limits(&mut other, narrow.prlimit);
-    }
+    keep_limits(&mut other, narrow.prlimit);
     table(
         &mut other,
         narrow.refused.iter().copied(),
@@ -311,7 +304,6 @@ pub fn install(network: Network, own_network_namespace: bool) -> io::Result<()> 
     let rules = Rules {
         families,
         no_socketcall: off,
-        shares_processes: !has_own_processes(),
     };
     load(&program(rules, &NARROW), 0).map(drop)
 }
@@ -329,7 +321,6 @@ mod tests {
         let rules = Rules {
             families,
             no_socketcall: true,
-            shares_processes: true,
         };
         let program = |narrow| program(rules, narrow);
         let arm = program(&NARROW_ARM);
@@ -394,7 +385,6 @@ mod tests {
         let rules = Rules {
             families: Families::Only(&LOCAL),
             no_socketcall: true,
-            shares_processes: false,
         };
         let program = program(rules, &NARROW_I386);
         let socket = u32::try_from(libc::SYS_socket).expect("a number");
@@ -417,15 +407,11 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_others_are_kept_where_processes_are_shared() {
+    fn limits_of_others_are_kept() {
         let allow = libc::SECCOMP_RET_ALLOW;
-        let with = |shares_processes, narrow: &Narrow| {
-            let rules = Rules {
-                families: Families::Without(&[]),
-                no_socketcall: false,
-                shares_processes,
-            };
-            program(rules, narrow)
+        let rules = Rules {
+            families: Families::Without(&[]),
+            no_socketcall: false,
         };
         let prlimit = u32::try_from(libc::SYS_prlimit64).expect("a number");
         let (cpu, address) = (libc::RLIMIT_CPU, 4096);
@@ -440,10 +426,8 @@ mod tests {
                 (&NARROW_I386, I386, PRLIMIT_I386),
                 (&NARROW_ARM, ARM, 369),
             ] {
-                let shared = run(&with(true, narrow), arch, number, arguments);
-                assert_eq!(shared, expected, "{arch:x} {arguments:?}");
-                let own = run(&with(false, narrow), arch, number, arguments);
-                assert_eq!(own, allow, "{arch:x} {arguments:?}");
+                let found = run(&program(rules, narrow), arch, number, arguments);
+                assert_eq!(found, expected, "{arch:x} {arguments:?}");
             }
         }
     }

@@ -340,8 +340,10 @@ fn signals_do_not_leave_the_sandbox() {
     assert!(ended.is_none(), "the hook killed a process of the host");
 }
 
-/// Sets the limit of open files of the process `$1`, and the shell's own.
+/// Sets the limit of open files of the process `$1` and of the engine, which is the second where
+/// the sandbox has numbers of its own, and the shell's own.
 const LIMIT: &str = "prlimit --pid $1 --nofile=7:7 2>/dev/null && echo hit\n\
+case $(tr '\\0' ' ' </proc/2/cmdline) in *kiln*) prlimit --pid 2 --nofile=7:4096 2>/dev/null && echo hit;; esac\n\
 ulimit -n 11 && echo own $(ulimit -n)\necho tried";
 
 #[test]
