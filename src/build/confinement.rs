@@ -81,6 +81,8 @@ const HIDDEN: [&str; 14] = [
 pub struct Privacy {
     /// Paths to cover.
     pub hidden: Vec<PathBuf>,
+    /// Directories in which some of these are replaced now and then.
+    pub replaced_in: Vec<PathBuf>,
     /// Paths to keep below these.
     pub shown: Vec<PathBuf>,
 }
@@ -94,6 +96,11 @@ impl Privacy {
         given: &[PathBuf],
     ) -> Privacy {
         let mut hidden: Vec<PathBuf> = HIDDEN.iter().map(PathBuf::from).collect();
+        let mut replaced_in = Vec::new();
+        // Only root reads what is hidden there.
+        if nix::unistd::geteuid().is_root() {
+            replaced_in.push("/etc".into());
+        }
         let mut shown: Vec<PathBuf> = given.to_vec();
         shown.extend(confinement.show.iter().cloned());
         shown.extend(named_by_variables(environment));
@@ -113,7 +120,8 @@ impl Privacy {
             shown.extend(SHOWN_AT_HOME.iter().map(|name| home.join(name)));
             shown.extend(public_keys(&home.join(".ssh")));
             shown.extend(programs(&home, environment.get(OsStr::new("PATH"))));
-            kept.push(home);
+            kept.push(home.clone());
+            replaced_in.push(home);
         }
         if nix::unistd::geteuid().is_root() {
             let real = |path: &PathBuf| path.canonicalize().ok();
@@ -121,11 +129,16 @@ impl Privacy {
             for path in reserved::to_root(Path::new("/"), &kept) {
                 // A home as any other, for programs.
                 shown.extend(programs(&path, environment.get(OsStr::new("PATH"))));
+                shown.extend(kept.iter().filter(|kept| kept.starts_with(&path)).cloned());
+                replaced_in.extend(reserved::where_replaced(&path));
                 hidden.push(path);
             }
-            shown.extend(kept);
         }
-        Privacy { hidden, shown }
+        Privacy {
+            hidden,
+            replaced_in,
+            shown,
+        }
     }
 }
 

@@ -43,6 +43,9 @@ const PUBLIC: [&str; 13] = [
 /// Where root keeps files of its own that it may want to give to a build.
 const SHARED: [&str; 2] = ["tmp", "var/tmp"];
 
+/// So many files of a directory are not a few.
+const FEW: usize = 256;
+
 /// More than this many paths are not covered one by one.
 const MOST: usize = 4096;
 
@@ -73,6 +76,14 @@ pub fn to_root(root: &Path, kept: &[PathBuf]) -> Vec<PathBuf> {
         found.truncate(MOST);
     }
     found
+}
+
+/// The directory that a path is replaced in by its service, which writes a new file and gives
+/// it the old name. `None` where that is not usual, or there is more than a few files in it.
+pub fn where_replaced(path: &Path) -> Option<PathBuf> {
+    let is_file = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let parent = path.parent().filter(|_| is_file)?;
+    (entries(parent).take(FEW).count() < FEW).then(|| parent.to_owned())
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = DirEntry> {

@@ -94,6 +94,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         work_size: confinement.limits.disk,
         writable,
         hidden: [privacy.hidden, hide::host_sockets()].concat(),
+        replaced_in: privacy.replaced_in,
         shown: privacy.shown,
         network: confinement.network,
     };

@@ -5,7 +5,7 @@
 //! or file before the host's tree is locked, and what a build was given below a
 //! covered directory is mounted on top again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::unistd::{AccessFlags, access};
 
-use super::{Error, mounts};
+use super::{Error, listed, mounts};
 
 /// More sockets than this are not covered one by one.
 const MOST_SOCKETS: usize = 4096;
@@ -131,21 +131,63 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Mount { what, path, source }
 }
 
-/// Covers `hidden`, except for what of `shown` lies below. Paths that do not exist
+/// What is to be hidden.
+#[derive(Debug, Clone, Copy)]
+pub struct Hidden<'a> {
+    /// Files and directories.
+    pub paths: &'a [PathBuf],
+    /// Directories in which some of these may be replaced while a build runs.
+    pub replaced_in: &'a [PathBuf],
+}
+
+/// The paths that there are, without links, sorted.
+fn resolve(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = paths
+        .iter()
+        .filter_map(|path| std::fs::canonicalize(path).ok())
+        .filter(|path| path != Path::new("/"))
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Covers what is hidden, except for what of `shown` lies below. Paths that do not exist
 /// are left out; links are followed. `scratch` is an empty directory that nobody
 /// else uses.
-pub fn cover(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(), Error> {
-    let resolve = |paths: &[PathBuf]| {
-        let mut paths: Vec<PathBuf> = paths
-            .iter()
-            .filter_map(|path| std::fs::canonicalize(path).ok())
-            .filter(|path| path != Path::new("/"))
-            .collect();
-        paths.sort();
-        paths.dedup();
-        paths
-    };
+pub fn cover(hidden: Hidden<'_>, shown: &[PathBuf], scratch: &Path) -> Result<(), Error> {
     let shown = resolve(shown);
+    // Before there are covers, which are seen as such then.
+    let directories = resolve(hidden.replaced_in);
+    cover_each(hidden.paths, &shown, scratch)?;
+    for directory in directories {
+        // It may be written to, or was asked for.
+        if shown.iter().any(|shown| directory.starts_with(shown)) {
+            continue;
+        }
+        let is_in = |path: &&PathBuf| {
+            let parent = path.parent().map(std::fs::canonicalize);
+            parent.is_some_and(|parent| parent.is_ok_and(|parent| parent == directory))
+        };
+        let names: HashSet<&OsStr> = (hidden.paths.iter())
+            .filter(is_in)
+            .filter(|path| !shown.contains(path))
+            .filter_map(|path| path.file_name())
+            .collect();
+        let kept = listed::keep(&directory, &names, scratch)
+            .map_err(failed("what is in a directory with secrets", &directory))?;
+        if !kept {
+            tracing::warn!(
+                "`{}` has more entries than are looked at: what is hidden there and replaced \
+                 while the build runs, hooks outside can see",
+                directory.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(), Error> {
     // A parent comes before its children; what a cover hides needs none itself.
     let mut covers: Vec<Cover> = Vec::new();
     let mut late: Vec<Cover> = Vec::new();
@@ -170,7 +212,7 @@ pub fn cover(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<()
     if covers.is_empty() {
         return Ok(());
     }
-    for path in shown {
+    for path in shown.iter().cloned() {
         let cover = covers
             .iter_mut()
             .find(|cover| path.starts_with(&cover.path));

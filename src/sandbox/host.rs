@@ -29,6 +29,8 @@ pub struct View {
     pub writable: Vec<PathBuf>,
     /// Files and directories that are covered: secrets, sockets.
     pub hidden: Vec<PathBuf>,
+    /// Directories in which some of these may be replaced meanwhile.
+    pub replaced_in: Vec<PathBuf>,
     /// What stays visible below these.
     pub shown: Vec<PathBuf>,
     /// The network, whose namespace was made already.
@@ -104,7 +106,11 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         .chain([&view.work])
         .cloned()
         .collect();
-    hide::cover(&view.hidden, &shown, &view.work)?;
+    let hidden = hide::Hidden {
+        paths: &view.hidden,
+        replaced_in: &view.replaced_in,
+    };
+    hide::cover(hidden, &shown, &view.work)?;
     for path in &writable {
         mounts::bind_to_itself(path).map_err(failed("a writable directory", path))?;
     }

@@ -46,6 +46,7 @@ pub mod inside;
 pub mod journal;
 pub mod landlock;
 pub mod limits;
+mod listed;
 pub mod mounts;
 pub mod network;
 pub mod notify;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::common::toy::{Built, Toy};
+use crate::common::watch::eventually;
 use crate::common::{self, Run as _};
 
 /// Whether programs written in Python can be tried; they make system calls that no
@@ -89,6 +90,50 @@ fn secrets_of_the_home_directory_are_hidden_but_for_what_is_given() {
         ]
     );
     assert!(!home.join(".ssh/new").exists());
+}
+
+#[test]
+fn a_secret_that_is_replaced_during_a_build_stays_hidden() {
+    let toy = Toy::basic();
+    let home = toy.world.home();
+    for (name, text) in [
+        (".netrc", "old"),
+        (".gitconfig", "public"),
+        ("plain", "public"),
+    ] {
+        fs::write(home.join(name), text).expect("written");
+    }
+    std::os::unix::fs::symlink("plain", home.join("link")).expect("linked");
+    toy.hook(
+        "extra-data",
+        "50-look",
+        "echo go >go\n\
+         for try in {1..300}; do [ ! -e done ] || break; sleep 0.1; done\n\
+         cat done\n\
+         for name in .netrc .new .gitconfig plain link; do\n\
+           if [ -s \"$HOME/$name\" ]; then echo \"found $name $(cat \"$HOME/$name\")\"; fi\n\
+         done",
+    );
+    let go = toy.world.work().join("go");
+    let replace = || {
+        assert!(eventually(|| go.exists()), "the hook did not run");
+        for name in [".netrc", ".new"] {
+            fs::write(home.join("made"), "secret").expect("written");
+            fs::rename(home.join("made"), home.join(name)).expect("ours");
+        }
+        fs::write(toy.world.work().join("done"), "replaced\n").expect("written");
+    };
+    let built = std::thread::scope(|scope| {
+        let replacing = scope.spawn(replace);
+        let built = toy.build("-t tar").success();
+        replacing.join().expect("no panic");
+        built
+    });
+    assert!(built.lines().contains(&"replaced".to_owned()));
+    assert_eq!(
+        built.lines_after("found "),
+        [".gitconfig public", "plain public", "link public"]
+    );
 }
 
 /// Looks for the variable of the caller that is withheld in all processes there are, until

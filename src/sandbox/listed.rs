@@ -1,0 +1,122 @@
+//! Directories with secrets that may be replaced while a build runs.
+//!
+//! A cover is on a file and not on a name. Most programs write a new file and give it the name
+//! of the old one, as `git` does with what it stores of passwords, and `passwd` with
+//! `/etc/shadow`: the kernel then takes away what was mounted on the old one, in all mount
+//! namespaces, and the new one is there for all to see. So hooks get such a directory as it was
+//! when the build began: a directory in memory on which its entries are mounted one by one.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::linux::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::Mode;
+
+use super::mounts;
+
+/// A directory with more entries stays as it is.
+const MOST: usize = 1 << 14;
+
+/// What a directory is made to show.
+struct Entries {
+    /// Those that are mounted.
+    names: Vec<OsString>,
+    /// The directory on which they will be.
+    listed: PathBuf,
+}
+
+/// Makes a directory show what is in it now and not hidden, or hidden by a cover that is on it
+/// already; false if it has too many entries, or they cannot be listed. `scratch` is an empty
+/// directory that nobody else uses.
+pub(super) fn keep(directory: &Path, hidden: &HashSet<&OsStr>, scratch: &Path) -> io::Result<bool> {
+    let original = mounts::clone_mount(directory, true)?;
+    mounts::mount(
+        Some(Path::new("hidden")),
+        scratch,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        Some("mode=0755".as_ref()),
+    )?;
+    let top = mounts::open_directory(scratch)?;
+    let here = nix::fcntl::open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let kept = keep_from(&original, directory, hidden, scratch);
+    // The path may lead to what was kept by now.
+    nix::unistd::fchdir(&top)?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::fchdir(&here)?;
+    kept
+}
+
+fn keep_from(
+    original: &OwnedFd,
+    directory: &Path,
+    hidden: &HashSet<&OsStr>,
+    scratch: &Path,
+) -> io::Result<bool> {
+    let there = scratch.join("there");
+    std::fs::create_dir(&there)?;
+    mounts::attach(original, mounts::open_directory(&there)?.as_fd())?;
+    let Some(entries) = list(&there, hidden, scratch)? else {
+        return Ok(false);
+    };
+    nix::unistd::chdir(&there)?;
+    let listed = mounts::clone_mount(&entries.listed, false)?;
+    mounts::attach(&listed, mounts::open_directory(directory)?.as_fd())?;
+    for name in entries.names {
+        match mounts::clone_mount(&Path::new(".").join(&name), true) {
+            Ok(entry) => mounts::attach(&entry, place(&directory.join(name))?.as_fd())?,
+            // It has gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+fn place(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
+/// Makes a directory with the links of another, and with mount points for the rest.
+fn list(there: &Path, hidden: &HashSet<&OsStr>, scratch: &Path) -> io::Result<Option<Entries>> {
+    let own = std::fs::metadata(there)?;
+    let Ok(found) = std::fs::read_dir(there) else {
+        return Ok(None);
+    };
+    let listed = scratch.join("listed");
+    std::fs::create_dir(&listed)?;
+    let mut names = Vec::new();
+    for entry in found {
+        let Ok(entry) = entry else { return Ok(None) };
+        let (name, path) = (entry.file_name(), entry.path());
+        let Ok(meta) = entry.metadata() else { continue };
+        let point = listed.join(&name);
+        if meta.is_symlink() {
+            if let Ok(text) = std::fs::read_link(&path) {
+                std::os::unix::fs::symlink(text, point)?;
+            }
+            continue;
+        }
+        // A cover is on another filesystem.
+        if hidden.contains(&*name) && meta.st_dev() == own.st_dev() {
+            continue;
+        }
+        if meta.is_dir() {
+            std::fs::create_dir(point)?;
+        } else {
+            std::fs::write(point, "")?;
+        }
+        names.push(name);
+        if names.len() > MOST {
+            return Ok(None);
+        }
+    }
+    std::fs::set_permissions(&listed, own.permissions())?;
+    Ok(Some(Entries { names, listed }))
+}
