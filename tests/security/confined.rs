@@ -217,7 +217,8 @@ opendir(my $proc, "/proc") or die;
 opendir(my $own, "/proc/self/fd") or die;
 opendir(my $sys, "/sys/kernel") or die;
 print "found itself\n" if grep { $_ eq fileno($own) } readdir($own);
-print "chdir: $!\n" if !chdir($sys);
+print "went there\n" if chdir($sys) && -e "uevent_seqnum" && !-e "../etc";
+chdir("/proc/self/fd");
 print "waits $$\n";
 <STDIN>;
 "#;
@@ -235,7 +236,7 @@ END
             echo "$word $line"
             [ "$word" != waits ] || break
         done
-        for file in /proc/$line/fd/*; do
+        for file in /proc/$line/fd/* /proc/$line/cwd; do
             [ -d $file/ ] && echo "holds $(readlink $file)"
         done
         [ $(ls "$TARGET_ROOT/proc" "$TARGET_ROOT/sys" | wc -w) = 2 ] && echo nothing is left
@@ -250,7 +251,7 @@ END
         "is itself",
         "read by parts",
         "found itself",
-        "chdir: Permission denied",
+        "went there",
         "nothing is left",
     ] {
         let expected = expected.to_owned();
@@ -270,13 +271,76 @@ END
     names.sort();
     assert_eq!(after("names "), [names.join(" ")]);
     let held = after("holds ");
-    assert_eq!(held.len(), 6, "{held:?}");
+    assert_eq!(held.len(), 7, "{held:?}");
     for path in held {
         assert!(
             !path.starts_with("/proc") && !path.starts_with("/sys"),
             "{path}"
         );
     }
+}
+
+/// Has directories of `/proc` and `/sys` as working directories.
+const GO_THERE: &str = r#"
+cd /proc/self; echo "at $PWD"
+read -r name pid <status; [ -L exe ] && [ -d fd ] && echo "own $pid"
+[ "$(env pwd)" = /proc/$$ ] && [ "$(pwd -P)" = /proc/$$ ] && echo named
+cat stat | { read -r pid rest; [ $pid = $$ ] && echo "of who went there"; }
+cd fd; [ "$(pwd -P)" = /proc/$$/fd ] && ls | head -1
+cd ..; cd -P ..; [ "$(pwd -P)" = /proc ] && [ -e uptime ] && [ -e self/status ] && echo up
+cd /sys/class/net/lo; case $(pwd -P) in /sys/devices/*/lo) cat ifindex ;; esac
+cd /dev/fd; [ "$(pwd -P)" = /proc/$$/fd ] && echo by a link
+cd /tmp; cd /proc/self/cwd; [ "$(pwd -P)" = /tmp ] && echo back
+for path in /proc/uptime /proc/none /proc/$PPID/cwd /proc/$PPID/root /proc/1/root; do
+    cd $path && echo went to $path
+done 2>/dev/null
+cd /proc/$PPID/fd && { ls; cat 0; stat -c %F 0; } 2>/dev/null && echo looked
+# Nothing is removed or made there, nor where the program was before.
+mkdir /tmp/before; cd /tmp/before; touch status
+cd /proc/self; { rm -rf *; mkdir made; touch made; mv status made; } 2>/dev/null
+[ -e status ] && [ ! -e made ] && [ -e /tmp/before/status ] && echo kept
+rm -r /tmp/before
+for one in {1..10}; do
+    for two in {1..10}; do
+        cd /proc/self; read -r pid rest <stat; [ $pid = $BASHPID ] || echo went to another
+        cd /sys/kernel; [ -e mm ] || echo went to another
+    done &
+done; wait
+perl -e 'chdir("/proc/self/task") && chdir("..") && -e "environ" && print "up by name\n"'
+cd /; [ "$(ls /proc | grep -c fd)" = 0 ] && echo done
+"#;
+
+#[test]
+fn a_directory_of_proc_or_sys_may_be_a_working_directory() {
+    let Some(mut toy) = with_perl() else { return };
+    toy.world.set("TOY_PROGRAMS", "perl pwd");
+    toy.hook("install", "50-inside", &format!("set +e\n{GO_THERE}"));
+    let left = "find \"$TARGET_ROOT/proc\" \"$TARGET_ROOT/sys\" -mindepth 1 -printf 'left %p\\n'";
+    toy.hook("post-install", "50-inside", "cd /proc; [ -e uptime ]");
+    toy.hook("cleanup", "50-look", left);
+    let built = toy.build("-t tar --mode chroot").success();
+    let lines = built.lines();
+    let from = lines.iter().position(|line| line == "at /proc/self");
+    let from = from.unwrap_or_else(|| panic!("{lines:?}"));
+    let said: Vec<&str> = lines[from..].iter().map(String::as_str).collect();
+    assert_eq!(
+        said,
+        [
+            "at /proc/self",
+            "own 50-inside",
+            "named",
+            "of who went there",
+            "0",
+            "up",
+            "1",
+            "by a link",
+            "back",
+            "kept",
+            "up by name",
+            "done",
+        ]
+    );
+    assert_eq!(built.lines_after("left "), Vec::<String>::new());
 }
 
 #[test]

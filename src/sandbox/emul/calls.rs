@@ -16,8 +16,8 @@ use super::layout::Layout::{Native, Stat32, Stat64};
 use super::signal::Action::{Narrow, Old, Plain, Wide};
 use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
-    self, Access, Attribute, Execute, Link, Mode, Open, OpenHow, ReadLink, Stat, StatAt, StatFs,
-    Statx,
+    self, Access, Attribute, Enter, Execute, Link, Mode, Open, OpenHow, ReadLink, Stat, StatAt,
+    StatFs, Statx,
 };
 use super::{Answer, Call, Outcome, socket};
 use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS};
@@ -275,7 +275,9 @@ pub(super) static CALLS: &[Trap] = &[
     name([439, 439, 439, NO], go_on).by_path_at(Access(true)),
     name([89, 85, NO, NO], go_on).by_path(ReadLink),
     name([267, 305, 78, NO], go_on).by_path_at(ReadLink),
+    name([80, 12, 49, NO], go_on).by_path(Enter),
     name([81, 133, 50, NO], |c| c.change_directory()),
+    name([79, 183, 17, NO], |c| c.working_directory()),
     name([217, 220, 61, NO], |c| c.list(libc::SYS_getdents64)),
     name([78, NO, NO, NO], |c| c.list(OLD_GETDENTS)),
     own([107, 201, 175, NO], |c| c.show(|of| of.user.effective)),

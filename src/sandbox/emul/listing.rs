@@ -20,7 +20,7 @@ use super::walk::read_link_of;
 use super::{Answer, Call, Outcome};
 
 /// How the kernel marks the name of a removed file (`proc_pid_fd(5)`).
-const REMOVED: &[u8] = b" (deleted)";
+pub(super) const REMOVED: &[u8] = b" (deleted)";
 /// Entries are told in so many bytes at most, as many as the C library asks for.
 const MOST_ENTRIES: u64 = 32 << 10;
 
@@ -138,14 +138,6 @@ impl Call<'_> {
         match self.stands_for(self.int(0))? {
             Some(place) => self.statfs_place(&place, 1),
             None => Ok(Answer::Continue),
-        }
-    }
-
-    /// `fchdir`. What stands for another directory is empty and has no name.
-    pub(super) fn change_directory(&mut self) -> Outcome {
-        match self.stands_for(self.int(0))? {
-            Some(Place::Proc(rest) | Place::Sys(rest)) if !rest.is_empty() => Err(Errno::EACCES),
-            _ => Ok(Answer::Continue),
         }
     }
 }

@@ -29,6 +29,7 @@ mod chown;
 mod confine;
 mod create;
 pub mod cred;
+mod cwd;
 mod device;
 mod exec;
 mod files;

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -142,7 +143,9 @@ impl Call<'_> {
 
     /// Whether a path may be one of those for which own files stand.
     pub(super) fn leads_elsewhere(&self, path: &[u8]) -> bool {
-        self.worker.shared.own_files.is_some() && suspicious(path)
+        let is_relative = path.first().is_some_and(|&byte| byte != b'/');
+        self.worker.shared.own_files.is_some()
+            && (suspicious(path) || is_relative && self.some_are_away())
     }
 
     /// The file that a path leads to if that is below a `/proc` which the target lacks.
@@ -205,6 +208,8 @@ pub struct OwnFiles {
     dev: OwnedFd,
     root: OwnedFd,
     making: Mutex<()>,
+    /// A program has, or had, a working directory that stands for another.
+    pub(super) away: AtomicBool,
 }
 
 impl OwnFiles {
@@ -223,6 +228,7 @@ impl OwnFiles {
             dev: directory(c"/dev")?,
             root: directory(c"/")?,
             making: Mutex::default(),
+            away: AtomicBool::default(),
         })
     }
 }

@@ -7,8 +7,7 @@
 //! ([`listing`](mod@super::listing)). `/proc/self` is the asking
 //! process. The mount table is made up, because the real one tells of the host.
 //!
-//! Not there: a working directory below `/proc` or `/sys`, opening a link there as a mere name
-//! (`O_PATH`), and terminals of its own.
+//! Not there: opening a link there as a mere name (`O_PATH`), and terminals of its own.
 
 use std::ffi::CString;
 use std::io::Write as _;
@@ -22,7 +21,7 @@ use super::change::Times;
 use super::create::split;
 use super::files::{Target, by_descriptor, c_string, open_at};
 use super::layout::Layout;
-use super::place::{Place, mount_table, suspicious};
+use super::place::{Place, mount_table};
 use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
 use crate::sandbox::xattr::{self, On};
@@ -47,6 +46,8 @@ pub(super) enum Verb {
     ReadLink,
     /// A buffer.
     StatFs,
+    /// It becomes the working directory.
+    Enter,
     /// It is run; where the flags are, if there are any.
     Execute(Option<usize>),
     /// What is done to extended attributes; whether a last link is followed.
@@ -98,7 +99,7 @@ impl Call<'_> {
         let directory = (names.directory).map_or(libc::AT_FDCWD, |directory| self.int(directory));
         // A descriptor may stand for a directory elsewhere.
         let starts = directory >= 0 && !path.is_empty() && path[0] != b'/';
-        let found = if starts || suspicious(&path) {
+        let found = if starts || self.leads_elsewhere(&path) {
             self.leads_to(directory, &path)?
         } else {
             None
@@ -140,7 +141,7 @@ impl Call<'_> {
             Place::Link(rest) => Place::Proc(rest.as_bytes().to_vec()),
             other => other.clone(),
         };
-        place.is_kept(matches!(verb, Verb::Open | Verb::OpenHow))?;
+        place.is_kept(matches!(verb, Verb::Open | Verb::OpenHow | Verb::Enter))?;
         match verb {
             Verb::Open => self.open_place(place, self.int(next), self.word(next + 1)),
             Verb::OpenHow => {
@@ -157,6 +158,7 @@ impl Call<'_> {
             Verb::Access(_) => self.access_place(place, !itself, self.int(next)),
             Verb::ReadLink => self.read_place(place, next),
             Verb::StatFs => self.statfs_place(place, next),
+            Verb::Enter => self.enter_place(place),
             Verb::Execute(flags) => self.execute_place(place, argument, flags),
             Verb::Attribute(what, follow) => {
                 // What is recorded comes first.
@@ -196,7 +198,9 @@ impl Call<'_> {
             Verb::ReadLink => true,
             Verb::Mode(flags) => flags.is_some_and(not_followed),
             Verb::Link => self.int(next + 2) & libc::AT_SYMLINK_FOLLOW == 0,
-            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Execute(_) => false,
+            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Enter | Verb::Execute(_) => {
+                false
+            }
         }
     }
 

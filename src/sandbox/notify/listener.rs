@@ -185,6 +185,11 @@ impl Listener {
         result == 0
     }
 
+    /// Has the kernel make a call before its answer is known to be that.
+    pub fn go_on(&self, id: u64) -> Result<(), Errno> {
+        self.send(id, &Answer::Continue)
+    }
+
     /// Gives the task its answer; fails with `ENOENT` if it does not wait any more.
     fn send(&self, id: u64, answer: &Answer) -> Result<(), Errno> {
         let mut response = libc::seccomp_notif_resp {
