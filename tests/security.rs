@@ -21,6 +21,8 @@ mod limits;
 mod network;
 #[path = "security/processes.rs"]
 mod processes;
+#[path = "security/stand_ins.rs"]
+mod stand_ins;
 #[path = "security/ways_out.rs"]
 mod ways_out;
 

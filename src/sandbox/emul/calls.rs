@@ -13,6 +13,7 @@ use super::change::Times;
 use super::cred::Kind::{Group, User};
 use super::ipc::Object;
 use super::layout::Layout::{Native, Stat32, Stat64};
+use super::narrow::Filesystem;
 use super::signal::Action::{Narrow, Old, Plain, Wide};
 use super::vproc::Attribute::{Get, List, Remove, Set};
 use super::vproc::Verb::{
@@ -329,7 +330,7 @@ pub(super) static CALLS: &[Trap] = &[
     make([259, 297, 33, NO], |c| c.mknod_at()),
     own([88, 83, NO, NO], |c| c.symlink(0, CWD, 1)),
     own([266, 304, 36, NO], |c| c.symlink_at()),
-    name([137, NO, 43, NO], go_on).by_path(StatFs),
+    name([137, NO, 43, NO], go_on).by_path(StatFs(Filesystem::Native)),
     name([90, 15, NO, NO], go_on).by_path(Mode(None)),
     name([268, 306, 53, NO], go_on).by_path_at(Mode(None)),
     name([452, 452, 452, NO], |c| c.change_mode_at()).by_path_at(Mode(Some(3))),
@@ -346,7 +347,9 @@ pub(super) static CALLS: &[Trap] = &[
     })
     .when(NO_PATH),
     name([265, 303, 37, NO], go_on).by_path_at(Link),
-    name([138, NO, 44, NO], |c| c.statfs_descriptor()),
+    name([138, NO, 44, NO], |c| {
+        c.statfs_descriptor(Filesystem::Native)
+    }),
     name([91, 94, 52, NO], |c| c.change_mode_of_descriptor()),
     own([49, 361, 200, NO], |c| c.bind()),
     own([55, 365, 209, NO], |c| c.socket_option()).when(PEERS),
@@ -385,6 +388,13 @@ pub(super) static CALLS: &[Trap] = &[
     stat([NO, 106, NO, NO], |c| c.stat_path(true, Stat32)).by_path(Stat(true, Stat32)),
     stat([NO, 107, NO, NO], |c| c.stat_path(false, Stat32)).by_path(Stat(false, Stat32)),
     stat([NO, 108, NO, NO], |c| c.stat_descriptor(Stat32)),
+    name([NO, 268, NO, NO], go_on).by_path(StatFs(Filesystem::Wide)),
+    name([NO, 269, NO, NO], |c| c.statfs_descriptor(Filesystem::Wide)),
+    name([NO, 99, NO, NO], go_on).by_path(StatFs(Filesystem::Narrow)),
+    name([NO, 100, NO, NO], |c| {
+        c.statfs_descriptor(Filesystem::Narrow)
+    }),
+    name([NO, 141, NO, NO], |c| c.list_narrow()),
     own([NO, 182, NO, NO], |c| c.narrow().chown_path(true)),
     own([NO, 16, NO, NO], |c| c.narrow().chown_path(false)),
     own([NO, 95, NO, NO], |c| c.narrow().chown_descriptor()),

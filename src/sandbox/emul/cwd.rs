@@ -180,6 +180,15 @@ impl Call<'_> {
     }
 }
 
+/// The text of a link of `/proc` that leads to what stands for a directory: what it would be.
+pub(super) fn told_of_link(mut text: Vec<u8>) -> Vec<u8> {
+    let length = without_mark(&text).len();
+    if place_is_away(&text[..length]) {
+        text.truncate(length);
+    }
+    text
+}
+
 /// Whether a path leads to `/proc` or `/sys`.
 fn place_is_away(path: &[u8]) -> bool {
     matches!(place(path), Some(Place::Proc(_) | Place::Sys(_)))

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, Whence};
 
 use super::files::{Target, c_string, open_at};
+use super::narrow::{self, Filesystem};
 use super::place::{Place, place};
 use super::walk::read_link_of;
 use super::{Answer, Call, Outcome};
@@ -23,6 +24,9 @@ use super::{Answer, Call, Outcome};
 pub(super) const REMOVED: &[u8] = b" (deleted)";
 /// Entries are told in so many bytes at most, as many as the C library asks for.
 const MOST_ENTRIES: u64 = 32 << 10;
+
+/// How entries of a directory are told, of those that the kernel tells here.
+type Told = fn(&[u8]) -> Result<Vec<u8>, Errno>;
 
 /// The path that a file has or had.
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
@@ -95,6 +99,15 @@ impl Call<'_> {
 
     /// `getdents64` and `getdents`, which are `number` here too.
     pub(super) fn list(&mut self, number: libc::c_long) -> Outcome {
+        self.list_as(number, |entries| Ok(entries.to_vec()))
+    }
+
+    /// `getdents` of 32-bit x86.
+    pub(super) fn list_narrow(&mut self) -> Outcome {
+        self.list_as(libc::SYS_getdents64, narrow::entries)
+    }
+
+    fn list_as(&mut self, number: libc::c_long, told: Told) -> Outcome {
         let descriptor = self.int(0);
         let Some(place) = self.stands_for(descriptor)? else {
             return Ok(Answer::Continue);
@@ -119,7 +132,8 @@ impl Call<'_> {
             )
         })?;
         let read = entries.get(..count.unsigned_abs() as usize);
-        self.write(self.arguments[1], read.unwrap_or_default())?;
+        let entries = told(read.unwrap_or_default())?;
+        self.write(self.arguments[1], &entries)?;
         let next = nix::unistd::lseek(&real, 0, Whence::SeekCur)?;
         if next != position {
             // One of the same directory, at that place. Nobody can move another's.
@@ -130,13 +144,13 @@ impl Call<'_> {
             self.listener
                 .replace(self.id, descriptor, &moved, close_on_exec)?;
         }
-        Ok(Answer::Value(count))
+        Ok(Answer::Value(entries.len() as i64))
     }
 
-    /// `fstatfs`; its buffer is the second argument.
-    pub(super) fn statfs_descriptor(&mut self) -> Outcome {
+    /// `fstatfs`.
+    pub(super) fn statfs_descriptor(&mut self, kind: Filesystem) -> Outcome {
         match self.stands_for(self.int(0))? {
-            Some(place) => self.statfs_place(&place, 1),
+            Some(place) => self.statfs_place(&place, 1, kind),
             None => Ok(Answer::Continue),
         }
     }

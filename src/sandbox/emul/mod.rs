@@ -39,6 +39,7 @@ mod layout;
 mod listing;
 mod memory;
 mod mount;
+mod narrow;
 mod overlay;
 
 mod peer;

@@ -232,3 +232,22 @@ impl OwnFiles {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_network;
+
+    #[test]
+    fn tables_of_the_network_are_each_processs() {
+        for (rest, expected) in [
+            (&b"7/net/tcp"[..], true),
+            (b"7/net", true),
+            (b"7/task/8/net/rpc/flush", true),
+            (b"7/task/8/comm", false),
+            (b"7/oom_score_adj", false),
+            (b"uptime", false),
+        ] {
+            assert_eq!(is_of_network(rest), expected, "{}", rest.escape_ascii());
+        }
+    }
+}

@@ -221,7 +221,7 @@ mod tests {
         "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
-        futimesat utimensat utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
+        fstatfs fstatfs64 futimesat getdents statfs statfs64 utimensat utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
         stat64 ugetrlimit umount";
 
     fn expect(abi: &Abi, paths: &[&str], expected: &[&str]) {

@@ -19,8 +19,10 @@ use nix::errno::Errno;
 use super::calls::{Handler, Names, Trap, go_on};
 use super::change::Times;
 use super::create::split;
+use super::cwd::told_of_link;
 use super::files::{Target, by_descriptor, c_string, open_at};
 use super::layout::Layout;
+use super::narrow::Filesystem;
 use super::place::{Place, mount_table};
 use super::walk::{is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
@@ -44,8 +46,8 @@ pub(super) enum Verb {
     Access(bool),
     /// A buffer and its size.
     ReadLink,
-    /// A buffer.
-    StatFs,
+    /// A buffer; for a structure with a size of its own, that comes first.
+    StatFs(Filesystem),
     /// It becomes the working directory.
     Enter,
     /// It is run; where the flags are, if there are any.
@@ -130,7 +132,7 @@ impl Call<'_> {
                     Verb::Stat(..)
                         | Verb::StatAt(_)
                         | Verb::Statx
-                        | Verb::StatFs
+                        | Verb::StatFs(_)
                         | Verb::Access(_)
                         | Verb::ReadLink
                 ) =>
@@ -157,7 +159,7 @@ impl Call<'_> {
             Verb::Statx => self.statx_place(place, !itself),
             Verb::Access(_) => self.access_place(place, !itself, self.int(next)),
             Verb::ReadLink => self.read_place(place, next),
-            Verb::StatFs => self.statfs_place(place, next),
+            Verb::StatFs(kind) => self.statfs_place(place, next, kind),
             Verb::Enter => self.enter_place(place),
             Verb::Execute(flags) => self.execute_place(place, argument, flags),
             Verb::Attribute(what, follow) => {
@@ -198,9 +200,11 @@ impl Call<'_> {
             Verb::ReadLink => true,
             Verb::Mode(flags) => flags.is_some_and(not_followed),
             Verb::Link => self.int(next + 2) & libc::AT_SYMLINK_FOLLOW == 0,
-            Verb::OpenHow | Verb::Access(false) | Verb::StatFs | Verb::Enter | Verb::Execute(_) => {
-                false
-            }
+            Verb::OpenHow
+            | Verb::Access(false)
+            | Verb::StatFs(_)
+            | Verb::Enter
+            | Verb::Execute(_) => false,
         }
     }
 
@@ -212,14 +216,19 @@ impl Call<'_> {
         Ok(Answer::Value(0))
     }
 
-    pub(super) fn statfs_place(&mut self, place: &Place, buffer: usize) -> Outcome {
+    /// The arguments from `next` on are those behind what is asked about.
+    pub(super) fn statfs_place(&mut self, place: &Place, next: usize, kind: Filesystem) -> Outcome {
+        if kind.size().is_some_and(|size| self.arguments[next] != size) {
+            return Err(Errno::EINVAL);
+        }
         let file = self.target_of(place, true)?.into_file()?;
         let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
         // SAFETY: the descriptor is open, and `found` has room for the structure.
         Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
         // SAFETY: zeroes are a valid value, now overwritten by the kernel.
         let found = unsafe { found.assume_init() };
-        self.write(self.arguments[buffer], bytes_of(&found))?;
+        let bytes = kind.bytes(bytes_of(&found))?;
+        self.write(self.arguments[next + kind.between()], &bytes)?;
         Ok(Answer::Value(0))
     }
 
@@ -394,7 +403,7 @@ impl Call<'_> {
             Place::Proc(rest) if rest != b"1/root" && !self.may_look_into(rest)? => {
                 return Err(Errno::EACCES);
             }
-            _ => read_link(&self.target_of(place, false)?.into_file()?)?,
+            _ => told_of_link(read_link(&self.target_of(place, false)?.into_file()?)?),
         };
         let room = usize::try_from(self.int(buffer + 1))
             .ok()
