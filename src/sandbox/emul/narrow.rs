@@ -45,9 +45,9 @@ impl Filesystem {
             number => u32::try_from(number).map_err(|_| Errno::EOVERFLOW),
         };
         let mut bytes = Vec::new();
-        for at in 0..BEHIND.end {
+        for (at, word) in words[..BEHIND.end].iter().enumerate() {
             if at == ID || COUNTS.contains(&at) && self == Filesystem::Wide {
-                bytes.extend(words[at]);
+                bytes.extend(word);
             } else {
                 bytes.extend(narrow(at)?.to_ne_bytes());
             }
@@ -68,7 +68,7 @@ pub(super) fn entries(wide: &[u8]) -> Result<Vec<u8>, Errno> {
     while let Some((head, _)) = rest.split_at_checked(NAME) {
         let number = |at: usize| u64::from_ne_bytes(head[8 * at..].as_chunks().0[0]);
         let length = usize::from(u16::from_ne_bytes([head[16], head[17]]));
-        let entry = rest.get(..length).ok_or(Errno::EIO)?;
+        let entry = rest.get(..length.max(NAME)).ok_or(Errno::EIO)?;
         let name = entry[NAME..].split(|&byte| byte == 0).next();
         let name = name.unwrap_or_default();
         // The type is the last byte.
@@ -84,7 +84,7 @@ pub(super) fn entries(wide: &[u8]) -> Result<Vec<u8>, Errno> {
         if let Some(last) = bytes.last_mut() {
             *last = head[18];
         }
-        rest = &rest[length..];
+        rest = &rest[entry.len()..];
     }
     Ok(bytes)
 }
