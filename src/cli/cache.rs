@@ -195,7 +195,10 @@ fn shown(path: &Path) -> String {
 fn clear(paths: &[PathBuf]) -> Result<(), Failure> {
     for path in paths {
         let plain = match fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+            // Hooks write here: it may be deeper than the library goes.
+            Ok(meta) if meta.is_dir() => sweep::remove_tree(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("removing `{}`: {error}", shown(path)))
+            }),
             Ok(_) => fs::remove_file(path),
             Err(error) => Err(error),
         };
@@ -264,7 +267,7 @@ fn measure(cache: &Path, name: &OsStr) -> Result<Entry, Failure> {
             Ok(meta) => meta,
             // A running build may move things.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(error) if is_out_of_sight(&error) => {
                 entry.partial = true;
                 continue;
             }
@@ -286,11 +289,17 @@ fn measure(cache: &Path, name: &OsStr) -> Result<Entry, Failure> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => entry.partial = true,
+            Err(error) if is_out_of_sight(&error) => entry.partial = true,
             Err(error) => return Err(error.into()),
         }
     }
     Ok(entry)
+}
+
+/// Whether somebody else's directory is in the way, or one that is deeper than a path is long.
+fn is_out_of_sight(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, PermissionDenied};
+    [PermissionDenied, InvalidFilename].contains(&error.kind())
 }
 
 #[cfg(test)]
@@ -334,5 +343,22 @@ mod tests {
         clear(&all).expect("cleared");
         assert_eq!(names(&cache).expect("listed"), Vec::<OsString>::new());
         assert!(other.join("kept").exists());
+    }
+
+    #[test]
+    fn a_tree_that_is_deeper_than_a_path_is_long_is_shown_in_part_and_cleared() {
+        use nix::fcntl::{OFlag, openat};
+        use nix::sys::stat::{Mode, mkdirat};
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut here = nix::fcntl::open(dir.path(), flags, Mode::empty()).expect("there");
+        for _ in 0..3000 {
+            mkdirat(&here, "d", Mode::S_IRWXU).expect("made");
+            here = openat(&here, "d", flags, Mode::empty()).expect("made");
+        }
+        let measured = measure(dir.path(), OsStr::new("d")).expect("measured");
+        assert!(measured.partial, "{measured:?}");
+        clear(&[dir.path().join("d")]).expect("removed");
+        assert_eq!(names(dir.path()).expect("listed"), Vec::<OsString>::new());
     }
 }
