@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use super::isolation::build;
 use crate::common;
+use crate::common::host::{DOCKER, Host};
 use crate::common::toy::{Built, Toy};
 use crate::skip;
 
@@ -366,5 +367,137 @@ fn no_program_of_the_target_takes_the_place_of_one_outside() {
         }
         assert_eq!(count("registered"), 2, "{mode}: {lines:?}");
         assert_eq!(count("own program"), 2, "{mode}: {lines:?}");
+    }
+}
+
+/// Tries ways out of a root directory for who may mount. The argument is a file of the host.
+const MOUNT_OUT: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static const char *file;
+/* Goes up from here, as far as that leads. */
+static void climb(const char *way) {
+    char path[4096] = ".";
+    for (int depth = 0; depth < 20; depth++) {
+        size_t length = strlen(path);
+        strcpy(path + length, file);
+        if (!access(path, F_OK))
+            printf("went out by %s\n", way);
+        strcpy(path + length, "/..");
+    }
+    if (!access(file, F_OK))
+        printf("is out by %s\n", way);
+}
+static int in_child(void) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (child)
+        waitpid(child, 0, 0);
+    return child == 0;
+}
+int main(int count, char **arguments) {
+    file = arguments[1];
+    setvbuf(stdout, 0, _IOLBF, 0);
+    mkdir("/a", 0755), mkdir("/a/b", 0755), mkdir("/a/b/c", 0755), mkdir("/d", 0755);
+    if (in_child()) {
+        chdir("/a/b/c");
+        umount2("/", MNT_DETACH);
+        return climb("an unmounted root"), 0;
+    }
+    if (in_child()) {
+        mount("/a", "/d", 0, MS_BIND, 0);
+        chdir("/d/b/c");
+        rename("/a/b/c", "/moved");
+        umount2("/d", MNT_DETACH);
+        return climb("a directory that left its mount"), 0;
+    }
+    if (in_child()) {
+        int tree = syscall(428, AT_FDCWD, "/", 1 | 0x8000);
+        fchdir(tree);
+        climb("a copied tree");
+        syscall(429, tree, "", AT_FDCWD, "/d", 4);
+        climb("a copied tree that was attached");
+        chroot(".");
+        return climb("a copied tree as root"), 0;
+    }
+    if (in_child()) {
+        mount("/", "/d", 0, MS_BIND | MS_REC, 0);
+        chdir("/d");
+        mount("/d", "/", 0, MS_MOVE, 0);
+        climb("a mount on the root");
+        syscall(SYS_pivot_root, ".", ".");
+        return climb("another root"), 0;
+    }
+    if (in_child()) {
+        unshare(CLONE_NEWNS);
+        mount(0, "/", 0, MS_REC | MS_PRIVATE, 0);
+        mount("/..", "/d", 0, MS_BIND | MS_REC, 0);
+        chdir("/d");
+        return climb("what is above the root"), 0;
+    }
+    const char *spaces[] = {"/proc/self/ns/mnt", "/proc/1/ns/mnt", "/proc/self/ns/user"};
+    for (int one = 0; one < 3; one++)
+        if (in_child()) {
+            int space = open(spaces[one], O_RDONLY);
+            if (space >= 0 && !setns(space, 0))
+                printf("joined %s\n", spaces[one]);
+            return climb(spaces[one]), 0;
+        }
+    if (in_child()) {
+        if (!unshare(CLONE_NEWUSER))
+            puts("made a user namespace");
+        chroot("/a");
+        return climb("a user namespace"), 0;
+    }
+    const char *links[] = {"/proc/1/root", "/proc/1/cwd", "/proc/2/root", "/proc/self/root/.."};
+    mount("proc", "/d", "proc", 0, 0);
+    for (int one = 0; one < 4; one++)
+        if (in_child()) {
+            chdir(links[one]);
+            return climb(links[one]), 0;
+        }
+    puts("tried");
+}
+"#;
+
+#[test]
+fn who_may_mount_and_is_held_by_a_root_directory_does_not_leave_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode root is for root");
+    }
+    let toy = Toy::basic();
+    if !toy.program("out", MOUNT_OUT, "-w") {
+        return;
+    }
+    let victim = toy.world.home().join("victim");
+    fs::write(&victim, "of the host").expect("written");
+    toy.hook("install", "50-out", &format!("/out {}", victim.display()));
+    let mut kept = DOCKER.to_vec();
+    kept.push(caps::Capability::CAP_SYS_ADMIN);
+    // It refuses `pivot_root`.
+    let docker = Host::new()
+        .masked()
+        .docker_filter(&kept)
+        .capabilities(&kept);
+    for (host, mode) in [
+        (docker, "root"),
+        (Host::new(), "root"),
+        (Host::new(), "chroot"),
+    ] {
+        let built = host.build(&toy, &format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.lines();
+        assert!(lines.contains(&"tried".to_owned()), "{mode}: {lines:?}");
+        let out: Vec<&String> = lines.iter().filter(|line| line.contains(" by ")).collect();
+        assert_eq!(out, Vec::<&String>::new(), "{mode} {host:?}");
     }
 }
