@@ -264,8 +264,6 @@ fn end_hint(status: u8) -> String {
                  build, send that to `kiln` itself"
             )
         }
-        // What a program does that gets no memory.
-        Some(Signal::SIGABRT) => shortage::memory_hint().unwrap_or_else(|| FAILED.to_owned()),
         _ => FAILED.to_owned(),
     }
 }

@@ -199,6 +199,8 @@ pub fn ended_hint(status: i32) -> Option<String> {
         }
         // At the hard limit; who sets both alike never sees the other one.
         Signal::SIGXCPU | Signal::SIGKILL => shortage::cpu_time_hint(),
+        // What a program does that gets no memory.
+        Signal::SIGABRT => shortage::memory_hint(),
         _ => None,
     }
 }

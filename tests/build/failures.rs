@@ -334,6 +334,7 @@ fn limits_of_the_session_are_named_where_they_are_the_reason() {
             153,
             "files of 1000 MiB: raise the limit (`ulimit -f`)",
         ),
+        ("-v 8192000", 134, "8000 MiB of memory (`ulimit -v`)"),
         ("-t 1000", 152, "1000 s of CPU time (`ulimit -t`)"),
         ("-t 1000", 137, "1000 s of CPU time (`ulimit -t`)"),
     ] {
