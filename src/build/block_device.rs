@@ -375,6 +375,23 @@ impl Tool {
     }
 }
 
+/// Why no image can be made with a layout, whatever is put into it; for people.
+pub fn problem(text: &str, arch: &str) -> Option<String> {
+    let checked = || {
+        let parameters = layout::PlanParameters {
+            seed: NAMESPACE,
+            arch: arch.to_owned(),
+            block_size: None,
+            creation_time: 0,
+        };
+        let config = Config::parse(text, &RootParameters::default())?;
+        let plan = layout::Plan::new(config, &parameters)?;
+        plan.check_sizes(None, &output::empty_planner())
+    };
+    let error: layout::LayoutError = checked().err()?;
+    Some(Failure::from_error(&error).message)
+}
+
 /// An error of a layout, with what to make larger if that is what helps.
 fn too_small(plan: &layout::Plan, error: &layout::LayoutError) -> Failure {
     let found = plan.too_small(error);

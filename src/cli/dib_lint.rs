@@ -11,6 +11,8 @@ use super::Context;
 use super::caller::Caller;
 use super::failure::{Failure, misused};
 use super::printer::printable;
+use crate::build::arch::default_arch;
+use crate::build::block_device;
 use crate::element::lint::{self, Finding, RULES};
 
 /// Directory that is checked when nothing is said.
@@ -73,6 +75,7 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
                 continue;
             }
             findings.extend(lint::check(&file.shown, &bytes, file.executable));
+            findings.extend(layout(&file.shown, &bytes));
             if lint::is_python(&file.shown, &bytes) {
                 python.push((file.path.clone(), file.shown.clone()));
             }
@@ -129,6 +132,23 @@ fn usual_directories(caller: &Caller) -> (Vec<PathBuf>, Option<PathBuf>) {
         None => is_there(LIBRARY).then(|| PathBuf::from(LIBRARY)),
     };
     (vec![elements], library)
+}
+
+/// What is wrong with the layout of disks in a file, if it holds one.
+fn layout(shown: &str, bytes: &[u8]) -> Option<Finding> {
+    let (_, name) = shown.rsplit_once('/')?;
+    let arch = name.strip_prefix("block-device-")?.strip_suffix(".yaml")?;
+    let arch = match arch {
+        "default" => default_arch(),
+        arch => arch.to_owned(),
+    };
+    let message = block_device::problem(std::str::from_utf8(bytes).ok()?, &arch)?;
+    Some(Finding {
+        path: shown.to_owned(),
+        line: None,
+        rule: "blockdevice",
+        message,
+    })
 }
 
 /// Prints what was found; returns the exit status.

@@ -20,7 +20,7 @@ pub struct Finding {
 }
 
 /// Names of all rules with what they ask for.
-pub const RULES: [(&str, &str); 18] = [
+pub const RULES: [(&str, &str); 19] = [
     ("readme", "an element has a README.rst or README.md"),
     (
         "mddocs",
@@ -43,6 +43,10 @@ pub const RULES: [(&str, &str); 18] = [
     ("which", "`type -p` finds programs, and not which"),
     ("tabindent", "no line is indented with tabs"),
     ("newline", "programs and documents end with a newline"),
+    (
+        "blockdevice",
+        "a layout in block-device-*.yaml is one that builds take",
+    ),
     ("yaml", "YAML and pkg-map can be read"),
     ("flake8", "Python passes flake8, where that is installed"),
 ];

@@ -101,3 +101,34 @@ fn a_project_says_what_does_not_count() {
         assert_eq!(rules(&world), [""; 0]);
     }
 }
+
+#[test]
+fn a_layout_that_no_build_takes_is_named() {
+    let world = World::new();
+    world.write("elements/disk/README.rst", "A disk\n");
+    let layout = |size: &str| {
+        let text = format!(
+            "- local_loop: {{name: image0, size: 1GiB}}\n\
+             - partitioning:\n    base: image0\n    label: gpt\n    partitions:\n      \
+             - {{name: root, size: {size}, mkfs: {{mount: {{mount_point: /}}}}}}\n"
+        );
+        world.write("elements/disk/block-device-default.yaml", &text);
+        world.face("dib-lint").run()
+    };
+    assert_eq!(layout("100%").success(), "PASS\n");
+    for (size, said) in [
+        ("2GiB", "partition `root` asks for 2147483648 bytes"),
+        ("0", "partition `root` has a size of 0 bytes"),
+        ("1k", "unit_str [k] not known"),
+    ] {
+        let outcome = layout(size);
+        assert_eq!(outcome.code(), 1, "{size}");
+        let first = outcome.stdout.lines().next().unwrap_or_default();
+        let start = "ERROR: elements/disk/block-device-default.yaml: ";
+        assert!(first.starts_with(start), "{first}");
+        assert!(
+            first.contains(said) && first.ends_with("(blockdevice)"),
+            "{first}"
+        );
+    }
+}
