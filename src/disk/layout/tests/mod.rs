@@ -1,4 +1,5 @@
 mod bootable;
+mod check;
 mod refused;
 
 use std::collections::BTreeMap;
