@@ -158,7 +158,9 @@ fn resolve(paths: &[PathBuf]) -> Vec<PathBuf> {
 pub fn cover(hidden: Hidden<'_>, shown: &[PathBuf], scratch: &Path) -> Result<(), Error> {
     let shown = resolve(shown);
     // Before there are covers, which are seen as such then.
-    let directories = resolve(hidden.replaced_in);
+    let mut directories = resolve(hidden.replaced_in);
+    // `HOME` may be anything.
+    directories.retain(|path| path.is_dir());
     cover_each(hidden.paths, &shown, scratch)?;
     for directory in directories {
         // It may be written to, or was asked for.
