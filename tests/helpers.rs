@@ -9,7 +9,7 @@ mod packages;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -45,9 +45,15 @@ impl Bench {
         path
     }
 
+    /// A program, written by another one: what other tests start at this moment would have it
+    /// open for writing, and nobody could run it (`ETXTBSY`).
     fn script(&self, path: &str, text: &str) -> PathBuf {
-        let path = self.file(path, text);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let source = self.file(&format!("{path}.text"), text);
+        let path = self.path(path);
+        let mut install = Command::new("install");
+        let copied = install.args(["-m", "755"]).arg(&source).arg(&path).status();
+        assert!(copied.unwrap().success());
+        fs::remove_file(source).unwrap();
         path
     }
 
