@@ -157,10 +157,12 @@ fn resolve(paths: &[PathBuf]) -> Vec<PathBuf> {
 /// else uses.
 pub fn cover(hidden: Hidden<'_>, shown: &[PathBuf], scratch: &Path) -> Result<(), Error> {
     let shown = resolve(shown);
-    // Before there are covers, which are seen as such then.
+    // Before there are covers: one that is hidden itself is no concern.
+    let covered = resolve(hidden.paths);
     let mut directories = resolve(hidden.replaced_in);
-    // `HOME` may be anything.
-    directories.retain(|path| path.is_dir());
+    directories.retain(|directory| {
+        directory.is_dir() && !covered.iter().any(|covered| directory.starts_with(covered))
+    });
     cover_each(hidden.paths, &shown, scratch)?;
     for directory in directories {
         // It may be written to, or was asked for.

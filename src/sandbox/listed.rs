@@ -31,8 +31,8 @@ struct Entries {
 }
 
 /// Makes a directory show what is in it now and not hidden, or hidden by a cover that is on it
-/// already; false if it has too many entries, or they cannot be listed. `scratch` is an empty
-/// directory that nobody else uses.
+/// already; false if it has too many entries. `scratch` is an empty directory that nobody else
+/// uses.
 pub(super) fn keep(directory: &Path, hidden: &HashSet<&OsStr>, scratch: &Path) -> io::Result<bool> {
     let original = mounts::clone_mount(directory, true)?;
     mounts::mount(
@@ -61,10 +61,13 @@ fn keep_from(
     let there = scratch.join("there");
     std::fs::create_dir(&there)?;
     mounts::attach(original, mounts::open_directory(&there)?.as_fd())?;
+    // One that we may not look into stays as it is.
+    if std::fs::read_dir(&there).is_err() || nix::unistd::chdir(&there).is_err() {
+        return Ok(true);
+    }
     let Some(entries) = list(&there, hidden, scratch)? else {
         return Ok(false);
     };
-    nix::unistd::chdir(&there)?;
     let listed = mounts::clone_mount(&entries.listed, false)?;
     mounts::attach(&listed, mounts::open_directory(directory)?.as_fd())?;
     for name in entries.names {
