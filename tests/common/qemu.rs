@@ -86,7 +86,14 @@ struct Machine<'a> {
     kernel: Option<Kernel<'a>>,
 }
 
-fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Guest {
+/// Who runs a guest, and on how many processors.
+#[derive(Debug, Clone, Copy)]
+struct Host {
+    kvm: bool,
+    processors: u8,
+}
+
+fn start(world: &World, machine: Machine<'_>, host: Host, console: &Path) -> Guest {
     let Machine {
         images,
         firmware,
@@ -97,16 +104,15 @@ fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Gues
     let program = tool("qemu-system-x86_64").expect("QEMU is installed");
     let mut command = world.command(program);
     // Emulated, a processor of few features is a fifth faster than one of all.
-    let (accelerator, processor) = if kvm {
+    let (accelerator, processor) = if host.kvm {
         ("kvm", "host")
     } else {
         ("tcg,thread=multi", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt")
     };
     command
         .args(["-machine", "q35", "-accel", accelerator, "-cpu", processor])
-        .args([
-            "-m", "1024", "-smp", "2", "-display", "none", "-monitor", "none",
-        ])
+        .args(["-m", "1024", "-smp", &host.processors.to_string()])
+        .args(["-display", "none", "-monitor", "none"])
         .args(["-nic", "none", "-no-reboot"])
         .arg("-serial")
         .arg(format!("file:{}", console.display()));
@@ -149,9 +155,13 @@ fn start(world: &World, machine: Machine<'_>, kvm: bool, console: &Path) -> Gues
     Guest(command.spawn().expect("QEMU can be started"))
 }
 
+/// What a guest says that waits for another of its processors.
+const STALLED: &str = "rcu_preempt detected stalls on CPUs";
+
 /// Why a guest did not come to its prompt.
 enum Trouble {
     Silent,
+    Stalled,
     Ended(String),
     TooLong,
 }
@@ -175,6 +185,9 @@ fn wait(guest: &mut Guest, console: &Path, wanted: &str, kvm: bool) -> Result<St
         }
         if kvm && heard.elapsed() > SILENCE_LIMIT {
             return Err(Trouble::Silent);
+        }
+        if text.contains(STALLED) {
+            return Err(Trouble::Stalled);
         }
         if started.elapsed() > BOOT_LIMIT {
             return Err(Trouble::TooLong);
@@ -239,36 +252,46 @@ fn run(world: &World, machine: Machine<'_>, wanted: &str) -> String {
     let console = world
         .work()
         .join(format!("console-{image}-{firmware:?}.txt"));
-    let mut kvm = kvm_opens() && KVM_WORKS.get().copied().unwrap_or(true);
+    let mut host = Host {
+        kvm: kvm_opens() && KVM_WORKS.get().copied().unwrap_or(true),
+        processors: 2,
+    };
     loop {
         let _ = fs::remove_file(&console);
-        let mut guest = start(world, machine, kvm, &console);
-        let result = wait(&mut guest, &console, wanted, kvm);
+        let mut guest = start(world, machine, host, &console);
+        let result = wait(&mut guest, &console, wanted, host.kvm);
         drop(guest);
         let trouble = match result {
             Ok(text) => {
-                if kvm {
+                if host.kvm {
                     let _ = KVM_WORKS.set(true);
                 }
                 println!(
                     "{image} by {firmware:?} and {}: {:.1} s to {wanted:?}",
-                    if kvm { "KVM" } else { "TCG" },
+                    if host.kvm { "KVM" } else { "TCG" },
                     started.elapsed().as_secs_f64()
                 );
                 return text;
             }
             Err(trouble) => trouble,
         };
-        if kvm {
+        if host.kvm {
             println!("KVM opens, but the guest does not run: using TCG");
             let _ = KVM_WORKS.set(false);
-            kvm = false;
+            host.kvm = false;
+            continue;
+        }
+        if matches!(trouble, Trouble::Stalled) && host.processors > 1 {
+            // Where this machine is busy, an emulated processor can lose its timer for good.
+            println!("a processor of the guest stands still: using one");
+            host.processors = 1;
             continue;
         }
         let text = fs::read(&console).unwrap_or_default();
         let log = fs::read_to_string(console.with_extension("log")).unwrap_or_default();
         let why = match trouble {
             Trouble::Silent => "it was silent".to_owned(),
+            Trouble::Stalled => "it stands still".to_owned(),
             Trouble::Ended(status) => format!("QEMU ended with {status}"),
             Trouble::TooLong => format!("{BOOT_LIMIT:?} passed"),
         };
