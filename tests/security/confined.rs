@@ -250,6 +250,43 @@ END"#,
     assert_eq!(text.ok().as_deref(), Some("of the host\n"));
 }
 
+/// What is open for reading is opened once more by a link of `/proc`, for writing.
+const SWITCHES: &str = r#"
+for switch in /proc/sys/vm/swappiness /proc/sys/kernel/core_pattern /proc/sysrq-trigger \
+    /proc/uptime /sys/kernel/mm/transparent_hugepage/enabled; do
+    [ -e $switch ] && exec 5<$switch || continue
+    for link in $switch /proc/self/fd/5 /dev/fd/5 /proc/$$/fd/5 /proc/self/task/$$/fd/5; do
+        { : >>$link; } 2>/dev/null && echo "changed $link, $switch"
+    done
+    { : >>/dev/stdin; } <$switch 2>&1 | sed "s|.*: |$switch: |" || :
+done
+exec 5</proc/self/comm 6</proc/$$/oom_score_adj
+echo renamed >/proc/self/fd/5 && read -r name </proc/self/comm && echo "is $name"
+echo 7 >/dev/fd/6 && read -r score </proc/self/oom_score_adj && echo "has $score"
+"#;
+
+#[test]
+fn a_switch_of_the_kernel_that_is_open_for_reading_is_not_opened_for_writing() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    toy.hook("install", "50-inside", SWITCHES);
+    let built = toy.build("-t tar --mode chroot").success();
+    assert_eq!(built.lines_after("changed "), Vec::<String>::new());
+    let lines = built.lines();
+    for expected in [
+        "/proc/sys/vm/swappiness: Read-only file system",
+        "is renamed",
+        "has 7",
+    ] {
+        assert!(
+            lines.contains(&expected.to_owned()),
+            "no {expected}: {lines:?}"
+        );
+    }
+}
+
 /// Opens a pipe by a link of `/proc` and waits for the other end, until it is ended itself.
 const WAIT_FOR_OTHER_END: &str = r#"
 mkfifo /tmp/pipe

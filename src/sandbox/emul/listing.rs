@@ -112,6 +112,8 @@ impl Call<'_> {
         let Some(place) = self.stands_for(descriptor)? else {
             return Ok(Answer::Continue);
         };
+        // One of the target may have been moved to such a name.
+        place.is_kept(true)?;
         let found = self.target_of(&place, true)?.into_file()?;
         if let Place::Proc(_) = place {
             self.require_open(&found, false)?;

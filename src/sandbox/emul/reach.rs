@@ -176,7 +176,10 @@ impl Call<'_> {
         let Some(Place::Proc(rest)) = place(&text) else {
             return Err(Errno::EACCES);
         };
-        if writes && is_of_network(&rest) {
+        // Switches of the running kernel, whatever led there: a link to what is open for
+        // reading leads there too.
+        let is_of_process = rest.first().is_some_and(u8::is_ascii_digit);
+        if writes && (!is_of_process || is_of_network(&rest)) {
             return Err(Errno::EROFS);
         }
         let everybody = !writes && is_for_everybody(&rest, file)?;

@@ -24,7 +24,7 @@ use super::files::{Target, by_descriptor, c_string, open_at};
 use super::layout::Layout;
 use super::narrow::Filesystem;
 use super::place::{Place, mount_table};
-use super::walk::{is_of_proc, read_link};
+use super::walk::{is_kernels, is_of_proc, read_link};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
 use crate::sandbox::xattr::{self, On};
 
@@ -259,16 +259,8 @@ impl Call<'_> {
 
     fn open_place(&mut self, place: &Place, flags: i32, mode: u32) -> Outcome {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
-        let of_a_process = |rest: &[u8]| {
-            rest.starts_with(b"self")
-                || rest.starts_with(b"thread-self")
-                || rest.first().is_some_and(u8::is_ascii_digit)
-        };
-        match place {
-            Place::Mounts(_) | Place::Mtab | Place::Sys(_) if writes => return Err(Errno::EROFS),
-            // Switches of the running kernel.
-            Place::Proc(rest) if writes && !of_a_process(rest) => return Err(Errno::EROFS),
-            _ => {}
+        if writes && matches!(place, Place::Mounts(_) | Place::Mtab | Place::Sys(_)) {
+            return Err(Errno::EROFS);
         }
         let close_on_exec = flags & libc::O_CLOEXEC != 0;
         if let Place::Mounts(_) | Place::Mtab = place {
@@ -289,6 +281,8 @@ impl Call<'_> {
                 if is_of_proc(&found)? {
                     self.require_open(&found, writes)?;
                     self.open_of_kernel(found, flags, mode)?
+                } else if writes && is_kernels(&found)? {
+                    return Err(Errno::EROFS);
                 } else {
                     self.open_fenced(found, rest, (flags, mode))?
                 }
