@@ -291,3 +291,61 @@ fn a_user_of_the_target_gains_nothing_by_a_user_namespace() {
     assert_eq!(built.lines_after("reached "), Vec::<String>::new());
     assert_eq!(built.lines_after("made"), [""]);
 }
+
+#[test]
+fn a_user_of_the_target_makes_devices_where_it_may_make_files() {
+    let mut toy = Toy::basic();
+    if common::tool("setpriv").is_none() {
+        skip!("no setpriv");
+    }
+    toy.world.set("TOY_PROGRAMS", "setpriv");
+    // It has the capability for devices, and no other.
+    toy.hook(
+        "install",
+        "50-attack",
+        "as() { setpriv --reuid $1 --regid $1 --clear-groups --inh-caps=+mknod \\\n\
+             --ambient-caps=+mknod --bounding-set=-dac_override \"${@:2}\"; }\n\
+         mkdir -m 755 /mine /ours /closed && chown 33:0 /mine && chown 0:33 /ours\n\
+         chmod 775 /ours && chmod 1777 /tmp\n\
+         as 33 true && echo tried\n\
+         for place in /etc /mine /ours /closed /tmp; do\n\
+             as 33 mknod $place/device c 10 200 && stat -c 'made %n %u' $place/device || :\n\
+         done",
+    );
+    let built = toy.build("-t tar");
+    if built.lines_after("tried").is_empty() {
+        skip!("no program keeps capabilities here");
+    }
+    let made = built.success().lines_after("made ");
+    // In mode single it has no capabilities.
+    if !made.is_empty() {
+        assert_eq!(
+            made,
+            ["/mine/device 33", "/ours/device 33", "/tmp/device 33"]
+        );
+    }
+}
+
+#[test]
+fn what_a_program_mounts_on_its_files_of_proc_does_not_fill_the_engines_memory() {
+    let toy = Toy::basic();
+    toy.hook(
+        "install",
+        "50-attack",
+        "truncate -s 256M /tmp/large && mount --bind /tmp/large /proc/$$/status || exit 0\n\
+         echo tried; stat -L -c 'is a %F' /proc/self/fd/0 /proc/$$/fd/0 >/dev/null\n\
+         umount /proc/$$/status\n\
+         for one in /proc/[0-9]*/status; do\n\
+             sed -n 's/VmHWM:[^0-9]*/peak /p' $one 2>/dev/null || :\n\
+         done; rm /tmp/large",
+    );
+    let built = toy.build("-t tar --mode single");
+    if !built.had_its_mode() || built.lines_after("tried").is_empty() {
+        skip!("mode single is not available here, or nothing can be mounted on /proc");
+    }
+    for peak in built.success().lines_after("peak ") {
+        let kibibytes = peak.trim_end_matches(" kB").parse::<u64>();
+        let kibibytes = kibibytes.expect("a number");
+        assert!(kibibytes < 128 << 10, "{peak}");
+    }
+}

@@ -4,13 +4,16 @@
 //! It makes those that every program may have: with another a hook would reach a disk, where
 //! no control group of the container keeps it from that.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::files::{open_at, statx_of};
 use super::{Answer, Call, Errno, Outcome};
 use crate::sandbox::capability::CAP_MKNOD;
 use crate::sandbox::standin::NODES;
 use crate::sandbox::store::Node;
+
+/// `CAP_DAC_OVERRIDE`, from `linux/capability.h`.
+const CAP_DAC_OVERRIDE: u32 = 1;
 
 /// The device that a mode and a number of 32 bits ask for. Character device 0:0
 /// is none: overlayfs marks removed files so, and the kernel lets everybody.
@@ -35,6 +38,36 @@ fn is_harmless(node: &Node) -> bool {
 }
 
 impl Call<'_> {
+    /// Fails if the task itself could make nothing in a directory, which is made here with
+    /// the rights of the engine. Whoever gave up root may have kept the capability for
+    /// devices.
+    fn require_writable(&self, directory: &OwnedFd) -> Result<(), Errno> {
+        const WRITE_AND_SEARCH: u32 = 0o3;
+        let found = statx_of(directory)?;
+        let status = self.worker.view.status(self.pid)?;
+        let (uid, gid) = (found.stx_uid, found.stx_gid);
+        // A capability counts for files of ids that its user namespace has.
+        if status.capabilities & 1 << CAP_DAC_OVERRIDE != 0
+            && self.worker.view.has_id(self.pid, "uid_map", uid)?
+            && self.worker.view.has_id(self.pid, "gid_map", gid)?
+        {
+            return Ok(());
+        }
+        let mode = u32::from(found.stx_mode);
+        let allowed = if uid == status.uid {
+            mode >> 6
+        } else if gid == status.gid || self.worker.view.groups(self.pid)?.contains(&gid) {
+            mode >> 3
+        } else {
+            mode
+        };
+        if allowed & WRITE_AND_SEARCH == WRITE_AND_SEARCH {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
+    }
+
     pub(super) fn mknod_at(&mut self) -> Outcome {
         self.mknod(self.int(0), 1)
     }
@@ -57,6 +90,9 @@ impl Call<'_> {
         let Some(place) = self.place(directory, &path, node.is_some())? else {
             return Ok(Answer::Continue);
         };
+        if !self.store().has_owners() {
+            self.require_writable(&place.directory)?;
+        }
         let parent = self.enter(&place)?;
         let made = if node.as_ref().is_none_or(is_harmless) {
             // SAFETY: the descriptor is open, and the name is terminated.
@@ -74,7 +110,12 @@ impl Call<'_> {
                 if self.store().has_owners() {
                     self.record_name(&place, mode & 0o7777)?;
                 } else {
-                    give(&place)?;
+                    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+                    let made = open_at(parent.as_raw_fd(), &place.name, flags, 0)?;
+                    // Not what was put there meanwhile.
+                    if device_of(&made)? == node {
+                        give(&made, &place)?;
+                    }
                 }
                 return Ok(Answer::Value(0));
             }
@@ -83,7 +124,7 @@ impl Call<'_> {
         let born = place.mode(mode & 0o7777);
         let file = open_at(parent.as_raw_fd(), &place.name, flags, born)?;
         if !self.store().has_owners() {
-            give(&place)?;
+            give(&file, &place)?;
         }
         let found = statx_of(&file)?;
         self.record(&found, || Ok(file), (place.uid, place.gid), node);
@@ -92,19 +133,32 @@ impl Call<'_> {
     }
 }
 
+/// The device that a file is.
+fn device_of(file: &OwnedFd) -> Result<Option<Node>, Errno> {
+    let found = statx_of(file)?;
+    let kind = u32::from(found.stx_mode) & libc::S_IFMT;
+    Ok(
+        matches!(kind, libc::S_IFCHR | libc::S_IFBLK).then_some(Node {
+            block: kind == libc::S_IFBLK,
+            major: found.stx_rdev_major,
+            minor: found.stx_rdev_minor,
+        }),
+    )
+}
+
 /// Gives what was just made to its owner, where owners are real.
-fn give(place: &super::create::NewEntry) -> Result<(), Errno> {
+fn give(made: &OwnedFd, place: &super::create::NewEntry) -> Result<(), Errno> {
     if (place.uid, place.gid) == (0, 0) {
         return Ok(());
     }
-    // SAFETY: the descriptor is open, and the name is terminated.
+    // SAFETY: the descriptor is open, and the path is an empty string.
     Errno::result(unsafe {
         libc::fchownat(
-            place.directory.as_raw_fd(),
-            place.name.as_ptr(),
+            made.as_raw_fd(),
+            c"".as_ptr(),
             place.uid,
             place.gid,
-            libc::AT_SYMLINK_NOFOLLOW,
+            libc::AT_EMPTY_PATH,
         )
     })
     .map(drop)

@@ -97,7 +97,11 @@ impl Waiting {
     }
 }
 
-/// The text of `/proc/PID/status`, as far as anybody here reads.
+/// It is never longer: names and numbers are short, and groups are `NGROUPS_MAX` at most.
+const LONGEST: usize = 2 << 20;
+
+/// The text of `/proc/PID/status`, as far as anybody here reads. A program may have mounted
+/// something else there.
 pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
     // Many groups make it long (`NGROUPS_MAX`).
     let mut text = vec![0; 4096];
@@ -106,6 +110,9 @@ pub(super) fn status_of(file: &OwnedFd) -> Result<String, Errno> {
         match nix::unistd::read(file, &mut text[length..])? {
             0 => break,
             count => length += count,
+        }
+        if length >= LONGEST {
+            return Err(Errno::EFBIG);
         }
         if length == text.len() {
             text.resize(2 * length, 0);

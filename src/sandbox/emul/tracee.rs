@@ -63,6 +63,8 @@ pub(super) enum Glance {
 const LATELY: Duration = Duration::from_millis(100);
 /// `RESOLVE_NO_XDEV`, from `linux/openat2.h`.
 const NO_OTHER_MOUNT: u64 = 0x01;
+/// Maps of ids are no longer: 340 lines of three numbers.
+const MAPS: usize = 64 << 10;
 /// Tasks whose roots are remembered.
 const TASKS: usize = 64;
 
@@ -160,14 +162,20 @@ impl View {
         let target = self.of_process(pid, "root")?;
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
         if found != self.root || !self.still_has_root(roots) {
-            let root = target.into_file()?;
-            nix::unistd::fchdir(&root)?;
-            nix::unistd::chroot(c".")?;
-            nix::unistd::fchdir(&self.proc)?;
+            self.take_root(&target.into_file()?)?;
             self.root = found;
         }
         let _ = roots.first.set(found);
         Ok(())
+    }
+
+    /// Changes the root directory of this thread. Its working directory stays, whatever
+    /// comes of that: names of descriptors start there.
+    fn take_root(&self, root: &OwnedFd) -> Result<(), Errno> {
+        nix::unistd::fchdir(root)?;
+        let taken = nix::unistd::chroot(c".");
+        nix::unistd::fchdir(&self.proc)?;
+        taken
     }
 
     /// Whether this thread has the root that it took: `pivot_root(2)` of a program gives
@@ -193,9 +201,7 @@ impl View {
         }
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         let root = open_at(self.proc.as_raw_fd(), c"self/root", flags, 0)?;
-        nix::unistd::fchdir(&root)?;
-        nix::unistd::chroot(c".")?;
-        nix::unistd::fchdir(&self.proc)?;
+        self.take_root(&root)?;
         self.root = RootId::own()?;
         Ok(())
     }
@@ -448,6 +454,27 @@ impl View {
     pub fn status(&self, pid: u32) -> Result<Status, Errno> {
         let file = self.of_process(pid, "status")?;
         Status::parse(&status_of(&file.reopen(libc::O_RDONLY, 0)?)?).ok_or(Errno::ESRCH)
+    }
+
+    /// Whether the user namespace of a task has an id, by its `uid_map` or `gid_map`.
+    pub(super) fn has_id(&self, pid: u32, map: &str, id: u32) -> Result<bool, Errno> {
+        let text = self.read_all(pid, map, MAPS)?;
+        Ok(String::from_utf8_lossy(&text).lines().any(|line| {
+            // As seen from here, since it was opened here.
+            let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+            let (_, first, count) = (numbers.next(), numbers.next(), numbers.next());
+            matches!((first, count), (Some(Ok(first)), Some(Ok(count)))
+                if (first..first.saturating_add(count)).contains(&u64::from(id)))
+        }))
+    }
+
+    /// The supplementary groups of a task.
+    pub(super) fn groups(&self, pid: u32) -> Result<Vec<u32>, Errno> {
+        let file = self.of_process(pid, "status")?;
+        let text = status_of(&file.reopen(libc::O_RDONLY, 0)?)?;
+        let groups = status_field(&text, "Groups:").unwrap_or_default();
+        let groups = groups.split_whitespace();
+        Ok(groups.filter_map(|group| group.parse().ok()).collect())
     }
 
     /// Who made the user namespace of a task.
