@@ -239,6 +239,67 @@ fn calls_of_32_bits_find_directories_of_proc_too() {
     }
 }
 
+/// Asks for a socket of packets, as it was done before there was a family for them
+/// (`packet(7)`), by the call of 32-bit x86 for all of sockets; then by the family for keys
+/// (`AF_KEY`).
+#[cfg(target_arch = "x86_64")]
+const PACKETS: &str = r#"
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+static long ask(uint32_t *words, uint32_t family, uint32_t kind, uint32_t protocol) {
+    long result;
+    words[0] = family, words[1] = kind, words[2] = protocol;
+    __asm__ volatile("int $0x80" : "=a"(result) : "0"(102), "b"(1L), "c"((long)words)
+        : "memory", "r8", "r9", "r10", "r11");
+    return (int)result;
+}
+int main(void) {
+    uint32_t *words = mmap(0, 4096, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    printf("plain %s\n", ask(words, 2, 2, 0) >= 0 ? "made" : "refused");
+    printf("raw %ld\n", ask(words, 2, 3, 1));
+    printf("packets %ld\n", ask(words, 2, 10, 0x300));
+    printf("keys %ld\n", ask(words, 15, 3, 2));
+}
+"#;
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn sockets_that_take_a_capability_are_not_made_for_who_lacks_it() {
+    let mut toy = Toy::basic();
+    if common::tool("unshare").is_none() {
+        return common::skipped("unshare is not installed");
+    }
+    toy.world.set("TOY_PROGRAMS", "unshare");
+    if !toy.program("packets", PACKETS, "") {
+        return;
+    }
+    toy.hook(
+        "install",
+        "50-inside",
+        "unshare -n chroot --userspec=33:33 / /packets || echo no network of its own",
+    );
+    for mode in ["auto", "single"] {
+        let built = toy.build(&format!("-t tar --overwrite --mode {mode}"));
+        if !built.had_its_mode() {
+            continue;
+        }
+        let lines = built.success().lines();
+        if !lines.iter().any(|line| line == "plain made") {
+            common::skipped("this kernel runs no programs for 32 bits, or makes no networks");
+            continue;
+        }
+        for expected in ["raw -1", "packets -1", "keys -1"] {
+            assert!(
+                lines.contains(&expected.to_owned()),
+                "{mode}: {expected}: {lines:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_terminal_of_the_caller_is_not_opened_for_programs_of_the_target() {
     use std::os::unix::process::CommandExt as _;

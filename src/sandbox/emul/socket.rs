@@ -25,12 +25,29 @@ pub(super) const SYS_BIND: u32 = 2;
 pub(super) const SYS_GETSOCKOPT: u32 = 15;
 /// What of a socket's type is no flag, from `linux/net.h`.
 const SOCK_TYPE_MASK: i32 = 0xf;
+/// The type of sockets of packets, from `packet(7)`, "Compatibility".
+const SOCK_PACKET: i32 = 10;
 /// `CAP_NET_RAW`, from `linux/capability.h`.
 const CAP_NET_RAW: u32 = 13;
+/// `CAP_NET_ADMIN`.
+const CAP_NET_ADMIN: u32 = 12;
 
 /// Where the path starts in `struct sockaddr_un`, and its longest.
 const PATH: usize = 2;
 const LONGEST: usize = 108;
+
+/// The capabilities that it may take to make a socket: those of families that every program
+/// may use are known, and of others the kernel asks for either.
+fn needed(family: i32, kind: i32) -> &'static [u32] {
+    // The old way to a socket of packets is one of the internet's.
+    let is_plain = !matches!(kind & SOCK_TYPE_MASK, libc::SOCK_RAW | SOCK_PACKET);
+    match family {
+        libc::AF_UNIX | libc::AF_NETLINK | libc::AF_ALG => &[],
+        libc::AF_INET | libc::AF_INET6 if is_plain => &[],
+        libc::AF_INET | libc::AF_INET6 | libc::AF_PACKET => &[CAP_NET_RAW],
+        _ => &[CAP_NET_RAW, CAP_NET_ADMIN],
+    }
+}
 
 impl Call<'_> {
     pub(super) fn bind(&mut self) -> Outcome {
@@ -70,10 +87,10 @@ impl Call<'_> {
         if family == libc::AF_VSOCK {
             return Err(Errno::EAFNOSUPPORT);
         }
-        let is_raw = kind & SOCK_TYPE_MASK == libc::SOCK_RAW;
-        let internet = matches!(family, libc::AF_INET | libc::AF_INET6);
-        if (family == libc::AF_PACKET || internet && is_raw) && !self.may(CAP_NET_RAW)? {
-            return Err(Errno::EPERM);
+        for &capability in needed(family, kind) {
+            if !self.may(capability)? {
+                return Err(Errno::EPERM);
+            }
         }
         let network = self.other_network()?;
         let make = || -> Result<OwnedFd, Errno> {
