@@ -407,3 +407,36 @@ fn where_the_container_has_no_sys_a_target_has_none_either() {
     assert!(lines.contains(&"tried".to_owned()), "{lines:?}");
     assert!(!lines.contains(&"of the container".to_owned()), "{lines:?}");
 }
+
+/// Runs a command where `debugfs` is mounted below `/sys`.
+const WITH_DEBUGFS: &str = "[ -d /sys/kernel/debug ] &&\n\
+    mount -t debugfs kiln-test /sys/kernel/debug || exit 99\n\
+    exec \"$0\" \"$@\"";
+
+#[test]
+fn what_is_mounted_below_sys_is_not_read_by_programs_of_the_target() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let read = "for name in /sys/kernel/debug/* \\\n\
+            /sys/kernel/debug/sleep_time /sys/kernel/debug/clear_warn_once; do\n\
+            echo \"there $name\"\n\
+            { : <$name; } 2>/dev/null && echo \"opened $name\"\n\
+        done\n\
+        [ -e /sys/kernel/debug/clear_warn_once ] && echo is there\n\
+        [ -n \"$(ls /sys/kernel/mm)\" ] && : </sys/kernel/uevent_seqnum && echo tried";
+    toy.hook("install", "50-inside", read);
+    let mut command = toy.world.command("unshare");
+    command
+        .args(["--mount", "bash", "-c", WITH_DEBUGFS])
+        .arg(common::kiln())
+        .args("build toy -n -o toy -t tar --mode chroot --json".split(' '));
+    let built = crate::common::toy::Built::run(&mut command);
+    if built.outcome.status.code() == Some(99) {
+        return common::skipped("this kernel has no debugfs");
+    }
+    let built = built.success();
+    assert_eq!(built.lines_after("opened "), Vec::<String>::new());
+    assert!(built.lines().contains(&"tried".to_owned()));
+}

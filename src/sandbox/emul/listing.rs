@@ -17,7 +17,7 @@ use nix::unistd::{UnlinkatFlags, Whence};
 use super::files::{Target, c_string, open_at};
 use super::narrow::{self, Filesystem};
 use super::place::{Place, place};
-use super::walk::read_link_of;
+use super::walk::{read_link_of, require_told};
 use super::{Answer, Call, Outcome};
 
 /// How the kernel marks the name of a removed file (`proc_pid_fd(5)`).
@@ -115,8 +115,9 @@ impl Call<'_> {
         // One of the target may have been moved to such a name.
         place.is_kept(true)?;
         let found = self.target_of(&place, true)?.into_file()?;
-        if let Place::Proc(_) = place {
-            self.require_open(&found, false)?;
+        match place {
+            Place::Proc(_) => self.require_open(&found, false)?,
+            _ => require_told(&found)?,
         }
         let real = Target::File(found).reopen(libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
         // How far it was read, the program's own descriptor knows.

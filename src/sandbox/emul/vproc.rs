@@ -24,7 +24,7 @@ use super::files::{Target, by_descriptor, c_string, open_at};
 use super::layout::Layout;
 use super::narrow::Filesystem;
 use super::place::{Place, mount_table};
-use super::walk::{is_kernels, is_of_proc, read_link};
+use super::walk::{is_kernels, is_of_proc, read_link, require_told};
 use super::{Answer, Call, Outcome, bytes_of, files, memory};
 use crate::sandbox::xattr::{self, On};
 
@@ -287,7 +287,11 @@ impl Call<'_> {
                     self.open_fenced(found, rest, (flags, mode))?
                 }
             }
-            Place::Sys(_) => self.open_of_kernel(target.into_file()?, flags, mode)?,
+            Place::Sys(_) => {
+                let found = target.into_file()?;
+                require_told(&found)?;
+                self.open_of_kernel(found, flags, mode)?
+            }
             Place::Device("tty") if !self.has_our_terminal() => return Err(Errno::ENXIO),
             _ => target.reopen(flags, mode)?,
         };

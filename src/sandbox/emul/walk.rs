@@ -97,6 +97,18 @@ pub(super) fn is_kernels(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(MAGICS.into_iter().any(|known| magic == i128::from(known)))
 }
 
+/// Fails for a file below `/sys` that is not of those which programs read there. What is
+/// mounted below tells root what the machine does (`debugfs`, `tracefs`, `pstore`), but for
+/// labels.
+pub(super) fn require_told(file: &OwnedFd) -> Result<(), Errno> {
+    /// `SELINUX_MAGIC`, from `linux/magic.h`.
+    const LABELS: i128 = 0xf97c_ff8c;
+    if is_kernels(file)? || filesystem_of(file)? == LABELS {
+        return Ok(());
+    }
+    Err(Errno::EACCES)
+}
+
 /// Whether a file is a pipe with a name (`fifo(7)`).
 pub(super) fn is_named_pipe(file: &OwnedFd) -> Result<bool, Errno> {
     /// `PIPEFS_MAGIC`, from `linux/magic.h`: of those without.
