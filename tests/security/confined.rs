@@ -573,3 +573,43 @@ fn devices_of_the_machine_are_recorded_and_not_made() {
         "{lines:?}"
     );
 }
+
+/// Opens a pipe many times by a link of `/proc`, and waits for the other end with all.
+const WAIT_OFTEN: &str = r#"
+mkfifo /tmp/pipe
+perl -e 'my $pipe = "/tmp/pipe"; syscall(OPENAT, -100, $pipe, 0x200000, 0) == 3 or die;
+    exec "sleep 600"' &
+name=$!
+until [ "$(readlink /proc/$name/fd/3)" = /tmp/pipe ]; do sleep 0.1; done
+for number in {1..200}; do (exec 2>/dev/null; exec cat /proc/$name/fd/3) & done
+sleep 3; echo "waiting $(jobs -rp | wc -l)"
+for number in {1..20}; do read -r up </proc/uptime && [ -d /proc/self/fd ] && echo "reads on"; done
+kill $name $(jobs -p) || :
+wait || :
+rm /tmp/pipe
+"#;
+
+#[test]
+fn many_programs_that_wait_for_the_other_end_of_a_pipe_leave_the_engine_files_to_open() {
+    let Some(mut toy) = with_perl() else { return };
+    if common::tool("prlimit").is_none() {
+        return common::skipped("prlimit is not installed");
+    }
+    toy.world.set("TOY_PROGRAMS", "perl mkfifo");
+    let wait = WAIT_OFTEN.replace("OPENAT", &libc::SYS_openat.to_string());
+    toy.hook("install", "50-inside", &wait);
+    let mut command = toy.world.command("prlimit");
+    command
+        .arg("--nofile=1024:1024")
+        .arg(common::kiln())
+        .args("build toy -n -o toy -t tar --mode chroot --json".split(' '));
+    let built = common::toy::Built::run(&mut command).success();
+    assert_eq!(built.lines_after("reads ").len(), 20);
+    let waiting = built.lines_after("waiting ");
+    let waiting: Vec<u32> = waiting
+        .iter()
+        .filter_map(|count| count.parse().ok())
+        .collect();
+    // `sleep` is one more.
+    assert!(matches!(waiting[..], [2..=65]), "{waiting:?} programs wait");
+}

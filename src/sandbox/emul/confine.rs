@@ -10,6 +10,7 @@
 //! changes for one has to be in the target.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag};
@@ -32,6 +33,38 @@ const NAMES: usize = 3;
 /// How long a pipe is looked at for the other end, in milliseconds.
 const LOOK: u8 = 10;
 
+/// Threads of the engine that wait for the other end of a pipe. Each holds files, and an engine
+/// that can open no more counts neither memory nor processes.
+static WAITING: AtomicU64 = AtomicU64::new(0);
+/// One for so many files that the engine may have open.
+const FILES_OF_ONE: u64 = 16;
+/// So many at most.
+const MOST_WAITING: u64 = 64;
+
+/// One that is counted until it is dropped.
+struct Waits;
+
+impl Waits {
+    /// Fails where there are as many as there may be.
+    fn begin() -> Result<Waits, Errno> {
+        let (files, _) =
+            nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+        let most = (files / FILES_OF_ONE).clamp(1, MOST_WAITING);
+        let one = Waits;
+        if WAITING.fetch_add(1, Ordering::AcqRel) < most {
+            Ok(one)
+        } else {
+            Err(Errno::ENFILE)
+        }
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Opens a pipe with a name, which waits until its other end is open too (`fifo(7)`): no
 /// longer than the program does, since nothing would end a wait in the kernel.
 fn open_pipe(
@@ -45,6 +78,7 @@ fn open_pipe(
     }
     let open = || target.reopen(flags | libc::O_NONBLOCK, 0);
     let mut opened = open();
+    let _counted = Waits::begin()?;
     loop {
         match &opened {
             // Nobody reads.
