@@ -238,17 +238,7 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
             });
         }
     }
-    let attached = prepare(&covers, &late, scratch)?;
-    for (cover, mount) in covers.iter().zip(&attached) {
-        attach(mount, &cover.path)?;
-        for shown in &cover.shown {
-            attach(&shown.mount, &shown.path)?;
-        }
-    }
-    for (cover, mount) in late.iter().zip(&attached[covers.len()..]) {
-        attach(mount, &cover.path)?;
-    }
-    Ok(())
+    lay(&covers, &late, scratch)
 }
 
 fn attach(mount: &OwnedFd, path: &Path) -> Result<(), Error> {
@@ -266,8 +256,9 @@ fn attach(mount: &OwnedFd, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The covers as detached mounts, from one filesystem in memory.
-fn prepare(covers: &[Cover], late: &[Cover], scratch: &Path) -> Result<Vec<OwnedFd>, Error> {
+/// Lays the covers, which are parts of one filesystem in memory. One after the other: there
+/// may be more than a process may have open.
+fn lay(covers: &[Cover], late: &[Cover], scratch: &Path) -> Result<(), Error> {
     mounts::mount(
         Some(Path::new("hidden")),
         scratch,
@@ -276,30 +267,50 @@ fn prepare(covers: &[Cover], late: &[Cover], scratch: &Path) -> Result<Vec<Owned
         Some("mode=0755".as_ref()),
     )
     .map_err(failed("a filesystem in memory", scratch))?;
-    let (directory, file) = (scratch.join("directory"), scratch.join("file"));
-    let made = std::fs::create_dir(&directory)
-        .and_then(|()| std::fs::write(&file, ""))
-        .and_then(|()| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o444)));
-    let result = made.map_err(failed("covers", scratch)).and_then(|()| {
-        let mut mounts = Vec::new();
-        for (number, cover) in covers.iter().chain(late).enumerate() {
-            let source = if !cover.directory {
-                file.clone()
-            } else if cover.shown.is_empty() {
-                directory.clone()
-            } else {
-                let source = scratch.join(number.to_string());
-                skeleton(&source, cover).map_err(failed("covers", &cover.path))?;
-                source
-            };
-            let mount = mounts::clone_mount(&source, false)
-                .map_err(failed("a cover for what hooks must not see", &cover.path))?;
-            mounts.push(mount);
+    // The path may lead to a cover by and by.
+    let left = enter(scratch).map_err(failed("covers", scratch))?;
+    let laid = lay_from_here(covers, late);
+    let leave = || -> io::Result<()> {
+        nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH)?;
+        Ok(nix::unistd::fchdir(&left)?)
+    };
+    leave().map_err(failed("covers", scratch))?;
+    laid
+}
+
+/// Enters a directory and returns the one that was left.
+fn enter(directory: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let left = nix::fcntl::open(".", flags, nix::sys::stat::Mode::empty())?;
+    nix::unistd::chdir(directory)?;
+    Ok(left)
+}
+
+/// The same with what is in the current directory, where nothing is yet.
+fn lay_from_here(covers: &[Cover], late: &[Cover]) -> Result<(), Error> {
+    let (directory, file) = (Path::new("directory"), Path::new("file"));
+    std::fs::create_dir(directory)
+        .and_then(|()| std::fs::write(file, ""))
+        .and_then(|()| std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o444)))
+        .map_err(failed("covers", Path::new(".")))?;
+    for (number, cover) in covers.iter().chain(late).enumerate() {
+        let own = PathBuf::from(number.to_string());
+        let source = if !cover.directory {
+            file
+        } else if cover.shown.is_empty() {
+            directory
+        } else {
+            skeleton(&own, cover).map_err(failed("covers", &cover.path))?;
+            &own
+        };
+        let mount = mounts::clone_mount(source, false)
+            .map_err(failed("a cover for what hooks must not see", &cover.path))?;
+        attach(&mount, &cover.path)?;
+        for shown in &cover.shown {
+            attach(&shown.mount, &shown.path)?;
         }
-        Ok(mounts)
-    });
-    mounts::detach(scratch).map_err(failed("covers", scratch))?;
-    result
+    }
+    Ok(())
 }
 
 /// Mount points for what stays visible below a cover.

@@ -136,6 +136,31 @@ fn a_secret_that_is_replaced_during_a_build_stays_hidden() {
     );
 }
 
+#[test]
+fn more_secrets_than_files_may_be_open_are_hidden() {
+    let toy = Toy::basic();
+    let home = toy.world.home();
+    for number in 0..300 {
+        fs::write(home.join(format!(".secret-{number}")), "private").expect("written");
+    }
+    fs::write(home.join("plain"), "public").expect("written");
+    toy.hook(
+        "extra-data",
+        "50-look",
+        "echo \"found $(cat \"$HOME\"/.secret-* \"$HOME/plain\" 2>/dev/null)\"",
+    );
+    let mut command = toy.command("-t tar --json");
+    let few = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    // SAFETY: the child only calls setrlimit, which is async-signal-safe.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            Ok(nix::sys::resource::setrlimit(few, 256, 256)?)
+        });
+    }
+    let built = Built::run(&mut command).success();
+    assert_eq!(built.lines_after("found "), ["public"]);
+}
+
 /// Looks for the variable of the caller that is withheld in all processes there are, until
 /// `$1` is gone.
 const SEARCH: &str = r#"
