@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::reserved;
+use super::{homes, reserved};
 use crate::sandbox::limits::Limits;
 use crate::sandbox::network::Network;
 
@@ -59,12 +59,18 @@ const SHOWN_AT_HOME: [&str; 18] = [
 
 /// Elsewhere: secrets of sessions and services. The ones below `/etc` can only be
 /// read by root, who builds too.
-const HIDDEN: [&str; 14] = [
+const HIDDEN: [&str; 19] = [
     "/run/user",
     "/run/secrets",
     "/run/credentials",
     "/run/containers",
     "/var/run/secrets",
+    // Memory of the caller's own programs, and letters.
+    "/var/lib/systemd/coredump",
+    "/var/crash",
+    "/var/mail",
+    "/var/spool/mail",
+    "/var/spool/cron",
     "/etc/shadow",
     "/etc/shadow-",
     "/etc/gshadow",
@@ -109,19 +115,41 @@ impl Privacy {
         for name in ["GNUPGHOME", "KUBECONFIG", "SSH_AUTH_SOCK", "XAUTHORITY"] {
             hidden.extend(path_of(environment, name));
         }
-        if let Some(home) = path_of(environment, "HOME").filter(|home| home.parent().is_some()) {
-            let entries = std::fs::read_dir(&home).into_iter().flatten().flatten();
-            hidden.extend(
-                entries
-                    .filter(|entry| entry.file_name().as_bytes().starts_with(b"."))
-                    .map(|entry| entry.path())
-                    .filter(|path| !leads_to_public(path, &home)),
+        hidden.extend(homes::named(environment, |name| confinement.passes(name)));
+        shown.extend(homes::needed_of_programs(environment));
+        hidden.extend(homes::tickets(Path::new("/tmp")));
+        let path = environment.get(OsStr::new("PATH"));
+        let home = path_of(environment, "HOME");
+        for homes::Other {
+            path: other,
+            is_own,
+        } in homes::others(home.as_deref())
+        {
+            let secrets = if is_own {
+                shown.extend(needed(&other, path));
+                homes::dotted(&other)
+            } else {
+                shown.extend(programs(&other, path));
+                homes::dotted_of_another(&other)
+            };
+            // Somebody set `HOME` to a directory there.
+            let is_below = |home: &PathBuf| secrets.iter().any(|secret| home.starts_with(secret));
+            shown.extend(home.clone().filter(is_below));
+            replaced_in.extend(
+                secrets
+                    .iter()
+                    .filter_map(|one| reserved::where_replaced(one)),
             );
-            shown.extend(SHOWN_AT_HOME.iter().map(|name| home.join(name)));
-            shown.extend(public_keys(&home.join(".ssh")));
-            shown.extend(programs(&home, environment.get(OsStr::new("PATH"))));
-            kept.push(home.clone());
-            replaced_in.push(home);
+            hidden.extend(secrets);
+        }
+        if let Some(home) = home {
+            hidden.extend(homes::dotted(&home));
+            // In a container the root directory may be the home.
+            if home.parent().is_some() {
+                shown.extend(needed(&home, path));
+                kept.push(home.clone());
+                replaced_in.push(home);
+            }
         }
         if nix::unistd::geteuid().is_root() {
             let real = |path: &PathBuf| path.canonicalize().ok();
@@ -142,24 +170,13 @@ impl Privacy {
     }
 }
 
-/// Where programs are, which those of hooks need.
-const OF_THE_SYSTEM: [&str; 4] = ["/usr", "/opt", "/etc", "/nix"];
-
-/// Whether a link of the home directory leads to what everybody may read anyway,
-/// such as a directory of the system. In a directory of the caller's own there may be files
-/// that nobody else may read.
-fn leads_to_public(path: &Path, home: &Path) -> bool {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-    let (Ok(target), Ok(meta)) = (std::fs::canonicalize(path), std::fs::metadata(path)) else {
-        return false;
-    };
-    let is_own = meta.uid() == nix::unistd::geteuid().as_raw()
-        && !OF_THE_SYSTEM.iter().any(|start| target.starts_with(start));
-    is_link
-        && !target.starts_with(home)
-        && meta.permissions().mode() & 0o004 != 0
-        && (meta.is_file() || !is_own)
+/// What of a home is no secret and may be needed.
+fn needed(home: &Path, path: Option<&OsString>) -> Vec<PathBuf> {
+    let known = SHOWN_AT_HOME.iter().map(|name| home.join(name));
+    known
+        .chain(public_keys(&home.join(".ssh")))
+        .chain(programs(home, path))
+        .collect()
 }
 
 /// The absolute path in a variable.
@@ -299,16 +316,18 @@ pub fn is_secret(name: &OsStr) -> bool {
 }
 
 impl Confinement {
+    /// Whether the user said that hooks get a variable although it looks like a secret.
+    fn passes(&self, name: &OsStr) -> bool {
+        let mut patterns = self.pass.iter();
+        patterns.any(|pattern| pattern == "*" || name == OsStr::new(pattern))
+    }
+
     /// Takes variables that hooks must not get out of an environment and returns
     /// their names.
     pub fn withhold(&self, environment: &mut BTreeMap<OsString, OsString>) -> Vec<String> {
         let mut withheld = Vec::new();
         environment.retain(|name, _| {
-            let passed = self
-                .pass
-                .iter()
-                .any(|pattern| pattern == "*" || name == OsStr::new(pattern));
-            let keep = passed || !is_secret(name);
+            let keep = self.passes(name) || !is_secret(name);
             if !keep {
                 withheld.push(name.to_string_lossy().into_owned());
             }

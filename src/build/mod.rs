@@ -12,6 +12,7 @@ pub mod event;
 mod explain;
 mod exports;
 pub mod failure;
+mod homes;
 mod hook;
 pub mod output;
 pub mod owners;

@@ -161,6 +161,47 @@ fn more_secrets_than_files_may_be_open_are_hidden() {
     assert_eq!(built.lines_after("found "), ["public"]);
 }
 
+#[test]
+fn what_withheld_variables_name_and_links_lead_to_is_hidden() {
+    let mut toy = Toy::basic();
+    let home = toy.world.home();
+    let elsewhere = home.with_file_name("elsewhere");
+    fs::create_dir_all(&elsewhere).expect("made");
+    for name in ["key", "ticket", "npmrc", "kube"] {
+        fs::write(elsewhere.join(name), "private").expect("written");
+    }
+    fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).expect("changed");
+    fs::write(home.join("netrc"), "private").expect("written");
+    let moved = home.with_file_name("moved");
+    fs::rename(&home, &moved).expect("ours");
+    // A home that was moved to another disk.
+    std::os::unix::fs::symlink(&moved, &home).expect("linked");
+    for (target, link) in [
+        (moved.join("netrc"), ".netrc"),
+        (elsewhere.join("npmrc"), ".npmrc"),
+    ] {
+        std::os::unix::fs::symlink(target, home.join(link)).expect("linked");
+    }
+    let path = |name: &str| elsewhere.join(name).display().to_string();
+    for (name, value) in [
+        ("GOOGLE_APPLICATION_CREDENTIALS", path("key")),
+        ("KRB5CCNAME", format!("FILE:{}", path("ticket"))),
+        ("KUBECONFIG", format!("/none:{}", path("kube"))),
+    ] {
+        toy.world.set(name, &value);
+    }
+    let look = format!(
+        "for file in {}/* \"$HOME\"/.n*rc; do echo \"found ${{file##*/}} $(cat \"$file\")\"; done",
+        elsewhere.display()
+    );
+    toy.hook("extra-data", "50-look", &look);
+    let built = toy.build("-t tar").success();
+    let mut found = built.lines_after("found ");
+    found.sort();
+    let names = [".netrc", ".npmrc", "key", "kube", "npmrc", "ticket"];
+    assert_eq!(found, names.map(|name| format!("{name} ")));
+}
+
 /// Looks for the variable of the caller that is withheld in all processes there are, until
 /// `$1` is gone.
 const SEARCH: &str = r#"
@@ -367,6 +408,13 @@ fn files_that_only_root_reads_are_hidden_from_hooks_of_root() {
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     };
+    // One that all may enter, with files in it that they may not read.
+    let open_home = place("/home");
+    mode(open_home.path(), 0o755);
+    let deep = open_home.path().join(".aws/credentials");
+    fs::create_dir(open_home.path().join(".aws")).expect("made");
+    fs::write(&deep, "text").expect("written");
+    mode(&deep, 0o600);
     mode(home.path(), 0o700);
     mode(service.path(), 0o755);
     mode(&token, 0o600);
@@ -374,12 +422,13 @@ fn files_that_only_root_reads_are_hidden_from_hooks_of_root() {
         "extra-data",
         "50-look",
         &format!(
-            "for file in /etc/shadow /etc/gshadow /etc/ssh/ssh_host_*_key '{}' '{}' '{}' '{}'; do\n\
+            "for file in /etc/shadow /etc/gshadow /etc/ssh/ssh_host_*_key '{}' '{}' '{}' '{}' '{}'; do\n\
              if [ -s \"$file\" ]; then echo \"seen ${{file##*/}}\"; fi\ndone",
             key.display(),
             token.display(),
             kept.display(),
-            open.display()
+            open.display(),
+            deep.display()
         ),
     );
     for mode in ["root", "single"] {
