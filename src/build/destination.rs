@@ -26,6 +26,7 @@ pub fn writable(plan: &Plan) -> Result<Vec<PathBuf>, Failure> {
         make(&lockfiles, "making a cache directory", "DIB_LOCKFILES")?;
         paths.push(lockfiles);
     }
+    require_inside(&paths)?;
     let output = directory(plan)?;
     require_writable(&plan.cache, "the image cache", "--image-cache")?;
     check_names(plan)?;
@@ -78,6 +79,27 @@ fn require_home(plan: &Plan) -> Result<(), Failure> {
 fn make(directory: &Path, what: &'static str, name: &str) -> Result<(), Failure> {
     fs_err::create_dir_all(directory)
         .map_err(|error| Failure::io(what)(error).hint(format!("`{name}` names another one")))
+}
+
+/// Fails if a directory in the cache, the first of `paths`, is a link out of it. Hooks of
+/// an earlier build can have left one, and hooks of this one would write where it leads.
+fn require_inside(paths: &[PathBuf]) -> Result<(), Failure> {
+    let [cache, others @ ..] = paths else {
+        return Ok(());
+    };
+    for path in others.iter().filter(|path| path.starts_with(cache)) {
+        let found = canonical(path)?;
+        if !found.starts_with(canonical(cache)?) {
+            return Err(Failure::new(format!(
+                "`{}` leads out of the image cache, to `{}`, where hooks could then write",
+                path.display(),
+                found.display()
+            ))
+            .hint("remove that link: hooks of an earlier build may have made it")
+            .hint("`DIB_LOCKFILES` names another directory for locks"));
+        }
+    }
+    Ok(())
 }
 
 /// The directory for the output, in which files can be made.

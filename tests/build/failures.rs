@@ -281,6 +281,26 @@ fn a_named_image_cache_needs_no_home() {
 }
 
 #[test]
+fn a_link_out_of_the_image_cache_opens_nothing_to_hooks() {
+    let toy = Toy::basic();
+    let (cache, mine) = (
+        toy.world.work().join("cache"),
+        toy.world.home().join("mine"),
+    );
+    for directory in [&cache, &mine] {
+        fs::create_dir(directory).expect("made");
+    }
+    // As hooks of an earlier build, which had its locks elsewhere, can leave it.
+    std::os::unix::fs::symlink(&mine, cache.join("lockfiles")).expect("linked");
+    toy.hook("root", "55-lock", ": >\"$DIB_LOCKFILES/lock\"");
+    let mut command = toy.command("-t tar --json --image-cache cache");
+    let built = Built::run(command.env("HOME", "/dev/null"));
+    let hints = assert_refused(&toy, &built, "leads out of the image cache");
+    assert!(hints.contains("remove that link"), "{hints}");
+    assert!(!mine.join("lock").exists());
+}
+
+#[test]
 fn a_home_that_is_not_there_is_not_made() {
     let toy = Toy::basic();
     let home = toy.world.work().join("no/home");
