@@ -7,6 +7,8 @@ use std::fs::{DirEntry, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::sandbox::hide::first_of_each;
+
 /// Directories of the host's root that are searched, and how deep.
 const PLACES: [(&str, usize); 9] = [
     ("etc", 8),
@@ -67,15 +69,14 @@ pub fn to_root(root: &Path, kept: &[PathBuf]) -> Vec<PathBuf> {
             search.directory(&path, DEPTH);
         }
     }
-    let mut found = search.found;
+    let found = search.found;
     if found.len() > MOST {
         tracing::warn!(
             "this host has {} paths that only root may read, of which {MOST} are covered",
             found.len()
         );
-        found.truncate(MOST);
     }
-    found
+    first_of_each(found, MOST)
 }
 
 /// The directory that a path is replaced in by its service, which writes a new file and gives
@@ -94,7 +95,8 @@ fn entries(directory: &Path) -> impl Iterator<Item = DirEntry> {
 struct Search<'a> {
     root: &'a Path,
     kept: &'a [PathBuf],
-    found: Vec<PathBuf>,
+    /// With their owners.
+    found: Vec<(u32, PathBuf)>,
 }
 
 impl Search<'_> {
@@ -110,7 +112,7 @@ impl Search<'_> {
                 continue;
             }
             if is_reserved(&metadata) {
-                self.found.push(path);
+                self.found.push((metadata.uid(), path));
             } else if depth > 1 && metadata.is_dir() && !self.is_place(&path) {
                 self.directory(&path, depth - 1);
             }

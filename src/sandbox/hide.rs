@@ -5,12 +5,12 @@
 //! or file before the host's tree is locked, and what a build was given below a
 //! covered directory is mounted on top again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -50,9 +50,29 @@ pub fn host_sockets() -> Vec<PathBuf> {
              reach the others",
             paths.len()
         );
-        paths.truncate(MOST_SOCKETS);
     }
-    paths
+    let owned = paths.into_iter().filter_map(|path| {
+        let found = std::fs::symlink_metadata(&path).ok()?;
+        Some((found.uid(), path))
+    });
+    first_of_each(owned, MOST_SOCKETS)
+}
+
+/// At most so many of the paths of some owners. Who has many, in `/tmp` for example, keeps
+/// nothing of others from being covered.
+pub fn first_of_each(found: impl IntoIterator<Item = (u32, PathBuf)>, most: usize) -> Vec<PathBuf> {
+    let mut counts = BTreeMap::new();
+    let mut ranked: Vec<(usize, PathBuf)> = found
+        .into_iter()
+        .map(|(owner, path)| {
+            let count = counts.entry(owner).or_default();
+            *count += 1;
+            (*count, path)
+        })
+        .collect();
+    ranked.sort_by_key(|&(rank, _)| rank);
+    ranked.truncate(most);
+    ranked.into_iter().map(|(_, path)| path).collect()
 }
 
 /// The directories in which the sockets of a table may be.
@@ -346,5 +366,17 @@ mod tests {
             0000000000000000: 00000003 00000000 00000000 0001 03 1236\n";
         let found: Vec<PathBuf> = named_sockets(table).collect();
         assert_eq!(found, ["/run/a socket", " in/here"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn who_has_many_files_leaves_room_for_those_of_others() {
+        let files = |owner: u32, count: usize| {
+            (0..count).map(move |number| (owner, PathBuf::from(format!("{owner}-{number}"))))
+        };
+        let kept = first_of_each(files(1001, 90).chain(files(0, 3)), 10);
+        assert_eq!(kept.len(), 10);
+        for number in 0..3 {
+            assert!(kept.contains(&format!("0-{number}").into()), "{kept:?}");
+        }
     }
 }
