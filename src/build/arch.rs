@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::sandbox::idmap::find_program;
+
 /// The architecture of the machine, as its kernel says.
 pub fn host_arch() -> String {
     let machine = nix::sys::utsname::uname()
@@ -26,7 +28,7 @@ pub fn default_arch() -> String {
 }
 
 fn of_packages() -> Option<String> {
-    let output = Command::new("dpkg")
+    let output = Command::new(find_program("dpkg")?)
         .arg("--print-architecture")
         .stdin(Stdio::null())
         .output()

@@ -2,7 +2,7 @@
 //!
 //! See `user_namespaces(7)`, `subuid(5)`, `newuidmap(1)`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -303,7 +303,14 @@ impl Tool {
 /// A program on PATH or in the usual directories of administrators' programs.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
-    std::env::split_paths(&path)
+    find_in(&path, name)
+}
+
+/// Not in the current directory, which hooks of an earlier build may have written to: this
+/// runs outside of any sandbox.
+fn find_in(path: &OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
         .find(|candidate| is_executable(candidate))
@@ -420,6 +427,22 @@ fn install_hint(os_release: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_not_looked_for_in_the_current_directory() {
+        let place = tempfile::tempdir().expect("a directory");
+        let absolute = place.path().canonicalize().expect("there");
+        let program = absolute.join("tool-of-a-hook");
+        std::fs::copy("/bin/true", &program).expect("copied");
+        let here = std::env::current_dir().expect("a directory");
+        let up = here.components().skip(1).map(|_| Path::new(".."));
+        let below = absolute.strip_prefix("/").expect("absolute");
+        let relative: PathBuf = up.chain([below]).collect();
+        assert!(relative.is_dir(), "{relative:?}");
+        let find = |directory: &Path| find_in(directory.as_os_str(), "tool-of-a-hook");
+        assert_eq!(find(&relative), None);
+        assert_eq!(find(&absolute), Some(program));
+    }
 
     #[test]
     fn subordinate_ranges_are_found_by_name_and_by_number() {

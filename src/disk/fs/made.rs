@@ -19,6 +19,8 @@ pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(SYSTEM.map(PathBuf::from));
     places
+        // The current one is no place for programs: anybody may have written to it.
+        .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
         .find(|program| nix::unistd::access(program, nix::unistd::AccessFlags::X_OK).is_ok())
 }
