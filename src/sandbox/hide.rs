@@ -279,34 +279,30 @@ fn attach(mount: &OwnedFd, path: &Path) -> Result<(), Error> {
 /// Lays the covers, which are parts of one filesystem in memory. One after the other: there
 /// may be more than a process may have open.
 fn lay(covers: &[Cover], late: &[Cover], scratch: &Path) -> Result<(), Error> {
+    in_memory(scratch, || lay_from_here(covers, late)).map_err(failed("covers", scratch))?
+}
+
+/// Does `work` in a filesystem in memory, on a directory that nobody else uses, which is the
+/// working directory meanwhile. By its path there may be a cover by and by.
+pub(super) fn in_memory<T>(scratch: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
     mounts::mount(
         Some(Path::new("hidden")),
         scratch,
         Some("tmpfs"),
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
         Some("mode=0755".as_ref()),
-    )
-    .map_err(failed("a filesystem in memory", scratch))?;
-    // The path may lead to a cover by and by.
-    let left = enter(scratch).map_err(failed("covers", scratch))?;
-    let laid = lay_from_here(covers, late);
-    let leave = || -> io::Result<()> {
-        nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH)?;
-        Ok(nix::unistd::fchdir(&left)?)
-    };
-    leave().map_err(failed("covers", scratch))?;
-    laid
+    )?;
+    let left = mounts::open_directory(Path::new("."))?;
+    let top = mounts::open_directory(scratch)?;
+    nix::unistd::fchdir(&top)?;
+    let done = work();
+    nix::unistd::fchdir(&top)?;
+    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH)?;
+    nix::unistd::fchdir(&left)?;
+    Ok(done)
 }
 
-/// Enters a directory and returns the one that was left.
-fn enter(directory: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let left = nix::fcntl::open(".", flags, nix::sys::stat::Mode::empty())?;
-    nix::unistd::chdir(directory)?;
-    Ok(left)
-}
-
-/// The same with what is in the current directory, where nothing is yet.
+/// The same in the current directory, where nothing is yet.
 fn lay_from_here(covers: &[Cover], late: &[Cover]) -> Result<(), Error> {
     let (directory, file) = (Path::new("directory"), Path::new("file"));
     std::fs::create_dir(directory)

@@ -14,9 +14,9 @@ use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::Mode;
 
+use super::hide::in_memory;
 use super::mounts;
 
 /// A directory with more entries stays as it is.
@@ -35,21 +35,7 @@ struct Entries {
 /// uses.
 pub(super) fn keep(directory: &Path, hidden: &HashSet<&OsStr>, scratch: &Path) -> io::Result<bool> {
     let original = mounts::clone_mount(directory, true)?;
-    mounts::mount(
-        Some(Path::new("hidden")),
-        scratch,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-        Some("mode=0755".as_ref()),
-    )?;
-    let top = mounts::open_directory(scratch)?;
-    let here = nix::fcntl::open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let kept = keep_from(&original, directory, hidden, scratch);
-    // The path may lead to what was kept by now.
-    nix::unistd::fchdir(&top)?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    nix::unistd::fchdir(&here)?;
-    kept
+    in_memory(scratch, || keep_from(&original, directory, hidden, scratch))?
 }
 
 fn keep_from(
