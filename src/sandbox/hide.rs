@@ -17,6 +17,7 @@ use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::unistd::{AccessFlags, access};
 
+use super::mounts::failed;
 use super::{Error, listed, mounts};
 
 /// More sockets than this are not covered one by one.
@@ -144,11 +145,6 @@ struct Shown {
     path: PathBuf,
     directory: bool,
     mount: OwnedFd,
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Mount { what, path, source }
 }
 
 /// What is to be hidden.
