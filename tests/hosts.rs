@@ -11,6 +11,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use common::filter::failing_from;
 use common::host::{self, Host, USER};
 use common::listing::{differences, listing_of};
 use common::toy::{Built, Toy};
@@ -292,6 +293,21 @@ fn root_of_a_docker_container_changes_its_root_directory_only() {
 }
 
 #[test]
+fn programs_are_looked_into_as_older_versions_of_docker_allow_it() {
+    as_root!();
+    // Before Docker 23 these wanted `CAP_SYS_PTRACE`.
+    let older = Host::docker().refuse(
+        &[
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_kcmp,
+        ],
+        libc::EPERM,
+    );
+    works(&older, &toy(), "", "chroot", &[]);
+}
+
+#[test]
 fn devices_that_cannot_be_made_are_the_containers_own() {
     as_root!();
     let toy = toy();
@@ -423,7 +439,8 @@ fn programs_that_may_not_be_looked_into_are_not_answered() {
     // Without a guard signals may interrupt calls, and nothing else.
     let untraced = user(&toy, 0).refuse(&[libc::SYS_ptrace], libc::EPERM);
     works(&untraced.user(USER), &toy, "--overwrite", "single", &[]);
-    // What Yama refuses; a file stands for its setting.
+    // What Yama refuses; a file stands for its setting, and reading of that with addresses for
+    // opening `/proc/PID/mem`.
     let calls = [
         libc::SYS_ptrace,
         libc::SYS_process_vm_readv,
@@ -435,6 +452,7 @@ fn programs_that_may_not_be_looked_into_are_not_answered() {
         std::fs::write(settings.join("yama/ptrace_scope"), scope).expect("written");
         host.cover("/proc/sys/kernel", &settings)
             .refuse(&calls, libc::EPERM)
+            .load(failing_from(libc::SYS_pread64, u32::MAX, libc::EACCES))
     };
     let strict = |ids| yama(user(&toy, ids), "3").user(USER);
     std::fs::remove_file(toy.output("tar")).expect("ours");

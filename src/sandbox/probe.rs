@@ -1,12 +1,13 @@
 //! What this host allows, found by trying it in throw-away children.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
+use super::emul::memory;
 use super::identity::Identity;
 use super::process::{clone_process, exit_now, pipe};
 use super::refusal::{TRACE_HINT, YAMA, explain_refusal, sysctl};
@@ -222,7 +223,7 @@ pub(super) fn try_listener() -> Result<Listening, Error> {
         ),
         _ => refused(
             "reading the memory of programs is refused",
-            "a container must allow `process_vm_readv(2)`, as Docker does since Linux 4.8",
+            TRACE_HINT,
             error,
         ),
     })?;
@@ -254,13 +255,12 @@ fn try_reading() -> io::Result<()> {
         nix::unistd::ForkResult::Parent { child } => child,
     };
     drop((writer, life));
-    let remote = nix::sys::uio::RemoteIoVec {
-        base: from.as_ptr() as usize,
-        len: from.len(),
-    };
     let _ = io::Read::read(&mut reader, &mut [0]);
-    let local = &mut [io::IoSliceMut::new(&mut to)];
-    let result = nix::sys::uio::process_vm_readv(child, local, &[remote]);
+    let result = mounts::open_directory("/proc".as_ref()).and_then(|proc| {
+        let pid = child.as_raw().cast_unsigned();
+        let address = from.as_ptr() as u64;
+        memory::read_from(proc.as_raw_fd(), pid, address, &mut to).map_err(io::Error::from)
+    });
     drop(alive);
     let _ = nix::sys::wait::waitpid(child, None);
     result?;

@@ -173,6 +173,11 @@ impl Host {
         self.with(Step::Join(group.joined.clone()))
     }
 
+    /// A filter of system calls.
+    pub fn load(self, program: Vec<sock_filter>) -> Host {
+        self.with(Step::Filter(program))
+    }
+
     /// Docker's default filter for a container with these capabilities.
     pub fn docker_filter(self, capabilities: &[Capability]) -> Host {
         self.with(Step::Filter(docker_filter(capabilities)))

@@ -1,7 +1,12 @@
 //! The memory of a program whose call is answered.
+//!
+//! Two calls are made for this, `process_vm_readv(2)` and its sibling. Docker before version 23
+//! refuses both to containers without `CAP_SYS_PTRACE`, whatever the kernel would say, and
+//! allows the same by `/proc/PID/mem`, which takes three calls.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
@@ -36,8 +41,33 @@ fn process(pid: u32) -> Result<Pid, Errno> {
 }
 
 fn read_some(pid: u32, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+    read_from(libc::AT_FDCWD, pid, address, into)
+}
+
+/// Whether a filter of the container's refuses the two calls: everybody may read its own memory.
+static ARE_REFUSED: LazyLock<bool> = LazyLock::new(|| {
+    let (from, mut to) = ([7_u8], [0_u8]);
+    let remote = RemoteIoVec {
+        base: from.as_ptr() as usize,
+        len: from.len(),
+    };
+    process_vm_readv(Pid::this(), &mut [IoSliceMut::new(&mut to)], &[remote]).is_err()
+});
+
+/// Reads what is there of so many bytes. `proc` is an open `/proc`, or `AT_FDCWD` where that is
+/// the working directory, as it is of workers.
+pub(in crate::sandbox) fn read_from(
+    proc: RawFd,
+    pid: u32,
+    address: u64,
+    into: &mut [u8],
+) -> Result<usize, Errno> {
     if into.is_empty() {
         return Ok(0);
+    }
+    if *ARE_REFUSED {
+        let memory = open(proc, pid, libc::O_RDONLY)?;
+        return nix::sys::uio::pread(&memory, into, offset(address)?).map_err(not_there);
     }
     let from = remote(address, into.len())?;
     process_vm_readv(process(pid)?, &mut [IoSliceMut::new(into)], &[from])
@@ -48,8 +78,15 @@ pub fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
     if bytes.is_empty() {
         return Ok(());
     }
+    if *ARE_REFUSED {
+        return write_by_file(libc::AT_FDCWD, pid, address, bytes);
+    }
     let to = remote(address, bytes.len())?;
     let count = process_vm_writev(process(pid)?, &[IoSlice::new(bytes)], &[to])?;
+    require_all(count, bytes)
+}
+
+fn require_all(count: usize, bytes: &[u8]) -> Result<(), Errno> {
     if count == bytes.len() {
         Ok(())
     } else {
@@ -57,19 +94,36 @@ pub fn write(pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
     }
 }
 
+fn open(proc: RawFd, pid: u32, flags: i32) -> Result<OwnedFd, Errno> {
+    open_at(proc, &c_string(format!("{pid}/mem"))?, flags, 0)
+}
+
+/// Addresses of programs are those of the lower half.
+fn offset(address: u64) -> Result<i64, Errno> {
+    i64::try_from(address).map_err(|_| Errno::EFAULT)
+}
+
+/// What the file says where a program has no memory.
+fn not_there(errno: Errno) -> Errno {
+    match errno {
+        Errno::EIO => Errno::EFAULT,
+        errno => errno,
+    }
+}
+
+/// Writes by the file, which does so too where memory is read-only to its owner.
+fn write_by_file(proc: RawFd, pid: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let memory = open(proc, pid, libc::O_WRONLY)?;
+    let count = nix::sys::uio::pwrite(&memory, bytes, offset(address)?).map_err(not_there)?;
+    require_all(count, bytes)
+}
+
 /// Writes into memory that may be read-only to its owner. `proc` is `/proc` of the sandbox.
 pub(super) fn overwrite(pid: u32, proc: &OwnedFd, address: u64, bytes: &[u8]) -> Result<(), Errno> {
     if write(pid, address, bytes).is_ok() {
         return Ok(());
     }
-    let path = c_string(format!("{pid}/mem"))?;
-    let memory = open_at(proc.as_raw_fd(), &path, libc::O_WRONLY, 0)?;
-    let count = nix::sys::uio::pwrite(&memory, bytes, address.cast_signed())?;
-    if count == bytes.len() {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
+    write_by_file(proc.as_raw_fd(), pid, address, bytes)
 }
 
 /// Reads a string without its end; `limit` bytes at most.

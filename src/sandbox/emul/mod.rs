@@ -37,7 +37,7 @@ mod ids;
 mod ipc;
 mod layout;
 mod listing;
-mod memory;
+pub(super) mod memory;
 mod mount;
 mod narrow;
 mod overlay;
