@@ -386,6 +386,44 @@ unsafe fn seize(task: libc::pid_t, options: libc::c_int) -> i32 {
     }
 }
 
+/// Reads the memory of a task up to where there is no more, as
+/// [`memory`](super::emul::memory) does.
+///
+/// # Safety
+/// As for [`Guard::proceed`].
+unsafe fn read_memory(pid: libc::pid_t, address: u64, into: &mut [u8; PATH]) -> usize {
+    let part = |base: *mut u8, length: usize| libc::iovec {
+        iov_base: base.cast(),
+        iov_len: length,
+    };
+    // Behind the end of a page there may be nothing, and then that part is not read.
+    let first = (4096 - address % 4096).min(PATH as u64) as usize;
+    let local = part(into.as_mut_ptr(), PATH);
+    let start = address as *mut u8;
+    let remote = [
+        part(start, first),
+        part(start.wrapping_add(first), PATH - first),
+    ];
+    let mut path = [0u8; 16];
+    let mut digits = [0u8; 10];
+    let number = decimal(pid.cast_unsigned(), &mut digits);
+    path[..number.len()].copy_from_slice(number);
+    path[number.len()..][..4].copy_from_slice(b"/mem");
+    // SAFETY: the vectors are as long as they say, and the path is terminated.
+    let count = unsafe {
+        let count = libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), 2, 0);
+        if count >= 0 {
+            count
+        } else {
+            let memory = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
+            let count = libc::pread(memory, local.iov_base, PATH, address.cast_signed());
+            libc::close(memory);
+            count
+        }
+    };
+    usize::try_from(count).unwrap_or(0)
+}
+
 /// Whether a path of a task, from its root, a descriptor or its working directory, is a
 /// FIFO.
 ///
@@ -394,24 +432,9 @@ unsafe fn seize(task: libc::pid_t, options: libc::c_int) -> i32 {
 unsafe fn is_fifo(pid: libc::pid_t, directory: Option<i32>, address: u64) -> bool {
     let mut path = [0u8; 64 + PATH];
     let mut given = [0u8; PATH];
-    let part = |base: *mut u8, length: usize| libc::iovec {
-        iov_base: base.cast(),
-        iov_len: length,
-    };
-    // Behind the end of a page there may be nothing, and then that part is not read.
-    let first = (4096 - address % 4096).min(PATH as u64) as usize;
-    let local = part(given.as_mut_ptr(), PATH);
-    let start = address as *mut u8;
-    let remote = [
-        part(start, first),
-        part(start.wrapping_add(first), PATH - first),
-    ];
-    // SAFETY: the vectors are as long as they say; `stat` is valid zeroed.
+    // SAFETY: `stat` is valid zeroed.
     unsafe {
-        let count = libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), 2, 0);
-        let Ok(count) = usize::try_from(count) else {
-            return false;
-        };
+        let count = read_memory(pid, address, &mut given);
         let Some(end) = given[..count].iter().position(|&byte| byte == 0) else {
             return false;
         };
@@ -490,6 +513,66 @@ mod tests {
             let mut digits = [0; 10];
             assert_eq!(decimal(number, &mut digits), number.to_string().as_bytes());
         }
+    }
+
+    /// From now on this call of the calling thread fails as a container's filter lets it fail.
+    fn refuse(number: libc::c_long) {
+        let statement = |code, k| libc::sock_filter {
+            code,
+            jt: 0,
+            jf: u8::from(code & 7 == libc::BPF_JMP as u16),
+            k,
+        };
+        let program = [
+            statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0),
+            statement(
+                (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+                number as u32,
+            ),
+            statement(
+                libc::BPF_RET as u16,
+                libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+            ),
+            statement(libc::BPF_RET as u16, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_ptr().cast_mut(),
+        };
+        nix::sys::prctl::set_no_new_privs().expect("always allowed");
+        // SAFETY: the program lives across the call.
+        let loaded = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+                0,
+                0,
+            )
+        };
+        assert_eq!(loaded, 0);
+    }
+
+    #[test]
+    fn memory_is_read_where_a_filter_refuses_the_quick_way() {
+        let text = c"where it leads";
+        let own = std::process::id().cast_signed();
+        let read = move || {
+            let mut found = [0; PATH];
+            // SAFETY: it only makes system calls.
+            let count = unsafe { read_memory(own, text.as_ptr() as u64, &mut found) };
+            found[..count].starts_with(text.to_bytes_with_nul())
+        };
+        let thread = std::thread::spawn(move || {
+            crate::sandbox::root::own_context(|| {
+                std::env::set_current_dir("/proc").expect("it is there");
+                let before = read();
+                refuse(libc::SYS_process_vm_readv);
+                (before, read())
+            })
+        });
+        let both = thread.join().expect("no panic").expect("it starts");
+        assert_eq!(both, (true, true));
     }
 
     #[test]
