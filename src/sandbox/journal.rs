@@ -15,10 +15,17 @@
 //! is killed loses nothing, a machine that stops may lose the end. What follows
 //! the first entry that is short or has another checksum is ignored.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::UnlinkatFlags;
+
+use super::mounts;
 use super::store::{Key, Node, Record};
 
 const MAGIC: [u8; 8] = *b"kilnown\x01";
@@ -37,7 +44,10 @@ const FEW_ENTRIES: usize = 100_000;
 #[derive(Debug)]
 pub struct Journal {
     file: File,
-    path: PathBuf,
+    /// Where it is. Threads that write it have the root directory of a target, in which its
+    /// path would lead where that says.
+    directory: OwnedFd,
+    name: OsString,
     device: u64,
     entries: usize,
 }
@@ -45,6 +55,11 @@ pub struct Journal {
 impl Journal {
     /// Opens a journal, or begins one; returns what is in it, oldest first.
     pub fn open(path: &Path, device: u64) -> io::Result<(Journal, Vec<(Key, Record)>)> {
+        let (parent, name) = path
+            .parent()
+            .zip(path.file_name())
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        let directory = mounts::open_directory(parent)?;
         let mut options = fs_err::OpenOptions::new();
         options.read(true).write(true).create(true);
         let mut file = options.open(path)?.into_parts().0;
@@ -64,7 +79,8 @@ impl Journal {
         file.seek(io::SeekFrom::End(0))?;
         let journal = Journal {
             file,
-            path: path.to_owned(),
+            directory,
+            name: name.to_owned(),
             device,
             entries: found.len(),
         };
@@ -84,8 +100,13 @@ impl Journal {
 
     /// Replaces it by one with these entries.
     pub fn rewrite(&mut self, entries: impl Iterator<Item = Vec<u8>>) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut writer = io::BufWriter::new(fs_err::File::create(&new)?);
+        let mut new = self.name.clone();
+        new.push(".new");
+        let _ = nix::unistd::unlinkat(&self.directory, &*new, UnlinkatFlags::NoRemoveDir);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = nix::fcntl::openat(&self.directory, &*new, flags, mode)?;
+        let mut writer = io::BufWriter::new(File::from(file));
         writer.write_all(&header(self.device))?;
         let mut count = 0;
         for entry in entries {
@@ -94,11 +115,10 @@ impl Journal {
         }
         self.file = writer
             .into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .into_parts()
-            .0;
+            .map_err(io::IntoInnerError::into_error)?;
         self.entries = count;
-        fs_err::rename(&new, &self.path)
+        nix::fcntl::renameat(&self.directory, &*new, &self.directory, &*self.name)?;
+        Ok(())
     }
 }
 
@@ -459,5 +479,27 @@ mod tests {
             (record.uid, record.xattrs),
             (FEW_ENTRIES as u32 + 6, expected)
         );
+    }
+
+    #[test]
+    fn a_journal_is_written_anew_where_it_is_and_not_where_its_path_leads() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| place.path().join(name);
+        for name in ["work", "elsewhere"] {
+            fs_err::create_dir(path(name)).expect("made");
+        }
+        let (mut journal, _) = Journal::open(&path("work/owners"), 1).expect("begun");
+        // What a target has at that path.
+        fs_err::rename(path("work"), path("moved")).expect("moved");
+        fs_err::write(path("victim"), "as it was").expect("written");
+        for name in ["elsewhere/owners.new", "moved/owners.new"] {
+            std::os::unix::fs::symlink(path("victim"), path(name)).expect("linked");
+        }
+        std::os::unix::fs::symlink("elsewhere", path("work")).expect("linked");
+        journal.rewrite(std::iter::empty()).expect("written");
+        let victim = fs_err::read(path("victim")).expect("there");
+        assert_eq!(victim, b"as it was");
+        let own = fs_err::read(path("moved/owners")).expect("there");
+        assert_eq!(own, header(1));
     }
 }
