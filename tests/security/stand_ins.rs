@@ -239,6 +239,53 @@ fn calls_of_32_bits_find_directories_of_proc_too() {
     }
 }
 
+/// Sets the times of standard input by calls of 32-bit x86 with an address of which the kernel
+/// uses the lower half, which is none.
+#[cfg(target_arch = "x86_64")]
+const HALVES: &str = r#"
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+static long call(int number, long first, long second, long third) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result)
+        : "0"(number), "b"(first), "c"(second), "d"(third), "S"(0L)
+        : "memory", "r8", "r9", "r10", "r11");
+    return (int)result;
+}
+int main(void) {
+    struct stat before, after;
+    char *times = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    fstat(0, &before);
+    // `utimensat`, `futimesat`, `utimensat_time64`.
+    int numbers[] = {320, 299, 412};
+    for (int at = 0; at < 3; at++)
+        printf("call %ld\n", call(numbers[at], 0, 1L << 32, (long)times));
+    fstat(0, &after);
+    printf("%s\n", before.st_mtime == after.st_mtime ? "kept" : "changed");
+}
+"#;
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn halves_that_the_kernel_does_not_use_deceive_nobody() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    if !toy.program("halves", HALVES, "") {
+        return;
+    }
+    // Standard input is a device of the container.
+    toy.hook("install", "50-inside", "/halves");
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    if lines.iter().any(|line| line == "call -38") {
+        return common::skipped("this kernel runs no programs for 32 bits");
+    }
+    assert!(lines.contains(&"kept".to_owned()), "{lines:?}");
+}
+
 /// Asks for a socket of packets, as it was done before there was a family for them
 /// (`packet(7)`), by the call of 32-bit x86 for all of sockets; then by the family for keys
 /// (`AF_KEY`).

@@ -255,7 +255,7 @@ impl Worker {
             listener,
             id: call.id,
             pid: call.pid,
-            arguments: call.data.args,
+            arguments: table::seen_by_kernel(call.data.arch, call.data.args),
             short_ids: false,
             read_path: None,
         };

@@ -98,6 +98,17 @@ impl Abi {
     }
 }
 
+/// The arguments of a call as the kernel takes them: of a 32-bit convention it tells whole
+/// registers, which a 64-bit program may have filled (`int $0x80`), and uses their lower halves.
+pub(super) fn seen_by_kernel(audit: u32, arguments: [u64; 6]) -> [u64; 6] {
+    /// `__AUDIT_ARCH_64BIT`, from `linux/audit.h`.
+    const WIDE: u32 = 0x8000_0000;
+    if audit & WIDE != 0 {
+        return arguments;
+    }
+    arguments.map(|argument| argument & u64::from(u32::MAX))
+}
+
 /// What a call may change for the guard of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sandbox) enum Step {
@@ -287,6 +298,17 @@ mod tests {
                 libc::SYS_sync_file_range
             ]
         );
+    }
+
+    #[test]
+    fn a_narrow_call_has_no_upper_halves() {
+        let given = [1 << 32, 7, u64::MAX, 0, 5 << 32 | 6, 0];
+        assert_eq!(seen_by_kernel(X86_64.audit, given), given);
+        assert_eq!(seen_by_kernel(AARCH64.audit, given), given);
+        for abi in [&I386, &ARM] {
+            let seen = seen_by_kernel(abi.audit, given);
+            assert_eq!(seen, [0, 7, u64::from(u32::MAX), 0, 6, 0]);
+        }
     }
 
     #[test]
