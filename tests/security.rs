@@ -23,6 +23,8 @@ mod network;
 mod processes;
 #[path = "security/stand_ins.rs"]
 mod stand_ins;
+#[path = "security/survivors.rs"]
+mod survivors;
 #[path = "security/ways_out.rs"]
 mod ways_out;
 

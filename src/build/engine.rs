@@ -401,6 +401,11 @@ impl Engine<'_> {
         self.inside = None;
     }
 
+    /// Fails if programs go on in the target that should have ended by now.
+    pub(super) fn require_ended(&self) -> Result<(), Failure> {
+        sandbox::standin::require_ended().map_err(Failure::io("ending programs in the target"))
+    }
+
     fn mount_hooks(&self) -> Result<HooksMount, Failure> {
         let root = &self.dirs.target;
         // Whether they are there tells more than what stands in their place in the target.
@@ -511,6 +516,7 @@ impl Engine<'_> {
     /// that the tree no longer changes.
     fn stop_processes(&mut self) -> Result<(), Failure> {
         self.leave_inside();
+        self.require_ended()?;
         command::kill_others();
         loop {
             let mut below =

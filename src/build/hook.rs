@@ -41,6 +41,7 @@ impl Engine<'_> {
             });
         }
         self.leave_inside();
+        self.require_ended()?;
         Ok(Place {
             inside: None,
             directory: self.plan.request.current_dir.clone(),

@@ -63,7 +63,11 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             answer(ENOSYS),
         ]);
     }
-    if (groups & abi.answers).contains(Groups::NAMING) {
+    if groups.contains(Groups::NAMING) {
+        // What leads out of the target, somebody has to look at.
+        if !abi.answers.contains(Groups::NAMING) {
+            return vec![answer(ENOSYS)];
+        }
         program.extend([instruction(JUMP_AT_LEAST, 0, 1, UNKNOWN), answer(ENOSYS)]);
     }
     // Where names are answered for, what a program opens may lead out of the target.
@@ -194,6 +198,8 @@ mod tests {
     use super::super::emul::table::{AARCH64, ARM, I386, X86_64};
     use super::*;
 
+    const SIGNALS: Groups = Groups::SIGNALS.union(Groups::CHILDREN);
+
     #[test]
     fn each_call_gets_its_answer() {
         let program = supervised(Groups::all() - Groups::NAMING, true);
@@ -263,7 +269,7 @@ mod tests {
             allow
         );
         // Where all programs are traced, or none.
-        let untold = supervised(Groups::all() - Groups::SIGNALS, true);
+        let untold = supervised(Groups::all() - SIGNALS, true);
         let flags = |flags: libc::c_int| [flags as u32, 0, 0, 0, 0, 0];
         for (nr, arguments, expected) in [
             (libc::SYS_clone, flags(libc::CLONE_VM), allow),
@@ -287,6 +293,28 @@ mod tests {
             (10_000, absent),
         ] {
             assert_eq!(run(&naming, native, nr, [0; 6]), expected, "call {nr}");
+        }
+        // Programs that nobody answers could name anything.
+        let unanswered = program_of(&ARM, Groups::all(), true);
+        for nr in [1, 94, 322, 412] {
+            assert_eq!(run(&unanswered, ARM.audit, nr, [0; 6]), absent, "call {nr}");
+        }
+    }
+
+    #[test]
+    fn who_starts_another_is_asked_where_names_are_answered_for() {
+        let groups = Groups::all() - Groups::SIGNALS;
+        for (abi, numbers) in [
+            // `clone`, `clone3`, `fork`, `vfork`.
+            (&X86_64, &[56, 435, 57, 58][..]),
+            (&I386, &[120, 435, 2, 190]),
+            (&AARCH64, &[220, 435]),
+        ] {
+            let program = program_of(abi, groups, true);
+            for &number in numbers {
+                let found = run(&program, abi.audit, number, [0; 6]);
+                assert_eq!(found, libc::SECCOMP_RET_USER_NOTIF, "{number}");
+            }
         }
     }
 
@@ -345,7 +373,7 @@ mod tests {
         let plain = Groups::all() - Groups::NAMING;
         for (abi, groups) in [&X86_64, &I386, &AARCH64, &ARM]
             .into_iter()
-            .flat_map(|abi| [plain, plain - Groups::SIGNALS].map(|groups| (abi, groups)))
+            .flat_map(|abi| [plain, plain - SIGNALS].map(|groups| (abi, groups)))
         {
             let program = program_of(abi, groups, false);
             for (number, when) in abi.wanted(groups) {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -18,11 +19,50 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
+use super::capability::CAP_SYS_CHROOT;
+
 /// Rounds of killing, at 2 ms each, before a process counts as stuck in the kernel.
 const ROUNDS: u32 = 2000;
 
+/// Rounds without a find after which nobody is left, if nobody can start another: who was let
+/// into `fork(2)` before may have come from there, and ended, while the first was under way.
+const QUIET: u32 = 2;
+
 /// Fields of `/proc/PID/stat` between the parent and the number of threads.
 const THREADS: usize = 15;
+
+/// Who may not start processes and threads, where the supervisor answers such calls.
+static NO_STARTS: AtomicU8 = AtomicU8::new(NOBODY);
+const NOBODY: u8 = 0;
+const IN_TARGETS: u8 = 1;
+const ALL: u8 = 2;
+
+/// Whether a program that makes such a call may not, while programs are being ended. Each of a
+/// row that start one another and end would be gone whenever somebody looks at it.
+pub(super) fn starts_nothing(
+    is_in_target: impl FnOnce() -> Result<bool, Errno>,
+) -> Result<bool, Errno> {
+    match NO_STARTS.load(Ordering::Acquire) {
+        NOBODY => Ok(false),
+        IN_TARGETS => is_in_target(),
+        _ => Ok(true),
+    }
+}
+
+/// Nobody of some starts anything as long as this lives.
+struct NoStarts(u8);
+
+impl NoStarts {
+    fn of(whom: u8) -> NoStarts {
+        NoStarts(NO_STARTS.swap(whom, Ordering::AcqRel))
+    }
+}
+
+impl Drop for NoStarts {
+    fn drop(&mut self) {
+        NO_STARTS.store(self.0, Ordering::Release);
+    }
+}
 
 /// `/proc` as it was before any mount, so that its numbers are ours.
 static PROC: OnceLock<OwnedFd> = OnceLock::new();
@@ -45,12 +85,9 @@ pub(super) fn adopt() {
 /// The parent of each process that runs; zombies are left out, but for those of which only
 /// the first thread has ended.
 fn parents() -> BTreeMap<i32, i32> {
-    let Some(proc) = proc() else {
-        return BTreeMap::new();
-    };
     numbers(".")
         .into_iter()
-        .filter_map(|pid| Some((pid, parent(proc, pid)?)))
+        .filter_map(|pid| Some((pid, parent(pid)?)))
         .collect()
 }
 
@@ -72,14 +109,17 @@ fn numbers(path: &str) -> Vec<i32> {
     list().unwrap_or_default()
 }
 
-fn parent(proc: &OwnedFd, pid: i32) -> Option<i32> {
+fn parent(pid: i32) -> Option<i32> {
+    parse_stat(&read(&format!("{pid}/stat"))?)
+}
+
+/// A file below `/proc`.
+fn read(path: &str) -> Option<Vec<u8>> {
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
-    let path = format!("{pid}/stat");
-    let file =
-        nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty()).ok()?;
+    let file = nix::fcntl::openat(proc()?, path, flags, nix::sys::stat::Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     std::fs::File::from(file).read_to_end(&mut bytes).ok()?;
-    parse_stat(&bytes)
+    Some(bytes)
 }
 
 /// The parent from `/proc/PID/stat`; `None` for a zombie. See `proc_pid_stat(5)`.
@@ -127,57 +167,93 @@ pub(super) fn siblings() -> Vec<i32> {
     descendants(&parents(), Pid::parent().as_raw())
 }
 
-/// Kills what descends from `ancestor` and `is_meant`, but for the calling process; true
-/// when nothing is left. `reap` collects the children that this process got.
-fn end(ancestor: Pid, reap: bool, is_meant: impl Fn(i32) -> bool) -> bool {
-    let own = Pid::this().as_raw();
+/// Kills what `find` finds until nothing is left, and tells whether that came to be. `reap`
+/// collects the children that this process got.
+fn end(reap: bool, find: impl Fn() -> Vec<i32>) -> bool {
+    let mut quiet = 0;
     for _ in 0..ROUNDS {
-        let mut left = descendants(&parents(), ancestor.as_raw());
-        left.retain(|&pid| pid != own && is_meant(pid));
+        let left = find();
         // Stopped first, so that none can start another meanwhile.
         for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
             for &pid in &left {
                 let _ = kill(Pid::from_raw(pid), signal);
             }
         }
+        quiet = if left.is_empty() { quiet + 1 } else { 0 };
         if reap {
-            while !matches!(
-                waitpid(
-                    Pid::from_raw(-1),
-                    Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)
-                ),
-                Ok(nix::sys::wait::WaitStatus::StillAlive) | Err(Errno::ECHILD)
-            ) {}
-        }
-        if left.is_empty() {
+            // Who has no children has no descendants, since it gets all that they leave.
+            if reap_all() {
+                return true;
+            }
+        } else if quiet == QUIET {
             return true;
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        if quiet == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
     }
     false
+}
+
+/// Collects children that have ended; true if there are no others.
+fn reap_all() -> bool {
+    loop {
+        let how = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+        match waitpid(Pid::from_raw(-1), Some(how)) {
+            Err(Errno::ECHILD) => return true,
+            Ok(nix::sys::wait::WaitStatus::StillAlive) => return false,
+            _ => {}
+        }
+    }
+}
+
+/// What descends from a process, but for the calling one.
+fn family_of(ancestor: Pid) -> Vec<i32> {
+    let mut found = descendants(&parents(), ancestor.as_raw());
+    found.retain(|&pid| pid != Pid::this().as_raw());
+    found
 }
 
 /// Kills and reaps everything that descends from the calling process, which has
 /// called [`adopt`] and has no children that it needs any more.
 pub(super) fn end_descendants() -> bool {
-    end(Pid::this(), true, |_| true)
+    end(true, || family_of(Pid::this()))
 }
 
 /// Kills everything that descends from the parent of the calling process, but for
 /// this process itself. The parent reaps.
 pub(super) fn end_siblings() -> bool {
-    end(Pid::parent(), false, |_| true)
+    let _nobody = NoStarts::of(ALL);
+    end(false, || family_of(Pid::parent()))
 }
 
-/// Kills those of them that have the root directory `root`.
+/// Kills all programs that have the root directory `root`.
 pub(super) fn end_within(root: &OwnedFd) -> bool {
     let Ok(root) = nix::sys::stat::fstat(root) else {
-        return end(Pid::parent(), false, |_| false);
+        return false;
     };
-    let kiln = look("self/exe");
-    end(Pid::parent(), false, |pid| {
-        has_root(&pid.to_string(), identity(root), kiln)
+    let _nobody = NoStarts::of(IN_TARGETS);
+    let (root, kiln) = (identity(root), look("self/exe").ok());
+    end(false, || {
+        let family = family_of(Pid::parent());
+        let mut found = numbers(".");
+        found.retain(|pid| match has_root(&pid.to_string(), root, kiln) {
+            Within::Yes => true,
+            Within::No => false,
+            // It keeps others from looking, as who cannot read its own program does.
+            Within::Hidden => family.contains(pid) && is_held(*pid),
+        });
+        found
     })
+}
+
+/// Whether a process may never change its root directory, as programs in a target.
+fn is_held(pid: i32) -> bool {
+    let text = read(&format!("{pid}/status")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let bounding = text.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = bounding.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    bounding.is_some_and(|set| set & 1 << CAP_SYS_CHROOT == 0)
 }
 
 /// What tells a file from others.
@@ -187,23 +263,39 @@ fn identity(found: nix::sys::stat::FileStat) -> Identity {
     (found.st_dev, found.st_ino)
 }
 
-fn look(path: &str) -> Option<Identity> {
-    let found = nix::sys::stat::fstatat(proc()?, path, AtFlags::empty()).ok()?;
-    Some(identity(found))
+fn look(path: &str) -> Result<Identity, Errno> {
+    let proc = proc().ok_or(Errno::ENOENT)?;
+    nix::sys::stat::fstatat(proc, path, AtFlags::empty()).map(identity)
+}
+
+/// Whether a process is in a root directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Yes,
+    No,
+    /// That is not told.
+    Hidden,
 }
 
 /// Whether a process has a root directory and is none of kiln's: a guard has that of whom
 /// it was started for. Threads that have ended, as the first of them may have, have none.
-fn has_root(pid: &str, root: Identity, kiln: Option<Identity>) -> bool {
-    let is_within = |task: &str| {
-        look(&format!("{task}/root"))
-            .map(|found| found == root && look(&format!("{task}/exe")) != kiln)
+fn has_root(pid: &str, root: Identity, kiln: Option<Identity>) -> Within {
+    let is_within = |task: &str| match look(&format!("{task}/root")) {
+        Ok(found) if found == root && look(&format!("{task}/exe")).ok() != kiln => {
+            Some(Within::Yes)
+        }
+        Ok(_) => Some(Within::No),
+        Err(Errno::EACCES | Errno::EPERM) => Some(Within::Hidden),
+        Err(_) => None,
     };
     is_within(pid).unwrap_or_else(|| {
         let tasks = numbers(&format!("{pid}/task"));
-        tasks
+        let mut found = tasks
             .iter()
-            .any(|task| is_within(&format!("{pid}/task/{task}")) == Some(true))
+            .filter_map(|task| is_within(&format!("{pid}/task/{task}")));
+        found
+            .find(|&found| found != Within::No)
+            .unwrap_or(Within::No)
     })
 }
 

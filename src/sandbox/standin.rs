@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use caps::{CapSet, Capability};
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -109,11 +110,24 @@ pub(super) fn yama_restricts() -> bool {
     super::refusal::sysctl(super::refusal::YAMA).is_some_and(|scope| scope != "0")
 }
 
-/// Ends what hooks left running in the target, before a directory of it moves out.
-fn end_programs(root: &OwnedFd) {
+/// Some programs did not end.
+static STUCK: AtomicBool = AtomicBool::new(false);
+
+/// Ends what hooks left running in the target, before a directory of it moves out: if that
+/// fails, none may.
+fn end_programs(root: &OwnedFd) -> io::Result<()> {
     if !super::family::end_within(root) {
-        tracing::warn!("some programs in the target do not end");
+        STUCK.store(true, Ordering::Relaxed);
     }
+    require_ended()
+}
+
+/// Fails if programs of the target did not end, so that it is not as it should be.
+pub fn require_ended() -> io::Result<()> {
+    if STUCK.load(Ordering::Relaxed) {
+        return Err(io::Error::other("some programs in the target do not end"));
+    }
+    Ok(())
 }
 
 /// A `/dev` with the usual nodes in the place of the target's own, which comes
@@ -131,7 +145,7 @@ impl Device {
         let directory = open_directory(root)?;
         let dev = open_below(&directory, "dev")?;
         drop(dev);
-        end_programs(&directory);
+        end_programs(&directory)?;
         let before = std::fs::metadata(root)?;
         let mut aside: OsString = root.as_os_str().to_owned();
         aside.push(".dev");
@@ -152,8 +166,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        end_programs(&self.root);
-        let restored = remove_below(&self.root, c"dev")
+        let restored = end_programs(&self.root)
+            .and_then(|()| remove_below(&self.root, c"dev"))
             .and_then(|()| {
                 Ok(nix::fcntl::renameat(
                     AT_FDCWD,
@@ -261,8 +275,8 @@ impl Moved {
 
 impl Drop for Moved {
     fn drop(&mut self) {
-        end_programs(&self.root);
         let back = || -> io::Result<()> {
+            end_programs(&self.root)?;
             if std::fs::symlink_metadata(&self.from).is_ok_and(|meta| meta.is_symlink()) {
                 std::fs::remove_file(&self.from)?;
             }

@@ -41,6 +41,8 @@ bitflags::bitflags! {
         const SOCKETS = 1 << 5;
         /// Handlers of signals, and children.
         const SIGNALS = 1 << 6;
+        /// Making of processes and threads.
+        const CHILDREN = 1 << 7;
     }
 }
 
@@ -176,6 +178,7 @@ impl Trap {
 const OWN: Groups = Groups::OWNERS;
 const MAKE: Groups = Groups::OWNERS.union(Groups::DEVICES);
 const SIGNALS: Groups = Groups::SIGNALS;
+const CHILDREN: Groups = Groups::CHILDREN.union(SIGNALS);
 const SOCKETS: Groups = Groups::SOCKETS.union(OWN);
 /// What changes roots and mounts: whoever answers a call that names a file has to know of
 /// them, and may have the root directory of a program, which cannot be unmounted then.
@@ -289,10 +292,10 @@ pub(super) static CALLS: &[Trap] = &[
     own([322, 358, 281, 387], |c| c.execute_at()).by_path_at(Execute(Some(4))),
     trap(SIGNALS, [13, NO, 134, NO], |c| c.set_handler(Wide)).when(ACTION),
     trap(SIGNALS, [NO, 174, NO, NO], |c| c.set_handler(Narrow)).when(ACTION),
-    trap(SIGNALS, [56, 120, 220, NO], |c| c.clone_process()).or(PLACES, NEW_MOUNTS),
+    trap(CHILDREN, [56, 120, 220, NO], |c| c.clone_process()).or(PLACES, NEW_MOUNTS),
     // `fork`, `vfork`.
-    trap(SIGNALS, [57, 2, NO, NO], |c| c.fork()),
-    trap(SIGNALS, [58, 190, NO, NO], |c| c.fork()),
+    trap(CHILDREN, [57, 2, NO, NO], |c| c.fork()),
+    trap(CHILDREN, [58, 190, NO, NO], |c| c.fork()),
     trap(SIGNALS, [NO, 67, NO, NO], |c| c.set_handler(Old)).when(ACTION),
     trap(SIGNALS, [NO, 48, NO, NO], |c| c.set_handler(Plain)).when(ACTION),
     own([437, 437, 437, NO], |c| c.open2()).by_path_at(OpenHow),
@@ -367,7 +370,7 @@ pub(super) static CALLS: &[Trap] = &[
     // `unshare`, and `clone` of ARM, whose handlers of signals nobody asks for.
     place([272, 310, 97, 337], |c| c.change_root()).when(NEW_MOUNTS),
     place([NO, NO, NO, 120], |c| c.change_root()).when(NEW_MOUNTS),
-    trap(PLACES.union(SIGNALS), [435; 4], |c| c.clone3()),
+    trap(PLACES.union(CHILDREN), [435; 4], |c| c.clone3()),
     attribute([188, 226, 5, NO], |c| c.set_xattr(true)).by_path(Attribute(Set, true)),
     attribute([189, 227, 6, NO], |c| c.set_xattr(false)).by_path(Attribute(Set, false)),
     attribute([190, 228, 7, NO], |c| c.set_xattr_descriptor()),

@@ -295,6 +295,7 @@ impl Call<'_> {
 
     /// `clone3`, whose flags are in memory.
     fn clone3(&mut self) -> Outcome {
+        self.require_starts()?;
         let flags = memory::read(self.pid, self.arguments[0], size_of::<u64>());
         // What cannot be read, the kernel refuses.
         let flags = flags.ok().and_then(|flags| flags.first_chunk().copied());

@@ -1,8 +1,10 @@
 //! `sigaction(2)` and `fork(2)`: which programs have handlers after which calls are not
 //! restarted, and children whose ends call them. The kernel does what is asked; the
-//! [`guard`](crate::sandbox::guard) has to know.
+//! [`guard`](crate::sandbox::guard) has to know. Programs that are being ended start no others
+//! ([`family`](crate::sandbox::family)).
 
 use super::{Answer, Call, Errno, Outcome, memory};
+use crate::sandbox::family;
 
 /// How a call tells of a handler.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +34,13 @@ impl Call<'_> {
 
     /// `fork`, `vfork`, and `clone` with its flags in the first argument.
     pub(super) fn fork(&mut self) -> Outcome {
+        self.require_starts()?;
         self.listener.forks(self.pid, &self.worker.view);
         Ok(Answer::Continue)
     }
 
     pub(super) fn clone_process(&mut self) -> Outcome {
+        self.require_starts()?;
         let flags = self.word(0);
         // A thread is none of the children that signals tell of.
         if flags & libc::CLONE_THREAD as u32 == 0 {
@@ -46,6 +50,14 @@ impl Call<'_> {
             return self.change_root();
         }
         Ok(Answer::Continue)
+    }
+
+    /// Fails while programs are being ended, for those of them.
+    pub(super) fn require_starts(&mut self) -> Result<(), Errno> {
+        if family::starts_nothing(|| self.is_confined())? {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
     }
 
     /// Whether calls that the handler interrupts are not made again.

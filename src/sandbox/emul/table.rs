@@ -73,10 +73,14 @@ pub const I386: Abi = Abi {
 
 /// 32-bit ARM on a 64-bit kernel: `arch/arm/tools/syscall.tbl`, without the calls that only
 /// its older ABI has. Owners, ids and devices are the kernel's for such programs. But they
-/// start others, which are answered and have their root directory and their mounts.
+/// start others, which are answered and have their root directory and their mounts. Where
+/// names are answered for, they do not run.
 pub const ARM: Abi = Abi {
     audit: 0x4000_0028,
-    answers: Groups::all().difference(Groups::NAMING.union(Groups::SIGNALS)),
+    answers: Groups::all()
+        .difference(Groups::NAMING)
+        .difference(Groups::SIGNALS)
+        .difference(Groups::CHILDREN),
     convention: Convention::Arm,
     // The last one has its arguments in another order than elsewhere.
     syncs: [118, 148, 36, 373, 341],

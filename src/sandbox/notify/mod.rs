@@ -87,7 +87,7 @@ impl Options {
     /// For a namespace with a single id.
     pub fn single() -> Options {
         Options {
-            groups: Groups::all() - Groups::NAMING - Groups::SIGNALS,
+            groups: Groups::all() - Groups::NAMING - Groups::SIGNALS - Groups::CHILDREN,
             journal: None,
             guarded: true,
             killable: true,
