@@ -7,6 +7,8 @@ mod bombs;
 mod common;
 #[path = "security/confined.rs"]
 mod confined;
+#[path = "security/fenceless.rs"]
+mod fenceless;
 #[path = "security/handed.rs"]
 mod handed;
 #[path = "security/hostile.rs"]

@@ -78,8 +78,8 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
         );
         if !super::landlock::has_fences() {
             remarks.push(
-                "hooks inside that mean to can write to files of this container through a \
-                 directory of /proc: its kernel has no Landlock (Linux 5.19)"
+                "there is no second wall around hooks inside: the kernel of this container has no \
+                 Landlock (Linux 5.19)"
                     .to_owned(),
             );
         }

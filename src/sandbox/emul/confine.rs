@@ -18,11 +18,11 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::Whence;
 
 use super::cred::CAP_CHOWN;
-use super::files::{Target, c_string, open_at, statx_of};
+use super::files::{Target, c_string, open_at, statx, statx_of};
 use super::refused::Refused;
 use super::roots::RootId;
 use super::status::{Waiting, status_of};
-use super::walk::{is_kernels, is_named_pipe, read_link_of, same_file};
+use super::walk::{has_several_numberings, is_kernels, is_named_pipe, read_link_of, same_file};
 use super::{Answer, Call, Outcome};
 use crate::sandbox::capability::CAP_SYS_CHROOT;
 use crate::sandbox::landlock;
@@ -137,6 +137,17 @@ fn has_writer(pipe: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
+/// How many names a file has.
+fn names_of(file: &OwnedFd) -> Result<u32, Errno> {
+    let found = statx(
+        file.as_raw_fd(),
+        c"",
+        libc::AT_EMPTY_PATH,
+        libc::STATX_NLINK,
+    )?;
+    Ok(found.stx_nlink)
+}
+
 impl Call<'_> {
     /// `chroot`. Who has to stay in its root directory can only take that once more.
     pub(super) fn chroot(&mut self) -> Outcome {
@@ -190,7 +201,10 @@ impl Call<'_> {
             }
             target.reopen(flags, mode)
         };
-        let opened = self.fenced(reopen);
+        let opened = match self.require_place(&found) {
+            Ok(()) => self.fenced(reopen),
+            Err(errno) => Err(errno),
+        };
         match (opened, self.own_descriptor(path)?) {
             // Such as a terminal, or `/dev/null`, that it was started with.
             (Err(Errno::EACCES), Some(descriptor)) => {
@@ -199,6 +213,21 @@ impl Call<'_> {
             }
             (opened, _) => opened,
         }
+    }
+
+    /// Where Landlock cannot keep a program from a file to which a link of `/proc` led: fails
+    /// unless that is in the target or nowhere, such as a pipe.
+    pub(super) fn require_place(&mut self, file: &OwnedFd) -> Result<(), Errno> {
+        if landlock::has_fences() || self.require_beneath(file).is_ok() {
+            return Ok(());
+        }
+        let text = read_link_of(self.worker.view.proc(), file)?;
+        // Memory is named like a file that is in no directory.
+        let has_path = text.starts_with(b"/") && !text.starts_with(b"/memfd:");
+        if has_path && names_of(file)? > 0 {
+            return Err(Errno::EACCES);
+        }
+        Ok(())
     }
 
     /// Does something under the rules about files that the task, which is in a target, has.
@@ -260,11 +289,14 @@ impl Call<'_> {
             (Err(errno), Some(descriptor)) => (errno, descriptor),
             (result, _) => return result,
         };
-        let had = self.worker.view.flags_of(self.pid, descriptor, file)?;
+        let had = self.flags_of(descriptor, file)?;
         let kind = u32::from(statx_of(file)?.stx_mode) & libc::S_IFMT;
         // Those of the container that it was started with, or that were opened for it.
         let is_of_container = matches!(kind, libc::S_IFCHR | libc::S_IFBLK) || is_kernels(file)?;
-        if had & libc::O_PATH != 0 || is_of_container {
+        // What a hook outside gave to be read is not given to be changed.
+        let is_only_read =
+            kind == libc::S_IFREG && had & libc::O_ACCMODE == libc::O_RDONLY && names_of(file)? > 0;
+        if had & libc::O_PATH != 0 || is_of_container || is_only_read {
             return Err(errno);
         }
         Ok(())
@@ -285,9 +317,25 @@ impl Call<'_> {
         Ok(number.filter(|_| names.next().is_none()))
     }
 
+    /// What the task has a file open for, by that descriptor and no other that took its number
+    /// meanwhile.
+    fn flags_of(&self, descriptor: i32, file: &OwnedFd) -> Result<i32, Errno> {
+        let Ok(taken) = self.take_descriptor(descriptor) else {
+            // A container's filter refuses that.
+            if has_several_numberings(file)? {
+                return Err(Errno::EACCES);
+            }
+            return self.worker.view.flags_of(self.pid, descriptor, file);
+        };
+        if !same_file(&statx_of(&taken)?, &statx_of(file)?) {
+            return Err(Errno::EACCES);
+        }
+        nix::fcntl::fcntl(&taken, FcntlArg::F_GETFL)
+    }
+
     /// Fails unless the task has a file open for all that it wants with these flags.
     fn require_opened(&self, descriptor: i32, file: &OwnedFd, flags: i32) -> Result<(), Errno> {
-        let had = self.worker.view.flags_of(self.pid, descriptor, file)?;
+        let had = self.flags_of(descriptor, file)?;
         let has = had & libc::O_ACCMODE;
         let wanted = flags & libc::O_ACCMODE;
         let writes = matches!(has, libc::O_RDWR | libc::O_WRONLY);

@@ -377,8 +377,8 @@ impl View {
         }
     }
 
-    /// What a process has a file open for, by that descriptor and no other that took its
-    /// number meanwhile.
+    /// What a process has a file open for, by that descriptor and no other file's that took
+    /// its number meanwhile, where a mount has one file of a number.
     pub(super) fn flags_of(&self, pid: u32, descriptor: i32, file: &OwnedFd) -> Result<i32, Errno> {
         let text = self.information_of(pid, descriptor)?;
         let more = libc::STATX_MNT_ID;

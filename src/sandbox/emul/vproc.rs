@@ -236,6 +236,7 @@ impl Call<'_> {
     /// directory for it.
     fn link_place(&mut self, place: &Place, next: usize) -> Outcome {
         let old = self.target_of(place, true)?.into_file()?;
+        self.require_place(&old)?;
         let old_path = by_descriptor(&old)?;
         let path = self.path(next + 1)?;
         let (parent, name) = split(&path).ok_or(Errno::EEXIST)?;

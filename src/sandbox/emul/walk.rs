@@ -117,6 +117,14 @@ pub(super) fn is_named_pipe(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(kind == libc::S_IFIFO && filesystem_of(file)? != PIPES)
 }
 
+/// Whether a file is on a filesystem that gives the same number to several files of one mount:
+/// one in each subvolume.
+pub(super) fn has_several_numberings(file: &OwnedFd) -> Result<bool, Errno> {
+    /// `BTRFS_SUPER_MAGIC` and `BCACHEFS_STATFS_MAGIC`.
+    const MAGICS: [i128; 2] = [0x9123_683e, 0xca45_1a4e];
+    Ok(MAGICS.contains(&filesystem_of(file)?))
+}
+
 fn filesystem_of(file: &OwnedFd) -> Result<i128, Errno> {
     // SAFETY: integers, for which zeroes are a valid value.
     let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };

@@ -1,0 +1,99 @@
+//! Where nothing can be mounted (mode `chroot`): what a hook outside lets a program of the
+//! target read is not changed by it, on kernels and in containers that lack a second wall too.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::libc;
+
+use crate::common;
+use crate::common::filter::{confine, refusing};
+use crate::common::toy::{Built, Toy};
+
+/// `landlock_create_ruleset` and its siblings.
+const LANDLOCK: [libc::c_long; 3] = [444, 445, 446];
+
+/// Changes standard input, which is open for reading, and descriptors of its own.
+const CHANGE: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define TRY(call) do { if ((call) >= 0) printf("did %s\n", #call); } while (0)
+
+int main(void)
+{
+    const char *given = "/proc/self/fd/0";
+    TRY(open(given, O_WRONLY));
+    TRY(open(given, O_RDONLY | O_TRUNC));
+    TRY(open("/dev/stdin", O_RDWR));
+    TRY(linkat(AT_FDCWD, given, AT_FDCWD, "/name", AT_SYMLINK_FOLLOW));
+    TRY(open("/name", O_WRONLY));
+    TRY(fchmod(0, 04777));
+    TRY(chmod(given, 04777));
+    TRY(fchown(0, 33, 33));
+    TRY(fsetxattr(0, "user.kiln", "x", 1, 0));
+    TRY(setxattr(given, "user.kiln", "x", 1, 0));
+    TRY(futimens(0, NULL));
+    printf("read %d\n", open(given, O_RDONLY) >= 0);
+    // What the program made itself stays its own.
+    int own = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+    char path[64];
+    sprintf(path, "/proc/self/fd/%d", own);
+    printf("named %d\n", linkat(AT_FDCWD, path, AT_FDCWD, "/tmp/name", AT_SYMLINK_FOLLOW) == 0);
+    unlink("/tmp/name");
+    int only_read = open(path, O_RDONLY);
+    printf("own mode %d\n", only_read >= 0 && fchmod(only_read, 0640) == 0);
+    sprintf(path, "/proc/self/fd/%d", memfd_create("memory", 0));
+    printf("memory %d\n", open(path, O_RDWR) >= 0);
+    int ends[2];
+    pipe(ends);
+    sprintf(path, "/proc/self/fd/%d", ends[0]);
+    printf("pipe %d\n", open(path, O_RDWR) >= 0);
+}
+"#;
+
+#[test]
+fn what_is_given_to_be_read_is_not_changed_whatever_the_kernel_lacks() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let refused: [(&str, &[libc::c_long]); 3] = [
+        ("nothing", &[]),
+        ("Landlock", &LANDLOCK),
+        ("descriptors", &[libc::SYS_pidfd_getfd]),
+    ];
+    for (what, calls) in refused {
+        let toy = Toy::basic();
+        if !toy.program("change", CHANGE, "") {
+            return;
+        }
+        // On the filesystem of the target.
+        let given = toy.world.tmp().join("given");
+        fs::write(&given, "of the host\n").expect("written");
+        let before = fs::metadata(&given).expect("there");
+        let hook = format!("chroot \"$TARGET_ROOT\" /change <'{}'", given.display());
+        toy.hook("cleanup", "50-give", &hook);
+        let mut command = toy.command("-t tar --mode chroot");
+        confine(&mut command, refusing(calls, libc::ENOSYS));
+        let built = Built::run(command.arg("--json")).success();
+        assert_eq!(built.lines_after("did "), Vec::<String>::new(), "{what}");
+        let lines = built.lines();
+        for expected in ["read 1", "named 1", "own mode 1", "memory 1", "pipe 1"] {
+            let is_there = lines.iter().any(|line| line == expected);
+            assert!(is_there, "{what}: no {expected} in {lines:?}");
+        }
+        let after = fs::metadata(&given).expect("still there");
+        let facts = |of: &fs::Metadata| (of.mode(), of.uid(), of.nlink(), of.mtime(), of.ctime());
+        assert_eq!(facts(&before), facts(&after), "{what}");
+        assert_eq!(
+            fs::read_to_string(&given).ok().as_deref(),
+            Some("of the host\n"),
+            "{what}"
+        );
+    }
+}
