@@ -134,11 +134,13 @@ fn close_eyes() -> io::Result<()> {
 }
 
 /// Makes a directory the root of the calling process, and of what it starts, which does not
-/// change it again and keeps to these rules about files. Async-signal-safe.
+/// change it again and keeps to these rules about files. The process is to become another
+/// program. Async-signal-safe.
 fn keep_to(root: &OwnedFd, fence: Option<&OwnedFd>) -> io::Result<()> {
     nix::unistd::fchdir(root)?;
     nix::unistd::chroot(c".")?;
-    capability::give_up(CAP_SYS_CHROOT)?;
+    // What runs in there already may not look into this process, which still knows the host.
+    capability::give_up_at_start(CAP_SYS_CHROOT)?;
     match fence {
         Some(fence) => landlock::restrict(fence),
         None => Ok(()),

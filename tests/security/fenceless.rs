@@ -1,5 +1,6 @@
-//! Where nothing can be mounted (mode `chroot`): what a hook outside lets a program of the
-//! target read is not changed by it, on kernels and in containers that lack a second wall too.
+//! Where nothing can be mounted (mode `chroot`), on kernels and in containers that lack a second
+//! wall too: what a hook outside lets a program of the target read is not changed by it, and
+//! nobody in the target looks into who is about to be a program there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -95,5 +96,74 @@ fn what_is_given_to_be_read_is_not_changed_whatever_the_kernel_lacks() {
             Some("of the host\n"),
             "{what}"
         );
+    }
+}
+
+/// Traces processes as soon as they are there, for some seconds, and tells which are still kiln's.
+const GRAB: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(void)
+{
+    if (fork())
+        return 0;
+    setsid();
+    int out = open("/grabbed", O_CREAT | O_WRONLY | O_APPEND, 0644);
+    int null = open("/dev/null", O_RDWR);
+    dup2(null, 0);
+    dup2(null, 1);
+    dup2(null, 2);
+    pid_t first = getpid();
+    for (time_t end = time(NULL) + 3; time(NULL) < end;) {
+        for (pid_t other = first + 1; other < first + 300; other++) {
+            if (ptrace(PTRACE_SEIZE, other, 0, 0))
+                continue;
+            ptrace(PTRACE_INTERRUPT, other, 0, 0);
+            waitpid(other, NULL, __WALL);
+            char path[64], name[16] = "";
+            sprintf(path, "/proc/%d/comm", other);
+            int file = open(path, O_RDONLY);
+            if (file >= 0 && read(file, name, sizeof name) > 4 && !memcmp(name, "kiln", 4))
+                write(out, "grabbed kiln\n", 13);
+            close(file);
+            ptrace(PTRACE_DETACH, other, 0, 0);
+        }
+    }
+}
+"#;
+
+#[test]
+fn nobody_in_the_target_traces_who_is_about_to_be_a_program_there() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    for calls in [&[][..], &LANDLOCK] {
+        let toy = Toy::basic();
+        if !toy.program("grab", GRAB, "") {
+            return;
+        }
+        toy.hook("install", "50-grab", "/grab");
+        for number in 51..60 {
+            toy.hook("install", &format!("{number}-next"), "sleep 0.05");
+        }
+        let tell = "cat /grabbed; grep CapPrm /proc/self/status; echo told";
+        toy.hook("install", "99-tell", tell);
+        let mut command = toy.command("-t tar --mode chroot");
+        confine(&mut command, refusing(calls, libc::ENOSYS));
+        let built = Built::run(command.arg("--json")).success();
+        assert_eq!(built.lines_after("grabbed "), Vec::<String>::new());
+        // What it had until it was one, a program in there has not.
+        let permitted = built.lines_after("CapPrm:\t");
+        let permitted = permitted
+            .first()
+            .and_then(|set| u64::from_str_radix(set, 16).ok());
+        assert_eq!(permitted.expect("told") & 1 << 18, 0);
     }
 }

@@ -163,9 +163,11 @@ impl View {
         let found = RootId::of(&target.statx(libc::STATX_MNT_ID)?);
         if found != self.root || !self.still_has_root(roots) {
             self.take_root(&target.into_file()?)?;
-            self.root = found;
+            // Not what was found: since then the process may have got another one, or be gone
+            // and its number another's.
+            self.root = RootId::own()?;
         }
-        let _ = roots.first.set(found);
+        let _ = roots.first.set(self.root);
         Ok(())
     }
 
