@@ -167,3 +167,52 @@ fn nobody_in_the_target_traces_who_is_about_to_be_a_program_there() {
         assert_eq!(permitted.expect("told") & 1 << 18, 0);
     }
 }
+
+/// Opens memory of those who come in by `chroot`, and tells whose it was if they are no other
+/// program yet.
+const PEEK: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(void)
+{
+    pid_t first = getpid();
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (time_t end = time(NULL) + 4; time(NULL) < end;) {
+        for (pid_t other = first + 1; other < first + 200; other++) {
+            char path[64], name[16] = "";
+            sprintf(path, "/proc/%d/mem", other);
+            int memory = open(path, O_RDWR);
+            if (memory < 0)
+                continue;
+            sprintf(path, "/proc/%d/comm", other);
+            int file = open(path, O_RDONLY);
+            if (file >= 0 && read(file, name, sizeof name) > 0 && !strncmp(name, "kiln", 4))
+                printf("has memory of one\n");
+            close(file);
+            close(memory);
+        }
+    }
+    printf("looked\n");
+}
+"#;
+
+#[test]
+fn nobody_in_the_target_gets_memory_of_who_comes_in() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    if !toy.program("peek", PEEK, "") {
+        return;
+    }
+    let hook = "chroot \"$TARGET_ROOT\" /peek &\nsleep 0.2\n\
+        for turn in {1..40}; do chroot \"$TARGET_ROOT\" /bin/true; done\nwait";
+    toy.hook("cleanup", "50-come", hook);
+    let built = toy.build("-t tar --mode chroot").success();
+    assert_eq!(built.lines_after("has "), Vec::<String>::new());
+    assert!(built.lines().contains(&"looked".to_owned()));
+}

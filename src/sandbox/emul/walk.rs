@@ -21,7 +21,7 @@ use nix::errno::Errno;
 
 use super::files::{by_descriptor, c_string, open_at, open_how, statx, statx_of};
 use super::roots::RootId;
-use super::status::{status_number, status_of};
+use super::status::{Status, status_number, status_of};
 use super::tracee::{View, names_self};
 
 /// `RESOLVE_NO_MAGICLINKS`, from `linux/openat2.h`.
@@ -294,12 +294,19 @@ impl View {
     }
 
     /// Whether the process `pid` may look into one whose directory in the sandbox's
-    /// `/proc` is open: it is its own, or a program with the same root.
+    /// `/proc` is open: it is its own, or a program with the same root. Who has more
+    /// capabilities than it, as who is about to be such a program, is closed to it for the
+    /// kernel too (`ptrace(2)`).
     pub(super) fn may_look(&self, pid: u32, process: &OwnedFd) -> Result<bool, Errno> {
-        let status = open_at(process.as_raw_fd(), c"status", libc::O_RDONLY, 0)?;
-        let group = status_number(&status_of(&status)?, "Tgid:").ok_or(Errno::ESRCH)?;
+        let text = open_at(process.as_raw_fd(), c"status", libc::O_RDONLY, 0)?;
+        let text = status_of(&text)?;
+        let group = status_number(&text, "Tgid:").ok_or(Errno::ESRCH)?;
         if group == self.group(pid)? {
             return Ok(true);
+        }
+        let permitted = Status::parse(&text).ok_or(Errno::ESRCH)?.permitted;
+        if permitted & !self.status(pid)?.permitted != 0 {
+            return Ok(false);
         }
         let look = |path, more| statx(process.as_raw_fd(), path, 0, more);
         // Kernel threads have neither.
