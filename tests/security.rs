@@ -4,6 +4,8 @@
 mod archive;
 #[path = "security/bombs.rs"]
 mod bombs;
+#[path = "security/break_points.rs"]
+mod break_points;
 mod common;
 #[path = "security/confined.rs"]
 mod confined;

@@ -46,9 +46,20 @@ impl Engine<'_> {
             // Its time is the user's.
             watch: None,
         };
-        let status = program
-            .interact()
-            .map_err(|error| self.cannot_start("bash", &error, inside))?;
+        self.events.send(&Event::ShellStarted {
+            point: point.to_owned(),
+        });
+        let target = inside.then_some(self.dirs.target.as_path());
+        let terminal = self.terminal.as_ref().map(|main| main.borrow(target));
+        let terminal = terminal
+            .transpose()
+            .map_err(Failure::io("making a terminal for the shell"))?;
+        let result = program.interact(terminal.as_ref());
+        drop(terminal);
+        self.events.send(&Event::ShellEnded {
+            point: point.to_owned(),
+        });
+        let status = result.map_err(|error| self.cannot_start("bash", &error, inside))?;
         self.events.send(&Event::Info {
             text: format!(
                 "break point {point} left with status {}",

@@ -15,6 +15,7 @@ use crate::sandbox::identity::Ownership;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Watch;
 use crate::sandbox::notify::{Options, Supervisor};
+use crate::sandbox::terminal::Borrower;
 use crate::sandbox::{self, command, mounts, seccomp};
 
 use super::environment::Variables;
@@ -95,6 +96,8 @@ pub struct Engine<'a> {
     pub watch: Watch,
     /// What the caller's files lack of modes, for those that are the caller's.
     pub umask: Mode,
+    /// What gives shells at break points a terminal, if the caller has one.
+    pub terminal: Option<Borrower>,
     /// Where programs inside the target run, once one has.
     inside: Option<HooksMount>,
 }
@@ -107,6 +110,7 @@ pub fn main(
     in_memory: Option<&str>,
     watch: Watch,
     events: File,
+    terminal: Option<Borrower>,
 ) -> u8 {
     let started = Instant::now();
     // An image is the same whoever builds it, and a root that is closed to all but root,
@@ -133,6 +137,7 @@ pub fn main(
                 supervisor,
                 watch,
                 umask,
+                terminal,
                 inside: None,
             }
             .run()

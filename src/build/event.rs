@@ -42,6 +42,16 @@ pub enum Event {
         /// The line without its newline.
         line: String,
     },
+    /// A shell for the user has the terminal until it ends.
+    ShellStarted {
+        /// The break point.
+        point: String,
+    },
+    /// The shell has ended.
+    ShellEnded {
+        /// The break point.
+        point: String,
+    },
     /// A hook ended well.
     HookFinished {
         /// The phase it belongs to.

@@ -1,5 +1,6 @@
 //! Runs a request from the caller's side: plan, sandbox, events, signals.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -15,7 +16,8 @@ use crate::sandbox::command::is_ignored;
 use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::Watch;
-use crate::sandbox::{choice, hide, host, shortage, sweep};
+use crate::sandbox::relay::Lender;
+use crate::sandbox::{choice, hide, host, shortage, sweep, terminal};
 
 use super::arch::host_arch;
 use super::confinement::Privacy;
@@ -129,14 +131,18 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         work,
         network: confinement.network,
         group,
-        terminal: plan.variables.contains_key(std::ffi::OsStr::new("break")),
+    };
+    let (lender, borrower) = if plan.variables.contains_key(OsStr::new("break")) {
+        terminal::lending()?.unzip()
+    } else {
+        (None, None)
     };
     let started = Instant::now();
-    let (events, running) =
-        sandbox.enter(|events| engine::main(plan, &view, in_memory, watch, events))?;
+    let (events, running) = sandbox
+        .enter(move |events| engine::main(plan, &view, in_memory, watch, events, borrower))?;
     remarks.into_iter().for_each(&mut *on_event);
     let deadline = confinement.build.map(|limit| (started + limit, limit));
-    follow(events, running, deadline, on_event)
+    follow(events, running, lender, deadline, on_event)
 }
 
 /// Where this build stands and what it writes.
@@ -323,10 +329,11 @@ impl Followed {
 fn follow(
     events: File,
     mut running: Running,
+    lender: Option<Lender>,
     deadline: Option<(Instant, Duration)>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<u8, Failure> {
-    let followed = follow_events(events, &mut running, deadline, on_event);
+    let followed = follow_events(events, &mut running, lender, deadline, on_event);
     let followed = match followed {
         Ok(followed) => followed,
         Err(failure) => {
@@ -391,6 +398,7 @@ fn follow(
 fn follow_events(
     mut events: File,
     running: &mut Running,
+    mut lender: Option<Lender>,
     deadline: Option<(Instant, Duration)>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Followed, Failure> {
@@ -406,15 +414,24 @@ fn follow_events(
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(std::io::Error::from)
         .map_err(Failure::io("watching for signals"))?;
+    if let Some(lender) = &mut lender {
+        lender
+            .await_signals()
+            .map_err(Failure::io("watching for signals"))?;
+    }
     let mut pending = Pending::default();
     let mut buffer = vec![0; 64 * 1024];
     let mut followed = Followed::default();
     loop {
         let ended = followed.late.is_some() || followed.stopped_by.is_some();
-        let mut polled = [
+        let mut polled = vec![
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
+        let is_asked = lender.as_ref().is_some_and(Lender::is_asked);
+        if let Some(lender) = &lender {
+            lender.watch(&mut polled);
+        }
         let left = deadline.map(|(end, _)| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) && !ended {
             followed.late = deadline.map(|(_, limit)| limit);
@@ -423,7 +440,7 @@ fn follow_events(
         }
         let patience = match left {
             // What was said by then is still heard.
-            _ if ended => PollTimeout::ZERO,
+            _ if ended || is_asked => PollTimeout::ZERO,
             // Rounded up, or the last millisecond would be spent in a loop.
             Some(left) => {
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -437,11 +454,19 @@ fn follow_events(
             Ok(_) => {}
         }
         let readable = polled[0].any().unwrap_or(false);
+        drop(polled);
         if !ended && let Ok(Some(signal)) = signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(libc::SIGTERM);
             followed.stopped_by = Signal::try_from(number).ok().or(Some(Signal::SIGTERM));
             running.cancel();
             continue;
+        }
+        if let Some(lender) = &mut lender {
+            let lent = lender.go_on().and_then(|()| match is_asked && !readable {
+                true => lender.begin(),
+                false => Ok(()),
+            });
+            lent.map_err(Failure::io("lending the terminal to a shell"))?;
         }
         if readable {
             let count = match events.read(&mut buffer) {

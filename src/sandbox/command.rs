@@ -21,6 +21,7 @@ use super::inside::Inside;
 use super::limits::{Clock, Watch};
 use super::process;
 use super::seccomp::{self, Filter};
+use super::terminal::Terminal;
 use crate::threads::joined;
 use crate::tree::live::read_directory;
 
@@ -189,29 +190,23 @@ impl Program {
         }
     }
 
-    /// Runs it on the caller's terminal, as the foreground job if there is one.
-    pub fn interact(&self) -> io::Result<ExitStatus> {
+    /// Runs it for the user: on the caller's standard streams, but for those that are a
+    /// terminal, in whose place it has one of its own.
+    pub fn interact(&self, terminal: Option<&Terminal<'_>>) -> io::Result<ExitStatus> {
         let mut command = self.command()?;
-        command.process_group(0);
-        let mut child = command.spawn()?;
-        let terminal = io::stdin();
-        let ours = nix::unistd::getpgrp();
-        let theirs = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
-        // Handing the terminal over and back raises SIGTTOU in a background job.
-        // SAFETY: ignoring a signal installs no handler.
-        let before = unsafe { signal(Signal::SIGTTOU, SigHandler::SigIgn) };
-        let interactive = nix::unistd::tcsetpgrp(terminal.as_fd(), theirs).is_ok();
-        let _ = nix::sys::signal::kill(theirs, nix::sys::signal::SIGCONT);
-        let status = child.wait();
-        if interactive {
-            let _ = nix::unistd::tcsetpgrp(terminal.as_fd(), ours);
+        match terminal {
+            Some(terminal) => {
+                let [input, output, error] = terminal.streams()?;
+                command.stdin(input).stdout(output).stderr(error);
+                let begin = terminal.session();
+                // SAFETY: the closure only makes system calls.
+                unsafe { command.pre_exec(begin) };
+            }
+            None => {
+                command.process_group(0);
+            }
         }
-        // Hooks that run later would inherit what is ignored.
-        if let Ok(before) = before {
-            // SAFETY: what was there before this call.
-            let _ = unsafe { signal(Signal::SIGTTOU, before) };
-        }
-        status
+        process::wait_until_ended(command.spawn()?)
     }
 }
 
@@ -603,7 +598,7 @@ mod tests {
     fn programs_after_a_shell_at_a_break_point_ignore_no_more_signals_than_before_it() {
         let ignored = || lines("grep SigIgn: /proc/self/status").1;
         let before = ignored();
-        let status = program("exit 4").interact().expect("a shell runs");
+        let status = program("exit 4").interact(None).expect("a shell runs");
         assert_eq!(shell_status(status), 4);
         assert_eq!(ignored(), before);
     }

@@ -35,8 +35,6 @@ pub struct Sandbox {
     pub network: Network,
     /// The control group that limits it.
     pub group: Option<Cgroup>,
-    /// The engine keeps the caller's terminal, to give it to a shell.
-    pub terminal: bool,
 }
 
 /// A running sandbox, as main sees it.
@@ -235,9 +233,9 @@ fn start_init(
     }
     drop(keeper_alive);
     let status = if sandbox.own_processes {
-        init_process(&alive, sandbox.terminal, output, engine)
+        init_process(&alive, output, engine)
     } else {
-        shared_init(&alive, sandbox.terminal, output, engine)
+        shared_init(&alive, output, engine)
     };
     exit_now(status)
 }
@@ -284,18 +282,13 @@ fn watch(init: Pid, lifeline: &OwnedFd) -> u8 {
 }
 
 /// PID 1: starts the engine, reaps whatever is orphaned, ends with the engine.
-fn init_process(
-    keeper_alive: &OwnedFd,
-    terminal: bool,
-    events: File,
-    engine: impl FnOnce(File) -> u8,
-) -> u8 {
+fn init_process(keeper_alive: &OwnedFd, events: File, engine: impl FnOnce(File) -> u8) -> u8 {
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let mut polled = [PollFd::new(keeper_alive.as_fd(), PollFlags::POLLIN)];
     if matches!(poll(&mut polled, PollTimeout::ZERO), Ok(count) if count > 0) {
         return 137;
     }
-    let child = match start_engine(terminal, events, engine) {
+    let child = match start_engine(events, engine) {
         Ok(child) => child,
         Err(status) => return status,
     };
@@ -310,12 +303,7 @@ fn init_process(
 
 /// Init without a PID namespace: what it leaves behind would live on, so it
 /// watches both its neighbours and ends everything when either is gone.
-fn shared_init(
-    keeper_alive: &OwnedFd,
-    terminal: bool,
-    mut events: File,
-    engine: impl FnOnce(File) -> u8,
-) -> u8 {
+fn shared_init(keeper_alive: &OwnedFd, mut events: File, engine: impl FnOnce(File) -> u8) -> u8 {
     family::adopt();
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
@@ -332,7 +320,7 @@ fn shared_init(
         Ok(signals) => signals,
         Err(error) => return fail(&mut events, &error),
     };
-    let child = match start_engine(terminal, events, engine) {
+    let child = match start_engine(events, engine) {
         Ok(child) => child,
         Err(status) => return status,
     };
@@ -357,19 +345,16 @@ fn shared_init(
 }
 
 /// Forks the engine; if that fails, main is told why, and the status to end with returned.
-fn start_engine(
-    terminal: bool,
-    mut events: File,
-    engine: impl FnOnce(File) -> u8,
-) -> Result<Pid, u8> {
+fn start_engine(mut events: File, engine: impl FnOnce(File) -> u8) -> Result<Pid, u8> {
     // SAFETY: one thread, so the child may do anything.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             process::become_engine();
             // The scheduler groups processes by session. Hooks share that of their
             // supervisor, because to switch between groups makes each trapped call
-            // half as dear again (`sched_autogroup_enabled`, `sched(7)`).
-            if terminal || nix::unistd::setsid().is_err() {
+            // half as dear again (`sched_autogroup_enabled`, `sched(7)`). And none of them
+            // has the caller's terminal.
+            if nix::unistd::setsid().is_err() {
                 let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
             }
             let _ = SigSet::empty().thread_set_mask();

@@ -43,6 +43,15 @@ pub(super) fn send(socket: RawFd, fd: RawFd, mut byte: u8) -> io::Result<()> {
 
 /// Receives a descriptor with its byte; `None` when the other side is closed.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, u8)>> {
+    match receive_any(socket)? {
+        Some((Some(fd), byte)) => Ok(Some((fd, byte))),
+        Some((None, _)) => Err(io::Error::from(io::ErrorKind::InvalidData)),
+        None => Ok(None),
+    }
+}
+
+/// Receives a byte, and a descriptor if it comes with one; `None` when the other side is closed.
+pub(super) fn receive_any(socket: BorrowedFd<'_>) -> io::Result<Option<(Option<OwnedFd>, u8)>> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
     let mut byte = [0];
     let mut parts = [io::IoSliceMut::new(&mut byte)];
@@ -62,8 +71,8 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, u8)
             && let Some(&fd) = fds.first()
         {
             // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-            return Ok(Some((unsafe { OwnedFd::from_raw_fd(fd) }, byte[0])));
+            return Ok(Some((Some(unsafe { OwnedFd::from_raw_fd(fd) }), byte[0])));
         }
     }
-    Err(io::Error::from(io::ErrorKind::InvalidData))
+    Ok(Some((None, byte[0])))
 }

@@ -53,6 +53,7 @@ pub mod notify;
 pub mod probe;
 mod process;
 mod refusal;
+pub mod relay;
 pub mod root;
 pub mod seccomp;
 
@@ -60,6 +61,7 @@ pub mod shortage;
 pub mod standin;
 pub mod store;
 pub mod sweep;
+pub mod terminal;
 pub mod userns;
 pub mod wall;
 pub mod xattr;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
@@ -82,6 +84,27 @@ pub(super) fn wait_for(pid: Pid) -> io::Result<u8> {
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128u8.saturating_add(signal as u8)),
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits for the end of a program. If it is stopped, by its own will (`suspend`) too, it goes on:
+/// nobody else would see to that.
+pub(super) fn wait_until_ended(child: Child) -> io::Result<ExitStatus> {
+    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    loop {
+        let mut status = 0;
+        // SAFETY: the call writes one integer, about a child that nobody else waits for.
+        let found = unsafe { libc::waitpid(pid, &raw mut status, libc::WUNTRACED) };
+        if found == pid && libc::WIFSTOPPED(status) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        } else if found == pid {
+            return Ok(ExitStatus::from_raw(status));
+        } else {
+            match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            }
         }
     }
 }

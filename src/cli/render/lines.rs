@@ -43,7 +43,9 @@ fn texts(event: &Event) -> Vec<String> {
             Some(total) => format!("{step} ({}) ...", units::bytes(*total)),
             None => format!("{step} ..."),
         }],
-        Event::StepProgress { .. } => Vec::new(),
+        Event::StepProgress { .. } | Event::ShellStarted { .. } | Event::ShellEnded { .. } => {
+            Vec::new()
+        }
         Event::StepFinished { step, seconds } => {
             vec![format!("{step}: done in {}", units::seconds(*seconds))]
         }

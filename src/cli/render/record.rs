@@ -112,6 +112,8 @@ impl Record {
             Event::Info { .. }
             | Event::Warning { .. }
             | Event::PhaseStarted { .. }
+            | Event::ShellStarted { .. }
+            | Event::ShellEnded { .. }
             | Event::PhaseFinished { .. }
             | Event::StepProgress { .. } => {}
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Renderer;
 use super::record::Record;
@@ -175,6 +175,14 @@ impl Renderer for Rich {
                     bytes => format!(", {}", units::bytes(bytes)),
                 };
                 self.done(&visible(step), *seconds, &detail);
+            }
+            Event::ShellStarted { .. } => {
+                // What is drawn between would be in the shell's way.
+                let _ = self.display.clear();
+                self.display.set_draw_target(ProgressDrawTarget::hidden());
+            }
+            Event::ShellEnded { .. } => {
+                self.display.set_draw_target(ProgressDrawTarget::stderr());
             }
             Event::OutputWritten { .. } | Event::Failed { .. } => {}
             Event::Finished { .. } => {

@@ -293,7 +293,6 @@ impl Call<'_> {
                 require_told(&found)?;
                 self.open_of_kernel(found, flags, mode)?
             }
-            Place::Device("tty") if !self.has_our_terminal() => return Err(Errno::ENXIO),
             _ => target.reopen(flags, mode)?,
         };
         self.still_there()?;
@@ -301,13 +300,6 @@ impl Call<'_> {
             file,
             close_on_exec,
         })
-    }
-
-    /// Whether what is the engine's terminal is the program's too: it is a session's. Where
-    /// there are to be break points the engine has one, and hooks do not.
-    fn has_our_terminal(&self) -> bool {
-        let task = libc::pid_t::try_from(self.pid).map(nix::unistd::Pid::from_raw);
-        task.is_ok_and(|task| nix::unistd::getsid(Some(task)) == nix::unistd::getsid(None))
     }
 
     /// Opens a file of `/proc` or `/sys`, or what stands for a directory there.
