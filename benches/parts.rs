@@ -3,7 +3,7 @@
 //!     cargo bench --bench parts [-- NAME]
 //!
 //! Criterion compares with the last run. Whole images, and other programs, are
-//! measured by `cargo run --release --example bench-writers`; see
+//! measured by `cargo bench --bench writers`; see
 //! `docs/benchmarks.md`.
 
 use std::hint::black_box;

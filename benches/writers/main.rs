@@ -1,8 +1,8 @@
 //! Measures kiln's image writers against the programs that do the same.
 //!
 //! ```text
-//! cargo run --release --example bench-writers -- [OPTIONS] TREE
-//! cargo run --release --example bench-writers -- scale
+//! cargo bench --bench writers -- [OPTIONS] TREE
+//! cargo bench --bench writers -- scale
 //! ```
 //!
 //! Every case is a process of its own. A round runs each case once, in turn, so
@@ -95,7 +95,9 @@ struct Sample {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    // Cargo adds that of a bench.
+    let arguments = std::env::args_os().filter(|one| one != "--bench");
+    let arguments = Arguments::parse_from(arguments);
     let done = match &arguments.command {
         Some(Own::Write(write)) => write.run(),
         Some(Own::Scale(scale)) => scale.run(),
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench-writers: {error:#}");
+            eprintln!("writers: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -115,7 +117,7 @@ impl Table {
     fn run(&self) -> Result<()> {
         let tree = self.tree.as_deref().context("no tree is given")?;
         let work = tempfile::Builder::new()
-            .prefix("bench-writers-")
+            .prefix("writers-")
             .tempdir_in(&self.directory)?;
         let setting = cases::Setting {
             table: self,

@@ -1,7 +1,7 @@
 //! How long it takes to enter the sandbox, against bubblewrap and unshare.
 //!
 //! ```text
-//! cargo run --release --example bench-entry -- [ROUNDS]
+//! cargo bench --bench entry -- [ROUNDS]
 //! ```
 //!
 //! Each round runs every candidate once, one after the other, so that all meet the
@@ -32,7 +32,9 @@ const NOTHING: &str = "/bin/true";
 const HOOKS: usize = 30;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Cargo adds that of a bench.
+    let arguments = std::env::args().skip(1).filter(|one| one != "--bench");
+    let arguments: Vec<String> = arguments.collect();
     match arguments.first().map(String::as_str) {
         Some("once") => once(arguments.get(1).map(String::as_str)),
         Some("hooks") => hooks(arguments.get(1).map(String::as_str)),
@@ -60,7 +62,6 @@ fn in_sandbox(mode: Option<&str>, work: impl FnOnce(&Path, File) -> u8) -> Resul
         work: directory,
         network: Network::Host,
         group: None,
-        terminal: false,
     };
     let (mut events, running) = sandbox.enter(|events| match host::restrict(&view) {
         Ok(_) => work(&view.work, events),
