@@ -188,7 +188,7 @@ fn end(reap: bool, find: impl Fn() -> Vec<i32>) -> bool {
         } else if quiet == QUIET {
             return true;
         }
-        if quiet == 0 {
+        if reap || quiet == 0 {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
     }

@@ -99,19 +99,22 @@ fn what_is_given_to_be_read_is_not_changed_whatever_the_kernel_lacks() {
     }
 }
 
-/// Traces processes as soon as they are there, for some seconds, and tells which are still kiln's.
+/// Traces processes as soon as they are there, for some seconds, and tells which are still kiln's,
+/// of the engine whose number is the argument.
 const GRAB: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-int main(void)
+int main(int count, char **arguments)
 {
+    int engine = atoi(arguments[1]), parent = 0;
     if (fork())
         return 0;
     setsid();
@@ -127,10 +130,12 @@ int main(void)
                 continue;
             ptrace(PTRACE_INTERRUPT, other, 0, 0);
             waitpid(other, NULL, __WALL);
-            char path[64], name[16] = "";
-            sprintf(path, "/proc/%d/comm", other);
+            char path[64], text[512] = "", name[16] = "";
+            sprintf(path, "/proc/%d/stat", other);
             int file = open(path, O_RDONLY);
-            if (file >= 0 && read(file, name, sizeof name) > 4 && !memcmp(name, "kiln", 4))
+            if (file >= 0 && read(file, text, sizeof text - 1) > 0
+                && sscanf(text, "%*d (%15[^)]) %*c %d", name, &parent) == 2
+                && !strcmp(name, "kiln") && parent == engine)
                 write(out, "grabbed kiln\n", 13);
             close(file);
             ptrace(PTRACE_DETACH, other, 0, 0);
@@ -149,7 +154,7 @@ fn nobody_in_the_target_traces_who_is_about_to_be_a_program_there() {
         if !toy.program("grab", GRAB, "") {
             return;
         }
-        toy.hook("install", "50-grab", "/grab");
+        toy.hook("install", "50-grab", "/grab $PPID");
         for number in 51..60 {
             toy.hook("install", &format!("{number}-next"), "sleep 0.05");
         }
@@ -215,4 +220,112 @@ fn nobody_in_the_target_gets_memory_of_who_comes_in() {
     let built = toy.build("-t tar --mode chroot").success();
     assert_eq!(built.lines_after("has "), Vec::<String>::new());
     assert!(built.lines().contains(&"looked".to_owned()));
+}
+
+/// Opens standard input for writing by a link, while another thread takes a file of its own with
+/// the same number for it, of another subvolume, and back.
+const SWAP: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static int given, own;
+
+static void *swap(void *nothing)
+{
+    for (;;) {
+        dup2(own, 0);
+        for (volatile int turn = 0; turn < 3000; turn++)
+            ;
+        dup2(given, 0);
+        for (volatile int turn = 0; turn < 3000; turn++)
+            ;
+    }
+}
+
+int main(void)
+{
+    struct stat wanted, found;
+    fstat(0, &wanted);
+    given = dup(0);
+    struct { long long fd; char name[4088]; } arguments = {0, "subvolume"};
+    int root = open("/", O_RDONLY | O_DIRECTORY);
+    // BTRFS_IOC_SUBVOL_CREATE
+    if (ioctl(root, 0x5000940e, &arguments))
+        return 1;
+    for (int count = 0; count < 5000; count++) {
+        char path[64];
+        sprintf(path, "/subvolume/%d", count);
+        own = open(path, O_CREAT | O_RDWR, 0644);
+        fstat(own, &found);
+        if (found.st_ino >= wanted.st_ino)
+            break;
+        close(own);
+    }
+    if (found.st_ino != wanted.st_ino)
+        return 1;
+    printf("has the number\n");
+    fflush(stdout);
+    pthread_t thread;
+    pthread_create(&thread, NULL, swap, NULL);
+    int opened = 0;
+    for (time_t end = time(NULL) + 3; time(NULL) < end;) {
+        int file = open("/proc/self/fd/0", O_RDWR);
+        if (file >= 0 && !fstat(file, &found) && found.st_dev == wanted.st_dev)
+            opened++;
+        close(file);
+    }
+    if (opened)
+        printf("did open what was given\n");
+    fflush(stdout);
+    _exit(0);
+}
+"#;
+
+#[test]
+fn a_file_is_told_from_one_of_the_same_number_in_a_subvolume() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("mkfs.btrfs").is_none() || common::tool("unshare").is_none() {
+        return common::skipped("no btrfs can be made and mounted");
+    }
+    for calls in [&[][..], &[libc::SYS_pidfd_getfd]] {
+        let toy = Toy::basic();
+        if !toy.program("swap", SWAP, "") {
+            return;
+        }
+        let disk = toy.world.home().join("disk");
+        fs::create_dir(&disk).expect("made");
+        let hook = format!("chroot \"$TARGET_ROOT\" /swap <'{}/given'", disk.display());
+        toy.hook("cleanup", "50-give", &hook);
+        let command = toy.command("-t tar --mode chroot --no-tmpfs --json");
+        // Its mounts end with the build.
+        let script = r#"truncate -s 300M image && mkfs.btrfs -q image >/dev/null 2>&1 &&
+            mount -o loop image "$DISK" || { echo no btrfs >&2; exit 99; }
+            rm image; mkdir "$DISK/tmp"; for name in one two three given; do : >"$DISK/$name"; done
+            exec "$@""#;
+        let mut shell = toy.world.command("unshare");
+        shell
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env("DISK", &disk)
+            .env("TMPDIR", disk.join("tmp"))
+            .env("TMP_DIR", disk.join("tmp"));
+        confine(&mut shell, refusing(calls, libc::EPERM));
+        let built = Built::run(&mut shell);
+        if built.outcome.stderr.contains("no btrfs") {
+            return common::skipped("no btrfs can be mounted");
+        }
+        let built = built.success();
+        let lines = built.lines();
+        assert!(lines.contains(&"has the number".to_owned()), "{lines:?}");
+        assert_eq!(built.lines_after("did "), Vec::<String>::new());
+    }
 }
