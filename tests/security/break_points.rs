@@ -189,15 +189,16 @@ fn a_shell_has_job_control_and_the_terminal_is_afterwards_as_it_was() {
             );
             caller.sees("followed");
             caller.resize(24, 80);
-            caller.types("sleep 600; echo ended $?\n");
-            caller.sees("echo ended");
-            std::thread::sleep(Duration::from_millis(300));
+            // What says that it runs has the terminal by then.
+            let sleep = "bash -c 'echo has be\"\"gun; exec sleep 600'\n";
+            caller.types(sleep);
+            caller.sees("has begun");
             caller.types("\x03");
+            caller.sees("$ ");
             caller.types("echo after $((2 + 3))\n");
             caller.sees("after 5");
-            caller.types("sleep 601\n");
-            caller.sees("sleep 601");
-            std::thread::sleep(Duration::from_millis(300));
+            caller.types(sleep);
+            caller.sees("has begun");
             caller.types("\x1a");
             caller.sees("Stopped");
             caller.types("kill -9 %1; wait; suspend; : </dev/tty && echo its o''wn; exit 5\n");
