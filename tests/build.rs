@@ -18,6 +18,8 @@ mod faults;
 mod functions;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/mounts.rs"]
+mod mounts;
 #[path = "build/outputs.rs"]
 mod outputs;
 #[path = "build/phases.rs"]

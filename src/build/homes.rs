@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::confinement::is_secret;
+use crate::sandbox::silent::is_silent;
 
 /// Where programs are, which those of hooks need.
 pub(super) const OF_THE_SYSTEM: [&str; 4] = ["/usr", "/opt", "/etc", "/nix"];
@@ -32,6 +33,9 @@ pub fn others(home: Option<&Path>) -> Vec<Other> {
     }
     let home = home.and_then(|home| home.canonicalize().ok());
     let real = |(user, path): (Option<u32>, PathBuf)| {
+        if is_silent(&path) {
+            return None;
+        }
         let path = path.canonicalize().ok()?;
         let owner = std::fs::metadata(&path)
             .ok()
@@ -69,7 +73,7 @@ pub fn dotted(home: &Path) -> Vec<PathBuf> {
     entries
         .filter(|entry| entry.file_name().as_bytes().starts_with(b"."))
         .map(|entry| entry.path())
-        .filter(|path| !leads_to_public(path, &real))
+        .filter(|path| is_silent(path) || !leads_to_public(path, &real))
         .collect()
 }
 
@@ -92,7 +96,12 @@ pub fn dotted_of_another(home: &Path) -> Vec<PathBuf> {
 /// such as a directory of the system. In a directory of the caller's own there may be files
 /// that nobody else may read.
 fn leads_to_public(path: &Path, home: &Path) -> bool {
-    let is_link = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    let link = std::fs::read_link(path);
+    // There is a cover on what it leads to.
+    if link.as_ref().is_ok_and(|text| is_silent(&home.join(text))) {
+        return true;
+    }
+    let is_link = link.is_ok();
     let (Ok(target), Ok(meta)) = (std::fs::canonicalize(path), std::fs::metadata(path)) else {
         return false;
     };
@@ -144,7 +153,9 @@ pub fn named(
         // Several, and with what they are before: `FILE:/PATH`, `unix:///PATH`.
         .flat_map(|(_, value)| value.as_bytes().split(|&byte| byte == b':'))
         .filter(|part| part.starts_with(b"/"))
-        .filter_map(|part| Path::new(OsStr::from_bytes(part)).canonicalize().ok())
+        .map(|part| Path::new(OsStr::from_bytes(part)))
+        .filter(|path| !is_silent(path))
+        .filter_map(|path| path.canonicalize().ok())
         .filter(|path| {
             let holds_home = home.as_ref().is_some_and(|home| home.starts_with(path));
             let found = std::fs::metadata(path);

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::sandbox::hide::first_of_each;
+use crate::sandbox::silent::is_silent;
 
 /// Directories of the host's root that are searched, and how deep.
 const PLACES: [(&str, usize); 9] = [
@@ -61,11 +62,17 @@ pub fn to_root(root: &Path, kept: &[PathBuf]) -> Vec<PathBuf> {
     };
     search.directory(root, 1);
     for (name, depth) in PLACES {
-        search.directory(&root.join(name), depth);
+        let directory = root.join(name);
+        if !is_silent(&directory) {
+            search.directory(&directory, depth);
+        }
     }
     for entry in entries(root) {
         let path = entry.path();
-        if !search.is_place(&path) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if !search.is_place(&path)
+            && !is_silent(&path)
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        {
             search.directory(&path, DEPTH);
         }
     }
@@ -82,7 +89,8 @@ pub fn to_root(root: &Path, kept: &[PathBuf]) -> Vec<PathBuf> {
 /// The directory that a path is replaced in by its service, which writes a new file and gives
 /// it the old name. `None` where that is not usual, or there is more than a few files in it.
 pub fn where_replaced(path: &Path) -> Option<PathBuf> {
-    let is_file = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let is_file =
+        !is_silent(path) && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
     let parent = path.parent().filter(|_| is_file)?;
     (entries(parent).take(FEW).count() < FEW).then(|| parent.to_owned())
 }
@@ -104,6 +112,9 @@ impl Search<'_> {
         let is_shared = SHARED.iter().any(|name| self.root.join(name) == directory);
         for entry in entries(directory) {
             let path = entry.path();
+            if is_silent(&path) {
+                continue;
+            }
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };

@@ -17,7 +17,7 @@ use crate::sandbox::enter::{Running, Sandbox};
 use crate::sandbox::identity::Identity;
 use crate::sandbox::limits::Watch;
 use crate::sandbox::relay::Lender;
-use crate::sandbox::{choice, hide, host, shortage, sweep, terminal};
+use crate::sandbox::{choice, hide, host, shortage, silent, sweep, terminal};
 
 use super::arch::host_arch;
 use super::confinement::Privacy;
@@ -85,17 +85,21 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let work = sweep::WorkDir::create(&parent)
         .map_err(|error| Failure::from(error).hint(place::ADVICE))?;
     let confinement = &plan.request.confinement;
-    let privacy = Privacy::of_host(
-        confinement,
-        &plan.request.environment,
-        &[&plan.request.elements_path[..], &writable].concat(),
-    );
+    let given = [&plan.request.elements_path[..], &writable].concat();
+    let needed: Vec<&Path> = given
+        .iter()
+        .chain(&confinement.show)
+        .chain([&parent])
+        .map(PathBuf::as_path)
+        .collect();
+    let silent = silent::ask(&needed);
+    let privacy = Privacy::of_host(confinement, &plan.request.environment, &given);
     let view = host::View {
         work: work.path().to_owned(),
         work_in_memory: memory.is_ok(),
         work_size: confinement.limits.disk,
         writable,
-        hidden: [privacy.hidden, hide::host_sockets()].concat(),
+        hidden: [privacy.hidden, hide::host_sockets(), silent.to_vec()].concat(),
         replaced_in: privacy.replaced_in,
         shown: privacy.shown,
         network: confinement.network,
@@ -113,6 +117,12 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
         text: format!("building on disk: {}", why.reason),
     }));
     remarks.extend(confined(&watch, plan).map(|text| Event::Info { text }));
+    remarks.extend(silent.iter().map(|point| Event::Warning {
+        text: format!(
+            "`{}` does not answer, as a filesystem whose server is gone: hooks do not see it",
+            point.display()
+        ),
+    }));
     remarks.extend(foreign(&plan.arch).map(|text| Event::Warning { text }));
     remarks.extend(swept.iter().map(|path| Event::Info {
         text: format!(

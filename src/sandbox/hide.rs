@@ -18,6 +18,7 @@ use nix::mount::MsFlags;
 use nix::unistd::{AccessFlags, access};
 
 use super::mounts::failed;
+use super::silent::{is_below_silent, is_silent};
 use super::{Error, listed, mounts};
 
 /// More sockets than this are not covered one by one.
@@ -40,6 +41,7 @@ pub fn host_sockets() -> Vec<PathBuf> {
     };
     let mut paths: Vec<PathBuf> = directories_of(&table)
         .iter()
+        .filter(|directory| !is_silent(directory))
         .flat_map(|directory| sockets_in(directory))
         .filter(|path| access(path.as_path(), AccessFlags::W_OK).is_ok())
         .collect();
@@ -156,10 +158,18 @@ pub struct Hidden<'a> {
     pub replaced_in: &'a [PathBuf],
 }
 
+/// Whether a path is a directory, which its filesystem is not asked: one may be gone that is
+/// mounted there (`ENOTCONN` of FUSE), or not speak to this user.
+fn is_directory(path: &Path) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).is_ok()
+}
+
 /// The paths that there are, without links, sorted.
 fn resolve(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = paths
         .iter()
+        .filter(|path| !is_below_silent(path))
         .filter_map(|path| std::fs::canonicalize(path).ok())
         .filter(|path| path != Path::new("/"))
         .collect();
@@ -177,7 +187,7 @@ pub fn cover(hidden: Hidden<'_>, shown: &[PathBuf], scratch: &Path) -> Result<()
     let covered = resolve(hidden.paths);
     let mut directories = resolve(hidden.replaced_in);
     directories.retain(|directory| {
-        directory.is_dir() && !covered.iter().any(|covered| directory.starts_with(covered))
+        is_directory(directory) && !covered.iter().any(|covered| directory.starts_with(covered))
     });
     cover_each(hidden.paths, &shown, scratch)?;
     for directory in directories {
@@ -215,7 +225,7 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
         if shown.contains(&path) {
             continue;
         }
-        let directory = path.is_dir();
+        let directory = is_directory(&path);
         let below = covers.iter().any(|cover| path.starts_with(&cover.path));
         let again = shown.iter().any(|shown| path.starts_with(shown));
         let cover = Cover {
@@ -248,7 +258,7 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
             let mount = mounts::clone_mount(&path, true)
                 .map_err(failed("what a build was given", &path))?;
             cover.shown.push(Shown {
-                directory: path.is_dir(),
+                directory: is_directory(&path),
                 path,
                 mount,
             });

@@ -58,6 +58,7 @@ pub mod root;
 pub mod seccomp;
 
 pub mod shortage;
+pub mod silent;
 pub mod standin;
 pub mod store;
 pub mod sweep;
