@@ -5,7 +5,7 @@
 //! the root (`/lib` → `usr/lib`, absolute ones too) are followed within it and
 //! neither `..` nor a link can lead outside, even while someone changes the tree.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,8 +13,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
+
+use crate::sandbox::below;
 
 /// A root directory, by descriptor.
 #[derive(Debug)]
@@ -50,41 +52,26 @@ impl Root {
         &self.path
     }
 
-    fn open_how(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
+    fn open_flags(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
         let relative = path.strip_prefix("/").unwrap_or(path);
         let relative = if relative.as_os_str().is_empty() {
             Path::new(".")
         } else {
             relative
         };
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .mode(mode)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        loop {
-            match nix::fcntl::openat2(&self.fd, relative, how) {
-                Ok(fd) => return Ok(fd),
-                // The kernel saw a rename somewhere while it resolved `..`, or a signal.
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(Errno::ENOSYS) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::Unsupported,
-                        "the kernel has no openat2 (Linux 5.6 or newer is needed)",
-                    ));
-                }
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let path = CString::new(relative.as_os_str().as_bytes())?;
+        below::open(self.fd.as_fd(), &path, flags, resolve).map_err(io::Error::from)
     }
 
     /// Opens a directory, following links within the root.
     pub fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
-        self.open_how(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+        self.open_flags(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
     }
 
     /// Opens whatever a path leads to, following links within the root, as a mere name.
     pub fn open_path(&self, path: &Path) -> io::Result<OwnedFd> {
-        self.open_how(path, OFlag::O_PATH, Mode::empty())
+        self.open_flags(path, OFlag::O_PATH)
     }
 
     /// Resolves all but the last component of a path.
@@ -153,7 +140,7 @@ impl Root {
 
     /// Reads a regular file of at most `limit` bytes.
     pub fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-        let fd = self.open_how(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
+        let fd = self.open_flags(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
         let file = File::from(fd);
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > limit {

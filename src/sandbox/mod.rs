@@ -20,6 +20,7 @@
 //! namespaces at all, root changes its root directory only ([`standin`]).
 
 pub mod acl;
+pub mod below;
 pub mod bpf;
 mod capability;
 pub mod cgroup;

@@ -14,14 +14,14 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
+use nix::fcntl::{FcntlArg, OFlag, ResolveFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::child::Child;
-use super::{Error, devices, standin};
+use super::{Error, below, devices, standin};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -244,10 +244,8 @@ pub fn detach(path: &Path) -> io::Result<()> {
 
 /// Opens a path below `root` as a place to mount on, never following a link.
 pub(super) fn open_below(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    openat2(root, path, how).map_err(io::Error::from)
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    below::open(root.as_fd(), &CString::new(path)?, OFlag::O_PATH, resolve).map_err(io::Error::from)
 }
 
 /// Opens a directory without following a final link.

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::{OFlag, ResolveFlag};
 
+use crate::sandbox::below;
 use crate::tree::DataRange;
 
 /// Paths up to this length go to the kernel in one piece (its limit is 4096
@@ -22,14 +23,10 @@ pub(super) fn open_below(
     let step = |from: BorrowedFd<'_>, piece: &[u8], flags: OFlag| {
         let piece = if piece.is_empty() { b"." } else { piece };
         let piece = CString::new(piece).map_err(|_| Errno::EINVAL)?;
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
-            .resolve(
-                ResolveFlag::RESOLVE_BENEATH
-                    | ResolveFlag::RESOLVE_NO_SYMLINKS
-                    | ResolveFlag::RESOLVE_NO_XDEV,
-            );
-        nix::fcntl::openat2(from, piece.as_c_str(), how)
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV;
+        below::open(from, &piece, flags | OFlag::O_NOFOLLOW, resolve)
     };
     let mut rest = path;
     let mut from: Option<OwnedFd> = None;
