@@ -84,6 +84,11 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     }
     let work = sweep::WorkDir::create(&parent)
         .map_err(|error| Failure::from(error).hint(place::ADVICE))?;
+    let path = if memory.is_err() && identity.has_namespaces() {
+        work.within()?
+    } else {
+        work.path().to_owned()
+    };
     let confinement = &plan.request.confinement;
     let given = [&plan.request.elements_path[..], &writable].concat();
     let needed: Vec<&Path> = given
@@ -95,7 +100,7 @@ pub fn execute(plan: &Plan, on_event: &mut dyn FnMut(Event)) -> Result<u8, Failu
     let silent = silent::ask(&needed);
     let privacy = Privacy::of_host(confinement, &plan.request.environment, &given);
     let view = host::View {
-        work: work.path().to_owned(),
+        work: path,
         work_in_memory: memory.is_ok(),
         work_size: confinement.limits.disk,
         writable,

@@ -19,7 +19,8 @@ use super::{Error, devices, hide, mounts, wall};
 /// What the host view leaves writable.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// The build's own directory.
+    /// The build's own directory; on disk, one in a directory of the build's that nobody else
+    /// can enter.
     pub work: PathBuf,
     /// Mount a filesystem in memory on it.
     pub work_in_memory: bool,
@@ -114,7 +115,13 @@ pub fn restrict(view: &View) -> Result<Vec<String>, Error> {
     for path in &writable {
         mounts::bind_to_itself(path).map_err(failed("a writable directory", path))?;
     }
+    let around = if view.work_in_memory {
+        Vec::new()
+    } else {
+        enclose(&view.work, &writable)?
+    };
     mount_work(view)?;
+    writable.extend(around);
     writable.push(&view.work);
     let given = in_shared_memory(writable.iter().copied())?;
     devices::make_private()?;
@@ -154,6 +161,25 @@ const FEWEST_NAMES: u64 = 16 << 10;
 /// What is empty takes no space of the filesystem, and still 2 KiB of the kernel's memory.
 fn most_names(size: u64) -> u64 {
     (size / BYTES_PER_NAME).max(FEWEST_NAMES)
+}
+
+/// Keeps the directory around a build's on disk as it is: nobody but the user can enter it, and
+/// so what programs with set-id bits a target has. It stays read-only. Directories above it that
+/// hooks can write to are mounts, which cannot be renamed; they are returned.
+fn enclose<'a>(work: &'a Path, writable: &[&Path]) -> Result<Vec<&'a Path>, Error> {
+    let Some(around) = work.parent() else {
+        return Ok(Vec::new());
+    };
+    let can_be_renamed = |path: &&Path| {
+        let is_above = |other: &&Path| path.starts_with(other) && path != other;
+        writable.iter().any(is_above) && !writable.contains(path)
+    };
+    let mut above: Vec<&Path> = around.ancestors().skip(1).filter(can_be_renamed).collect();
+    above.reverse();
+    for path in above.iter().copied().chain([around]) {
+        mounts::bind_to_itself(path).map_err(failed("the build directory", path))?;
+    }
+    Ok(above)
 }
 
 /// Makes the build's own directory a mount: in memory, or as it is.

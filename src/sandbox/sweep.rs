@@ -14,7 +14,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -54,6 +54,8 @@ impl WorkDir {
             let path = tempfile::Builder::new()
                 .prefix(PREFIX)
                 .rand_bytes(RANDOM)
+                // Whatever the umask leaves to others.
+                .permissions(std::fs::Permissions::from_mode(0o700))
                 .tempdir_in(&parent)
                 .map_err(Error::system(format!(
                     "making a build directory in `{}`",
@@ -86,6 +88,17 @@ impl WorkDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes a directory in it for a build on disk. Hooks may give that any mode, and not the
+    /// one around it, which nobody else can enter.
+    pub fn within(&self) -> Result<PathBuf, Error> {
+        let path = self.path.join("build");
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(Error::system(format!("making `{}`", path.display())))?;
+        Ok(path)
     }
 
     /// Removes it from outside the sandbox; nothing happens if it is gone.
@@ -135,6 +148,14 @@ fn mark(directory: impl AsFd, path: &Path) -> io::Result<()> {
 /// Whether a directory has the mark that [`mark`] leaves under this name.
 fn is_marked(directory: impl AsFd, name: &OsStr) -> bool {
     readlinkat(directory, MARK).is_ok_and(|marked| marked == name)
+}
+
+/// The directory in which a build has its own, by a path in there.
+pub fn parent_of(work: &Path) -> &Path {
+    let own = work
+        .ancestors()
+        .find(|path| path.file_name().is_some_and(is_name));
+    own.and_then(Path::parent).unwrap_or(work)
 }
 
 /// Whether [`WorkDir::create`] gives such names.
