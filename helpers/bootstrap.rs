@@ -295,10 +295,13 @@ fn apt_root(arguments: &AptArguments) -> Result<ExitCode, Failure> {
     let cache = Cache::new(&image_cache);
     let reporter = Reporter::new();
     let report = |notice: Notice<'_>| reporter.tell(notice);
-    let root = apt::bootstrap(&request, &client, &cache, &arguments.target, &report)?;
+    let build = env_text("TMP_BUILD_DIR").map(PathBuf::from);
+    let aside = build.as_ref().map(|build| build.join("root"));
+    let (target, aside) = (&arguments.target, aside.as_deref());
+    let root = apt::bootstrap(&request, &client, &cache, target, aside, &report)?;
     let delivery = Delivery {
         target: arguments.target.clone(),
-        layers: env_text("TMP_BUILD_DIR").map(|dir| Path::new(&dir).join("layers")),
+        layers: build.map(|build| build.join("layers")),
         packages: Some(image_cache.join("apt/debian")),
     };
     apt::deliver(&root, &delivery, &report)?;

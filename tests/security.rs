@@ -25,6 +25,8 @@ mod limits;
 mod network;
 #[path = "security/processes.rs"]
 mod processes;
+#[path = "security/set_id.rs"]
+mod set_id;
 #[path = "security/stand_ins.rs"]
 mod stand_ins;
 #[path = "security/survivors.rs"]

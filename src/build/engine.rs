@@ -11,6 +11,7 @@ use std::time::Instant;
 use nix::sys::stat::Mode;
 
 use crate::rootfs::copy;
+use crate::sandbox::emul::lasting::Lasting;
 use crate::sandbox::identity::Ownership;
 use crate::sandbox::inside::Inside;
 use crate::sandbox::limits::Watch;
@@ -117,6 +118,7 @@ pub fn main(
     // or that anybody may write to, is of no use.
     let umask = nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let mut events = Events(events);
+    let lasting = Lasting::of_host();
     let result = sandbox::host::restrict(view)
         .map_err(Failure::from)
         .and_then(|remarks| {
@@ -124,11 +126,19 @@ pub fn main(
                 events.send(&Event::Info { text });
             }
             let dirs = Directories::below(&view.work);
-            let events = events
+            let mut events = events
                 .try_clone()
                 .map_err(Failure::io("duplicating a descriptor"))?;
             let variables = plan.variables.clone();
-            let supervisor = supervise(&view.work, in_memory)?;
+            let lasting = lasting
+                .and_then(|lasting| lasting.but_for(&view.work))
+                .map_err(Failure::io("reading the table of mounts"))?;
+            // While this process has one thread.
+            let answers = sandbox::probe::answers_calls();
+            let supervisor = supervise(&view.work, in_memory, lasting)?;
+            if let Some(text) = unkept_set_id(answers, supervisor.as_ref()) {
+                events.send(&Event::Info { text });
+            }
             Engine {
                 plan,
                 dirs,
@@ -169,9 +179,13 @@ pub fn main(
 /// with them where there is one id, for `/proc` too where nothing can be mounted,
 /// for devices where the kernel makes none. Hooks do without those where nobody may
 /// look into programs (Yama's `ptrace_scope` of 3).
-fn supervise(work: &Path, in_memory: Option<&str>) -> Result<Option<Supervisor>, Failure> {
+fn supervise(
+    work: &Path,
+    in_memory: Option<&str>,
+    lasting: Lasting,
+) -> Result<Option<Supervisor>, Failure> {
     let refused = |what: &str| {
-        let parent = work.parent().unwrap_or(work).display();
+        let parent = sandbox::sweep::parent_of(work).display();
         let refusal =
             Failure::new(format!("files in `{parent}` {what}")).hint(super::place::ADVICE);
         in_memory.into_iter().fold(refusal, Failure::hint)
@@ -185,13 +199,13 @@ fn supervise(work: &Path, in_memory: Option<&str>) -> Result<Option<Supervisor>,
     let options = if !sandbox::standin::mounts_are_possible() {
         Options::chroot()
     } else if sandbox::identity::owners_are_recorded() {
-        Options::single()
+        Options::single().keeping(lasting)
     } else if ownership == Ownership::Maker {
         let refusal = refused("cannot be given to other users, as on NFS");
         return Err(refusal.hint(sandbox::doctor::SINGLE_ADVICE));
     } else if sandbox::identity::devices_are_refused(work) && sandbox::probe::programs_can_be_read()
     {
-        Options::ranges()
+        Options::ranges().keeping(lasting)
     } else {
         return Ok(None);
     };
@@ -200,6 +214,26 @@ fn supervise(work: &Path, in_memory: Option<&str>) -> Result<Option<Supervisor>,
         ..options
     })?;
     Ok(Some(supervisor))
+}
+
+/// That hooks can leave programs with set-id bits, where nobody answers their calls.
+fn unkept_set_id(
+    answers: Result<(), sandbox::Error>,
+    supervisor: Option<&Supervisor>,
+) -> Option<String> {
+    // There the container is the wall.
+    if !sandbox::standin::mounts_are_possible() {
+        return None;
+    }
+    let why = match (answers, supervisor) {
+        (Ok(()), Some(_)) => return None,
+        (Ok(()), None) => "no call of theirs is answered".to_owned(),
+        (Err(error), _) => error.to_string(),
+    };
+    Some(format!(
+        "hooks may leave programs with set-id bits in the directories that they can write to: \
+         {why}"
+    ))
 }
 
 impl Engine<'_> {

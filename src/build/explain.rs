@@ -122,6 +122,17 @@ impl Engine<'_> {
     /// programs only tell that something is not permitted.
     fn refused_hint(&self) -> Option<String> {
         let refused = match self.supervisor.as_ref()?.take_refused()? {
+            Refused::SetId { path } => {
+                let what = if path.is_empty() {
+                    "a file".to_owned()
+                } else {
+                    format!("`{path}`")
+                };
+                return Some(format!(
+                    "{what} was given no set-id bits and no capabilities: files that outlive the \
+                     build get none, only those of the target and of `$TMP_BUILD_DIR`"
+                ));
+            }
             Refused::Program { path, capabilities } => format!(
                 "the kernel did not start `{path}`: its file has capabilities that mode `chroot` \
                  gives no program ({}); `setcap -r` takes them off",

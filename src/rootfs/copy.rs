@@ -15,7 +15,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid};
 
 use super::beneath::kind;
-use super::owners::Special;
+use super::owners::{CAPABILITY, Special};
 use crate::sandbox::direct;
 use crate::sandbox::xattr::{self, On};
 use crate::tree::live::read_directory;
@@ -45,8 +45,17 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<(), CopyError> {
     copy_tree_without(from, to, &[])
 }
 
-/// The same, without entries of these names at the top.
+/// The same, but for set-id bits of files and capabilities.
+pub fn copy_tree_without_privileges(from: &Path, to: &Path) -> Result<(), CopyError> {
+    copy(from, to, &[], false)
+}
+
+/// The same as [`copy_tree`], without entries of these names at the top.
 pub fn copy_tree_without(from: &Path, to: &Path, without: &[&str]) -> Result<(), CopyError> {
+    copy(from, to, without, true)
+}
+
+fn copy(from: &Path, to: &Path, without: &[&str], privileges: bool) -> Result<(), CopyError> {
     let open = |path: &Path| {
         fs_err::File::open(path)
             .map(|file| OwnedFd::from(file.into_parts().0))
@@ -57,6 +66,7 @@ pub fn copy_tree_without(from: &Path, to: &Path, without: &[&str]) -> Result<(),
     };
     let mut copier = Copier {
         without,
+        privileges,
         links: HashMap::new(),
         top: open(to)?,
         buffer: vec![0; BUFFER],
@@ -163,6 +173,8 @@ impl Entry<'_> {
 struct Copier<'a> {
     /// What is left out at the top.
     without: &'a [&'a str],
+    /// Files keep set-id bits and capabilities.
+    privileges: bool,
     /// Where the first name of a file with several went, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
     top: OwnedFd,
@@ -209,7 +221,7 @@ impl Copier<'_> {
         // Last, since making entries changes the time.
         let mut attributes = || -> io::Result<()> {
             if !plain {
-                copy_xattrs(&from, &to, &mut self.attributes)?;
+                self.copy_xattrs(&from, &to)?;
             }
             if let Some((uid, gid)) = owner {
                 nix::unistd::fchown(&to, Some(uid), Some(gid))?;
@@ -298,10 +310,10 @@ impl Copier<'_> {
                 copy_data(&source, &target, stat.st_size, &mut self.buffer)?;
                 let (source, target) = (OwnedFd::from(source), OwnedFd::from(target));
                 into.give_owner(name, stat)?;
-                nix::sys::stat::fchmod(&target, Mode::from_bits_truncate(stat.st_mode))?;
+                nix::sys::stat::fchmod(&target, self.mode_of(stat))?;
                 // After the owner: changing it drops capabilities.
                 if !entry.plain {
-                    copy_xattrs(&source, &target, &mut self.attributes)?;
+                    self.copy_xattrs(&source, &target)?;
                 }
                 let (atime, mtime) = times(stat);
                 nix::sys::stat::futimens(&target, &atime, &mtime)?;
@@ -328,12 +340,38 @@ impl Copier<'_> {
             nix::sys::stat::fchmodat(
                 to,
                 name,
-                Mode::from_bits_truncate(stat.st_mode),
+                self.mode_of(stat),
                 nix::sys::stat::FchmodatFlags::FollowSymlink,
             )?;
         }
         let (atime, mtime) = times(stat);
         nix::sys::stat::utimensat(to, name, &atime, &mtime, UtimensatFlags::NoFollowSymlink)?;
+        Ok(())
+    }
+
+    /// The mode that a copy gets that is no directory.
+    fn mode_of(&self, stat: &FileStat) -> Mode {
+        let mode = Mode::from_bits_truncate(stat.st_mode);
+        if self.privileges {
+            return mode;
+        }
+        mode - Mode::S_ISUID - Mode::S_ISGID
+    }
+
+    /// One call says that there are none, as nearly always.
+    fn copy_xattrs(&mut self, from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+        let (from, to) = (On::Open(from.as_fd()), On::Open(to.as_fd()));
+        let list = &mut self.attributes;
+        let size = match xattr::list(from, list) {
+            Err(Errno::ENOTSUP) => return Ok(()),
+            size => size?,
+        };
+        for name in xattr::names(&list[..size.min(list.len())]) {
+            let name = CString::new(name)?;
+            if self.privileges || *name != *CAPABILITY {
+                xattr::set(to, &name, &xattr::value(from, &name)?, 0)?;
+            }
+        }
         Ok(())
     }
 }
@@ -412,21 +450,6 @@ fn copy_range(
         }
         target.write_all_at(&buffer[..count], at)?;
         at += u64::try_from(count).unwrap_or(0);
-    }
-    Ok(())
-}
-
-/// `list` is as large as a list of names can be. One call says that there are none,
-/// as nearly always.
-fn copy_xattrs(from: &OwnedFd, to: &OwnedFd, list: &mut [u8]) -> io::Result<()> {
-    let (from, to) = (On::Open(from.as_fd()), On::Open(to.as_fd()));
-    let size = match xattr::list(from, list) {
-        Err(Errno::ENOTSUP) => return Ok(()),
-        size => size?,
-    };
-    for name in xattr::names(&list[..size.min(list.len())]) {
-        let name = CString::new(name)?;
-        xattr::set(to, &name, &xattr::value(from, &name)?, 0)?;
     }
     Ok(())
 }

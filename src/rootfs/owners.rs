@@ -1,4 +1,4 @@
-//! Owners, devices and attributes of a kept root, beside it.
+//! Owners, devices, attributes and set-id bits of a kept root, beside it.
 //!
 //! Where only one id is mapped, what files should have is known to the
 //! supervisor of the build that made them. A root that outlives the build has a
@@ -20,6 +20,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use serde::{Deserialize, Serialize};
 
 use super::beneath::{Place, Root, kind};
+use crate::sandbox::bpf::SET_ID;
 use crate::sandbox::store::SPECIAL;
 use crate::sandbox::xattr::{self, On};
 
@@ -28,7 +29,7 @@ const DEPTH: usize = 512;
 /// By which the supervisor tells that an empty file stands for a device.
 const DEVICE: &CStr = crate::sandbox::emul::DEVICE;
 /// Kept by the kernel itself, but lost when the owner changes.
-const CAPABILITY: &CStr = c"security.capability";
+pub(super) const CAPABILITY: &CStr = c"security.capability";
 
 /// One file that is not simply root's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ struct Entry {
     /// `b` or `c`, and the device number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<(char, u64)>,
+    /// The mode of a file with set-id bits, which the kept one may lack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     xattrs: BTreeMap<Text, Text>,
 }
@@ -80,12 +84,13 @@ impl Text {
 }
 
 /// Lists what is special in a root, into a new file. Where `owners` are files'
-/// own, only devices and attributes are special.
+/// own, only devices, attributes and set-id bits are special.
 pub fn save(root: &Path, list: &Path, owners: bool) -> io::Result<()> {
     let mut file = io::BufWriter::new(fs_err::File::create(list)?);
     let top = fs_err::File::open(root)?.into_parts().0;
     walk(&OwnedFd::from(top), Path::new(""), 0, &mut |entry| {
-        if !owners && entry.device.is_none() && entry.xattrs.is_empty() {
+        let is_plain = entry.device.is_none() && entry.mode.is_none() && entry.xattrs.is_empty();
+        if !owners && is_plain {
             return Ok(());
         }
         serde_json::to_writer(&mut file, entry)?;
@@ -122,8 +127,8 @@ fn walk(
     Ok(())
 }
 
-/// Which entries of a directory may have another owner than root, be devices or have
-/// attributes, if a supervisor tells: asking about each file would take longer than
+/// Which entries of a directory may have another owner than root, be devices, or have
+/// attributes or set-id bits, if a supervisor tells: asking about each file would take longer than
 /// making it did.
 pub(super) struct Special(Option<HashSet<OsString>>);
 
@@ -176,12 +181,16 @@ fn examine(
         };
         (device, attributes(&path)?)
     };
-    if (stat.st_uid, stat.st_gid) != (0, 0) || device.is_some() || !xattrs.is_empty() {
+    let has_set_id = kind == SFlag::S_IFREG && stat.st_mode & SET_ID != 0;
+    let mode = has_set_id.then_some(stat.st_mode & 0o7777);
+    let is_roots = (stat.st_uid, stat.st_gid) == (0, 0);
+    if !is_roots || device.is_some() || mode.is_some() || !xattrs.is_empty() {
         found(&Entry {
             path: Text::of(path.as_os_str().as_bytes()),
             uid: stat.st_uid,
             gid: stat.st_gid,
             device,
+            mode,
             xattrs,
         })?;
     }
@@ -206,7 +215,7 @@ fn by_descriptor(file: &OwnedFd) -> io::Result<CString> {
     Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
-/// Attributes that the kernel may have refused.
+/// Attributes that the kernel may have refused, or that a kept file may lack.
 fn attributes(path: &CStr) -> io::Result<BTreeMap<Text, Text>> {
     let mut list = vec![0_u8; xattr::LARGEST];
     let count = match xattr::list(On::Path(path), &mut list) {
@@ -216,7 +225,7 @@ fn attributes(path: &CStr) -> io::Result<BTreeMap<Text, Text>> {
     list.truncate(count);
     let mut found = BTreeMap::new();
     for name in xattr::names(&list) {
-        if name.starts_with(b"user.") || name == CAPABILITY.to_bytes() {
+        if name.starts_with(b"user.") {
             continue;
         }
         if let Some(value) = attribute(path, &CString::new(name)?)? {
@@ -293,8 +302,9 @@ fn apply_to(entry: &Entry, directory: &OwnedFd, name: &OsStr) -> io::Result<()> 
         return Ok(());
     }
     // A change of owner takes set-id bits and capabilities away.
+    let mode = entry.mode.unwrap_or(stat.st_mode & 0o7777);
     // SAFETY: the path is terminated and lives across the call.
-    if unsafe { libc::chmod(path.as_ptr(), stat.st_mode & 0o7777) } != 0 {
+    if unsafe { libc::chmod(path.as_ptr(), mode) } != 0 {
         return Err(io::Error::last_os_error());
     }
     if let Some(value) = capability {

@@ -26,6 +26,12 @@ const DATA_ARGUMENTS: u32 = 16;
 /// `open(2)` flags by which it makes a file: `O_CREAT` and `__O_TMPFILE`.
 pub const CREATING: u32 = libc::O_CREAT as u32 | (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
 
+/// `S_ISUID` and `S_ISGID`.
+pub const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+
+/// `openat2`, the same number everywhere.
+const OPENAT2: u32 = 437;
+
 /// `RLIMIT_LOCKS`: without effect since Linux 2.4.25; carries the credentials.
 pub const RLIMIT_LOCKS: u32 = 10;
 
@@ -69,6 +75,10 @@ fn program_of(abi: &Abi, groups: Groups, silent: bool) -> Vec<sock_filter> {
             return vec![answer(ENOSYS)];
         }
         program.extend([instruction(JUMP_AT_LEAST, 0, 1, UNKNOWN), answer(ENOSYS)]);
+    }
+    // Its mode is in memory, where no filter looks.
+    if (groups & abi.answers).contains(Groups::SET_ID) {
+        program.extend([instruction(JUMP_EQUAL, 0, 1, OPENAT2), answer(ENOSYS)]);
     }
     // Where names are answered for, what a program opens may lead out of the target.
     let may_be_direct =
@@ -202,7 +212,7 @@ mod tests {
 
     #[test]
     fn each_call_gets_its_answer() {
-        let program = supervised(Groups::all() - Groups::NAMING, true);
+        let program = supervised(Groups::all() - Groups::NAMING - Groups::SET_ID, true);
         let plain = supervised(Groups::empty(), true);
         let native = ABIS[0].audit;
         assert!(program.len() < 4096, "longer than BPF_MAXINSNS");
@@ -279,7 +289,7 @@ mod tests {
             let nr = nr as u32;
             assert_eq!(run(&untold, native, nr, arguments), expected, "call {nr}");
         }
-        let naming = supervised(Groups::all(), true);
+        let naming = supervised(Groups::all() - Groups::SET_ID, true);
         assert!(naming.len() < 4096, "longer than BPF_MAXINSNS");
         for nr in [libc::SYS_openat, libc::SYS_readlinkat, libc::SYS_faccessat2] {
             assert_eq!(run(&naming, native, nr as u32, [0; 6]), notify, "call {nr}");
@@ -325,9 +335,9 @@ mod tests {
         let (low, high) = (MARK & 0xffff_ffff, MARK & !0xffff_ffff);
         for naming in [true, false] {
             let groups = if naming {
-                Groups::all()
+                Groups::all() - Groups::SET_ID
             } else {
-                Groups::all() - Groups::NAMING
+                Groups::all() - Groups::NAMING - Groups::SET_ID
             };
             let program = supervised(groups, true);
             for (nr, direct) in [
@@ -370,10 +380,10 @@ mod tests {
         let locks = u64::from(RLIMIT_LOCKS);
         let (create, mounts) = (libc::O_CREAT as u64, libc::CLONE_NEWNS as u64);
         let values = [0, 1, 2, 8, locks, 17, create, mounts, 0xffff_ffff, 1 << 32];
-        let plain = Groups::all() - Groups::NAMING;
+        let plain = Groups::all() - Groups::NAMING - Groups::SET_ID;
         for (abi, groups) in [&X86_64, &I386, &AARCH64, &ARM]
             .into_iter()
-            .flat_map(|abi| [plain, plain - SIGNALS].map(|groups| (abi, groups)))
+            .flat_map(|abi| [plain, plain - SIGNALS, Groups::SET_ID].map(|groups| (abi, groups)))
         {
             let program = program_of(abi, groups, false);
             for (number, when) in abi.wanted(groups) {
@@ -389,6 +399,49 @@ mod tests {
                     assert_eq!(found, expected, "{:x} {number} {arguments:?}", abi.audit);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn modes_with_set_id_bits_are_handed_over_and_others_are_the_kernels() {
+        const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        let (notify, allow) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
+        // `chmod`, `creat`, `fchmod`, `mknod`; `open`, `fchmodat`, `mknodat`, `fchmodat2`;
+        // `openat`.
+        let of_x86_64: [&[u32]; 3] = [&[90, 85, 91, 133], &[2, 268, 259, 452], &[257]];
+        let of_i386: [&[u32]; 3] = [&[15, 8, 94, 14], &[5, 306, 297, 452], &[295]];
+        let of_aarch64: [&[u32]; 3] = [&[52], &[53, 33, 452], &[56]];
+        let of_arm: [&[u32]; 3] = [&[15, 8, 94, 14], &[5, 333, 324, 452], &[322]];
+        for (abi, numbers) in [
+            (&X86_64, of_x86_64),
+            (&I386, of_i386),
+            (&AARCH64, of_aarch64),
+            (&ARM, of_arm),
+        ] {
+            let program = program_of(abi, Groups::SET_ID, false);
+            let calls = numbers.iter().zip(1..).flat_map(|(numbers, argument)| {
+                numbers.iter().map(move |&number| (number, argument))
+            });
+            let mut count = 0;
+            for (number, argument) in calls {
+                count += 1;
+                for (mode, expected) in [
+                    (0o644, allow),
+                    (0o1777, allow),
+                    (0o4755, notify),
+                    (0o2711, notify),
+                    (0o106_000, notify),
+                ] {
+                    let mut arguments = [0; 6];
+                    arguments[argument] = mode;
+                    let found = run(&program, abi.audit, number, arguments);
+                    assert_eq!(found, expected, "{:x} {number} {mode:o}", abi.audit);
+                }
+            }
+            let attributes = abi.wanted(Groups::SET_ID | Groups::ATTRIBUTES);
+            let attributes = attributes.filter(|(_, when)| *when == When::Always).count();
+            assert!(count >= 5 && attributes >= 4, "{:x}", abi.audit);
+            assert_eq!(run(&program, abi.audit, OPENAT2, [0; 6]), ENOSYS);
         }
     }
 

@@ -36,8 +36,15 @@ const THIRD_ARGUMENT: u32 = 32;
 const HIGH_HALF: u32 = 4;
 /// `ioctl(2)` requests that no hook needs: those that type into a terminal, or paste on the
 /// console, and `BTRFS_IOC_SNAP_CREATE` with its successor, which on older kernels give who
-/// owns any directory a copy of all that is in the subvolume around it.
-const REQUESTS: [u32; 4] = [libc::TIOCSTI as u32, 0x541C, 0x5000_9401, 0x5000_9417];
+/// owns any directory a copy of all that is in the subvolume around it, with set-id bits; so does
+/// `BCH_IOCTL_SUBVOLUME_CREATE`.
+const REQUESTS: [u32; 5] = [
+    libc::TIOCSTI as u32,
+    0x541C,
+    0x5000_9401,
+    0x5000_9417,
+    0x4020_BC10,
+];
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const EAFNOSUPPORT: u32 = libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32;
@@ -336,6 +343,7 @@ mod tests {
             (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[1]], EPERM),
             (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[2]], EPERM),
             (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[3]], EPERM),
+            (ARCH, own(libc::SYS_ioctl), [0, REQUESTS[4]], EPERM),
             (ARCH, own(libc::SYS_ioctl), [0, 0x5401], allow),
             (ARCH, own(libc::SYS_socket), [vsock, 1], EAFNOSUPPORT),
             (ARCH, own(libc::SYS_socket), [inet, 1], EAFNOSUPPORT),

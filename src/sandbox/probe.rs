@@ -230,6 +230,12 @@ pub(super) fn try_listener() -> Result<Listening, Error> {
     Ok(found)
 }
 
+/// Whether calls of programs can be answered here, or why not. Must be called while the process
+/// has one thread.
+pub fn answers_calls() -> Result<(), Error> {
+    in_child_with_result(|| try_listener().map(drop))
+}
+
 /// Whether a supervisor can read the arguments of calls here.
 pub fn programs_can_be_read() -> bool {
     try_reading().is_ok()

@@ -3,7 +3,8 @@
 //! ```text
 //! DIB_IMAGE_CACHE/kiln/roots/
 //!   <key>/          a finished root; never changed again
-//!   <key>.owners    its owners, where only one id is mapped ([`owners`])
+//!   <key>.owners    its set-id bits and capabilities, and its owners where only one id is
+//!                   mapped ([`owners`])
 //!   <key>.seal      which directory was finished, and in which boot if it may not be on the
 //!                   disk yet: a copy of it is not used, nor what a crash may have emptied
 //!   .new-<key>/     being made by whoever holds <key>.lock
@@ -12,7 +13,11 @@
 //!
 //! A cache may be packed and unpacked somewhere else, as CI systems do between jobs. Files
 //! that are downloads are verified when they are used; a root cannot be, and has lost
-//! owners, set-id bits and capabilities if whoever unpacked it was not its root.
+//! owners if whoever unpacked it was not its root.
+//!
+//! No file of a kept root has set-id bits or capabilities, which are listed beside it: on the
+//! host it would run as whoever built it. So a root is made in the directory of the build, where
+//! scripts of packages may set them, and copied.
 
 use std::fmt::Write as _;
 use std::io;
@@ -23,11 +28,11 @@ use std::time::UNIX_EPOCH;
 use super::error::Error;
 use super::index::Package;
 use crate::fetch::{Cache, Digest, Lock};
-use crate::rootfs::owners;
+use crate::rootfs::{copy, owners};
 use crate::sandbox::identity::{self, Ownership, devices_are_refused, owners_are_recorded};
 
 /// Grows whenever the same packages give another tree.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What decides the content of a root.
 #[derive(Debug, Clone, Copy)]
@@ -94,12 +99,14 @@ pub fn can_keep(cache: &Cache) -> bool {
     fs_err::create_dir_all(&roots).is_err() || identity::ownership(&roots) == Ownership::Anybody
 }
 
-/// Gives the root of a key, letting `make` fill an empty directory if there is none yet.
+/// Gives the root of a key, letting `make` fill an empty directory if there is none yet: one
+/// of this name, if it is not to be made in the cache.
 ///
 /// Returns where it is, and whether it was there already.
 pub fn root(
     cache: &Cache,
     key: Digest,
+    aside: Option<&Path>,
     make: impl FnOnce(&Path) -> Result<(), Error>,
 ) -> Result<(PathBuf, bool), Error> {
     let roots = cache.root().join("roots");
@@ -113,7 +120,7 @@ pub fn root(
     }
     sweep(&roots)?;
     let new = roots.join(format!(".new-{key}"));
-    remove(&new)?;
+    let first = aside.unwrap_or(&new);
     let fail = |action, path: &Path| {
         let path = path.to_owned();
         move |source| Error::File {
@@ -122,13 +129,26 @@ pub fn root(
             source,
         }
     };
-    fs_err::create_dir(&new).map_err(fail("create", &new))?;
+    for directory in [Some(&*new), aside].into_iter().flatten() {
+        remove(directory)?;
+        fs_err::create_dir(directory).map_err(fail("create", directory))?;
+    }
     let finish = || {
-        save_owners(&new, &path)?;
+        save_owners(first, &path, aside.is_some())?;
+        if let Some(aside) = aside {
+            copy::copy_tree_without_privileges(aside, &new).map_err(|error| {
+                let to = new.join(error.path);
+                fail("copy the root to", &to)(error.source)
+            })?;
+        }
         let to = seal_of(&path);
         fs_err::write(&to, seal(&new)? + &this_boot()).map_err(fail("write", &to))
     };
-    match make(&new).and_then(|()| finish()) {
+    let finished = make(first).and_then(|()| finish());
+    if let Some(aside) = aside {
+        let _ = remove(aside);
+    }
+    match finished {
         Ok(()) => {
             fs_err::rename(&new, &path).map_err(fail("rename", &new))?;
             Ok((path, false))
@@ -194,9 +214,9 @@ fn is_sealed(root: &Path) -> Result<bool, Error> {
     Ok(boot.is_empty())
 }
 
-fn save_owners(new: &Path, root: &Path) -> Result<(), Error> {
+fn save_owners(new: &Path, root: &Path, is_aside: bool) -> Result<(), Error> {
     let owned = owners_are_recorded();
-    if !owned && !devices_are_refused(new) {
+    if !is_aside && !owned && !devices_are_refused(new) {
         return Ok(());
     }
     let list = owners_of(root);
@@ -253,10 +273,10 @@ mod tests {
             fs_err::write(path.join("file"), "1").expect("written");
             Ok(())
         };
-        let (path, cached) = root(&cache, key, make).expect("made");
+        let (path, cached) = root(&cache, key, None, make).expect("made");
         assert!(!cached && path.join("file").exists());
         assert!(!roots.join(".new-dead").exists());
-        let (again, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        let (again, cached) = root(&cache, key, None, |_| unreachable!("cached")).expect("found");
         assert!(cached && again == path);
     }
 
@@ -265,17 +285,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = Cache::new(dir.path());
         let key = Digest::of(b"x");
-        let (path, _) = root(&cache, key, |_| Ok(())).expect("made");
+        let (path, _) = root(&cache, key, None, |_| Ok(())).expect("made");
         let aside = path.with_extension("aside");
         fs_err::rename(&path, &aside).expect("renamed");
         fs_err::create_dir(&path).expect("made");
         fs_err::write(path.join("file"), "without its owner").expect("written");
-        let (path, cached) = root(&cache, key, |_| Ok(())).expect("made");
+        let (path, cached) = root(&cache, key, None, |_| Ok(())).expect("made");
         assert!(!cached && !path.join("file").exists());
         // One that was only moved away and back is the same.
         fs_err::rename(&path, path.with_extension("moved")).expect("renamed");
         fs_err::rename(path.with_extension("moved"), &path).expect("renamed");
-        let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        let (_, cached) = root(&cache, key, None, |_| unreachable!("cached")).expect("found");
         assert!(cached);
     }
 
@@ -284,19 +304,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = Cache::new(dir.path());
         let key = Digest::of(b"x");
-        let (path, _) = root(&cache, key, |_| Ok(())).expect("made");
+        let (path, _) = root(&cache, key, None, |_| Ok(())).expect("made");
         let before = fs_err::read_to_string(seal_of(&path)).expect("read");
         assert!(before.ends_with(&this_boot()), "{before}");
         let another = before.replace(&this_boot(), "boot another\n");
         fs_err::write(seal_of(&path), &another).expect("written");
-        let (_, cached) = root(&cache, key, |_| Ok(())).expect("made");
+        let (_, cached) = root(&cache, key, None, |_| Ok(())).expect("made");
         assert!(!cached);
         // One that was used again in the boot that made it is on the disk.
-        let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        let (_, cached) = root(&cache, key, None, |_| unreachable!("cached")).expect("found");
         assert!(cached);
         let after = fs_err::read_to_string(seal_of(&path)).expect("read");
         assert_eq!(after, seal(&path).expect("there"));
-        let (_, cached) = root(&cache, key, |_| unreachable!("cached")).expect("found");
+        let (_, cached) = root(&cache, key, None, |_| unreachable!("cached")).expect("found");
         assert!(cached);
     }
 
@@ -305,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = Cache::new(dir.path());
         let key = Digest::of(b"x");
-        let error = root(&cache, key, |_| {
+        let error = root(&cache, key, None, |_| {
             Err(Error::Unconfigured {
                 packages: vec!["a".into()],
             })

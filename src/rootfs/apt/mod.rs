@@ -172,12 +172,14 @@ impl<'a> Step<'a> {
 }
 
 /// Gives the root for a request: from the cache, or made now and cached, or made now in
-/// the target, which is empty, where the cache cannot keep it.
+/// the target, which is empty, where the cache cannot keep it. `aside` is where it can have
+/// programs with set-id bits while it is made; that is empty afterwards.
 pub fn bootstrap(
     request: &Request,
     client: &Client,
     cache: &Cache,
     target: &Path,
+    aside: Option<&Path>,
     report: Report<'_>,
 ) -> Result<Bootstrapped, Error> {
     let access = Access {
@@ -202,7 +204,7 @@ pub fn bootstrap(
         resolution: &resolution,
         items: &archives.items(packages),
     };
-    let root = making.root(target)?;
+    let root = making.root(target, aside)?;
     Ok(Bootstrapped {
         suite: archives.name().unwrap_or(&request.suite).to_owned(),
         root,
@@ -330,7 +332,7 @@ struct Making<'a> {
 impl Making<'_> {
     /// The root in the cache, made if it is not there; `None` where the cache cannot keep it
     /// and it is made in the target.
-    fn root(&self, target: &Path) -> Result<Option<PathBuf>, Error> {
+    fn root(&self, target: &Path, aside: Option<&Path>) -> Result<Option<PathBuf>, Error> {
         if !cached::can_keep(self.cache) {
             (self.report)(Notice::Info(&format!(
                 "the root is not kept for later builds: files in `{}` cannot be given to other \
@@ -347,7 +349,8 @@ impl Making<'_> {
             epoch: self.request.epoch.as_deref(),
             id_maps: &cached::id_maps()?,
         };
-        let (root, was_cached) = cached::root(self.cache, identity.key(), |path| self.run(path))?;
+        let make = |path: &Path| self.run(path);
+        let (root, was_cached) = cached::root(self.cache, identity.key(), aside, make)?;
         if was_cached {
             let text = "using the cached root of the same packages";
             (self.report)(Notice::Info(text));

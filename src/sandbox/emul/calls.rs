@@ -21,7 +21,7 @@ use super::vproc::Verb::{
     StatFs, Statx,
 };
 use super::{Answer, Call, Outcome, socket};
-use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS};
+use crate::sandbox::bpf::{CREATING, RLIMIT_LOCKS, SET_ID};
 
 bitflags::bitflags! {
     /// Which calls a filter hands over.
@@ -43,6 +43,8 @@ bitflags::bitflags! {
         const SIGNALS = 1 << 6;
         /// Making of processes and threads.
         const CHILDREN = 1 << 7;
+        /// Modes with set-id bits, and capabilities of files.
+        const SET_ID = 1 << 8;
     }
 }
 
@@ -219,6 +221,10 @@ const fn place(numbers: Numbers, handler: Handler) -> Trap {
     trap(PLACES, numbers, handler)
 }
 
+const fn set_id(numbers: Numbers, handler: Handler) -> Trap {
+    trap(Groups::SET_ID, numbers, handler)
+}
+
 /// The kernel makes the call.
 pub(super) fn go_on(_: &mut Call<'_>) -> Outcome {
     Ok(Answer::Continue)
@@ -268,11 +274,13 @@ pub(super) static CALLS: &[Trap] = &[
     stat([332, 383, 291, NO], |c| c.statx()).by_path_at(Statx),
     own([257, 295, 56, NO], |c| c.openat())
         .when(AnyBit(2, CREATING))
+        .or(Groups::SET_ID, AnyBit(3, SET_ID))
         .by_path_at(Open),
     stat([4, NO, NO, NO], |c| c.stat_path(true, Native)).by_path(Stat(true, Native)),
     stat([6, NO, NO, NO], |c| c.stat_path(false, Native)).by_path(Stat(false, Native)),
     own([2, 5, NO, NO], |c| c.open_plain())
         .when(AnyBit(1, CREATING))
+        .or(Groups::SET_ID, AnyBit(2, SET_ID))
         .by_path(Open),
     name([21, 33, NO, NO], go_on).by_path(Access(false)),
     name([269, 307, 48, NO], go_on).by_path_at(Access(false)),
@@ -299,7 +307,7 @@ pub(super) static CALLS: &[Trap] = &[
     trap(SIGNALS, [NO, 67, NO, NO], |c| c.set_handler(Old)).when(ACTION),
     trap(SIGNALS, [NO, 48, NO, NO], |c| c.set_handler(Plain)).when(ACTION),
     own([437, 437, 437, NO], |c| c.open2()).by_path_at(OpenHow),
-    own([85, 8, NO, NO], |c| c.creat()),
+    own([85, 8, NO, NO], |c| c.creat()).or(Groups::SET_ID, AnyBit(1, SET_ID)),
     own([92, 212, NO, NO], |c| c.chown_path(true)),
     own([93, 207, 55, NO], |c| c.chown_descriptor()),
     own([94, 198, NO, NO], |c| c.chown_path(false)),
@@ -329,14 +337,20 @@ pub(super) static CALLS: &[Trap] = &[
     own([71, NO, 187, NO], |c| c.set_object(Object::Messages)).when(GIVEN),
     own([83, 39, NO, NO], |c| c.mkdir(CWD, 0, 1)),
     own([258, 296, 34, NO], |c| c.mkdir_at()),
-    make([133, 14, NO, NO], |c| c.mknod(CWD, 0)),
-    make([259, 297, 33, NO], |c| c.mknod_at()),
+    make([133, 14, NO, NO], |c| c.mknod(CWD, 0)).or(Groups::SET_ID, AnyBit(1, SET_ID)),
+    make([259, 297, 33, NO], |c| c.mknod_at()).or(Groups::SET_ID, AnyBit(2, SET_ID)),
     own([88, 83, NO, NO], |c| c.symlink(0, CWD, 1)),
     own([266, 304, 36, NO], |c| c.symlink_at()),
     name([137, NO, 43, NO], go_on).by_path(StatFs(Filesystem::Native)),
-    name([90, 15, NO, NO], go_on).by_path(Mode(None)),
-    name([268, 306, 53, NO], go_on).by_path_at(Mode(None)),
-    name([452, 452, 452, NO], |c| c.change_mode_at()).by_path_at(Mode(Some(3))),
+    name([90, 15, NO, 15], |c| c.change_mode(None, 0))
+        .or(Groups::SET_ID, AnyBit(1, SET_ID))
+        .by_path(Mode(None)),
+    name([268, 306, 53, 333], |c| c.change_mode(Some(0), 1))
+        .or(Groups::SET_ID, AnyBit(2, SET_ID))
+        .by_path_at(Mode(None)),
+    name([452; 4], |c| c.change_mode_at())
+        .or(Groups::SET_ID, AnyBit(2, SET_ID))
+        .by_path_at(Mode(Some(3))),
     name([280, 412, 88, NO], |c| c.change_times(Times::Wide)).by_path_at(Verb::Times(Times::Wide)),
     name([NO, 320, NO, NO], |c| c.change_times(Times::Narrow))
         .by_path_at(Verb::Times(Times::Narrow)),
@@ -353,7 +367,7 @@ pub(super) static CALLS: &[Trap] = &[
     name([138, NO, 44, NO], |c| {
         c.statfs_descriptor(Filesystem::Native)
     }),
-    name([91, 94, 52, NO], |c| c.change_mode_of_descriptor()),
+    name([91, 94, 52, 94], |c| c.change_mode_of_descriptor()).or(Groups::SET_ID, AnyBit(1, SET_ID)),
     own([49, 361, 200, NO], |c| c.bind()),
     own([55, 365, 209, NO], |c| c.socket_option()).when(PEERS),
     trap(SOCKETS, [NO, 102, NO, NO], |c| c.socketcall()).when(SOCKETCALLS),
@@ -387,6 +401,16 @@ pub(super) static CALLS: &[Trap] = &[
     attribute([464, 464, 464, NO], |c| c.get_xattr_at()),
     attribute([465, 465, 465, NO], |c| c.list_xattr_at()),
     attribute([466, 466, 466, NO], |c| c.remove_xattr_at()),
+    // 32-bit ARM, whose calls are not answered otherwise.
+    set_id([NO, NO, NO, 322], |c| c.openat()).when(AnyBit(3, SET_ID)),
+    set_id([NO, NO, NO, 5], |c| c.open_plain()).when(AnyBit(2, SET_ID)),
+    set_id([NO, NO, NO, 8], |c| c.creat()).when(AnyBit(1, SET_ID)),
+    set_id([NO, NO, NO, 14], |c| c.mknod(CWD, 0)).when(AnyBit(1, SET_ID)),
+    set_id([NO, NO, NO, 324], |c| c.mknod_at()).when(AnyBit(2, SET_ID)),
+    set_id([NO, NO, NO, 226], |c| c.set_xattr(true)),
+    set_id([NO, NO, NO, 227], |c| c.set_xattr(false)),
+    set_id([NO, NO, NO, 228], |c| c.set_xattr_descriptor()),
+    set_id([NO, NO, NO, 463], |c| c.set_xattr_at()),
     // 32-bit x86: files of less than 2 GiB, and ids of 16 bits.
     stat([NO, 106, NO, NO], |c| c.stat_path(true, Stat32)).by_path(Stat(true, Stat32)),
     stat([NO, 107, NO, NO], |c| c.stat_path(false, Stat32)).by_path(Stat(false, Stat32)),

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use super::files::{Target, by_descriptor};
 use super::place::Place;
 use super::{Answer, Call, Errno, Outcome, memory};
+use crate::sandbox::bpf::SET_ID;
 
 /// What two times that a call sets are in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,9 @@ impl Call<'_> {
 
     /// `fchmod`.
     pub(super) fn change_mode_of_descriptor(&mut self) -> Outcome {
+        if self.word(1) & SET_ID != 0 && self.keeps_set_id() {
+            return self.change_set_id_of_descriptor();
+        }
         let target = self.target_of_open(self.int(0));
         match self.changeable(self.int(0), target)? {
             Some(file) => self.set_mode(&file, self.word(1) & 0o7777),
@@ -90,6 +94,9 @@ impl Call<'_> {
 
     /// `fchmodat2`.
     pub(super) fn change_mode_at(&mut self) -> Outcome {
+        if self.word(2) & SET_ID != 0 && self.keeps_set_id() {
+            return self.change_set_id_at();
+        }
         match self.changeable_itself(3)? {
             Some(file) => self.set_mode(&file, self.word(2) & 0o7777),
             None => Ok(Answer::Continue),

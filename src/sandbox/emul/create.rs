@@ -13,7 +13,7 @@ use super::tracee::Glance;
 use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_kernels, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome, files, memory};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_at_birth};
-use crate::sandbox::bpf::CREATING;
+use crate::sandbox::bpf::{CREATING, SET_ID};
 use crate::sandbox::store::{Key, Node, Record};
 
 /// `__O_TMPFILE`, the flag without its `O_DIRECTORY`.
@@ -361,6 +361,12 @@ impl Call<'_> {
         }
         // Only these bits of the mode are meant.
         let mode = mode as u32 & 0o7777;
+        if flags as u32 & CREATING == 0 {
+            return Ok(Answer::Continue);
+        }
+        if mode & SET_ID != 0 && self.keeps_set_id() {
+            return self.open_set_id(directory, path, flags, mode);
+        }
         let close_on_exec = flags & libc::O_CLOEXEC != 0;
         if flags & UNNAMED != 0 {
             let Ok(target) = self.target(directory, path, true) else {
@@ -465,16 +471,21 @@ impl Call<'_> {
         let Ok(directory) = self.worker.view.resolve(pid, Some(start), parent, true) else {
             return Ok(None);
         };
+        self.new_entry(directory, name).map(Some)
+    }
+
+    /// A name in a directory.
+    pub(super) fn new_entry(&mut self, directory: OwnedFd, name: &[u8]) -> Result<NewEntry, Errno> {
         let found = statx_of(&directory)?;
         let (uid, gid) = self.first_owner_in(&found)?;
         let list = self.default_list(&found);
-        Ok(Some(NewEntry {
+        Ok(NewEntry {
             list,
             directory,
             name: CString::new(name).map_err(|_| Errno::EINVAL)?,
             uid,
             gid,
-        }))
+        })
     }
 
     pub(super) fn mkdir(&mut self, directory: i32, path: usize, mode: usize) -> Outcome {

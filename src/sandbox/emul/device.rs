@@ -8,12 +8,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::files::{open_at, statx_of};
 use super::{Answer, Call, Errno, Outcome};
+use crate::sandbox::bpf::SET_ID;
 use crate::sandbox::capability::CAP_MKNOD;
 use crate::sandbox::standin::NODES;
 use crate::sandbox::store::Node;
-
-/// `CAP_DAC_OVERRIDE`, from `linux/capability.h`.
-const CAP_DAC_OVERRIDE: u32 = 1;
 
 /// The device that a mode and a number of 32 bits ask for. Character device 0:0
 /// is none: overlayfs marks removed files so, and the kernel lets everybody.
@@ -28,6 +26,9 @@ fn device(mode: u32, number: u32) -> Option<Node> {
     })
 }
 
+/// Rights to a directory in which something is made.
+pub(super) const WRITE_AND_SEARCH: u32 = 0o3;
+
 /// Whether a device is one that every program may have.
 fn is_harmless(node: &Node) -> bool {
     let number = (u64::from(node.major), u64::from(node.minor));
@@ -38,36 +39,6 @@ fn is_harmless(node: &Node) -> bool {
 }
 
 impl Call<'_> {
-    /// Fails if the task itself could make nothing in a directory, which is made here with
-    /// the rights of the engine. Whoever gave up root may have kept the capability for
-    /// devices.
-    fn require_writable(&self, directory: &OwnedFd) -> Result<(), Errno> {
-        const WRITE_AND_SEARCH: u32 = 0o3;
-        let found = statx_of(directory)?;
-        let status = self.worker.view.status(self.pid)?;
-        let (uid, gid) = (found.stx_uid, found.stx_gid);
-        // A capability counts for files of ids that its user namespace has.
-        if status.capabilities & 1 << CAP_DAC_OVERRIDE != 0
-            && self.worker.view.has_id(self.pid, "uid_map", uid)?
-            && self.worker.view.has_id(self.pid, "gid_map", gid)?
-        {
-            return Ok(());
-        }
-        let mode = u32::from(found.stx_mode);
-        let allowed = if uid == status.uid {
-            mode >> 6
-        } else if gid == status.gid || self.worker.view.groups(self.pid)?.contains(&gid) {
-            mode >> 3
-        } else {
-            mode
-        };
-        if allowed & WRITE_AND_SEARCH == WRITE_AND_SEARCH {
-            Ok(())
-        } else {
-            Err(Errno::EACCES)
-        }
-    }
-
     pub(super) fn mknod_at(&mut self) -> Outcome {
         self.mknod(self.int(0), 1)
     }
@@ -76,6 +47,11 @@ impl Call<'_> {
     pub(super) fn mknod(&mut self, directory: i32, path: usize) -> Outcome {
         let (mode, number) = (self.word(path + 1), self.word(path + 2));
         let node = device(mode, number);
+        let is_file = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
+        if is_file && mode & SET_ID != 0 && self.keeps_set_id() {
+            let path = self.path(path)?;
+            return self.make_set_id(directory, &path, mode);
+        }
         if node.is_none() && !self.store().has_owners() {
             return Ok(Answer::Continue);
         }
@@ -91,7 +67,8 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         };
         if !self.store().has_owners() {
-            self.require_writable(&place.directory)?;
+            // Whoever gave up root may have kept the capability for devices.
+            self.require_access(&place.directory, WRITE_AND_SEARCH)?;
         }
         let parent = self.enter(&place)?;
         let made = if node.as_ref().is_none_or(is_harmless) {
@@ -147,7 +124,7 @@ fn device_of(file: &OwnedFd) -> Result<Option<Node>, Errno> {
 }
 
 /// Gives what was just made to its owner, where owners are real.
-fn give(made: &OwnedFd, place: &super::create::NewEntry) -> Result<(), Errno> {
+pub(super) fn give(made: &OwnedFd, place: &super::create::NewEntry) -> Result<(), Errno> {
     if (place.uid, place.gid) == (0, 0) {
         return Ok(());
     }

@@ -35,6 +35,7 @@ mod exec;
 mod files;
 mod ids;
 mod ipc;
+pub mod lasting;
 mod layout;
 mod listing;
 pub(super) mod memory;
@@ -49,6 +50,7 @@ mod programs;
 mod reach;
 mod refused;
 pub mod roots;
+mod set_id;
 mod signal;
 mod socket;
 mod stat;
@@ -145,6 +147,8 @@ pub struct Emulation {
     pub(super) young: birth::Young,
     /// Overlays by device whose lower layers are frozen.
     layered: Mutex<HashMap<u64, Arc<Mutex<Option<overlay::Layered>>>>>,
+    /// What gets neither set-id bits nor capabilities.
+    lasting: Option<lasting::Lasting>,
     /// What the kernel would not do last for a reason that programs are not told.
     refused: Mutex<Option<Refused>>,
 }
@@ -154,13 +158,18 @@ impl Emulation {
     #[cfg(test)]
     pub(super) fn broken(store: Arc<Store>) -> Emulation {
         let file = tempfile::tempfile().expect("a file");
-        Emulation::new(file.into(), Groups::all() - Groups::NAMING, store)
+        Emulation::new(file.into(), Groups::all() - Groups::NAMING, store, None)
             .expect("it opens nothing")
     }
 
     /// `proc` is `/proc` of this process's PID namespace. Calls of `groups` are
-    /// answered, by what `store` says.
-    pub fn new(proc: OwnedFd, groups: Groups, store: Arc<Store>) -> Result<Emulation, Errno> {
+    /// answered, by what `store` says; what is `lasting` gets no set-id bits.
+    pub fn new(
+        proc: OwnedFd,
+        groups: Groups,
+        store: Arc<Store>,
+        lasting: Option<lasting::Lasting>,
+    ) -> Result<Emulation, Errno> {
         let found = files::statx_of(&proc)?;
         Ok(Emulation {
             proc_device: (found.stx_dev_major, found.stx_dev_minor),
@@ -171,6 +180,7 @@ impl Emulation {
             mounts: AtomicU64::new(0),
             layered: Mutex::default(),
             refused: Mutex::default(),
+            lasting,
             young: birth::Young::default(),
             own_files: groups
                 .contains(Groups::NAMING)

@@ -180,6 +180,12 @@ fn layers_of(options: &[u8]) -> Vec<Vec<u8>> {
     paths
 }
 
+/// Path of the upper layer in the options of an overlay.
+pub(super) fn upper_of(options: &[u8]) -> Option<Vec<u8>> {
+    let mut options = split(options, b',').into_iter();
+    options.find_map(|option| option.strip_prefix(b"upperdir=").map(plain))
+}
+
 /// Splits at a byte that is not behind a backslash.
 fn split(text: &[u8], at: u8) -> Vec<&[u8]> {
     let mut parts = Vec::new();

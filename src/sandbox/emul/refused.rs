@@ -31,6 +31,11 @@ pub enum Refused {
         /// To what, as it was named.
         path: String,
     },
+    /// A file that outlives the build is not given set-id bits or capabilities.
+    SetId {
+        /// As it was named; empty for one that a program had open.
+        path: String,
+    },
 }
 
 /// The names of capabilities, as `setcap(8)` takes them.

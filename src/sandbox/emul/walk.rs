@@ -125,7 +125,7 @@ pub(super) fn has_several_numberings(file: &OwnedFd) -> Result<bool, Errno> {
     Ok(MAGICS.contains(&filesystem_of(file)?))
 }
 
-fn filesystem_of(file: &OwnedFd) -> Result<i128, Errno> {
+pub(super) fn filesystem_of(file: &OwnedFd) -> Result<i128, Errno> {
     // SAFETY: integers, for which zeroes are a valid value.
     let mut filesystem: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the kernel fills the structure.

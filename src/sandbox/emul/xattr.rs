@@ -13,6 +13,7 @@ use nix::dir::Dir;
 use super::files::{Target, by_descriptor, statx, statx_of};
 use super::{Answer, Call, Errno, Outcome, memory};
 use crate::sandbox::acl::{ACCESS_ACL, DEFAULT_ACL, acl_mode, acl_with_mode, require_acl};
+use crate::sandbox::bpf::SET_ID;
 use crate::sandbox::journal;
 use crate::sandbox::store::{Key, Record, SPECIAL};
 use crate::sandbox::xattr::{self, On};
@@ -28,6 +29,9 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// this: its type and number, in decimal and separated by spaces. For filters
 /// that do not answer `stat(2)`.
 pub const DEVICE: &CStr = c"trusted.kiln.device";
+
+/// Capabilities of a program.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// How a call names its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +163,7 @@ impl Call<'_> {
     /// Whether the kernel handles attributes of a name itself.
     fn is_kernels(&self, name: &[u8]) -> bool {
         name.starts_with(b"user.")
-            || name == b"security.capability"
+            || name == CAPABILITY
             || !self.store().has_owners() && name.starts_with(b"system.")
     }
 
@@ -168,6 +172,11 @@ impl Call<'_> {
     /// was started with.
     fn is_made_here(&mut self, way: Way) -> Result<bool, Errno> {
         Ok(matches!(way, Way::Descriptor | Way::At(_)) && self.is_confined()?)
+    }
+
+    /// The same of one that sets: what the kernel looks at then may be capabilities.
+    fn is_set_here(&mut self, way: Way) -> Result<bool, Errno> {
+        Ok(self.keeps_set_id() || self.is_made_here(way)?)
     }
 
     fn attribute_name(&self, argument: usize) -> Result<Vec<u8>, Errno> {
@@ -275,7 +284,7 @@ impl Call<'_> {
         self.give_bytes(&names, buffer)
     }
 
-    /// Whether a file is shown with another owner than root, is a device, or has
+    /// Whether a file is shown with another owner than root, is a device, or has set-id bits or
     /// attributes that a copy of it might not get from the kernel.
     fn is_special(&mut self, directory: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
         let nofollow = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
@@ -290,8 +299,9 @@ impl Call<'_> {
         }
         self.correct(&mut found);
         let kind = u32::from(found.stx_mode) & libc::S_IFMT;
-        if (found.stx_uid, found.stx_gid) != (0, 0) || matches!(kind, libc::S_IFBLK | libc::S_IFCHR)
-        {
+        let has_set_id = kind == libc::S_IFREG && u32::from(found.stx_mode) & SET_ID != 0;
+        let is_device = matches!(kind, libc::S_IFBLK | libc::S_IFCHR);
+        if (found.stx_uid, found.stx_gid) != (0, 0) || is_device || has_set_id {
             return Ok(true);
         }
         if kind == libc::S_IFLNK {
@@ -351,12 +361,16 @@ impl Call<'_> {
         let name = self.attribute_name(name)?;
         let name = name.as_slice();
         let is_kernels = self.is_kernels(name);
-        let Some(file) = self.file_to_change(way, is_kernels)? else {
+        let is_set_here = self.is_set_here(way)?;
+        let Some(file) = self.file_to_change(way, is_kernels, is_set_here)? else {
             return Ok(Answer::Continue);
         };
         let found = statx_of(&file)?;
         if !is_kernels && !self.may_set(name, &found)? {
-            return self.refuse_to_change(way);
+            return refuse_to_change(is_set_here);
+        }
+        if is_kernels {
+            self.require_settable_by_task(&file, name)?;
         }
         if name == DEVICE.to_bytes() || name == SPECIAL.to_bytes() {
             return Err(Errno::EPERM);
@@ -367,9 +381,17 @@ impl Call<'_> {
         }
         let value = memory::read(self.pid, buffer.address, length)?;
         let c_name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-        let path = by_descriptor(&file)?;
+        let set = |file: &OwnedFd| {
+            let path = by_descriptor(file)?;
+            xattr::set(On::Path(&path), &c_name, &value, buffer.flags)
+        };
         self.still_there()?;
-        match xattr::set(On::Path(&path), &c_name, &value, buffer.flags) {
+        let done = if name == CAPABILITY {
+            self.set_kept_attribute(&file, set)
+        } else {
+            set(&file)
+        };
+        match done {
             Ok(()) => {
                 // The kernel's own takes the place of one that it refused before.
                 self.store()
@@ -387,8 +409,12 @@ impl Call<'_> {
     }
 
     /// The file of which an attribute is changed here; `None` where the kernel is to do it.
-    fn file_to_change(&mut self, way: Way, is_kernels: bool) -> Result<Option<OwnedFd>, Errno> {
-        let is_made_here = self.is_made_here(way)?;
+    fn file_to_change(
+        &mut self,
+        way: Way,
+        is_kernels: bool,
+        is_made_here: bool,
+    ) -> Result<Option<OwnedFd>, Errno> {
         if is_kernels && !is_made_here {
             return Ok(None);
         }
@@ -400,14 +426,6 @@ impl Call<'_> {
         let descriptor = (way == Way::Descriptor).then(|| self.int(0));
         self.require_changeable(&file, descriptor)?;
         Ok(Some(file))
-    }
-
-    /// The kernel's own refusal, unless it could take the call for another.
-    fn refuse_to_change(&mut self, way: Way) -> Outcome {
-        if self.is_made_here(way)? {
-            return Err(Errno::EPERM);
-        }
-        Ok(Answer::Continue)
     }
 
     /// Fails if the kernel would not set an attribute for real root either.
@@ -493,12 +511,13 @@ impl Call<'_> {
     fn remove_attribute(&mut self, way: Way, name: usize) -> Outcome {
         let name = self.attribute_name(name)?;
         let is_kernels = self.is_kernels(&name);
-        let Some(file) = self.file_to_change(way, is_kernels)? else {
+        let is_made_here = self.is_made_here(way)?;
+        let Some(file) = self.file_to_change(way, is_kernels, is_made_here)? else {
             return Ok(Answer::Continue);
         };
         let found = statx_of(&file)?;
         if !is_kernels && !self.may_set(&name, &found)? {
-            return self.refuse_to_change(way);
+            return refuse_to_change(is_made_here);
         }
         let key = Key::of(&found);
         let recorded = |record: &Record| record.xattrs.contains_key(&*name);
@@ -517,6 +536,14 @@ impl Call<'_> {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// The kernel's own refusal, unless it could take the call for another.
+fn refuse_to_change(is_made_here: bool) -> Outcome {
+    if is_made_here {
+        return Err(Errno::EPERM);
+    }
+    Ok(Answer::Continue)
 }
 
 fn is_list(name: &[u8]) -> bool {

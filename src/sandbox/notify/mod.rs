@@ -32,6 +32,7 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::emul::lasting::Lasting;
 use super::emul::table::Groups;
 use super::emul::{Emulation, Refused};
 use super::seccomp::Filter;
@@ -81,24 +82,41 @@ pub struct Options {
     pub guarded: bool,
     /// Use `WAIT_KILLABLE_RECV` where the kernel has it.
     pub killable: bool,
+    /// What is to get neither set-id bits nor capabilities.
+    pub lasting: Option<Lasting>,
 }
 
 impl Options {
     /// For a namespace with a single id.
     pub fn single() -> Options {
         Options {
-            groups: Groups::all() - Groups::NAMING - Groups::SIGNALS - Groups::CHILDREN,
+            groups: Groups::all()
+                - Groups::NAMING
+                - Groups::SIGNALS
+                - Groups::CHILDREN
+                - Groups::SET_ID,
             journal: None,
             guarded: true,
             killable: true,
+            lasting: None,
         }
     }
 
     /// For a container's root without namespaces and mounts.
     pub fn chroot() -> Options {
         Options {
-            groups: Groups::all() - Groups::SIGNALS,
+            groups: Groups::all() - Groups::SIGNALS - Groups::SET_ID,
             ..Options::single()
+        }
+    }
+
+    /// The same, with what is to get neither set-id bits nor capabilities.
+    #[must_use]
+    pub fn keeping(self, lasting: Lasting) -> Options {
+        Options {
+            groups: self.groups | Groups::SET_ID,
+            lasting: Some(lasting),
+            ..self
         }
     }
 
@@ -189,7 +207,7 @@ impl Supervisor {
         };
         // Without owners a filter may come to hand over more than at first.
         let answered = options.groups | Groups::STAT | Groups::SIGNALS;
-        let emulation = Emulation::new(proc, answered, Arc::new(store))
+        let emulation = Emulation::new(proc, answered, Arc::new(store), options.lasting.clone())
             .map_err(io::Error::from)
             .map_err(failed())?;
         let shared = Shared {
