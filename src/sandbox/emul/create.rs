@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::sys::stat::Mode;
 
 use super::files::{Target, by_descriptor, open_at, statx, statx_of};
+use super::set_id::Opening;
 use super::tracee::Glance;
 use super::walk::{MOST_LINKS, NO_MAGIC_LINKS, is_kernels, is_of_proc, read_link};
 use super::{Answer, Call, Errno, Outcome, files, memory};
@@ -365,7 +366,12 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         }
         if mode & SET_ID != 0 && self.keeps_set_id() {
-            return self.open_set_id(directory, path, flags, mode);
+            return self.open_set_id(Opening {
+                directory,
+                path,
+                flags,
+                mode,
+            });
         }
         let close_on_exec = flags & libc::O_CLOEXEC != 0;
         if flags & UNNAMED != 0 {

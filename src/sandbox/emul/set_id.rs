@@ -35,6 +35,17 @@ const TRIES: usize = 3;
 /// `RESOLVE_NO_SYMLINKS` and `RESOLVE_BENEATH`, from `linux/openat2.h`.
 const STRAIGHT: u64 = 0x04 | 0x08 | NO_MAGIC_LINKS;
 
+/// A file as a call opens it that may make it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening<'p> {
+    /// The descriptor, or `AT_FDCWD`, that a relative path starts from.
+    pub(super) directory: i32,
+    pub(super) path: &'p [u8],
+    pub(super) flags: i32,
+    /// Of a file that is made.
+    pub(super) mode: u32,
+}
+
 /// What a regular file is on.
 enum Site {
     /// It is gone when the build is.
@@ -367,39 +378,38 @@ impl Call<'_> {
     /// A regular file of `mknod` with set-id bits.
     pub(super) fn make_set_id(&mut self, directory: i32, path: &[u8], mode: u32) -> Outcome {
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
-        self.open_set_id(directory, path, flags, mode & 0o7777)?;
+        self.open_set_id(Opening {
+            directory,
+            path,
+            flags,
+            mode: mode & 0o7777,
+        })?;
         Ok(Answer::Value(0))
     }
 
     /// Opens a file that is given a mode with set-id bits if it is made.
-    pub(super) fn open_set_id(
-        &mut self,
-        directory: i32,
-        path: &[u8],
-        flags: i32,
-        mode: u32,
-    ) -> Outcome {
-        if path.is_empty() {
+    pub(super) fn open_set_id(&mut self, opening: Opening<'_>) -> Outcome {
+        if opening.path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let file = if flags as u32 & CREATING == libc::O_CREAT as u32 {
-            self.open_named(directory, path, flags, mode)?
+        let file = if opening.flags as u32 & CREATING == libc::O_CREAT as u32 {
+            self.open_named(opening)?
         } else {
-            self.open_unnamed(directory, path, flags, mode)?
+            self.open_unnamed(opening)?
         };
         Ok(Answer::Descriptor {
             file,
-            close_on_exec: flags & libc::O_CLOEXEC != 0,
+            close_on_exec: opening.flags & libc::O_CLOEXEC != 0,
         })
     }
 
-    fn open_named(
-        &mut self,
-        directory: i32,
-        path: &[u8],
-        flags: i32,
-        mode: u32,
-    ) -> Result<OwnedFd, Errno> {
+    fn open_named(&mut self, opening: Opening<'_>) -> Result<OwnedFd, Errno> {
+        let Opening {
+            directory,
+            path,
+            flags,
+            mode,
+        } = opening;
         let (parent, name) = match create::split(path) {
             Some(split) if !path.ends_with(b"/") => split,
             _ => return Err(Errno::EISDIR),
@@ -469,19 +479,14 @@ impl Call<'_> {
         made.map(|()| file)
     }
 
-    fn open_unnamed(
-        &mut self,
-        directory: i32,
-        path: &[u8],
-        flags: i32,
-        mode: u32,
-    ) -> Result<OwnedFd, Errno> {
-        let parent = self.target(directory, path, true)?.into_file()?;
-        let place = self.entry_in(parent, b".")?;
+    fn open_unnamed(&mut self, opening: Opening<'_>) -> Result<OwnedFd, Errno> {
+        let directory = self.target(opening.directory, opening.path, true)?;
+        let place = self.entry_in(directory.into_file()?, b".")?;
         let parent = self.enter(&place)?;
-        let file = open_at(parent.as_raw_fd(), c".", flags, place.mode(mode & !SET_ID))?;
-        self.finish_set_id(&file, &place, mode)
-            .inspect_err(|errno| self.note_lasting(*errno, path))?;
+        let bits = place.mode(opening.mode & !SET_ID);
+        let file = open_at(parent.as_raw_fd(), c".", opening.flags, bits)?;
+        self.finish_set_id(&file, &place, opening.mode)
+            .inspect_err(|errno| self.note_lasting(*errno, opening.path))?;
         Ok(file)
     }
 
