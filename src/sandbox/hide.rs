@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -267,19 +267,11 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
     lay(&covers, &late, scratch)
 }
 
+/// Attaches a mount. What has gone meanwhile needs no cover.
 fn attach(mount: &OwnedFd, path: &Path) -> Result<(), Error> {
-    let fail = "a cover for what hooks must not see";
-    let place = nix::fcntl::open(
-        path,
-        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    );
-    match place {
-        Ok(place) => mounts::attach(mount, place.as_fd()).map_err(failed(fail, path)),
-        // What has gone meanwhile needs no cover.
-        Err(nix::errno::Errno::ENOENT) => Ok(()),
-        Err(error) => Err(failed(fail, path)(error.into())),
-    }
+    mounts::unless_gone(mounts::attach_at(mount, path))
+        .map(drop)
+        .map_err(failed("a cover for what hooks must not see", path))
 }
 
 /// Lays the covers, which are parts of one filesystem in memory. One after the other: there

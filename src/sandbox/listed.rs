@@ -9,15 +9,12 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-
 use super::hide::in_memory;
-use super::mounts;
+use super::mounts::{self, unless_gone};
 
 /// A directory with more entries stays as it is.
 const MOST: usize = 1 << 14;
@@ -31,10 +28,12 @@ struct Entries {
 }
 
 /// Makes a directory show what is in it now and not hidden, or hidden by a cover that is on it
-/// already; false if it has too many entries. `scratch` is an empty directory that nobody else
-/// uses.
+/// already; false if it has too many entries. One that has gone meanwhile shows nothing.
+/// `scratch` is an empty directory that nobody else uses.
 pub(super) fn keep(directory: &Path, hidden: &HashSet<&OsStr>, scratch: &Path) -> io::Result<bool> {
-    let original = mounts::clone_mount(directory, true)?;
+    let Some(original) = unless_gone(mounts::clone_mount(directory, true))? else {
+        return Ok(true);
+    };
     in_memory(scratch, || keep_from(&original, directory, hidden, scratch))?
 }
 
@@ -46,7 +45,10 @@ fn keep_from(
 ) -> io::Result<bool> {
     let there = scratch.join("there");
     std::fs::create_dir(&there)?;
-    mounts::attach(original, mounts::open_directory(&there)?.as_fd())?;
+    // The kernel mounts no directory that is removed.
+    if unless_gone(mounts::attach_at(original, &there))?.is_none() {
+        return Ok(true);
+    }
     // One that we may not look into stays as it is.
     if std::fs::read_dir(&there).is_err() || nix::unistd::chdir(&there).is_err() {
         return Ok(true);
@@ -55,21 +57,12 @@ fn keep_from(
         return Ok(false);
     };
     let listed = mounts::clone_mount(&entries.listed, false)?;
-    mounts::attach(&listed, mounts::open_directory(directory)?.as_fd())?;
+    unless_gone(mounts::attach_at(&listed, directory))?;
     for name in entries.names {
-        match mounts::clone_mount(&Path::new(".").join(&name), true) {
-            Ok(entry) => mounts::attach(&entry, place(&directory.join(name))?.as_fd())?,
-            // It has gone meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        let entry = mounts::clone_mount(&Path::new(".").join(&name), true);
+        unless_gone(entry.and_then(|entry| mounts::attach_at(&entry, &directory.join(name))))?;
     }
     Ok(true)
-}
-
-fn place(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
 }
 
 /// Makes a directory with the links of another, and with mount points for the rest.

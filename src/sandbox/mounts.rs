@@ -107,6 +107,22 @@ pub fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+/// The same on what has a path, of which a final link is not followed.
+pub(super) fn attach_at(mount: &OwnedFd, path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let place = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?;
+    attach(mount, place.as_fd())
+}
+
+/// What was done with a path, and nothing where the host has taken it away meanwhile.
+pub(super) fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes the mount at a path, or with an empty one that of the descriptor, read-only or
 /// writable.
 fn set_read_only(

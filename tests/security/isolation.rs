@@ -445,3 +445,41 @@ fn files_that_only_root_reads_are_hidden_from_hooks_of_root() {
         }
     }
 }
+
+#[test]
+fn what_is_hidden_may_go_while_it_is_being_covered() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("only root hides what others do");
+    }
+    let toy = Toy::basic();
+    let made = tempfile::Builder::new()
+        .prefix("kiln-test.")
+        .tempdir_in("/var/lib");
+    let service = made.expect("root may do that");
+    fs::set_permissions(service.path(), fs::Permissions::from_mode(0o711)).expect("changed");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let come_and_go = || {
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            for number in 0..60 {
+                let directory = service.path().join(number.to_string());
+                fs::create_dir(&directory).expect("made");
+                for name in ["token", "key"] {
+                    let file = directory.join(name);
+                    fs::write(&file, "private").expect("written");
+                    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("changed");
+                }
+            }
+            for number in 0..60 {
+                fs::remove_dir_all(service.path().join(number.to_string())).expect("removed");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(come_and_go);
+        let all: Vec<_> = (0..4).map(|_| toy.build("-t tar --overwrite")).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for built in all {
+            built.success();
+        }
+    });
+}
