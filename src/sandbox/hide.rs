@@ -255,8 +255,9 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
             {
                 continue;
             }
-            let mount = mounts::clone_mount(&path, true)
+            let mount = mounts::unless_gone(mounts::clone_mount(&path, true))
                 .map_err(failed("what a build was given", &path))?;
+            let Some(mount) = mount else { continue };
             cover.shown.push(Shown {
                 directory: is_directory(&path),
                 path,

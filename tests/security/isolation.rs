@@ -447,30 +447,44 @@ fn files_that_only_root_reads_are_hidden_from_hooks_of_root() {
 }
 
 #[test]
-fn what_is_hidden_may_go_while_it_is_being_covered() {
+fn what_is_hidden_or_shown_may_go_while_it_is_being_mounted() {
     if !nix::unistd::geteuid().is_root() {
         return common::skipped("only root hides what others do");
     }
-    let toy = Toy::basic();
+    let mut toy = Toy::basic();
     let made = tempfile::Builder::new()
         .prefix("kiln-test.")
         .tempdir_in("/var/lib");
     let service = made.expect("root may do that");
-    fs::set_permissions(service.path(), fs::Permissions::from_mode(0o711)).expect("changed");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    mode(service.path(), 0o711);
+    let directories: Vec<_> = (0..60)
+        .map(|number| service.path().join(number.to_string()))
+        .collect();
+    let (open, closed) = directories.split_at(40);
+    // Programs are shown in what is hidden.
+    let mut path = std::env::var_os("PATH").expect("there is one");
+    for directory in closed {
+        path.push(":");
+        path.push(directory.join("bin"));
+    }
+    toy.world.set("PATH", path.to_str().expect("valid"));
     let done = std::sync::atomic::AtomicBool::new(false);
     let come_and_go = || {
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            for number in 0..60 {
-                let directory = service.path().join(number.to_string());
-                fs::create_dir(&directory).expect("made");
-                for name in ["token", "key"] {
-                    let file = directory.join(name);
-                    fs::write(&file, "private").expect("written");
-                    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("changed");
-                }
+            for directory in open {
+                fs::create_dir(directory).expect("made");
+                fs::write(directory.join("token"), "private").expect("written");
+                mode(&directory.join("token"), 0o600);
             }
-            for number in 0..60 {
-                fs::remove_dir_all(service.path().join(number.to_string())).expect("removed");
+            for directory in closed {
+                fs::create_dir_all(directory.join("bin")).expect("made");
+                mode(directory, 0o700);
+            }
+            for directory in &directories {
+                fs::remove_dir_all(directory).expect("removed");
             }
         }
     };
