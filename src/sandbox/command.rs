@@ -542,12 +542,12 @@ mod tests {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
     }
 
-    /// A program that may take a second.
-    fn for_a_second(script: &str) -> Program {
+    /// A program that may take so long.
+    fn within(seconds: u64, script: &str) -> Program {
         let mut program = program(script);
         program.watch = Some(Watch {
             limits: super::super::limits::Limits {
-                hook: Some(std::time::Duration::from_secs(1)),
+                hook: Some(std::time::Duration::from_secs(seconds)),
                 ..Default::default()
             },
             work: PathBuf::from("/"),
@@ -562,17 +562,17 @@ mod tests {
 
     #[test]
     fn a_program_that_closes_its_output_is_still_ended_by_its_limit() {
-        let silent = for_a_second("exec >&- 2>&-; exec sleep 20");
+        let silent = within(1, "exec >&- 2>&-; exec sleep 20");
         let error = silent.run(&mut |_| {}).expect_err("it is ended");
         assert!(error.to_string().contains("--timeout"), "{error}");
-        let short = for_a_second("exec >&- 2>&-; sleep 0.2; exit 3");
+        let short = within(60, "exec >&- 2>&-; sleep 0.2; exit 3");
         let status = short.run(&mut |_| {}).expect("a shell runs");
         assert_eq!(shell_status(status), 3);
     }
 
     #[test]
     fn a_program_that_never_stops_printing_is_ended_by_its_limit() {
-        let flood = for_a_second("yes & yes & exec yes");
+        let flood = within(1, "yes & yes & exec yes");
         // Slower than who writes.
         let mut slow = |_: &[u8]| std::thread::sleep(std::time::Duration::from_micros(1));
         let error = flood.run(&mut slow).expect_err("it is ended");

@@ -89,7 +89,7 @@ compile_in_debian() {
 bootstrap_kernel() {
     local tree=$directory/$1-$2
     bootstrap "$tree" "$2" --variant=extract --architectures="$1" \
-        --include="busybox-static,coreutils,uidmap,util-linux,linux-image-$1"
+        --include="busybox-static,coreutils,dash,uidmap,util-linux,linux-image-$1"
     # Since Debian 13 packages have nothing outside /usr.
     [[ -e $tree/lib/modules ]] || ln -s usr/lib "$tree/lib"
     depmod -b "$tree" "$(version_of "$tree")"
