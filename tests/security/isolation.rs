@@ -108,7 +108,7 @@ fn a_secret_that_is_replaced_during_a_build_stays_hidden() {
         "extra-data",
         "50-look",
         "echo go >go\n\
-         for try in {1..300}; do [ ! -e done ] || break; sleep 0.1; done\n\
+         for try in {1..300}; do [ ! -s done ] || break; sleep 0.1; done\n\
          cat done\n\
          for name in .netrc .new .gitconfig plain link; do\n\
            if [ -s \"$HOME/$name\" ]; then echo \"found $name $(cat \"$HOME/$name\")\"; fi\n\
