@@ -5,8 +5,8 @@
 //! through `/proc` at who started it. Here the root gets a mount namespace of its own, of
 //! which it is the top, as for hooks inside; where nothing can be mounted, the program may
 //! not change its root directory again. What it mounts is gone when it ends, so `mount` and
-//! `umount` themselves are run by the host's own `chroot`, and so is what hooks inside ask
-//! for.
+//! `umount` themselves are run by the host's own `chroot` where they can do anything, and so is
+//! what hooks inside ask for.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::Explain;
 use super::sudo::{find_group, find_user, groups_of};
 use crate::build::environment::HOOKS_INSIDE;
-use crate::sandbox::inside;
+use crate::sandbox::{inside, standin};
 
 /// Why the program is not run.
 #[derive(Debug, Error)]
@@ -108,8 +108,9 @@ fn parse(args: &[OsString]) -> Option<Call> {
             None => args.next()?.to_str()?.to_owned(),
         };
         match name {
-            "userspec" => call.user_spec = Some(value),
-            "groups" => call.groups = Some(value),
+            // Names may be cut short (`getopt_long(3)`).
+            _ if "userspec".starts_with(name) => call.user_spec = Some(value),
+            _ if "groups".starts_with(name) => call.groups = Some(value),
             _ => return None,
         }
     }
@@ -118,7 +119,8 @@ fn parse(args: &[OsString]) -> Option<Call> {
     Some(call)
 }
 
-/// Whether a command is about mounts that are to stay.
+/// Whether a command is about mounts that are to stay. Its program is the target's own, which
+/// is what it likes.
 fn mounts(command: &[OsString]) -> bool {
     let name = command.first().and_then(|name| Path::new(name).file_name());
     name.is_some_and(|name| name == "mount" || name == "umount")
@@ -127,7 +129,10 @@ fn mounts(command: &[OsString]) -> bool {
 /// `chroot [--userspec=USER[:GROUP]] [--groups=GROUP,…] ROOT [COMMAND [ARGUMENT…]]`
 pub(super) fn main(_: &OsStr, args: &[OsString]) -> Result<ExitCode, Error> {
     let is_inside = super::env_os("TMP_HOOKS_PATH").is_some_and(|hooks| hooks == HOOKS_INSIDE);
-    let ours = |call: &Call| !is_inside && !mounts(&call.command);
+    let ours = |call: &Call| {
+        let stay = mounts(&call.command) && standin::mounts_are_possible();
+        !is_inside && !stay
+    };
     let Some(call) = parse(args).filter(ours) else {
         return hosts_own(args);
     };
@@ -251,6 +256,9 @@ mod tests {
         assert_eq!(call.groups.as_deref(), Some("c,d"));
         assert_eq!(call.root, Path::new("/r"));
         assert_eq!(call.command, words("sh -c x"));
+        let short = parse(&words("--u=a --g c /r mount")).expect("ours");
+        let given = (short.user_spec.as_deref(), short.groups.as_deref());
+        assert_eq!(given, (Some("a"), Some("c")));
         assert_eq!(
             parse(&words("-- /r --x")).map(|call| call.command),
             Some(words("--x"))

@@ -71,6 +71,49 @@ fn who_is_held_by_its_root_directory_alone_does_not_change_it() {
     assert!(hints.iter().any(|hint| hint.starts_with(said)), "{hints:?}");
 }
 
+/// Changes its root directory and goes up from the old one. The argument is a file of the host.
+const LEAVE: &str = r#"
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int main(int count, char **arguments)
+{
+    char path[4096] = "../../../../../../../../../../../..";
+    mkdir("/jail", 0755);
+    chroot("/jail");
+    strcat(path, arguments[1]);
+    printf("%s\n", access(path, F_OK) ? "stayed" : "went out");
+}
+"#;
+
+#[test]
+fn what_the_target_calls_mount_does_not_leave_it_either() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    if !toy.program("mount", LEAVE, "") {
+        return;
+    }
+    let victim = toy.world.home().join("victim");
+    fs::write(&victim, "of the host").expect("written");
+    let run = format!(
+        "for options in '' --userspec=0 '--u 0' --groups=0 --g=0; do\n\
+            chroot $options \"$TARGET_ROOT\" /mount '{}'\n\
+        done",
+        victim.display()
+    );
+    toy.hook("cleanup", "50-outside", &run);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    let said: Vec<&String> = lines
+        .iter()
+        .filter(|line| *line == "stayed" || *line == "went out")
+        .collect();
+    assert_eq!(said, ["stayed"; 5]);
+}
+
 /// Goes up from directories that are not in the target, and changes files from there.
 /// Arguments: a file of the host, and the numbers of some calls.
 const CLIMB: &str = r#"
