@@ -18,7 +18,10 @@ const LANDLOCK: [libc::c_long; 3] = [444, 445, 446];
 const CHANGE: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/fsverity.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -40,6 +43,14 @@ int main(void)
     TRY(fsetxattr(0, "user.kiln", "x", 1, 0));
     TRY(setxattr(given, "user.kiln", "x", 1, 0));
     TRY(futimens(0, NULL));
+    int flags = FS_NODUMP_FL;
+    long version = 7;
+    struct fsxattr extended = {.fsx_xflags = FS_XFLAG_NODUMP};
+    struct fsverity_enable_arg verity = {.version = 1, .hash_algorithm = 1, .block_size = 4096};
+    TRY(ioctl(0, FS_IOC_SETFLAGS, &flags));
+    TRY(ioctl(0, FS_IOC_SETVERSION, &version));
+    TRY(ioctl(0, FS_IOC_FSSETXATTR, &extended));
+    TRY(ioctl(0, FS_IOC_ENABLE_VERITY, &verity));
     printf("read %d\n", open(given, O_RDONLY) >= 0);
     // What the program made itself stays its own.
     int own = open("/tmp", O_TMPFILE | O_RDWR, 0600);

@@ -257,6 +257,24 @@ const NO_PATH: When = Equal(1, 0);
 const SETTING: When = Equal(1, 1);
 /// What `getsockopt` tells of who is at the other end.
 const PEERS: When = OneOf(2, &[libc::SO_PEERCRED as u32, socket::SO_PEERGROUPS as u32]);
+/// Requests of `ioctl` that change what a file is though it is only open for reading, from
+/// `linux/fs.h` and `linux/fsverity.h`: `FS_IOC_SETFLAGS` and `FS_IOC_SETVERSION`, each with that
+/// of 32 bits, ext4's own of the latter, `FS_IOC_FSSETXATTR` and `FS_IOC_ENABLE_VERITY`; ext4's
+/// `EXT4_IOC_MIGRATE`.
+const FLAGGING: When = OneOf(
+    1,
+    &[
+        0x4008_6602,
+        0x4004_6602,
+        0x4008_7602,
+        0x4004_7602,
+        0x4008_6604,
+        0x4004_6604,
+        0x401C_5820,
+        0x4080_6685,
+        0x6609,
+    ],
+);
 /// The calls of `socketcall` that are answered.
 const SOCKETCALLS: When = OneOf(
     0,
@@ -368,6 +386,7 @@ pub(super) static CALLS: &[Trap] = &[
         c.statfs_descriptor(Filesystem::Native)
     }),
     name([91, 94, 52, 94], |c| c.change_mode_of_descriptor()).or(Groups::SET_ID, AnyBit(1, SET_ID)),
+    name([16, 54, 29, NO], |c| c.change_flags()).when(FLAGGING),
     own([49, 361, 200, NO], |c| c.bind()),
     own([55, 365, 209, NO], |c| c.socket_option()).when(PEERS),
     trap(SOCKETS, [NO, 102, NO, NO], |c| c.socketcall()).when(SOCKETCALLS),

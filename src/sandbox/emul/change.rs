@@ -127,6 +127,16 @@ impl Call<'_> {
         }
     }
 
+    /// `ioctl` that changes flags of a file (`ioctl_iflags(2)`). A program in a target has none to
+    /// change: no image has them, and by the time the kernel looks the descriptor may be that of
+    /// a file which was given to be read.
+    pub(super) fn change_flags(&mut self) -> Outcome {
+        if self.is_confined()? {
+            return Err(Errno::ENOTTY);
+        }
+        Ok(Answer::Continue)
+    }
+
     /// The same for a call with a directory, a path and flags, of which the path may be empty.
     fn changeable_itself(&mut self, flags: usize) -> Result<Option<OwnedFd>, Errno> {
         let flags = self.int(flags);

@@ -228,7 +228,7 @@ mod tests {
 
     const MODERN: &str = "chdir getcwd fchmod getdents64 capget capset getsockopt fchdir fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
-        getresuid getrlimit getuid getxattr lgetxattr listxattr llistxattr lremovexattr lsetxattr \
+        getresuid getrlimit getuid getxattr ioctl lgetxattr listxattr llistxattr lremovexattr lsetxattr \
         fsconfig mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs umount2 unshare";
