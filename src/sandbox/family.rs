@@ -84,42 +84,61 @@ pub(super) fn adopt() {
 
 /// The parent of each process that runs; zombies are left out, but for those of which only
 /// the first thread has ended.
-fn parents() -> BTreeMap<i32, i32> {
-    numbers(".")
-        .into_iter()
-        .filter_map(|pid| Some((pid, parent(pid)?)))
-        .collect()
+fn parents() -> Result<BTreeMap<i32, i32>, Errno> {
+    let mut parents = BTreeMap::new();
+    for pid in numbers(".")? {
+        if let Some(parent) = parent(pid)? {
+            parents.insert(pid, parent);
+        }
+    }
+    Ok(parents)
 }
 
 /// The processes, or tasks, that a directory of `/proc` lists.
-fn numbers(path: &str) -> Vec<i32> {
-    let list = || -> Option<Vec<i32>> {
-        let flags = nix::fcntl::OFlag::O_RDONLY
-            | nix::fcntl::OFlag::O_DIRECTORY
-            | nix::fcntl::OFlag::O_CLOEXEC;
-        let mode = nix::sys::stat::Mode::empty();
-        let mut directory = nix::dir::Dir::openat(proc()?.as_fd(), path, flags, mode).ok()?;
-        Some(
-            directory
-                .iter()
-                .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
-                .collect(),
-        )
-    };
-    list().unwrap_or_default()
+fn numbers(path: &str) -> Result<Vec<i32>, Errno> {
+    let flags =
+        nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
+    let mode = nix::sys::stat::Mode::empty();
+    let proc = proc().ok_or(Errno::ENOENT)?;
+    let mut directory = nix::dir::Dir::openat(proc.as_fd(), path, flags, mode)?;
+    let mut numbers = Vec::new();
+    for entry in directory.iter() {
+        let name = entry?.file_name().to_str().ok().map(str::parse);
+        if let Some(Ok(number)) = name {
+            numbers.push(number);
+        }
+    }
+    Ok(numbers)
 }
 
-fn parent(pid: i32) -> Option<i32> {
-    parse_stat(&read(&format!("{pid}/stat"))?)
+fn parent(pid: i32) -> Result<Option<i32>, Errno> {
+    let text = read(&format!("{pid}/stat"))?;
+    Ok(text.and_then(|text| parse_stat(&text)))
+}
+
+/// What was looked for, or `None` where there is nothing to see: the process is gone, or hides.
+/// Where this process lacks what it takes to look (files that it may open, memory), nothing is
+/// known, which is not the same.
+fn if_seen<T>(looked: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => Err(errno),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A file below `/proc`.
-fn read(path: &str) -> Option<Vec<u8>> {
+fn read(path: &str) -> Result<Option<Vec<u8>>, Errno> {
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
-    let file = nix::fcntl::openat(proc()?, path, flags, nix::sys::stat::Mode::empty()).ok()?;
+    let proc = proc().ok_or(Errno::ENOENT)?;
+    let opened = nix::fcntl::openat(proc, path, flags, nix::sys::stat::Mode::empty());
+    let Some(file) = if_seen(opened)? else {
+        return Ok(None);
+    };
     let mut bytes = Vec::new();
-    std::fs::File::from(file).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    let read = std::fs::File::from(file).read_to_end(&mut bytes);
+    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    Ok(if_seen(read.map_err(errno))?.map(|_| bytes))
 }
 
 /// The parent from `/proc/PID/stat`; `None` for a zombie. See `proc_pid_stat(5)`.
@@ -164,22 +183,28 @@ fn descendants(parents: &BTreeMap<i32, i32>, ancestor: i32) -> Vec<i32> {
 
 /// Everything that descends from the parent of the calling process.
 pub(super) fn siblings() -> Vec<i32> {
-    descendants(&parents(), Pid::parent().as_raw())
+    let parents = parents().unwrap_or_default();
+    descendants(&parents, Pid::parent().as_raw())
 }
 
 /// Kills what `find` finds until nothing is left, and tells whether that came to be. `reap`
-/// collects the children that this process got.
-fn end(reap: bool, find: impl Fn() -> Vec<i32>) -> bool {
+/// collects the children that this process got. What cannot be looked for may be there.
+fn end(reap: bool, find: impl Fn() -> Result<Vec<i32>, Errno>) -> bool {
     let mut quiet = 0;
     for _ in 0..ROUNDS {
-        let left = find();
+        let looked = find();
+        let is_known = looked.is_ok();
+        let left = looked.unwrap_or_default();
         // Stopped first, so that none can start another meanwhile.
         for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
             for &pid in &left {
                 let _ = kill(Pid::from_raw(pid), signal);
             }
         }
-        quiet = if left.is_empty() { quiet + 1 } else { 0 };
+        quiet = match left.is_empty() && is_known {
+            true => quiet + 1,
+            false => 0,
+        };
         if reap {
             // Who has no children has no descendants, since it gets all that they leave.
             if reap_all() {
@@ -208,10 +233,10 @@ fn reap_all() -> bool {
 }
 
 /// What descends from a process, but for the calling one.
-fn family_of(ancestor: Pid) -> Vec<i32> {
-    let mut found = descendants(&parents(), ancestor.as_raw());
+fn family_of(ancestor: Pid) -> Result<Vec<i32>, Errno> {
+    let mut found = descendants(&parents()?, ancestor.as_raw());
     found.retain(|&pid| pid != Pid::this().as_raw());
-    found
+    Ok(found)
 }
 
 /// Kills and reaps everything that descends from the calling process, which has
@@ -235,25 +260,30 @@ pub(super) fn end_within(root: &OwnedFd) -> bool {
     let _nobody = NoStarts::of(IN_TARGETS);
     let (root, kiln) = (identity(root), look("self/exe").ok());
     end(false, || {
-        let family = family_of(Pid::parent());
-        let mut found = numbers(".");
-        found.retain(|pid| match has_root(&pid.to_string(), root, kiln) {
-            Within::Yes => true,
-            Within::No => false,
-            // It keeps others from looking, as who cannot read its own program does.
-            Within::Hidden => family.contains(pid) && is_held(*pid),
-        });
-        found
+        let family = family_of(Pid::parent())?;
+        let mut found = Vec::new();
+        for pid in numbers(".")? {
+            let is_within = match has_root(&pid.to_string(), root, kiln)? {
+                Within::Yes => true,
+                Within::No => false,
+                // It keeps others from looking, as who cannot read its own program does.
+                Within::Hidden => family.contains(&pid) && is_held(pid)?,
+            };
+            if is_within {
+                found.push(pid);
+            }
+        }
+        Ok(found)
     })
 }
 
 /// Whether a process may never change its root directory, as programs in a target.
-fn is_held(pid: i32) -> bool {
-    let text = read(&format!("{pid}/status")).unwrap_or_default();
+fn is_held(pid: i32) -> Result<bool, Errno> {
+    let text = read(&format!("{pid}/status"))?.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let bounding = text.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let bounding = bounding.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    bounding.is_some_and(|set| set & 1 << CAP_SYS_CHROOT == 0)
+    Ok(bounding.is_some_and(|set| set & 1 << CAP_SYS_CHROOT == 0))
 }
 
 /// What tells a file from others.
@@ -279,24 +309,26 @@ enum Within {
 
 /// Whether a process has a root directory and is none of kiln's: a guard has that of whom
 /// it was started for. Threads that have ended, as the first of them may have, have none.
-fn has_root(pid: &str, root: Identity, kiln: Option<Identity>) -> Within {
+fn has_root(pid: &str, root: Identity, kiln: Option<Identity>) -> Result<Within, Errno> {
     let is_within = |task: &str| match look(&format!("{task}/root")) {
         Ok(found) if found == root && look(&format!("{task}/exe")).ok() != kiln => {
-            Some(Within::Yes)
+            Ok(Some(Within::Yes))
         }
-        Ok(_) => Some(Within::No),
-        Err(Errno::EACCES | Errno::EPERM) => Some(Within::Hidden),
-        Err(_) => None,
+        Ok(_) => Ok(Some(Within::No)),
+        Err(Errno::EACCES | Errno::EPERM) => Ok(Some(Within::Hidden)),
+        other => if_seen(other).map(|_| None),
     };
-    is_within(pid).unwrap_or_else(|| {
-        let tasks = numbers(&format!("{pid}/task"));
-        let mut found = tasks
-            .iter()
-            .filter_map(|task| is_within(&format!("{pid}/task/{task}")));
-        found
-            .find(|&found| found != Within::No)
-            .unwrap_or(Within::No)
-    })
+    if let Some(found) = is_within(pid)? {
+        return Ok(found);
+    }
+    let tasks = if_seen(numbers(&format!("{pid}/task")))?.unwrap_or_default();
+    for task in tasks {
+        match is_within(&format!("{pid}/task/{task}"))? {
+            None | Some(Within::No) => {}
+            Some(found) => return Ok(found),
+        }
+    }
+    Ok(Within::No)
 }
 
 #[cfg(test)]
@@ -312,6 +344,34 @@ mod tests {
         assert_eq!(parse_stat(ended(1).as_bytes()), None);
         assert_eq!(parse_stat(ended(2).as_bytes()), Some(3));
         assert_eq!(parse_stat(b"nothing"), None);
+    }
+
+    #[test]
+    fn who_cannot_be_looked_for_is_not_taken_for_gone() {
+        let rounds = std::cell::Cell::new(0);
+        let ended = end(false, || {
+            rounds.set(rounds.get() + 1);
+            match rounds.get() {
+                1..=5 => Err(Errno::EMFILE),
+                _ => Ok(Vec::new()),
+            }
+        });
+        assert_eq!((ended, rounds.get()), (true, 5 + QUIET));
+        // SAFETY: the child makes system calls, needs little memory, and never returns.
+        match unsafe { nix::unistd::fork() }.expect("a child") {
+            nix::unistd::ForkResult::Child => {
+                let open = proc().is_some() && parents().is_ok();
+                let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
+                let limited = nix::sys::resource::setrlimit(limit, 0, 0).is_ok();
+                let is_known = parents().is_ok() || numbers("self/task").is_ok();
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(i32::from(!open || !limited || is_known)) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let ended = waitpid(child, None).expect("it ends");
+                assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
     }
 
     #[test]
