@@ -19,11 +19,12 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::stat::SFlag;
 
 use super::capability::{self, CAP_SYS_CHROOT, CAP_SYS_PTRACE};
 use super::{Error, landlock, mounts, root, standin, userns};
@@ -161,15 +162,18 @@ fn forget_ways_out() -> io::Result<()> {
         .write(true)
         .open("/dev/null")?;
     for number in open.iter().filter_map(|name| name.to_str()?.parse().ok()) {
-        // What listed them is closed by now.
-        let Ok(found) = std::fs::metadata(format!("/proc/self/fd/{number}")) else {
-            continue;
+        // SAFETY: nothing closes any but what listed them, whose number is then refused.
+        let open = unsafe { BorrowedFd::borrow_raw(number) };
+        let found = match nix::sys::stat::fstat(open) {
+            Err(Errno::EBADF) => continue,
+            // What nothing is known of may be a way out.
+            found => found?,
         };
-        let instead = if found.is_dir() {
+        let is = |kind: SFlag| found.st_mode & libc::S_IFMT == kind.bits();
+        let instead = if is(SFlag::S_IFDIR) {
             null.try_clone()?
-        } else if found.is_file() && found.nlink() > 0 && standin::mounts_are_possible() {
-            // SAFETY: it is open, as was just seen, and nothing else closes any.
-            match mounts::only_to_read(unsafe { BorrowedFd::borrow_raw(number) })? {
+        } else if is(SFlag::S_IFREG) && found.st_nlink > 0 && standin::mounts_are_possible() {
+            match mounts::only_to_read(open)? {
                 Some(instead) => instead,
                 None => continue,
             }
