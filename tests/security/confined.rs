@@ -656,3 +656,100 @@ fn many_programs_that_wait_for_the_other_end_of_a_pipe_leave_the_engine_files_to
     // `sleep` is one more.
     assert!(matches!(waiting[..], [2..=65]), "{waiting:?} programs wait");
 }
+
+/// Opens a file many times, by a link of `/proc` or (with an argument) as a user for whom it might
+/// be made, and waits for who has a lease of it with all.
+const WAIT_FOR_LEASE: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char path[64];
+static int flags = O_RDONLY;
+
+static void *wait_for_it(void *nothing)
+{
+    for (;;) {
+        int file = open(path, flags, 0600);
+        close(file);
+        usleep(10000);
+    }
+}
+
+int main(int count, char **arguments)
+{
+    signal(SIGIO, SIG_IGN);
+    int file = open("/leased", O_CREAT | O_RDWR, 0600);
+    pid_t holder = fork();
+    if (!holder) {
+        if (fcntl(file, F_SETLEASE, F_WRLCK))
+            printf("no lease\n");
+        fflush(stdout);
+        for (;;)
+            pause();
+    }
+    close(file);
+    usleep(200000);
+    sprintf(path, "/proc/self/fd/%d", open("/leased", O_PATH));
+    pid_t many = fork();
+    if (!many) {
+        if (count > 1) {
+            setuid(33);
+            sprintf(path, "/leased");
+            flags = O_CREAT | O_RDWR;
+        }
+        pthread_attr_t small;
+        pthread_attr_init(&small);
+        pthread_attr_setstacksize(&small, 65536);
+        for (int count = 0; count < 250; count++) {
+            pthread_t thread;
+            pthread_create(&thread, &small, wait_for_it, NULL);
+        }
+        pause();
+    }
+    sleep(2);
+    int read = 0;
+    for (int count = 0; count < 20; count++)
+        read += open("/proc/uptime", O_RDONLY | O_CLOEXEC) >= 0;
+    printf("read %d\n", read);
+    kill(many, SIGKILL);
+    kill(holder, SIGKILL);
+    // Who waits goes on, and may write without a wait then.
+    file = open(path, O_RDWR);
+    printf("opened %d %x\n", file >= 0, fcntl(file, F_GETFL) & O_NONBLOCK);
+}
+"#;
+
+#[test]
+fn many_programs_that_wait_for_a_lease_leave_the_engine_files_to_open() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    if common::tool("prlimit").is_none() {
+        return common::skipped("prlimit is not installed");
+    }
+    let toy = Toy::basic();
+    if !toy.program("leases", WAIT_FOR_LEASE, "") {
+        return;
+    }
+    toy.hook("install", "50-inside", "/leases\n/leases user");
+    let mut command = toy.world.command("prlimit");
+    command
+        .arg("--nofile=1024:1024")
+        .arg(common::kiln())
+        .args("build toy -n -o toy -t tar --mode chroot --json".split(' '));
+    let lines = common::toy::Built::run(&mut command).success().lines();
+    if lines.iter().any(|line| line == "no lease") {
+        return common::skipped("this filesystem has no leases");
+    }
+    let said: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.starts_with("read ") || line.starts_with("opened "))
+        .collect();
+    assert_eq!(said, ["read 20", "opened 1 0"].repeat(2));
+}

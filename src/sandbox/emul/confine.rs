@@ -33,7 +33,7 @@ const NAMES: usize = 3;
 /// How long a pipe is looked at for the other end, in milliseconds.
 const LOOK: u8 = 10;
 
-/// Threads of the engine that wait for the other end of a pipe. Each holds files, and an engine
+/// Threads of the engine that wait for the other end of a pipe, or for who has a lease. Each holds files, and an engine
 /// that can open no more counts neither memory nor processes.
 static WAITING: AtomicU64 = AtomicU64::new(0);
 /// One for so many files that the engine may have open.
@@ -95,6 +95,31 @@ fn open_pipe(
         }
         waits()?;
     }
+}
+
+/// Opens a plain file, which waits until who has a lease of it gives that up (`F_SETLEASE`): no
+/// longer than the program does.
+fn open_plain(
+    target: &Target,
+    (flags, mode): (i32, u32),
+    waits: impl Fn() -> Result<(), Errno>,
+) -> Result<OwnedFd, Errno> {
+    if flags & libc::O_NONBLOCK != 0 {
+        return target.reopen(flags, mode);
+    }
+    let open = || target.reopen(flags | libc::O_NONBLOCK, mode);
+    let mut opened = open();
+    if opened.as_ref().err() == Some(&Errno::EAGAIN) {
+        let _counted = Waits::begin()?;
+        while opened.as_ref().err() == Some(&Errno::EAGAIN) {
+            waits()?;
+            std::thread::sleep(std::time::Duration::from_millis(LOOK.into()));
+            opened = open();
+        }
+    }
+    let file = opened?;
+    nix::fcntl::fcntl(&file, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags)))?;
+    Ok(file)
 }
 
 /// Fails once a signal ends the wait of a task whose `status` is open.
@@ -188,6 +213,7 @@ impl Call<'_> {
     ) -> Result<OwnedFd, Errno> {
         let target = Target::File(found.try_clone().map_err(|_| Errno::EMFILE)?);
         let is_named_pipe = is_named_pipe(&found)?;
+        let kind = u32::from(statx_of(&found)?.stx_mode) & libc::S_IFMT;
         let (listener, id) = (self.listener, self.id);
         let status = self.worker.view.of_process(self.pid, "status")?;
         let status = status.reopen(libc::O_RDONLY, 0)?;
@@ -198,6 +224,9 @@ impl Call<'_> {
         let reopen = || {
             if is_named_pipe {
                 return open_pipe(&target, flags, waits);
+            }
+            if kind == libc::S_IFREG {
+                return open_plain(&target, (flags, mode), waits);
             }
             target.reopen(flags, mode)
         };

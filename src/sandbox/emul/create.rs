@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use nix::fcntl::{FcntlArg, OFlag};
 use nix::sys::stat::Mode;
 
 use super::files::{Target, by_descriptor, open_at, statx, statx_of};
@@ -446,7 +447,13 @@ impl Call<'_> {
             return Ok(Answer::Continue);
         }
         self.still_there()?;
-        let file = Target::File(file).reopen(flags & !libc::O_CREAT, 0)?;
+        let flags = flags & !libc::O_CREAT;
+        let file = match Target::File(file).reopen(flags | libc::O_NONBLOCK, 0) {
+            // Somebody has a lease of it (`F_SETLEASE`), for which the program itself waits.
+            Err(Errno::EAGAIN) if flags & libc::O_NONBLOCK == 0 => return Ok(Answer::Continue),
+            file => file?,
+        };
+        nix::fcntl::fcntl(&file, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags)))?;
         Ok(Answer::Descriptor {
             file,
             close_on_exec: flags & libc::O_CLOEXEC != 0,
