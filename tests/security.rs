@@ -6,6 +6,8 @@ mod archive;
 mod bombs;
 #[path = "security/break_points.rs"]
 mod break_points;
+#[path = "security/calls.rs"]
+mod calls;
 mod common;
 #[path = "security/confined.rs"]
 mod confined;
