@@ -53,6 +53,7 @@ pub mod network;
 pub mod notify;
 pub mod probe;
 mod process;
+mod raw;
 mod refusal;
 pub mod relay;
 pub mod root;

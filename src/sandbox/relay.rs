@@ -2,7 +2,7 @@
 //! says so until it says that the shell has ended. See `terminal.rs`.
 //!
 //! Meanwhile the caller's terminal is raw, so that keys such as Ctrl-C and Ctrl-Z are for the
-//! shell. Whatever ends the relaying, a signal to main too, sets it back.
+//! shell. Whatever ends the relaying, a signal to main too, sets it back; see `raw.rs`.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -14,10 +14,11 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, SetArg};
 
 use super::command::is_ignored;
 use super::handover;
+use super::raw::Raw;
 use super::terminal::{LENT, RETURNED, copy_size, is_terminal, standard};
 
 /// Bytes that wait for either side at most.
@@ -127,17 +128,14 @@ impl Lender {
 
     /// Stops as without a shell, which the kernel does not do where nobody could have it go on.
     fn stop(&mut self) {
-        if let Some(relay) = &self.relay {
-            relay.set_back();
+        if let Some(relay) = &mut self.relay {
+            relay.raw = None;
         }
         let mut set = SigSet::empty();
         set.add(Signal::SIGTSTP);
         let _ = raise(Signal::SIGTSTP);
         let _ = set.thread_unblock();
         let _ = set.thread_block();
-        if let Some(relay) = &mut self.relay {
-            relay.saved = relay.input.and_then(|input| termios::tcgetattr(input).ok());
-        }
         self.resume();
     }
 
@@ -169,8 +167,8 @@ struct Relay {
     output: BorrowedFd<'static>,
     /// The shell has not ended: what is typed is for it.
     listens: bool,
-    /// How it was.
-    saved: Option<Termios>,
+    /// While its keys are the shell's.
+    raw: Option<Raw>,
     typed: Vec<u8>,
     shown: Vec<u8>,
 }
@@ -186,46 +184,37 @@ impl Relay {
             input: is_terminal(0).then(|| standard(0)),
             output: standard(output),
             listens: true,
-            saved: None,
+            raw: None,
             typed: Vec::new(),
             shown: Vec::new(),
         };
-        relay.saved = relay.input.and_then(|input| termios::tcgetattr(input).ok());
-        // A job in the background stops here, until it is brought to the foreground.
         if relay.make_raw().is_err() {
             relay.hang_up();
         }
         if let Some(master) = &relay.master {
+            let before = relay.raw.as_ref().map(|raw| raw.before().clone());
+            let before = before.or_else(|| termios::tcgetattr(relay.output).ok());
+            if let Some(before) = before {
+                termios::tcsetattr(master, SetArg::TCSANOW, &before)?;
+            }
             let _ = copy_size(relay.output, master.as_fd());
         }
         Ok(relay)
     }
 
     fn make_raw(&mut self) -> io::Result<()> {
-        if let (Some(input), Some(saved), Some(_)) = (self.input, &self.saved, &self.master) {
-            let mut raw = saved.clone();
-            termios::cfmakeraw(&mut raw);
-            termios::tcsetattr(input, SetArg::TCSANOW, &raw)?;
+        match (&self.raw, self.input, &self.master) {
+            (Some(raw), ..) => raw.again()?,
+            (None, Some(input), Some(_)) => self.raw = Some(Raw::make(input)?),
+            _ => {}
         }
         Ok(())
-    }
-
-    /// Sets the caller's terminal back, if it is not another job's by now.
-    fn set_back(&self) {
-        let (Some(input), Some(saved)) = (self.input, &self.saved) else {
-            return;
-        };
-        let foreground = nix::unistd::tcgetpgrp(input);
-        if foreground.is_ok_and(|group| group != nix::unistd::getpgrp()) {
-            return;
-        }
-        let _ = termios::tcsetattr(input, SetArg::TCSANOW, saved);
     }
 
     /// Ends it for the shell, as when a terminal's window is closed.
     fn hang_up(&mut self) {
         self.master = None;
-        self.set_back();
+        self.raw = None;
     }
 
     fn watch<'a>(&'a self, polled: &mut Vec<PollFd<'a>>) {
@@ -307,12 +296,6 @@ impl Relay {
             }
             self.pass();
         }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.set_back();
     }
 }
 

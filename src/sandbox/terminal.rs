@@ -11,14 +11,13 @@
 //! ended main closes the master, by which the slave is hung up for all who opened it.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
-use nix::sys::termios::{self, SetArg};
 use nix::unistd::isatty;
 
 use super::relay::Lender;
@@ -61,16 +60,10 @@ pub struct Borrower {
 
 impl Borrower {
     /// Makes a terminal, of `target`'s own if that is where the shell will be, and waits until
-    /// main relays it.
+    /// main relays it, and has given it the modes and the size of the caller's.
     pub fn borrow(&self, target: Option<&Path>) -> io::Result<Terminal<'_>> {
         let master = open_master(target)?;
         let slave = open_slave(&master)?;
-        if let Some(number) = (0..=2).find(|&number| is_terminal(number)) {
-            let theirs = standard(number);
-            let modes = termios::tcgetattr(theirs)?;
-            termios::tcsetattr(&slave, SetArg::TCSANOW, &modes)?;
-            copy_size(theirs, slave.as_fd())?;
-        }
         handover::send(self.main.as_raw_fd(), master.as_raw_fd(), LENT)?;
         drop(master);
         (&self.main).read_exact(&mut [0])?;

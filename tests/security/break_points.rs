@@ -313,7 +313,9 @@ fn the_terminal_is_as_it_was_when_the_engine_is_killed() {
     for _ in 0..3 {
         let path = format!("/proc/{engine}/task/{engine}/children");
         let children = std::fs::read_to_string(path).expect("a list");
-        engine = children.trim().parse().expect("one child");
+        // Of main, the first one; the other watches the terminal.
+        let first = children.split_whitespace().next().unwrap_or_default();
+        engine = first.parse().expect("a child");
     }
     let engine = Pid::from_raw(i32::try_from(engine).expect("a process number"));
     kill(engine, Signal::SIGKILL).expect("sent");
@@ -354,6 +356,75 @@ fn a_build_that_is_stopped_at_a_shell_gives_the_terminal_back_meanwhile() {
     assert!(caller.is_as_before());
     let nobody = waitpid(group, Some(WaitPidFlag::WNOHANG));
     assert!(!matches!(nobody, Ok(WaitStatus::StillAlive)));
+}
+
+#[test]
+fn the_terminal_is_as_it_was_when_main_is_killed() {
+    let mut toy = Toy::basic();
+    toy.world.set("break", "before-root");
+    let mut caller = Caller::new();
+    // A shell that leaves the terminal as its jobs do.
+    let script = "set +m; \"$@\"; echo status $?; read -r; echo over";
+    let mut command = toy.command("-t tar --overwrite");
+    let mut shell = toy.world.command("/bin/bash");
+    shell.args(["-c", script, "bash"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    command.stdin(Stdio::null());
+    let child = caller.start(&mut shell);
+    caller.sees("break point before-root: exit the shell to go on");
+    caller.types("echo re''ady\n");
+    caller.sees("ready");
+    assert!(!caller.is_as_before());
+    let path = format!("/proc/{0}/task/{0}/children", child.id());
+    let main = std::fs::read_to_string(path).expect("a list");
+    let main = Pid::from_raw(main.trim().parse().expect("kiln"));
+    kill(main, Signal::SIGKILL).expect("sent");
+    caller.sees("status 137");
+    let started = Instant::now();
+    while !caller.is_as_before() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it stays raw");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    caller.types("\n");
+    caller.sees("over");
+    caller.waits_for(child);
+    toy.assert_swept();
+}
+
+#[test]
+fn a_build_in_the_background_waits_with_its_shell_and_takes_the_modes_of_a_job() {
+    let mut toy = Toy::basic();
+    toy.world.set("break", "before-root");
+    toy.world.set("TOY_PROGRAMS", "stty");
+    let mut caller = Caller::new();
+    let command = toy.command("-t tar --overwrite");
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().expect("text")).collect();
+    // A person's shell edits its line, for which its terminal echoes nothing by itself.
+    let mut shell = toy.world.command("/bin/bash");
+    shell.args(["--norc", "--noprofile", "-i"]);
+    let child = caller.start(&mut shell);
+    caller.types("PS1='re''ady> '\n");
+    caller.sees("ready> ");
+    caller.types(&format!("{} &\n", words.join(" ")));
+    caller.sees("break point before-root: exit the shell to go on");
+    caller.types("\n\n");
+    caller.sees("ready> ");
+    caller.types("jobs; echo $((6 * 7)) on\n");
+    caller.sees("42 on");
+    caller.types("fg >/dev/null\n");
+    let modes = "stty -a | tr ' ;' '\\n\\n' | grep -xE -- '-?(icanon|echo|isig)' | tr '\\n' ' '";
+    caller.types(&format!("echo modes: $({modes}) a''re\n"));
+    caller.sees("modes: isig icanon echo are");
+    caller.types("exit 3\n");
+    caller.sees("left with status 3");
+    caller.sees("ready> ");
+    caller.types(&format!("echo modes: $({modes}) a''re\n"));
+    caller.sees("modes: isig icanon echo are");
+    caller.types("exit 0\n");
+    caller.waits_for(child);
+    assert!(caller.is_as_before());
+    toy.assert_swept();
 }
 
 #[test]
