@@ -114,6 +114,81 @@ fn what_the_target_calls_mount_does_not_leave_it_either() {
     assert_eq!(said, ["stayed"; 5]);
 }
 
+/// Waits in `/tmp/away` until that has moved, and goes up from there. The argument is a file of
+/// the host.
+const GO_ALONG: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int main(int count, char **arguments)
+{
+    char path[4096] = "../../../../../../../../../../../..";
+    strcat(path, arguments[1]);
+    mkdir("/tmp/away", 0755);
+    chdir("/tmp/away");
+    close(creat("file", 0644));
+    close(creat("/ready", 0644));
+    for (int tenths = 0; access("/moved", F_OK) && tenths < 600; tenths++)
+        usleep(100000);
+    printf("%s\n", chmod(path, 0666) ? "stayed" : "went out");
+}
+"#;
+
+#[test]
+fn who_is_in_a_directory_that_a_hook_moves_out_does_not_go_along() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    if !toy.program("follow", GO_ALONG, "") {
+        return;
+    }
+    let home = toy.world.home();
+    let victim = home.join("victim");
+    fs::write(&victim, "of the host").expect("written");
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).expect("set");
+    // What stays in the target, and what comes in, keeps its number.
+    let run = format!(
+        "out=$(mktemp -d {home}/out.XXXX)\n\
+         chroot \"$TARGET_ROOT\" /follow {victim} &\n\
+         until [ -e \"$TARGET_ROOT/ready\" ]; do sleep 0.1; done\n\
+         perl -e 'rename($ARGV[0], $ARGV[1]) or print \"not renamed: $!\\n\"' \\\n\
+             \"$TARGET_ROOT/tmp/away\" \"$out/away\"\n\
+         mv \"$TARGET_ROOT/tmp/away\" \"$out/away\"\n\
+         touch \"$TARGET_ROOT/moved\"\n\
+         wait\n\
+         [ -e \"$out/away/file\" ] && [ ! -e \"$TARGET_ROOT/tmp/away\" ] && echo moved\n\
+         number() {{ stat -c %i \"$1\"; }}\n\
+         mkdir \"$out/in\"; was=$(number \"$out/in\")\n\
+         mv \"$out/in\" \"$TARGET_ROOT/tmp/\"; mv \"$TARGET_ROOT/tmp/in\" \"$TARGET_ROOT/other/\"\n\
+         [ \"$(number \"$TARGET_ROOT/other\")\" = \"$was\" ] && echo renamed\n\
+         rm -rf \"$out\" \"$TARGET_ROOT/other\"",
+        home = home.display(),
+        victim = victim.display()
+    );
+    toy.hook("cleanup", "50-outside", &run);
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    let told = ["stayed", "went out", "moved", "renamed"];
+    let said: Vec<&String> = lines
+        .iter()
+        .filter(|line| told.contains(&line.as_str()) || line.starts_with("not renamed"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "not renamed: Invalid cross-device link",
+            "stayed",
+            "moved",
+            "renamed"
+        ]
+    );
+    let mode = fs::metadata(&victim).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 /// Goes up from directories that are not in the target, and changes files from there.
 /// Arguments: a file of the host, and the numbers of some calls.
 const CLIMB: &str = r#"

@@ -382,6 +382,10 @@ pub(super) static CALLS: &[Trap] = &[
     })
     .when(NO_PATH),
     name([265, 303, 37, NO], go_on).by_path_at(Link),
+    // `rename`, `renameat`, `renameat2`.
+    name([82, 38, NO, NO], |c| c.rename_path()),
+    name([264, 302, 38, NO], |c| c.rename_at(0)),
+    name([316, 353, 276, NO], |c| c.rename_at(c.word(4))),
     name([138, NO, 44, NO], |c| {
         c.statfs_descriptor(Filesystem::Native)
     }),

@@ -176,14 +176,16 @@ fn names_of(file: &OwnedFd) -> Result<u32, Errno> {
 impl Call<'_> {
     /// `chroot`. Who has to stay in its root directory can only take that once more.
     pub(super) fn chroot(&mut self) -> Outcome {
+        let path = self.path(0)?;
         if self.has_to_stay()? {
-            let path = self.path(0)?;
             if self.is_own_root(&path).unwrap_or(false) {
                 return Ok(Answer::Value(0));
             }
             self.worker.shared.note_refused(Refused::Root {
                 path: String::from_utf8_lossy(&path).into_owned(),
             });
+        } else {
+            self.note_cell(&path)?;
         }
         self.change_root()
     }

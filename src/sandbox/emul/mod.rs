@@ -49,6 +49,7 @@ mod process;
 mod programs;
 mod reach;
 mod refused;
+mod rename;
 pub mod roots;
 mod set_id;
 mod signal;
@@ -147,6 +148,8 @@ pub struct Emulation {
     pub(super) young: birth::Young,
     /// Overlays by device whose lower layers are frozen.
     layered: Mutex<HashMap<u64, Arc<Mutex<Option<overlay::Layered>>>>>,
+    /// What only its root directory keeps in a target does not leave with a directory.
+    cells: rename::Cells,
     /// What gets neither set-id bits nor capabilities.
     lasting: Option<lasting::Lasting>,
     /// What the kernel would not do last for a reason that programs are not told.
@@ -180,6 +183,7 @@ impl Emulation {
             mounts: AtomicU64::new(0),
             layered: Mutex::default(),
             refused: Mutex::default(),
+            cells: rename::Cells::default(),
             lasting,
             young: birth::Young::default(),
             own_files: groups

@@ -24,8 +24,8 @@ use super::{Answer, Call, Outcome};
 use crate::sandbox::bpf::{CREATING, SET_ID};
 
 /// Of `linux/capability.h`.
-const CAP_DAC_OVERRIDE: u32 = 1;
-const CAP_FOWNER: u32 = 3;
+pub(super) const CAP_DAC_OVERRIDE: u32 = 1;
+pub(super) const CAP_FOWNER: u32 = 3;
 const CAP_FSETID: u32 = 4;
 const CAP_SETFCAP: u32 = 31;
 /// Bytes of a table of mounts that are looked at: each secret of the host has a cover.

@@ -226,14 +226,13 @@ mod tests {
         names
     }
 
-    const MODERN: &str = "chdir getcwd fchmod getdents64 capget capset getsockopt fchdir fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
+    const MODERN: &str = "renameat renameat2 chdir getcwd fchmod getdents64 capget capset getsockopt fchdir fchmodat linkat faccessat faccessat2 readlinkat bind chroot clone clone3 execve execveat fchown fchownat fdatasync fgetxattr \
         flistxattr fremovexattr fsetxattr fstat fsync getegid geteuid getgid getgroups getresgid \
         getresuid getrlimit getuid getxattr ioctl lgetxattr listxattr llistxattr lremovexattr lsetxattr \
         fsconfig mkdirat mknodat mount move_mount openat openat2 pivot_root prctl prlimit64 removexattr rt_sigaction setfsgid setfsuid \
         setgid setgroups setns setregid setresgid setresuid setreuid setrlimit setuid setxattr \
         statx symlinkat sync sync_file_range syncfs umount2 unshare";
-    const LEGACY: &str =
-        "chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
+    const LEGACY: &str = "rename chmod access readlink chown creat fork lchown lstat mkdir mknod open stat symlink vfork";
     const WIDE: &str = "chown32 fchown32 fstat64 fstatat64 getegid32 geteuid32 getgid32 \
         getgroups32 getresgid32 getresuid32 getuid32 lchown32 lstat64 setfsgid32 setfsuid32 \
         fstatfs fstatfs64 futimesat getdents statfs statfs64 utimensat utimensat_time64 setgid32 setgroups32 setregid32 setresgid32 setresuid32 setreuid32 setuid32 sigaction signal socketcall \
