@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 
-use crate::common::toy::Toy;
+use crate::common::toy::{Toy, names};
+use crate::common::watch::eventually;
 
 /// What anything in these tests may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -388,6 +389,8 @@ fn the_terminal_is_as_it_was_when_main_is_killed() {
     caller.types("\n");
     caller.sees("over");
     caller.waits_for(child);
+    // The build's own processes end and sweep by themselves.
+    eventually(|| names(&toy.world.tmp()).is_empty());
     toy.assert_swept();
 }
 
