@@ -51,6 +51,14 @@ int main(void)
     TRY(ioctl(0, FS_IOC_SETVERSION, &version));
     TRY(ioctl(0, FS_IOC_FSSETXATTR, &extended));
     TRY(ioctl(0, FS_IOC_ENABLE_VERITY, &verity));
+    // Neither for reading nor for writing, of which Landlock asks nothing.
+    int neither;
+    TRY(neither = open(given, O_ACCMODE));
+    TRY(fchmod(neither, 04777));
+    TRY(fchown(neither, 33, 33));
+    TRY(fsetxattr(neither, "user.kiln", "x", 1, 0));
+    TRY(futimens(neither, NULL));
+    TRY(open(given, O_ACCMODE | O_TRUNC));
     printf("read %d\n", open(given, O_RDONLY) >= 0);
     // What the program made itself stays its own.
     int own = open("/tmp", O_TMPFILE | O_RDWR, 0600);

@@ -162,6 +162,12 @@ fn has_writer(pipe: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
+/// Whether a file with these flags is open for writing. One that is not need not be for reading:
+/// Linux opens with both bits of `O_ACCMODE` too, for `ioctl(2)` alone (`open(2)`).
+fn writes(flags: i32) -> bool {
+    matches!(flags & libc::O_ACCMODE, libc::O_RDWR | libc::O_WRONLY)
+}
+
 /// How many names a file has.
 fn names_of(file: &OwnedFd) -> Result<u32, Errno> {
     let found = statx(
@@ -213,6 +219,10 @@ impl Call<'_> {
         path: &[u8],
         (flags, mode): (i32, u32),
     ) -> Result<OwnedFd, Errno> {
+        // Of this access, for `ioctl(2)` alone, Landlock asks nothing.
+        if flags & libc::O_ACCMODE == libc::O_ACCMODE {
+            return Err(Errno::EACCES);
+        }
         let target = Target::File(found.try_clone().map_err(|_| Errno::EMFILE)?);
         let is_named_pipe = is_named_pipe(&found)?;
         let kind = u32::from(statx_of(&found)?.stx_mode) & libc::S_IFMT;
@@ -325,9 +335,8 @@ impl Call<'_> {
         // Those of the container that it was started with, or that were opened for it.
         let is_of_container = matches!(kind, libc::S_IFCHR | libc::S_IFBLK) || is_kernels(file)?;
         // What a hook outside gave to be read is not given to be changed.
-        let is_only_read =
-            kind == libc::S_IFREG && had & libc::O_ACCMODE == libc::O_RDONLY && names_of(file)? > 0;
-        if had & libc::O_PATH != 0 || is_of_container || is_only_read {
+        let is_kept = kind == libc::S_IFREG && !writes(had) && names_of(file)? > 0;
+        if had & libc::O_PATH != 0 || is_of_container || is_kept {
             return Err(errno);
         }
         Ok(())
@@ -369,9 +378,8 @@ impl Call<'_> {
         let had = self.flags_of(descriptor, file)?;
         let has = had & libc::O_ACCMODE;
         let wanted = flags & libc::O_ACCMODE;
-        let writes = matches!(has, libc::O_RDWR | libc::O_WRONLY);
         let is_enough = has == libc::O_RDWR || has == wanted;
-        if had & libc::O_PATH != 0 || !is_enough || flags & libc::O_TRUNC != 0 && !writes {
+        if had & libc::O_PATH != 0 || !is_enough || flags & libc::O_TRUNC != 0 && !writes(had) {
             return Err(Errno::EACCES);
         }
         Ok(())
