@@ -79,9 +79,10 @@ impl Program {
             close_on_exec_from(3)?;
             // Where this process looks is what the kernel has, not what a target has there.
             let open = nix::fcntl::open(c"/proc/self/fd", LISTED, Mode::empty())?;
-            // The supervisor makes devices for it; see `emul/device.rs`.
+            // The supervisor makes devices for it; see `emul/device.rs`. Until its `execve` it
+            // has this capability more than programs of hooks, so that none looks into it.
             if answered && !mounts_are_possible {
-                capability::give_up(CAP_MKNOD)?;
+                capability::give_up_at_start(CAP_MKNOD)?;
             }
             if let Some(inside) = &inside {
                 inside.enter()?;

@@ -348,3 +348,74 @@ fn a_file_is_told_from_one_of_the_same_number_in_a_subvolume() {
         assert_eq!(built.lines_after("did "), Vec::<String>::new());
     }
 }
+
+/// Looks into the environment of processes as soon as they are there, for some seconds, and writes
+/// down when it finds what no program of a hook has.
+const SPY: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int main(int count, char **arguments)
+{
+    static char text[1 << 20];
+    if (fork())
+        return 0;
+    int out = open(arguments[1], O_CREAT | O_WRONLY | O_APPEND, 0644);
+    int null = open("/dev/null", O_RDWR);
+    dup2(null, 0);
+    dup2(null, 1);
+    dup2(null, 2);
+    pid_t first = getpid();
+    for (time_t end = time(NULL) + 3; time(NULL) < end;) {
+        for (pid_t other = first + 1; other < first + 300; other++) {
+            char path[64];
+            sprintf(path, "/proc/%d/environ", other);
+            int file = open(path, O_RDONLY);
+            if (file < 0)
+                continue;
+            ssize_t length = read(file, text, sizeof text);
+            close(file);
+            if (length > 0 && memmem(text, length, "withheld-value", 14))
+                write(out, "saw it\n", 7);
+        }
+    }
+}
+"#;
+
+#[test]
+fn hooks_outside_do_not_look_into_who_is_about_to_be_one() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("BUILD_TOKEN", "withheld-value");
+    if !toy.program("spy", SPY, "") {
+        return;
+    }
+    toy.hook(
+        "root",
+        "50-spy",
+        "\"$TARGET_ROOT/spy\" \"$TMP_BUILD_DIR/seen\"",
+    );
+    for number in 51..80 {
+        toy.hook("root", &format!("{number}-next"), "sleep 0.03");
+    }
+    toy.hook(
+        "root",
+        "99-tell",
+        "cat \"$TMP_BUILD_DIR/seen\"; grep CapPrm /proc/self/status; echo told",
+    );
+    let built = toy.build("-t tar --mode chroot").success();
+    assert_eq!(built.lines_after("saw "), Vec::<String>::new());
+    assert!(built.lines().contains(&"told".to_owned()));
+    // What it had until it was one (`CAP_MKNOD`), a hook has not.
+    let permitted = built.lines_after("CapPrm:\t");
+    let permitted = permitted
+        .first()
+        .and_then(|set| u64::from_str_radix(set, 16).ok());
+    assert_eq!(permitted.expect("told") & 1 << 27, 0);
+}
