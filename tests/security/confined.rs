@@ -828,3 +828,38 @@ fn many_programs_that_wait_for_a_lease_leave_the_engine_files_to_open() {
         .collect();
     assert_eq!(said, ["read 20", "opened 1 0"].repeat(2));
 }
+
+#[test]
+fn what_a_hook_runs_in_the_target_with_its_hooks_puts_none_elsewhere() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let toy = Toy::basic();
+    let elsewhere = toy.world.tmp().join("elsewhere");
+    fs::create_dir(&elsewhere).expect("made");
+    let hook = format!(
+        r#"source "$_LIB/img-functions"
+        export TMP_MOUNT_PATH=$TARGET_ROOT
+        mkfifo "$TARGET_ROOT/wait"
+        for kind in directory link; do
+            run_in_target 'ls /tmp/in_target.d >/had 2>&1; cat /wait' &
+            exec 7>"$TARGET_ROOT/wait"
+            if grep -q cleanup.d "$TARGET_ROOT/had"; then echo "$kind has hooks"; fi
+            for name in $(ls -A '{elsewhere}'); do echo "wrote $name"; done
+            exec 7>&-
+            wait
+            if [ -e "$TARGET_ROOT/tmp/in_target.d" ]; then echo "left hooks"; fi
+            # As a program of the target would.
+            rm -rf "$TARGET_ROOT/tmp"
+            ln -s '{elsewhere}' "$TARGET_ROOT/tmp"
+        done
+        rm "$TARGET_ROOT/tmp" "$TARGET_ROOT/wait"
+        mkdir "$TARGET_ROOT/tmp""#,
+        elsewhere = elsewhere.display()
+    );
+    toy.hook("cleanup", "50-run", &hook);
+    let built = toy.build("-t tar --mode chroot").success();
+    assert_eq!(built.lines_after("wrote "), Vec::<String>::new());
+    assert_eq!(built.lines_after("left "), Vec::<String>::new());
+    assert!(built.lines().contains(&"directory has hooks".to_owned()));
+}
