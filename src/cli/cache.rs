@@ -111,9 +111,7 @@ fn show(cache: &Path, json: bool, context: &mut Context) -> Result<u8, Failure> 
         .map(|name| measure(cache, &name))
         .collect::<Result<Vec<_>, _>>()?;
     if json {
-        context
-            .printer
-            .line(serde_json::to_string_pretty(&entries)?);
+        context.printer.json(&entries)?;
         return Ok(0);
     }
     if entries.is_empty() {

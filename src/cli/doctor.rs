@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments, context: &mut Context) -> Result<u8, Failure> 
     };
     let found = doctor::examine(&places);
     if arguments.json {
-        context.printer.line(serde_json::to_string_pretty(&found)?);
+        context.printer.json(&found)?;
     } else {
         let colour = context.printer.out_colour;
         context.printer.data(report(&found, colour));

@@ -101,7 +101,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
                 .iter()
                 .map(as_json)
                 .collect::<Result<Vec<_>, Failure>>()?;
-            context.printer.line(serde_json::to_string_pretty(&all)?);
+            context.printer.json(&all)?;
         }
         Command::List { json: false } => list(library.iter(), context)?,
         Command::Show { name, json } => show(find(&library, &name)?, json, context)?,
@@ -156,9 +156,7 @@ fn list<'a>(
 
 fn show(element: &Element, json: bool, context: &mut Context) -> Result<(), Failure> {
     if json {
-        context
-            .printer
-            .line(serde_json::to_string_pretty(&as_json(element)?)?);
+        context.printer.json(&as_json(element)?)?;
     } else {
         context.printer.data(printable_lines(&readme(element)?));
         let location = printable(&element.location());

@@ -77,9 +77,7 @@ pub fn run(_: &str, arguments: &[String], context: &mut Context) -> Result<u8, F
         return Ok(0);
     }
     if given.has("--schema") {
-        context
-            .printer
-            .line(serde_json::to_string_pretty(&schema())?);
+        context.printer.json(&schema())?;
         return Ok(0);
     }
     let (dry, stop) = (given.has("--dry-run"), given.has("--stop-on-failure"));

@@ -114,7 +114,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
         system: root.and_then(|part| system(part, &contents.open_system(part).ok()?)),
     };
     if arguments.json {
-        context.printer.line(serde_json::to_string_pretty(&report)?);
+        context.printer.json(&report)?;
     } else {
         context.printer.data(text(&report));
     }

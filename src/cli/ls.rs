@@ -182,9 +182,7 @@ impl Lister<'_, '_> {
                 .collect(),
         };
         // All fields are plain values, so this cannot fail.
-        if let Ok(text) = serde_json::to_string(&line) {
-            self.context.printer.line(text);
-        }
+        let _ = self.context.printer.json_line(&line);
         Ok(())
     }
 }

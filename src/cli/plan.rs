@@ -111,7 +111,7 @@ pub fn run(arguments: Arguments, words: &[String], context: &mut Context) -> Res
     let plan = Plan::new(request)?;
     let view = view(&plan, context);
     if arguments.json {
-        context.printer.line(serde_json::to_string_pretty(&view)?);
+        context.printer.json(&view)?;
     } else {
         let colour = context.printer.out_colour;
         context.printer.data(text(&view, colour));

@@ -6,9 +6,12 @@
 //! way, such as on a full disk, makes the command fail. `print!` and its kin are not
 //! used anywhere in kiln, since they panic there.
 
+use std::borrow::Cow;
 use std::env;
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal as _, Write};
+
+use serde::Serialize;
 
 /// Whether escape sequences for colour are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +145,20 @@ impl Printer {
         }
     }
 
+    /// Writes a value to standard output as JSON of several lines.
+    pub fn json(&mut self, value: &impl Serialize) -> serde_json::Result<()> {
+        let text = serde_json::to_string_pretty(value)?;
+        self.line(without_controls(&text));
+        Ok(())
+    }
+
+    /// The same on one line.
+    pub fn json_line(&mut self, value: &impl Serialize) -> serde_json::Result<()> {
+        let text = serde_json::to_string(value)?;
+        self.line(without_controls(&text));
+        Ok(())
+    }
+
     /// Writes bytes to standard output as they are; false if nobody reads them.
     pub fn bytes(&mut self, bytes: &[u8]) -> bool {
         if self.out_open {
@@ -218,9 +235,42 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// JSON with escapes for what a terminal may take as a command of its own: delete and the control
+/// characters of ISO 6429 beyond ASCII, which JSON itself leaves as they are (RFC 8259, section 7).
+/// They stand in strings alone.
+fn without_controls(json: &str) -> Cow<'_, str> {
+    let is_left = |letter: char| letter.is_control() && letter > ' ';
+    if !json.contains(is_left) {
+        return json.into();
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if is_left(letter) {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_has_no_control_characters_but_means_the_same() {
+        let text = "a\u{1b}\u{7f}\u{80}\u{9b}31m\u{9f}\u{a0}\u{e9}\n";
+        let json = serde_json::to_string(text).expect("a string");
+        let escaped = without_controls(&json);
+        assert_eq!(
+            escaped,
+            "\"a\\u001b\\u007f\\u0080\\u009b31m\\u009f\u{a0}\u{e9}\\n\""
+        );
+        let read: String = serde_json::from_str(&escaped).expect("it is JSON");
+        assert_eq!(read, text);
+        assert!(matches!(without_controls("{\n}"), Cow::Borrowed(_)));
+    }
 
     struct Closed;
 

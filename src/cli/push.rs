@@ -214,7 +214,7 @@ pub fn run(arguments: Arguments, context: &mut Context) -> Result<u8, Failure> {
                 })
             })
             .collect();
-        context.printer.line(serde_json::to_string_pretty(&list)?);
+        context.printer.json(&list)?;
         return Ok(0);
     }
     for image in pushed {
@@ -442,7 +442,7 @@ fn show_plan(
             "method": job.method.name(),
             "images": records,
         });
-        context.printer.line(serde_json::to_string_pretty(&plan)?);
+        context.printer.json(&plan)?;
         return Ok(());
     }
     context.printer.line(format_args!("cloud: {}", cloud.name));

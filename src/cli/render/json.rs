@@ -11,10 +11,9 @@ pub struct Json;
 
 impl Renderer for Json {
     fn event(&mut self, event: &Event, _: &Record, printer: &mut Printer) {
-        match serde_json::to_string(event) {
-            Ok(text) => printer.line(text),
-            // Only a path that is not UTF-8 has no form in JSON.
-            Err(error) => printer.note(format_args!("warning: an event has no JSON form: {error}")),
+        // Only a path that is not UTF-8 has no form in JSON.
+        if let Err(error) = printer.json_line(event) {
+            printer.note(format_args!("warning: an event has no JSON form: {error}"));
         }
     }
 }
