@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::unistd::{AccessFlags, access};
@@ -158,11 +159,15 @@ pub struct Hidden<'a> {
     pub replaced_in: &'a [PathBuf],
 }
 
-/// Whether a path is a directory, which its filesystem is not asked: one may be gone that is
-/// mounted there (`ENOTCONN` of FUSE), or not speak to this user.
-fn is_directory(path: &Path) -> bool {
+/// Whether a path is a directory, and nothing if it has gone. Its filesystem is not asked: one may
+/// be gone that is mounted there (`ENOTCONN` of FUSE), or not speak to this user.
+fn is_directory(path: &Path) -> Option<bool> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).is_ok()
+    match nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()) {
+        Ok(_) => Some(true),
+        Err(Errno::ENOENT) => None,
+        Err(_) => Some(false),
+    }
 }
 
 /// The paths that there are, without links, sorted.
@@ -187,7 +192,8 @@ pub fn cover(hidden: Hidden<'_>, shown: &[PathBuf], scratch: &Path) -> Result<()
     let covered = resolve(hidden.paths);
     let mut directories = resolve(hidden.replaced_in);
     directories.retain(|directory| {
-        is_directory(directory) && !covered.iter().any(|covered| directory.starts_with(covered))
+        is_directory(directory) == Some(true)
+            && !covered.iter().any(|covered| directory.starts_with(covered))
     });
     cover_each(hidden.paths, &shown, scratch)?;
     for directory in directories {
@@ -225,7 +231,9 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
         if shown.contains(&path) {
             continue;
         }
-        let directory = is_directory(&path);
+        let Some(directory) = is_directory(&path) else {
+            continue;
+        };
         let below = covers.iter().any(|cover| path.starts_with(&cover.path));
         let again = shown.iter().any(|shown| path.starts_with(shown));
         let cover = Cover {
@@ -257,9 +265,11 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
             }
             let mount = mounts::unless_gone(mounts::clone_mount(&path, true))
                 .map_err(failed("what a build was given", &path))?;
-            let Some(mount) = mount else { continue };
+            let (Some(mount), Some(directory)) = (mount, is_directory(&path)) else {
+                continue;
+            };
             cover.shown.push(Shown {
-                directory: is_directory(&path),
+                directory,
                 path,
                 mount,
             });
@@ -268,11 +278,23 @@ fn cover_each(hidden: &[PathBuf], shown: &[PathBuf], scratch: &Path) -> Result<(
     lay(&covers, &late, scratch)
 }
 
-/// Attaches a mount. What has gone meanwhile needs no cover.
-fn attach(mount: &OwnedFd, path: &Path) -> Result<(), Error> {
-    mounts::unless_gone(mounts::attach_at(mount, path))
-        .map(drop)
-        .map_err(failed("a cover for what hooks must not see", path))
+/// How often a cover is laid on what comes and goes, or becomes another kind of file.
+const TRIES: usize = 8;
+
+/// Lays a cover on a path. What has gone meanwhile needs none; on what has become a directory,
+/// or is none any more, the other of the two `empty` ones is laid.
+fn lay_on(path: &Path, cover: &Path, empty: [&Path; 2]) -> io::Result<()> {
+    let mut cover = cover;
+    for _ in 0..TRIES {
+        if mounts::attach_unless_gone(&mounts::clone_mount(cover, false)?, path)? {
+            return Ok(());
+        }
+        let Some(is_directory) = is_directory(path) else {
+            return Ok(());
+        };
+        cover = empty[usize::from(is_directory)];
+    }
+    Err(io::Error::other("it is exchanged over and over"))
 }
 
 /// Lays the covers, which are parts of one filesystem in memory. One after the other: there
@@ -318,11 +340,11 @@ fn lay_from_here(covers: &[Cover], late: &[Cover]) -> Result<(), Error> {
             skeleton(&own, cover).map_err(failed("covers", &cover.path))?;
             &own
         };
-        let mount = mounts::clone_mount(source, false)
+        lay_on(&cover.path, source, [file, directory])
             .map_err(failed("a cover for what hooks must not see", &cover.path))?;
-        attach(&mount, &cover.path)?;
         for shown in &cover.shown {
-            attach(&shown.mount, &shown.path)?;
+            mounts::attach_unless_gone(&shown.mount, &shown.path)
+                .map_err(failed("what a build was given", &shown.path))?;
         }
     }
     Ok(())

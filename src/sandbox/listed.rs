@@ -46,7 +46,7 @@ fn keep_from(
     let there = scratch.join("there");
     std::fs::create_dir(&there)?;
     // The kernel mounts no directory that is removed.
-    if unless_gone(mounts::attach_at(original, &there))?.is_none() {
+    if !mounts::attach_unless_gone(original, &there)? {
         return Ok(true);
     }
     // One that we may not look into stays as it is.
@@ -57,10 +57,12 @@ fn keep_from(
         return Ok(false);
     };
     let listed = mounts::clone_mount(&entries.listed, false)?;
-    unless_gone(mounts::attach_at(&listed, directory))?;
+    mounts::attach_unless_gone(&listed, directory)?;
     for name in entries.names {
-        let entry = mounts::clone_mount(&Path::new(".").join(&name), true);
-        unless_gone(entry.and_then(|entry| mounts::attach_at(&entry, &directory.join(name))))?;
+        let entry = unless_gone(mounts::clone_mount(&Path::new(".").join(&name), true))?;
+        if let Some(entry) = entry {
+            mounts::attach_unless_gone(&entry, &directory.join(name))?;
+        }
     }
     Ok(true)
 }

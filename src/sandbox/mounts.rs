@@ -14,6 +14,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, ResolveFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
@@ -107,11 +108,32 @@ pub fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
-/// The same on what has a path, of which a final link is not followed.
-pub(super) fn attach_at(mount: &OwnedFd, path: &Path) -> io::Result<()> {
+/// The same on what has a path, of which a final link is not followed; false where the host has
+/// taken it away meanwhile, or has put another kind of file there.
+pub(super) fn attach_unless_gone(mount: &OwnedFd, path: &Path) -> io::Result<bool> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let place = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?;
-    attach(mount, place.as_fd())
+    let place = match nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(false),
+        place => place?,
+    };
+    match unless_gone(attach(mount, place.as_fd())) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            // Of two kinds of file, which the kernel does not tell from other reasons.
+            match is_directory(mount) == is_directory(&place) {
+                true => Err(error),
+                false => Ok(false),
+            }
+        }
+        done => Ok(done?.is_some()),
+    }
+}
+
+/// Whether a descriptor is a directory's, without a question to its filesystem.
+fn is_directory(file: &OwnedFd) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let within = nix::fcntl::openat(file, ".", flags, nix::sys::stat::Mode::empty());
+    // There are directories that this process may not look into.
+    !matches!(within, Err(Errno::ENOTDIR))
 }
 
 /// What was done with a path, and nothing where the host has taken it away meanwhile.

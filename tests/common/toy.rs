@@ -292,7 +292,8 @@ impl Built {
         let (message, _, _) = self.failure();
         assert!(
             message.contains("mode `") || message.contains("namespace"),
-            "{message}"
+            "{message}\n{:?}",
+            self.lines()
         );
         super::skipped(&message);
         false

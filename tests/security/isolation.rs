@@ -471,9 +471,13 @@ fn what_is_hidden_or_shown_may_go_while_it_is_being_mounted() {
         path.push(directory.join("bin"));
     }
     toy.world.set("PATH", path.to_str().expect("valid"));
+    // One kind of file in the place of another.
+    let changing = service.path().join("changing");
     let done = std::sync::atomic::AtomicBool::new(false);
     let come_and_go = || {
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            fs::create_dir(&changing).expect("made");
+            mode(&changing, 0o700);
             for directory in open {
                 fs::create_dir(directory).expect("made");
                 fs::write(directory.join("token"), "private").expect("written");
@@ -483,9 +487,13 @@ fn what_is_hidden_or_shown_may_go_while_it_is_being_mounted() {
                 fs::create_dir_all(directory.join("bin")).expect("made");
                 mode(directory, 0o700);
             }
+            fs::remove_dir(&changing).expect("removed");
+            fs::write(&changing, "private").expect("written");
+            mode(&changing, 0o600);
             for directory in &directories {
                 fs::remove_dir_all(directory).expect("removed");
             }
+            fs::remove_file(&changing).expect("removed");
         }
     };
     std::thread::scope(|scope| {
