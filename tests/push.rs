@@ -649,7 +649,12 @@ fn certificates_are_checked_unless_told_otherwise() {
         .spawn()
         .expect("started");
     let start = Instant::now();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+    // One that nobody listens on may be connected with itself.
+    let listens = || {
+        let stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        Ok::<_, std::io::Error>(stream.local_addr()? != stream.peer_addr()?)
+    };
+    while !listens().unwrap_or(false) {
         assert!(start.elapsed() < Duration::from_secs(30), "it listens");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -139,6 +139,11 @@ impl Cloud {
         // The client may be gone.
         let _ = stream.write_all(head.as_bytes());
         let _ = stream.write_all(body.as_bytes());
+        // Bytes that nobody has read by the end would have the connection reset, and the client
+        // meets that before it reads the answer if it still sends.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(10)));
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
     }
 
     /// Status, headers and body; `None` if the connection is to break.
