@@ -120,12 +120,10 @@ pub fn glean_is_installed_as_asked_and_alone_configures_interfaces() {
     assert_eq!(scratch.calls(), ["systemctl enable wicked.service"]);
 
     // The repository is fetched only to install from it.
-    scratch.write(
-        "tmp/in_target.d/print",
+    scratch.hook(
+        "print",
         "#!/bin/sh\necho \"${DIB_INSTALLTYPE_glean:-unset}\" >/said\n",
     );
-    let print = scratch.hooks().join("print");
-    std::fs::set_permissions(&print, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (value, expected) in [("source", "package\n"), ("repo", "unset\n")] {
         scratch.set("DIB_INSTALLTYPE_simple_init", value);
         scratch.run("print");

@@ -72,12 +72,10 @@ pub fn ramdisk_holds_the_programs_modules_and_fragments_of_all_elements() {
         "tmp/ramdisk-build/scripts/d/their-func",
         "theirs() { :; }\n",
     );
-    scratch.write(
-        &format!("{hooks}/ramdisk-install.d/50-mine"),
+    scratch.hook(
+        "ramdisk-install.d/50-mine",
         "#!/bin/sh\necho 1 >$TMP_MOUNT_PATH/etc/mine\n",
     );
-    let hook = scratch.hooks().join("ramdisk-install.d/50-mine");
-    fs::set_permissions(hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     scratch.run(build);
     assert_eq!(scratch.read("tmp/kernel"), "6.1.0-10-x");
     assert_eq!(

@@ -261,7 +261,19 @@ impl Scratch {
         self.script("kiln-bootstrap", &format!("{call}\n{told}"));
     }
 
+    /// Puts a script with this text among the hooks.
+    pub fn hook(&self, name: &str, text: &str) {
+        let path = self.hooks().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        self.install_text(&path, text);
+    }
+
     fn install(&self, path: &Path, body: &str) {
+        self.install_text(path, &format!("#!/bin/sh\n{body}\n"));
+    }
+
+    /// By another process, as what is copied above.
+    fn install_text(&self, path: &Path, text: &str) {
         let mut child = Command::new("install")
             .args(["-m", "755", "/dev/stdin"])
             .arg(path)
@@ -269,9 +281,7 @@ impl Scratch {
             .spawn()
             .unwrap();
         let mut input = child.stdin.take().unwrap();
-        input
-            .write_all(format!("#!/bin/sh\n{body}\n").as_bytes())
-            .unwrap();
+        input.write_all(text.as_bytes()).unwrap();
         drop(input);
         assert!(child.wait().unwrap().success());
     }

@@ -88,12 +88,10 @@ pub fn kernel_settings_are_written_once_and_must_agree() {
         return;
     };
     let call = |program: &str, arguments: &str| {
-        scratch.write(
-            "tmp/in_target.d/call",
+        scratch.hook(
+            "call",
             &format!("#!/bin/bash\nexec \"$(dirname \"$0\")/bin/{program}\" {arguments}\n"),
         );
-        let path = scratch.hooks().join("call");
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         scratch.inside("call")
     };
     for (arguments, error) in [

@@ -20,12 +20,10 @@ pub fn the_archive_goes_with_the_architecture() {
         scratch.read("etc/sysctl.d/99-cloudimg-ipv6.conf"),
         "net.ipv6.conf.all.use_tempaddr=0\nnet.ipv6.conf.default.use_tempaddr=0\n"
     );
-    scratch.write(
-        "tmp/in_target.d/print",
+    scratch.hook(
+        "print",
         "#!/bin/sh\necho \"$DISTRO_NAME $DIB_RELEASE $DIB_DISTRIBUTION_MIRROR\" >/said\n",
     );
-    let print = scratch.hooks().join("print");
-    fs::set_permissions(&print, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (name, value, expected) in [
         (
             "ARCH",
