@@ -257,7 +257,7 @@ fn a_build_in_memory_has_a_limit_of_files_in_proportion_to_its_size() {
     let files = built.lines_after("files ");
     let place = files
         .first()
-        .unwrap_or_else(|| panic!("{:?}", built.lines()));
+        .unwrap_or_else(|| panic!("{:?} {:?}", built.lines(), built.events.last()));
     if !place.starts_with("tmpfs") {
         skip!("a host with little memory builds on disk");
     }
