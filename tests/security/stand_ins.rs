@@ -159,6 +159,27 @@ fn a_directory_of_proc_or_sys_may_be_a_working_directory() {
     assert_eq!(built.lines_after("left "), Vec::<String>::new());
 }
 
+#[test]
+fn a_program_without_a_processor_goes_to_a_directory_of_proc_by_and_by() {
+    if !nix::unistd::geteuid().is_root() {
+        return common::skipped("mode chroot is for root of a container");
+    }
+    let mut toy = Toy::basic();
+    toy.world.set("TOY_PROGRAMS", "chrt");
+    toy.hook(
+        "install",
+        "50-inside",
+        "for _ in {1..4}; do (while :; do :; done) & done\n\
+         for _ in {1..3}; do\n\
+         chrt --idle 0 bash -c 'cd /proc/self && echo went; cd /sys/kernel && echo went' || :\n\
+         done\n\
+         kill $(jobs -p)",
+    );
+    let lines = toy.build("-t tar --mode chroot").success().lines();
+    let went = lines.iter().filter(|line| *line == "went").count();
+    assert_eq!(went, 6, "{lines:?}");
+}
+
 /// Makes calls of 32-bit x86, which any program may.
 #[cfg(target_arch = "x86_64")]
 const NARROW: &str = r#"

@@ -26,6 +26,15 @@ use super::{Answer, Call, Outcome};
 /// once; one that was stopped, or went elsewhere, is told that there is none.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// The same for one that has no processor meanwhile, or may have gone elsewhere long ago.
+const MOST: Duration = Duration::from_secs(10);
+
+/// How long it is looked for without a pause: about what a program needs that has a processor.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// The pause after that.
+const PAUSE: Duration = Duration::from_micros(200);
+
 /// What was made for a moment: directories, and the names in them.
 #[derive(Default)]
 struct Made(Vec<(OwnedFd, CString, UnlinkatFlags)>);
@@ -149,15 +158,27 @@ impl Call<'_> {
         }
         self.listener.go_on(self.id)?;
         let there = statx_of(&there)?;
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            let here = self.worker.view.of_process(self.pid, "cwd")?.statx(0);
-            if here.map_or(true, |here| same_file(&here, &there)) {
-                break;
-            }
-            std::thread::yield_now();
-        }
+        self.wait_until_in(&there)?;
         Ok(Answer::Continue)
+    }
+
+    /// Waits until the calling program has gone to a directory, or will not.
+    fn wait_until_in(&self, directory: &libc::statx) -> Result<(), Errno> {
+        let start = Instant::now();
+        loop {
+            let here = self.worker.view.of_process(self.pid, "cwd")?.statx(0);
+            let waited = start.elapsed();
+            let is_there = here.map_or(true, |here| same_file(&here, directory));
+            let is_late = || waited > MOST || !self.worker.view.is_runnable(self.pid);
+            if is_there || waited > PATIENCE && is_late() {
+                return Ok(());
+            }
+            if waited < AT_ONCE {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 
     /// `getcwd`, to which the kernel says of a directory without a name that there is none.

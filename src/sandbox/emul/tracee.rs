@@ -441,14 +441,26 @@ impl View {
 
     /// When a task started, in the kernel's ticks since its own start.
     pub fn started(&self, pid: u32) -> Result<u64, Errno> {
+        // The 22nd field is the 20th behind the name.
+        let field = self.stat_field(pid, 19)?;
+        field.parse().map_err(|_| Errno::ESRCH)
+    }
+
+    /// Whether a task runs, or would if it had a processor.
+    pub(super) fn is_runnable(&self, pid: u32) -> bool {
+        self.stat_field(pid, 0).is_ok_and(|state| state == "R")
+    }
+
+    /// A field of `/proc/PID/stat`, counted from that behind the name. See `proc_pid_stat(5)`.
+    fn stat_field(&self, pid: u32, number: usize) -> Result<String, Errno> {
         let stat = self.of_process(pid, "stat")?.reopen(libc::O_RDONLY, 0)?;
         let mut text = [0; 1024];
         let count = nix::unistd::read(&stat, &mut text)?;
         let text = String::from_utf8_lossy(&text[..count]);
-        // The name is in parentheses and may have any characters; the 22nd field
-        // is the 20th behind it.
+        // The name is in parentheses and may have any characters.
         text.rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
+            .and_then(|(_, rest)| rest.split_whitespace().nth(number))
+            .map(str::to_owned)
             .ok_or(Errno::ESRCH)
     }
 
